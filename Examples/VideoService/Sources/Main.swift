@@ -1,0 +1,2 @@
+import Subprocess
+@main enum M { static func main() {} }

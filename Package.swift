@@ -1,0 +1,139 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let houseSettings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .treatAllWarnings(as: .error),
+    .treatWarning("DeprecatedDeclaration", as: .warning),
+]
+
+let package = Package(
+    name: "hoist",
+    platforms: [.macOS(.v15)],
+    products: [
+        .library(name: "Hoist", targets: ["Hoist"]),
+        .library(name: "HoistSQLite", targets: ["HoistSQLite"]),
+        .library(name: "HoistHummingbird", targets: ["HoistHummingbird"]),
+        .library(name: "HoistTesting", targets: ["HoistTesting"]),
+        .library(name: "HoistCommands", targets: ["HoistCommands"]),
+        .executable(name: "hoist", targets: ["HoistCLI"]),
+        .executable(name: "VideoService", targets: ["VideoService"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
+        .package(url: "https://github.com/apple/swift-distributed-tracing", from: "1.7.3"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
+        .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/swiftlang/swift-docc-plugin", from: "1.5.0"),
+        .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
+    ],
+    targets: [
+        // The queue itself. Knows no NIO, SQLite or HTTP.
+        .target(
+            name: "Hoist",
+            dependencies: [
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Metrics", package: "swift-metrics"),
+                .product(name: "OrderedCollections", package: "swift-collections"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "Tracing", package: "swift-distributed-tracing"),
+            ],
+            swiftSettings: houseSettings
+        ),
+        // The embedded backend.
+        .target(
+            name: "HoistSQLite",
+            dependencies: [
+                "Hoist",
+                .product(name: "GRDB", package: "GRDB.swift"),
+                .product(name: "GRDBSQLite", package: "GRDB.swift"),
+            ],
+            swiftSettings: houseSettings
+        ),
+        // Job routes and work after the response, for Hummingbird servers.
+        .target(
+            name: "HoistHummingbird",
+            dependencies: [
+                "Hoist",
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "NIOCore", package: "swift-nio"),
+            ],
+            swiftSettings: houseSettings
+        ),
+        // For users' tests, and the contract that every backend passes.
+        .target(
+            name: "HoistTesting",
+            dependencies: ["Hoist", .product(name: "Logging", package: "swift-log")],
+            swiftSettings: houseSettings
+        ),
+        // Command groups: for the hoist tool, and for users' own binaries.
+        .target(
+            name: "HoistCommands",
+            dependencies: [
+                "Hoist", "HoistSQLite",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Configuration", package: "swift-configuration"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ],
+            swiftSettings: houseSettings
+        ),
+        .executableTarget(
+            name: "HoistCLI",
+            dependencies: ["HoistCommands", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            swiftSettings: houseSettings
+        ),
+
+        .executableTarget(
+            name: "VideoService",
+            dependencies: [
+                "Hoist", "HoistCommands", "HoistHummingbird",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "Subprocess", package: "swift-subprocess"),
+            ],
+            path: "Examples/VideoService/Sources",
+            swiftSettings: houseSettings
+        ),
+
+        .testTarget(
+            name: "HoistTests",
+            dependencies: [
+                "Hoist", "HoistTesting",
+                .product(name: "MetricsTestKit", package: "swift-metrics"),
+                .product(name: "InMemoryTracing", package: "swift-distributed-tracing"),
+                .product(name: "Tracing", package: "swift-distributed-tracing"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: houseSettings
+        ),
+        .testTarget(
+            name: "HoistSQLiteTests",
+            dependencies: [
+                "Hoist", "HoistSQLite", "HoistTesting",
+                .product(name: "GRDB", package: "GRDB.swift"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: houseSettings
+        ),
+        .testTarget(
+            name: "HoistHummingbirdTests",
+            dependencies: [
+                "HoistHummingbird", "HoistTesting", .product(name: "HummingbirdTesting", package: "hummingbird"),
+            ],
+            swiftSettings: houseSettings
+        ),
+    ]
+)

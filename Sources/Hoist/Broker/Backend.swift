@@ -1,0 +1,278 @@
+#if canImport(FoundationEssentials)
+public import FoundationEssentials
+#else
+public import Foundation
+#endif
+
+/// Holds the queues. What a worker and a producer need of a place that keeps jobs.
+///
+/// Every method is one atomic step where the backend can do that, and otherwise ordered so that a crash repeats and never loses.
+/// A backend proves itself with the contract suite of HoistTesting.
+public protocol Broker: Sendable {
+    /// The clock that due times and leases are measured by.
+    var clock: any JobClock { get }
+
+    /// Rung when a job may have become ready, or a running one was asked to stop, in this process or another.
+    var workDoorbell: Doorbell { get }
+
+    /// Stores jobs, all or none. When it returns, the backend has them.
+    /// - Returns: what became of each, in order.
+    /// - Throws: ``BackendError``. Its ``BackendError/isRetrySafe`` says whether the jobs may be there already; the same messages may be
+    ///   published again all the same, for an id is stored once.
+    func publish(_ messages: [Message]) async throws -> [PublishResult]
+
+    /// Settles what a worker has finished and hands it new work, in one step.
+    func exchange(_ request: Exchange) async throws -> ExchangeResult
+
+    /// Announces a worker, or says that it still lives.
+    /// - Parameter lease: how long the worker counts as alive from now. When it passes, its jobs go to others.
+    /// - Returns: false when the lease has been lost: every delivery of this worker is somebody else's by now.
+    func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool
+
+    /// Takes the worker off the list. Deliveries it still holds go back at once, without spending an attempt.
+    func resign(_ worker: WorkerID) async throws
+
+    /// Asks for a job to be stopped: a waiting one is cancelled at once, a running one is told.
+    func cancel(_ id: JobID) async throws -> CancelResult
+}
+
+/// Keeps state, progress and result of each job.
+public protocol ResultStore: Sendable {
+    /// Everything known about a job; nil when the id is unknown, or its record has passed its time.
+    func record(of id: JobID) async throws -> JobRecord?
+
+    /// The record now, and again whenever it changes, until the job has ended. Changes close together may arrive as one.
+    func updates(of id: JobID) -> JobUpdates
+
+    /// Removes the record of an ended job. A job that has not ended is left alone.
+    /// - Returns: whether there was such a record.
+    func forget(_ id: JobID) async throws -> Bool
+}
+
+/// A place that is broker and result store at once, and stores an outcome in the step that acknowledges the job.
+public protocol Backend: Broker, ResultStore {}
+
+/// What the backend did with a published message.
+public enum PublishResult: Sendable, Equatable {
+    case enqueued
+    /// A job with this id is there already; nothing was stored.
+    case alreadyEnqueued
+    /// Another job holds the unique key; nothing was stored.
+    case keyHeld(by: JobID)
+    /// The waiting job that holds the unique key has taken over the new arguments.
+    case replaced(JobID)
+}
+
+public enum CancelResult: Sendable, Equatable {
+    /// The job was waiting and is cancelled now.
+    case cancelled
+    /// The job is running; its worker has been told.
+    case requested
+    case alreadyEnded
+    case unknown
+}
+
+/// A running worker process, one incarnation of it.
+public typealias WorkerID = String
+
+/// What others may know of a worker.
+public struct WorkerPresence: Sendable, Hashable, Codable {
+    public var id: WorkerID
+    /// A name for people: `host:pid` by default.
+    public var name: String
+    public var queues: [String]
+    /// The wire names that the worker performs, aliases included.
+    public var jobNames: [String]
+    public var startedAt: Date
+    public var running: Int
+    public var concurrency: Int
+    /// When the worker last asked for work or settled some; liveness alone does not move it.
+    public var lastConsumedAt: Date?
+    public var isDraining: Bool
+
+    package init(
+        id: WorkerID, name: String, queues: [String], jobNames: [String], startedAt: Date, running: Int = 0, concurrency: Int = 0,
+        lastConsumedAt: Date? = nil, isDraining: Bool = false
+    ) {
+        self.id = id
+        self.name = name
+        self.queues = queues
+        self.jobNames = jobNames
+        self.startedAt = startedAt
+        self.running = running
+        self.concurrency = concurrency
+        self.lastConsumedAt = lastConsumedAt
+        self.isDraining = isDraining
+    }
+}
+
+/// One round trip of a worker.
+public struct Exchange: Sendable {
+    public var worker: WorkerID
+    public var settlements: [Settlement]
+    public var progress: [ProgressReport]
+    /// What to take, in this order.
+    public var claims: [Claim]
+    /// How many jobs the claims may take together.
+    public var budget: ClaimBudget
+
+    public init(
+        worker: WorkerID, settlements: [Settlement] = [], progress: [ProgressReport] = [], claims: [Claim] = [],
+        budget: ClaimBudget = ClaimBudget()
+    ) {
+        self.worker = worker
+        self.settlements = settlements
+        self.progress = progress
+        self.claims = claims
+        self.budget = budget
+    }
+}
+
+/// Ready jobs of one queue with one of these names, the most urgent first and the oldest of those.
+public struct Claim: Sendable {
+    public var queue: String
+    /// The lane that performs these names.
+    public var lane: String
+    public var jobNames: [String]
+
+    public init(queue: String, lane: String, jobNames: [String]) {
+        self.queue = queue
+        self.lane = lane
+        self.jobNames = jobNames
+    }
+}
+
+/// The free slots of a worker: each job that is claimed uses one of its lane and one of its queue.
+public struct ClaimBudget: Sendable {
+    /// Free slots of each lane. A lane that is missing has none.
+    public var lanes: [String: Int]
+    /// Free slots of each queue that has a limit of its own.
+    public var queues: [String: Int]
+
+    public init(lanes: [String: Int] = [:], queues: [String: Int] = [:]) {
+        self.lanes = lanes
+        self.queues = queues
+    }
+
+    public func available(to claim: Claim) -> Int {
+        max(0, min(lanes[claim.lane] ?? 0, queues[claim.queue] ?? .max))
+    }
+
+    public mutating func spend(_ count: Int, on claim: Claim) {
+        lanes[claim.lane, default: 0] -= count
+        if let free = queues[claim.queue] { queues[claim.queue] = free - count }
+    }
+}
+
+public struct ExchangeResult: Sendable {
+    public var deliveries: [Delivery]
+    /// Jobs whose settlement or progress was refused: the lease was lost and they are somebody else's by now.
+    public var lost: [JobID]
+    /// Running jobs of this worker that somebody wants stopped.
+    public var cancellations: [JobID]
+    /// When the next delayed job becomes ready.
+    public var nextDue: Date?
+    /// True when a claim stopped at the budget, so that more may be ready.
+    public var hasMore: Bool
+
+    public init(
+        deliveries: [Delivery] = [], lost: [JobID] = [], cancellations: [JobID] = [], nextDue: Date? = nil, hasMore: Bool = false
+    ) {
+        self.deliveries = deliveries
+        self.lost = lost
+        self.cancellations = cancellations
+        self.nextDue = nextDue
+        self.hasMore = hasMore
+    }
+}
+
+/// One handing-over of a job to one worker.
+public struct Delivery: Sendable {
+    public enum Payload: Sendable {
+        case message(Message)
+        /// The bytes of an envelope, decoded where the job runs.
+        case envelope([UInt8])
+    }
+
+    public var jobID: JobID
+    public var jobName: String
+    public var queue: String
+    public var payload: Payload
+    /// The attempt that begins with this delivery, 1 for the first.
+    public var attempt: Int
+    /// How often a worker died with this job.
+    public var lostWorkers: Int
+    /// Tells this delivery from any other of the same job.
+    public var token: Int64
+
+    public init(
+        jobID: JobID, jobName: String, queue: String, payload: Payload, attempt: Int, lostWorkers: Int, token: Int64
+    ) {
+        self.jobID = jobID
+        self.jobName = jobName
+        self.queue = queue
+        self.payload = payload
+        self.attempt = attempt
+        self.lostWorkers = lostWorkers
+        self.token = token
+    }
+}
+
+/// What became of one delivery.
+public struct Settlement: Sendable {
+    public var jobID: JobID
+    public var token: Int64
+    public var outcome: Outcome
+    public var startedAt: Date
+    public var finishedAt: Date
+
+    public init(jobID: JobID, token: Int64, outcome: Outcome, startedAt: Date, finishedAt: Date) {
+        self.jobID = jobID
+        self.token = token
+        self.outcome = outcome
+        self.startedAt = startedAt
+        self.finishedAt = finishedAt
+    }
+}
+
+public enum Outcome: Sendable {
+    /// The output as JSON, and seconds to keep it: nil for the default, 0 for not at all.
+    case succeeded(output: [UInt8], retention: Double?)
+    /// Given up: the job becomes a dead letter.
+    case failed(JobFailure)
+    /// Another attempt at `date`.
+    case retry(at: Date, JobFailure)
+    /// Put off until `date`; the attempt is not counted.
+    case snoozed(until: Date)
+    case cancelled
+    case expired
+    /// Not finished when the worker stopped: ready again at once, the attempt not counted.
+    case handedBack
+}
+
+public struct ProgressReport: Sendable {
+    public var jobID: JobID
+    public var token: Int64
+    public var progress: JobProgress
+
+    public init(jobID: JobID, token: Int64, progress: JobProgress) {
+        self.jobID = jobID
+        self.token = token
+        self.progress = progress
+    }
+}
+
+extension Outcome {
+    /// The outcome in a word, for logs, metrics and histories.
+    package var label: String {
+        switch self {
+        case .succeeded: "succeeded"
+        case .failed: "failed"
+        case .retry: "retried"
+        case .snoozed: "snoozed"
+        case .cancelled: "cancelled"
+        case .expired: "expired"
+        case .handedBack: "handed back"
+        }
+    }
+}

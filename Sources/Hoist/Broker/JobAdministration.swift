@@ -1,0 +1,87 @@
+#if canImport(FoundationEssentials)
+public import FoundationEssentials
+#else
+public import Foundation
+#endif
+
+/// Looking into a backend and putting things right by hand: what the command line tool and a dashboard stand on.
+public protocol JobAdministration: Backend {
+    func queues() async throws -> [QueueStatistics]
+    func workers() async throws -> [WorkerPresence]
+    /// The jobs that fit `filter`, the newest first.
+    func jobs(_ filter: JobFilter) async throws -> [JobRecord]
+    /// The arguments of a job as they will be, or were, handed to its handler; nil when the id is unknown or they cannot be read.
+    func arguments(of id: JobID) async throws -> Arguments?
+    /// Gives ended jobs another life: waiting again, attempts counted from zero.
+    /// - Parameter arguments: what replaces the arguments; nil leaves them.
+    /// - Returns: how many there were.
+    func requeue(_ filter: JobFilter, arguments: Arguments?) async throws -> Int
+    /// Removes ended jobs for good.
+    func drop(_ filter: JobFilter) async throws -> Int
+    /// Removes every job of `queue` that has not been started.
+    func purge(queue: String) async throws -> Int
+    /// Changes a job that waits.
+    /// - Returns: false when there is no such waiting job.
+    func edit(_ id: JobID, _ edit: JobEdit) async throws -> Bool
+}
+
+public struct QueueStatistics: Sendable, Hashable, Codable {
+    public var name: String
+    public var waiting: Int
+    /// Due later: delayed, put off, or waiting for another attempt.
+    public var scheduled: Int
+    public var running: Int
+    public var failed: Int
+    /// When the oldest waiting job was enqueued.
+    public var oldestWaiting: Date?
+
+    public init(name: String, waiting: Int = 0, scheduled: Int = 0, running: Int = 0, failed: Int = 0, oldestWaiting: Date? = nil) {
+        self.name = name
+        self.waiting = waiting
+        self.scheduled = scheduled
+        self.running = running
+        self.failed = failed
+        self.oldestWaiting = oldestWaiting
+    }
+}
+
+/// Which jobs are meant. Members that are nil let everything through.
+public struct JobFilter: Sendable {
+    public var ids: [JobID]?
+    public var states: Set<JobState>?
+    public var queue: String?
+    public var name: String?
+    /// Text that the arguments, as shown to people, must contain.
+    public var argumentText: String?
+    /// At most so many.
+    public var limit: Int
+
+    public init(
+        ids: [JobID]? = nil, states: Set<JobState>? = nil, queue: String? = nil, name: String? = nil, argumentText: String? = nil,
+        limit: Int = 100
+    ) {
+        self.ids = ids
+        self.states = states
+        self.queue = queue
+        self.name = name
+        self.argumentText = argumentText
+        self.limit = limit
+    }
+
+    package func matches(_ record: JobRecord) -> Bool {
+        if let ids, !ids.contains(record.id) { return false }
+        if let states, !states.contains(record.state) { return false }
+        if let queue, queue != record.queue { return false }
+        if let name, name != record.name { return false }
+        if let argumentText, !record.argumentsText.contains(argumentText) { return false }
+        return true
+    }
+}
+
+/// A change to a job that waits.
+public enum JobEdit: Sendable {
+    /// Due at this time; a time in the past makes it ready now.
+    case reschedule(Date)
+    case priority(Int)
+    case arguments(Arguments)
+}

@@ -1,0 +1,102 @@
+#if canImport(FoundationEssentials)
+public import FoundationEssentials
+#else
+public import Foundation
+#endif
+
+/// What one call asks for, over the defaults of its job.
+public struct EnqueueOption: Sendable {
+    let apply: @Sendable (inout EnqueueRequest) -> Void
+
+    private static func option(_ apply: @escaping @Sendable (inout EnqueueRequest) -> Void) -> EnqueueOption {
+        EnqueueOption(apply: apply)
+    }
+
+    /// The job's id, which is also the key of its result. An id that is there already is not enqueued again.
+    public static func id(_ id: JobID) -> EnqueueOption { option { $0.id = id } }
+    /// The queue, whatever job and routing rules say.
+    public static func queue(_ name: String) -> EnqueueOption { option { $0.queue = name } }
+    /// 0...9, 9 is the most urgent. Other numbers count as the nearest of these.
+    public static func priority(_ urgency: Int) -> EnqueueOption { option { $0.priority = urgency.clamped(to: Priority.range) } }
+    /// Not before `delay` from now.
+    public static func after(_ delay: Duration) -> EnqueueOption { option { $0.eta = $0.now.advanced(by: delay) } }
+    /// Not before `date`.
+    public static func at(_ date: Date) -> EnqueueOption { option { $0.eta = date } }
+    /// Dropped and marked expired when not started this long from now.
+    public static func expires(after delay: Duration) -> EnqueueOption { option { $0.expires = $0.now.advanced(by: delay) } }
+    /// Dropped and marked expired when not started by then.
+    public static func expires(at date: Date) -> EnqueueOption { option { $0.expires = date } }
+    public static func unique(_ key: UniqueKey) -> EnqueueOption { option { $0.unique = key } }
+    public static func retry(_ policy: RetryPolicy) -> EnqueueOption { option { $0.retry = policy } }
+    public static func timeLimit(_ limit: Duration) -> EnqueueOption { option { $0.timeLimit = limit } }
+    public static func heartbeatLimit(_ limit: Duration) -> EnqueueOption { option { $0.heartbeatLimit = limit } }
+    public static func result(_ policy: ResultPolicy) -> EnqueueOption { option { $0.result = policy } }
+    public static func delivery(_ guarantee: DeliveryGuarantee) -> EnqueueOption { option { $0.delivery = guarantee } }
+    /// A header that travels with the job and is inherited by the jobs it enqueues.
+    public static func header(_ name: String, _ value: WireValue) -> EnqueueOption { option { $0.headers[name] = value } }
+}
+
+/// One call before it becomes a message: the job's defaults with the call's options laid over them.
+struct EnqueueRequest {
+    var name: String
+    var arguments: Arguments
+    var secretArguments: Set<String>
+    var now: Date
+    var id: JobID?
+    var queue: String?
+    var priority: Int?
+    var eta: Date?
+    var expires: Date?
+    var unique: UniqueKey?
+    var retry: RetryPolicy?
+    var timeLimit: Duration?
+    var heartbeatLimit: Duration?
+    var result: ResultPolicy
+    var delivery: DeliveryGuarantee
+    var headers: WireValue.Object = [:]
+
+    init(name: String, arguments: Arguments, secretArguments: Set<String>, defaults: JobOptions, now: Date) {
+        self.name = name
+        self.arguments = arguments
+        self.secretArguments = secretArguments
+        self.now = now
+        priority = defaults.priority
+        timeLimit = defaults.timeLimit
+        heartbeatLimit = defaults.heartbeatLimit
+        expires = defaults.expiresAfter.map(now.advanced(by:))
+        result = defaults.result
+        delivery = defaults.delivery
+    }
+
+    /// The message. Inside a handler it becomes a child of the running job and inherits its headers.
+    func message(queue: String, origin: String, parent: JobContext?) -> Message {
+        let id = id ?? JobIdentifier.make()
+        var headers = MessageHeaders(task: name, id: id)
+        headers.eta = eta
+        headers.expires = expires
+        headers.softTimeLimit = timeLimit?.inSeconds
+        headers.rootID = parent.map { $0.rootID } ?? id
+        headers.parentID = parent?.id
+        headers.argumentsText = ArgumentsText.positional(arguments.positional)
+        headers.keywordArgumentsText = ArgumentsText.keyword(arguments.keyword, secret: secretArguments)
+        headers.origin = origin
+        headers.custom = parent.map { $0.headers.merging(self.headers) } ?? self.headers
+        headers.hoist.enqueuedAt = now
+        headers.hoist.unique = unique
+        headers.hoist.retry = retry
+        headers.hoist.heartbeatLimit = heartbeatLimit?.inSeconds
+        headers.hoist.isAtMostOnce = delivery.isAtMostOnce
+        switch result.kind {
+        case .backendDefault: break
+        case .kept(let duration): headers.hoist.resultRetention = duration.inSeconds
+        case .ignored: headers.ignoresResult = true
+        }
+        var properties = MessageProperties(routingKey: queue, deliveryTag: id)
+        properties.correlationID = id
+        properties.priority = priority
+        if let expires {
+            properties.expiration = String(Int64(max(0, expires.timeIntervalSince(now) * 1000)))
+        }
+        return Message(headers: headers, properties: properties, body: MessageBody(arguments: arguments).encoded())
+    }
+}

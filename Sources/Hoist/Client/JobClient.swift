@@ -1,0 +1,189 @@
+public import Logging
+import Tracing
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
+/// Puts jobs into queues and finds out what became of them.
+///
+/// A client needs no connection of its own and may be copied freely. Called from a handler, it makes the new job a child of the
+/// running one: parent and root ids, headers and trace go along by themselves.
+public struct JobClient: Sendable {
+    public struct Configuration: Sendable {
+        /// Where jobs go that neither name a queue nor match a rule. `default` by default.
+        public var defaultQueue: String
+        /// Rules that stand above the queue in a job's options and below the one of a call.
+        public var routes: [RoutingRule]
+        /// Run around every enqueue, the first one outermost.
+        public var middleware: [any EnqueueMiddleware]
+        /// How long an enqueue may take before it throws. 10 seconds by default.
+        public var enqueueTimeout: Duration
+
+        public init(
+            defaultQueue: String = "default", routes: [RoutingRule] = [], middleware: [any EnqueueMiddleware] = [],
+            enqueueTimeout: Duration = .seconds(10)
+        ) {
+            self.defaultQueue = defaultQueue
+            self.routes = routes
+            self.middleware = middleware
+            self.enqueueTimeout = enqueueTimeout
+        }
+    }
+
+    public let backend: any Backend
+    public let configuration: Configuration
+    private let logger: Logger
+    private let origin: String
+
+    public init(_ backend: any Backend, configuration: Configuration = Configuration(), logger: Logger) {
+        self.backend = backend
+        self.configuration = configuration
+        self.logger = logger
+        self.origin = ProcessIdentity.name
+    }
+
+    /// Enqueues one job.
+    /// - Returns: its handle, once the backend has the job. Where the id or unique key is held already, the handle of the job that
+    ///   holds it, with ``JobHandle/isNew`` false.
+    /// - Throws: ``EnqueueError``; `EncodingError` when the job does not encode. Nothing is enqueued then, unless
+    ///   ``EnqueueError/isRetrySafe`` is false.
+    @discardableResult
+    public func enqueue<J: Job>(_ job: J, _ options: EnqueueOption...) async throws -> JobHandle<J.Output> {
+        try await enqueue(contentsOf: CollectionOfOne(job), options)[0]
+    }
+
+    /// Enqueues many jobs of a kind in few round trips, in order.
+    /// - Parameter options: for each of them alike.
+    @discardableResult
+    public func enqueue<J: Job>(
+        contentsOf jobs: some Collection<J>, _ options: [EnqueueOption] = []
+    ) async throws -> [JobHandle<J.Output>] {
+        let requests = try jobs.map { job in
+            let arguments = Arguments(keyword: try WireEncoder.encodeArguments(job))
+            return request(J.name, arguments, J.secretArguments, defaults: J.options, options)
+        }
+        return try await publish(requests, queue: J.options.queue).map { JobHandle($0, backend: backend) }
+    }
+
+    /// Enqueues a job that this program has no type for.
+    /// - Parameters:
+    ///   - name: the wire name.
+    ///   - defaults: what the job's own options would say.
+    @discardableResult
+    public func enqueue(
+        named name: String, arguments: Arguments = Arguments(), defaults: JobOptions = JobOptions(), _ options: EnqueueOption...
+    ) async throws -> JobHandle<WireValue> {
+        let request = request(name, arguments, [], defaults: defaults, options)
+        let published = try await publish([request], queue: defaults.queue)
+        return JobHandle(published[0], backend: backend)
+    }
+
+    /// The handle of a job enqueued earlier or elsewhere.
+    public func handle<J: Job>(of id: JobID, _ type: J.Type) -> JobHandle<J.Output> {
+        JobHandle((id, false), backend: backend)
+    }
+
+    /// The handle of any job, its output as it travels.
+    public func handle(of id: JobID) -> JobHandle<WireValue> { JobHandle((id, false), backend: backend) }
+
+    private func request(
+        _ name: String, _ arguments: Arguments, _ secret: Set<String>, defaults: JobOptions, _ options: [EnqueueOption]
+    ) -> EnqueueRequest {
+        var request = EnqueueRequest(
+            name: name, arguments: arguments, secretArguments: secret, defaults: defaults, now: backend.clock.now)
+        for option in options { option.apply(&request) }
+        return request
+    }
+
+    private func publish(_ requests: [EnqueueRequest], queue: String?) async throws -> [(id: JobID, isNew: Bool)] {
+        let parent = JobContext.current
+        var messages = requests.map { request in
+            let routed = configuration.routes.lazy.compactMap { $0.queue(request.name) }.first
+            return request.message(
+                queue: request.queue ?? routed ?? queue ?? configuration.defaultQueue, origin: origin, parent: parent)
+        }
+        return try await JobTracing.enqueueing(&messages) { messages in
+            try await publish(messages)
+        }
+    }
+
+    private func publish(_ messages: [Message]) async throws -> [(id: JobID, isNew: Bool)] {
+        let results = try await EnqueueChain(middleware: configuration.middleware[...]) { [backend, configuration] messages in
+            try await withDeadline(configuration.enqueueTimeout, clock: backend.clock) {
+                try await backend.publish(messages)
+            }
+        }.run(messages)
+        return try zip(messages, results).map { message, result in
+            switch result {
+            case .enqueued: return (message.id, true)
+            case .alreadyEnqueued: return (message.id, false)
+            case .replaced(let id): return (id, false)
+            case .keyHeld(let holder):
+                guard message.headers.hoist.unique?.onClash != .refuse else {
+                    throw EnqueueError(jobName: message.jobName, keyHolder: holder)
+                }
+                return (holder, false)
+            }
+        }
+    }
+}
+
+/// A job was not enqueued because another one holds its unique key and the policy is to refuse. Enqueueing again later is safe.
+public struct EnqueueError: Error, Sendable, CustomStringConvertible {
+    public var jobName: String
+    /// The job that holds the key.
+    public var keyHolder: JobID
+
+    public var description: String { "\(jobName) was not enqueued: the job \(keyHolder) holds its unique key" }
+}
+
+/// Sees messages on their way to the backend, and may change, drop or add to them.
+public protocol EnqueueMiddleware: Sendable {
+    /// - Parameter next: hands the messages on. It answers with one result for each, and so must this method for its own.
+    func enqueue(
+        _ messages: [Message], next: @Sendable ([Message]) async throws -> [PublishResult]
+    ) async throws -> [PublishResult]
+}
+
+private struct EnqueueChain: Sendable {
+    var middleware: ArraySlice<any EnqueueMiddleware>
+    let publish: @Sendable ([Message]) async throws -> [PublishResult]
+
+    func run(_ messages: [Message]) async throws -> [PublishResult] {
+        guard let first = middleware.first else { return try await publish(messages) }
+        let rest = EnqueueChain(middleware: middleware.dropFirst(), publish: publish)
+        return try await first.enqueue(messages) { try await rest.run($0) }
+    }
+}
+
+/// Runs `body` but waits no longer than `limit` for it; what it began may still happen.
+func withDeadline<T: Sendable>(
+    _ limit: Duration, clock: any JobClock, _ body: @escaping @Sendable () async throws -> T
+) async throws -> T {
+    let task = Task { try await body() }
+    let timer = clock.schedule(after: limit) { task.cancel() }
+    defer { timer.cancel() }
+    return try await withTaskCancellationHandler {
+        do {
+            return try await task.value
+        } catch is CancellationError where !Task.isCancelled {
+            throw BackendError(.timedOut, "the backend did not answer within \(limit)", isRetrySafe: false)
+        }
+    } onCancel: {
+        task.cancel()
+    }
+}
+
+/// Who this process is, for people.
+package enum ProcessIdentity {
+    package static let host: String = {
+        var buffer = [CChar](repeating: 0, count: 256)
+        guard gethostname(&buffer, buffer.count - 1) == 0 else { return "localhost" }
+        return String(decoding: buffer.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+    }()
+
+    package static let name = "\(getpid())@\(host)"
+}

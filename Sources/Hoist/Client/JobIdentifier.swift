@@ -1,0 +1,39 @@
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+
+/// Ids of the form UUID version 7 (RFC 9562 §5.7): the time comes first, so ids made together lie together in an index.
+package enum JobIdentifier {
+    package static func make() -> String {
+        let milliseconds = UInt64(Date().timeIntervalSince1970 * 1000)
+        var generator = SystemRandomNumberGenerator()
+        let high = milliseconds << 16 | 0x7000 | generator.next() & 0x0FFF
+        let low = 0x8000_0000_0000_0000 | generator.next() >> 2
+        return String(unsafeUninitializedCapacity: 36) { buffer in
+            var position = 0
+            func write(_ value: UInt64, digits: Int, shift: Int) {
+                for digit in stride(from: digits - 1, through: 0, by: -1) {
+                    let nibble = UInt8(truncatingIfNeeded: value >> UInt64(shift + digit * 4) & 0xF)
+                    buffer[position] = nibble < 10 ? 0x30 + nibble : 0x61 + nibble - 10
+                    position += 1
+                }
+            }
+            func dash() {
+                buffer[position] = UInt8(ascii: "-")
+                position += 1
+            }
+            write(high, digits: 8, shift: 32)
+            dash()
+            write(high, digits: 4, shift: 16)
+            dash()
+            write(high, digits: 4, shift: 0)
+            dash()
+            write(low, digits: 4, shift: 48)
+            dash()
+            write(low, digits: 12, shift: 0)
+            return position
+        }
+    }
+}

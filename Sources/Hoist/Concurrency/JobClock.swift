@@ -1,0 +1,57 @@
+#if canImport(FoundationEssentials)
+public import FoundationEssentials
+#else
+public import Foundation
+#endif
+import Synchronization
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
+/// Time, as backends and workers see it. A test moves its own, see `TestClock` in HoistTesting.
+public protocol JobClock: Sendable {
+    /// Wall-clock time: what ETAs and expiries are measured by.
+    var now: Date { get }
+    /// Microseconds that only ever grow: what leases are measured by. On one machine all processes agree.
+    var uptime: Int64 { get }
+    /// Calls `body` once, `delay` from now, on a thread that runs no job code.
+    func schedule(after delay: Duration, _ body: @escaping @Sendable () -> Void) -> ScheduledCall
+}
+
+/// A call that has been scheduled and may be called off.
+public struct ScheduledCall: Sendable {
+    private let onCancel: @Sendable () -> Void
+
+    public init(onCancel: @escaping @Sendable () -> Void) { self.onCancel = onCancel }
+
+    /// Calls it off. Nothing happens when it has run already.
+    public func cancel() { onCancel() }
+}
+
+extension JobClock {
+    /// Suspends for `duration`, or until the task is cancelled.
+    package func sleep(for duration: Duration) async {
+        let bell = Doorbell()
+        await bell.wait(after: bell.mark, for: duration, clock: self)
+    }
+}
+
+/// The machine's own clocks.
+public struct SystemJobClock: JobClock {
+    public init() {}
+
+    public var now: Date { Date() }
+
+    public var uptime: Int64 {
+        var time = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &time)
+        return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000
+    }
+
+    public func schedule(after delay: Duration, _ body: @escaping @Sendable () -> Void) -> ScheduledCall {
+        TimerThread.shared.schedule(at: uptime + max(0, delay.inMicroseconds), body)
+    }
+}

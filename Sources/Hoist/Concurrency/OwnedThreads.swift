@@ -1,0 +1,184 @@
+import Synchronization
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
+/// Starts a detached thread. Threads of ours run forever or until their owner's queue is closed.
+func startThread(named name: String, _ body: @escaping @Sendable () -> Void) {
+    final class Start {
+        let name: String
+        let body: @Sendable () -> Void
+        init(name: String, body: @escaping @Sendable () -> Void) {
+            self.name = name
+            self.body = body
+        }
+    }
+    let start = Unmanaged.passRetained(Start(name: name, body: body)).toOpaque()
+    var attributes = pthread_attr_t()
+    pthread_attr_init(&attributes)
+    pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
+    defer { pthread_attr_destroy(&attributes) }
+    #if canImport(Darwin)
+    var thread: pthread_t?
+    let code = pthread_create(&thread, &attributes, { argument in
+        let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
+        pthread_setname_np(start.name)
+        start.body()
+        return nil
+    }, start)
+    #else
+    var thread = pthread_t()
+    let code = pthread_create(&thread, &attributes, { argument in
+        let start = Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue()
+        start.body()
+        return nil
+    }, start)
+    #endif
+    precondition(code == 0, "no thread could be started (error \(code)): the limit of threads is reached")
+}
+
+/// A condition that one or more threads wait on; a notification with nobody waiting is kept for the next.
+///
+/// `@unchecked Sendable`: `mutex`, `condition` and `isNotified` are touched only between lock and unlock of `mutex`.
+final class ThreadSignal: @unchecked Sendable {
+    private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+    private let condition = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+    private var isNotified = false
+
+    init() {
+        pthread_mutex_init(mutex, nil)
+        #if canImport(Darwin)
+        pthread_cond_init(condition, nil)
+        #else
+        var attributes = pthread_condattr_t()
+        pthread_condattr_init(&attributes)
+        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+        pthread_cond_init(condition, &attributes)
+        pthread_condattr_destroy(&attributes)
+        #endif
+    }
+
+    deinit {
+        pthread_cond_destroy(condition)
+        pthread_mutex_destroy(mutex)
+        condition.deallocate()
+        mutex.deallocate()
+    }
+
+    func notify() {
+        pthread_mutex_lock(mutex)
+        isNotified = true
+        pthread_cond_signal(condition)
+        pthread_mutex_unlock(mutex)
+    }
+
+    /// Blocks the thread until notified, or for `microseconds`.
+    func wait(microseconds: Int64?) {
+        pthread_mutex_lock(mutex)
+        defer {
+            isNotified = false
+            pthread_mutex_unlock(mutex)
+        }
+        guard let microseconds else {
+            while !isNotified { pthread_cond_wait(condition, mutex) }
+            return
+        }
+        #if canImport(Darwin)
+        var interval = timespec(tv_sec: Int(microseconds / 1_000_000), tv_nsec: Int(microseconds % 1_000_000) * 1000)
+        while !isNotified, pthread_cond_timedwait_relative_np(condition, mutex, &interval) == 0 {}
+        #else
+        let deadline = SystemJobClock().uptime + microseconds
+        var time = timespec(tv_sec: Int(deadline / 1_000_000), tv_nsec: Int(deadline % 1_000_000) * 1000)
+        while !isNotified, pthread_cond_timedwait(condition, mutex, &time) == 0 {}
+        #endif
+    }
+}
+
+/// Runs Swift tasks on threads of its own, at most `threadCount` of them, started as they are needed.
+///
+/// A worker's engine runs on one, so that job code which blocks the cooperative pool starves neither leases nor settling; the
+/// blocking lane is another.
+final class ThreadExecutor: TaskExecutor, SerialExecutor {
+    private struct State {
+        var jobs: [UnownedJob] = []
+        var head = 0
+        var threads = 0
+        var idle: [ThreadSignal] = []
+        var isClosed = false
+    }
+
+    private let name: String
+    private let threadCount: Int
+    private let state = Mutex(State())
+
+    init(name: String, threadCount: Int = 1) {
+        self.name = name
+        self.threadCount = threadCount
+    }
+
+    func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        let (idle, mustStart) = state.withLock { state -> (ThreadSignal?, Bool) in
+            state.jobs.append(job)
+            if let idle = state.idle.popLast() { return (idle, false) }
+            guard state.threads < threadCount else { return (nil, false) }
+            state.threads += 1
+            return (nil, true)
+        }
+        idle?.notify()
+        if mustStart { startThread(named: name) { self.runThread() } }
+    }
+
+    /// Lets the threads end once they have nothing to do. Called when no task will use the executor again.
+    func close() {
+        let idle = state.withLock { state in
+            state.isClosed = true
+            defer { state.idle.removeAll() }
+            return state.idle
+        }
+        for signal in idle { signal.notify() }
+    }
+
+    private func runThread() {
+        let signal = ThreadSignal()
+        while true {
+            let (job, isClosed) = state.withLock { state -> (UnownedJob?, Bool) in
+                if state.head < state.jobs.count {
+                    let job = state.jobs[state.head]
+                    state.head += 1
+                    if state.head == state.jobs.count {
+                        state.jobs.removeAll(keepingCapacity: true)
+                        state.head = 0
+                    } else if state.head > 1024, state.head * 2 > state.jobs.count {
+                        state.jobs.removeFirst(state.head)
+                        state.head = 0
+                    }
+                    return (job, false)
+                }
+                if state.isClosed {
+                    state.threads -= 1
+                    return (nil, true)
+                }
+                state.idle.append(signal)
+                return (nil, false)
+            }
+            if let job {
+                if threadCount == 1 {
+                    job.runSynchronously(isolatedTo: asUnownedSerialExecutor(), taskExecutor: asUnownedTaskExecutor())
+                } else {
+                    job.runSynchronously(on: asUnownedTaskExecutor())
+                }
+            } else if isClosed {
+                return
+            } else {
+                signal.wait(microseconds: nil)
+            }
+        }
+    }
+
+    func asUnownedSerialExecutor() -> UnownedSerialExecutor { UnownedSerialExecutor(ordinary: self) }
+    func asUnownedTaskExecutor() -> UnownedTaskExecutor { UnownedTaskExecutor(ordinary: self) }
+}

@@ -1,0 +1,115 @@
+#if canImport(FoundationEssentials)
+public import FoundationEssentials
+#else
+public import Foundation
+#endif
+public import Logging
+import Synchronization
+
+/// What a handler knows about the job that it performs, and the way to speak about it while it runs.
+public final class JobContext: Sendable {
+    /// Why a running job was asked to stop.
+    public struct CancellationReason: Sendable, Hashable {
+        enum Kind: Sendable, Hashable { case requested, timeLimit, noProgress, shutdown, leaseLost }
+        let kind: Kind
+
+        /// Somebody cancelled the job.
+        public static let requested = CancellationReason(kind: .requested)
+        public static let timeLimit = CancellationReason(kind: .timeLimit)
+        /// No sign of progress for longer than the heartbeat limit.
+        public static let noProgress = CancellationReason(kind: .noProgress)
+        /// The worker stops; the job will be run again elsewhere.
+        public static let shutdown = CancellationReason(kind: .shutdown)
+        /// Another worker has the job by now; whatever this one returns is refused.
+        public static let leaseLost = CancellationReason(kind: .leaseLost)
+    }
+
+    /// The context of the job that the current task performs; nil outside of handlers.
+    @TaskLocal public static var current: JobContext?
+
+    public let id: JobID
+    /// The wire name, as it came.
+    public let name: String
+    public let queue: String
+    /// The number of this attempt, 1 for the first.
+    public let attempt: Int
+    /// How often a worker died with this job.
+    public let lostWorkers: Int
+    public let enqueuedAt: Date?
+    /// When the time limit passes; nil without one.
+    public let deadline: Date?
+    public let parentID: JobID?
+    public let rootID: JobID
+    /// The headers that travelled with the job.
+    public let headers: WireValue.Object
+    /// The name of the worker.
+    public let worker: String
+    /// Logs with the job's id, name, queue and attempt.
+    public let logger: Logger
+    /// For further jobs; they become children of this one.
+    public let jobs: JobClient
+
+    private struct State {
+        var reason: CancellationReason?
+        var lastSign: Int64
+    }
+
+    private let state: Mutex<State>
+    private let clock: any JobClock
+    private let onProgress: @Sendable (JobProgress) -> Void
+
+    init(
+        message: Message, delivery: Delivery, deadline: Date?, worker: String, logger: Logger, jobs: JobClient,
+        onProgress: @escaping @Sendable (JobProgress) -> Void
+    ) {
+        id = delivery.jobID
+        name = message.jobName
+        queue = delivery.queue
+        attempt = delivery.attempt
+        lostWorkers = delivery.lostWorkers
+        enqueuedAt = message.headers.hoist.enqueuedAt
+        self.deadline = deadline
+        parentID = message.headers.parentID
+        rootID = message.headers.rootID ?? delivery.jobID
+        headers = message.headers.custom
+        self.worker = worker
+        self.logger = logger
+        self.jobs = jobs
+        clock = jobs.backend.clock
+        state = Mutex(State(lastSign: clock.uptime))
+        self.onProgress = onProgress
+    }
+
+    /// Tells how far the job is. It counts as a sign of progress. Reports close together are sent as one, the last.
+    /// - Parameters:
+    ///   - progress: 0...1; nil when the job cannot tell.
+    ///   - message: what it is doing.
+    /// - Throws: `CancellationError` when the job was asked to stop: this is a good place to notice.
+    public func report(progress: Double?, _ message: String? = nil, details: [String: String]? = nil) async throws {
+        heartbeat()
+        onProgress(JobProgress(fraction: progress?.clamped(to: 0...1), message: message, details: details))
+        try Task.checkCancellation()
+    }
+
+    /// A sign of progress with nothing to say.
+    public func heartbeat() {
+        let now = clock.uptime
+        state.withLock { $0.lastSign = now }
+    }
+
+    /// Why the job was asked to stop; nil as long as it was not.
+    public var cancellationReason: CancellationReason? { state.withLock { $0.reason } }
+
+    /// Microseconds since the last sign of progress.
+    var silence: Int64 {
+        let now = clock.uptime
+        return state.withLock { now - $0.lastSign }
+    }
+
+    /// The first reason stays.
+    func noteCancellation(_ reason: CancellationReason) {
+        state.withLock { state in
+            if state.reason == nil || reason == .leaseLost { state.reason = reason }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+/// The defaults of one kind of job. A call may override each of them, see ``EnqueueOption``.
+public struct JobOptions: Sendable {
+    /// The queue, unless a routing rule or the call says otherwise; nil for the client's default queue.
+    public var queue: String?
+    /// 0...9, 9 is the most urgent; nil for no priority, which sorts with 0.
+    public var priority: Int?
+    public var retry: RetryPolicy
+    /// Errors of these types are retried and no others; nil for all.
+    public var retryOnly: [any Error.Type]?
+    /// Errors of these types are never retried. Wins over `retryOnly`.
+    public var neverRetry: [any Error.Type]
+    /// The job is cancelled when it ran this long; it may tidy up, and counts as timed out unless it returns all the same.
+    public var timeLimit: Duration?
+    /// The job is cancelled when it gave no sign of progress for this long.
+    public var heartbeatLimit: Duration?
+    /// A job that has not been started this long after it was enqueued is dropped and marked expired.
+    public var expiresAfter: Duration?
+    /// How results are kept.
+    public var result: ResultPolicy
+    public var delivery: DeliveryGuarantee
+
+    public init(
+        queue: String? = nil,
+        priority: Int? = nil,
+        retry: RetryPolicy = .none,
+        retryOnly: [any Error.Type]? = nil,
+        neverRetry: [any Error.Type] = [],
+        timeLimit: Duration? = nil,
+        heartbeatLimit: Duration? = nil,
+        expiresAfter: Duration? = nil,
+        result: ResultPolicy = .keep,
+        delivery: DeliveryGuarantee = .atLeastOnce
+    ) {
+        self.queue = queue
+        self.priority = priority
+        self.retry = retry
+        self.retryOnly = retryOnly
+        self.neverRetry = neverRetry
+        self.timeLimit = timeLimit
+        self.heartbeatLimit = heartbeatLimit
+        self.expiresAfter = expiresAfter
+        self.result = result
+        self.delivery = delivery
+    }
+
+    func mayRetry(_ error: any Error) -> Bool {
+        let kind = type(of: error)
+        if neverRetry.contains(where: { $0 == kind }) { return false }
+        return retryOnly?.contains { $0 == kind } ?? true
+    }
+}
+
+/// How long the result of a job is kept.
+public struct ResultPolicy: Sendable, Hashable {
+    enum Kind: Sendable, Hashable { case backendDefault, kept(Duration), ignored }
+    let kind: Kind
+
+    /// As long as the backend keeps results by default, which is a day.
+    public static let keep = ResultPolicy(kind: .backendDefault)
+    /// For `duration` after the job has ended.
+    public static func keep(for duration: Duration) -> ResultPolicy { ResultPolicy(kind: .kept(duration)) }
+    /// Not at all: when the job has succeeded nothing of it is left. A failure is still a dead letter.
+    public static let ignore = ResultPolicy(kind: .ignored)
+}
+
+/// What happens to a job whose worker died with it.
+public struct DeliveryGuarantee: Sendable, Hashable {
+    let isAtMostOnce: Bool
+
+    /// Another worker runs it again.
+    public static let atLeastOnce = DeliveryGuarantee(isAtMostOnce: false)
+    /// It is not run again; it becomes a dead letter that says so.
+    public static let atMostOnce = DeliveryGuarantee(isAtMostOnce: true)
+}

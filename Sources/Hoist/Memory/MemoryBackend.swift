@@ -1,0 +1,113 @@
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+import Synchronization
+
+/// Keeps jobs in the memory of one process: for tests, and for work that may be lost with the process.
+///
+/// As strict as the backends that keep jobs: leases, fencing, unique keys and dead letters behave alike.
+public final class MemoryBackend: JobAdministration {
+    public let clock: any JobClock
+    public let workDoorbell = Doorbell()
+    private let changes = Doorbell()
+    private let state: Mutex<MemoryStore>
+
+    /// - Parameters:
+    ///   - resultRetention: how long the records of ended jobs are kept by default. A day.
+    ///   - maximumLostWorkers: a job that so many workers died with becomes a dead letter. 3 by default.
+    public init(
+        clock: any JobClock = SystemJobClock(), resultRetention: Duration = .seconds(86_400), maximumLostWorkers: Int = 3
+    ) {
+        self.clock = clock
+        state = Mutex(MemoryStore(resultRetention: resultRetention.inSeconds, maximumLostWorkers: max(1, maximumLostWorkers)))
+    }
+
+    private func change<T: Sendable>(ringing bells: [Doorbell], _ body: (inout MemoryStore, Date, Int64) throws -> T) rethrows -> T {
+        let (now, uptime) = (clock.now, clock.uptime)
+        let result = try state.withLock { store in
+            store.maintain(now: now, uptime: uptime)
+            return try body(&store, now, uptime)
+        }
+        for bell in bells { bell.ring() }
+        return result
+    }
+
+    public func publish(_ messages: [Message]) async throws -> [PublishResult] {
+        try Task.checkCancellation()
+        return change(ringing: [workDoorbell, changes]) { store, now, _ in messages.map { store.publish($0, now: now) } }
+    }
+
+    public func exchange(_ request: Exchange) async throws -> ExchangeResult {
+        let changesRecords = !request.settlements.isEmpty || !request.progress.isEmpty
+        let (result, mustRing) = change(ringing: []) { store, now, _ in store.exchange(request, now: now) }
+        if mustRing { workDoorbell.ring() }
+        if changesRecords || !result.deliveries.isEmpty { changes.ring() }
+        return result
+    }
+
+    public func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
+        let (isAlive, mustRing) = change(ringing: []) { store, _, uptime in
+            let lives = store.renew(worker, until: uptime + lease.inMicroseconds)
+            defer { store.tookOver = false }
+            return (lives, store.tookOver)
+        }
+        if mustRing { workDoorbell.ring() }
+        return isAlive
+    }
+
+    public func resign(_ worker: WorkerID) async throws {
+        change(ringing: [workDoorbell, changes]) { store, now, _ in store.resign(worker, now: now) }
+    }
+
+    public func cancel(_ id: JobID) async throws -> CancelResult {
+        change(ringing: [workDoorbell, changes]) { store, now, _ in store.cancel(id, now: now) }
+    }
+
+    public func record(of id: JobID) async throws -> JobRecord? {
+        change(ringing: []) { store, _, _ in store.record(of: id) }
+    }
+
+    public func updates(of id: JobID) -> JobUpdates {
+        JobUpdates(changes: changes, clock: clock) { [weak self] in try await self?.record(of: id) }
+    }
+
+    public func forget(_ id: JobID) async throws -> Bool {
+        change(ringing: [changes]) { store, _, _ in store.removeEnded([id]) == 1 }
+    }
+
+    public func queues() async throws -> [QueueStatistics] { change(ringing: []) { store, _, _ in store.queues() } }
+
+    public func workers() async throws -> [WorkerPresence] {
+        change(ringing: []) { store, _, _ in store.workers.values.map(\.presence).sorted { $0.startedAt < $1.startedAt } }
+    }
+
+    public func jobs(_ filter: JobFilter) async throws -> [JobRecord] {
+        change(ringing: []) { store, _, _ in store.records(filter) }
+    }
+
+    public func arguments(of id: JobID) async throws -> Arguments? {
+        change(ringing: []) { store, _, _ in (try? store.jobs[id]?.message.decodedBody())?.arguments }
+    }
+
+    public func requeue(_ filter: JobFilter, arguments: Arguments?) async throws -> Int {
+        change(ringing: [workDoorbell, changes]) { store, now, _ in
+            let ended = store.records(filter).filter { $0.state.hasEnded }
+            for record in ended { store.revive(record.id, arguments: arguments, now: now) }
+            return ended.count
+        }
+    }
+
+    public func drop(_ filter: JobFilter) async throws -> Int {
+        change(ringing: [changes]) { store, _, _ in store.removeEnded(store.records(filter).map(\.id)) }
+    }
+
+    public func purge(queue: String) async throws -> Int {
+        change(ringing: [changes]) { store, _, _ in store.purge(queue: queue) }
+    }
+
+    public func edit(_ id: JobID, _ edit: JobEdit) async throws -> Bool {
+        change(ringing: [workDoorbell, changes]) { store, now, _ in store.edit(id, edit, now: now) }
+    }
+}

@@ -1,0 +1,388 @@
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+
+/// The jobs of a ``MemoryBackend``. Every method is one transition; the backend holds its lock around each.
+struct MemoryStore: Sendable {
+    struct Job: Sendable {
+        var message: Message
+        var record: JobRecord
+        var sequence: Int64
+        var retries = 0
+        var token: Int64 = 0
+        var worker: WorkerID?
+        var keptUntil: Date?
+    }
+
+    struct LiveWorker: Sendable {
+        var presence: WorkerPresence
+        var leaseUntil: Int64
+    }
+
+    struct HeldKey: Sendable {
+        var holder: JobID
+        var until: Date?
+    }
+
+    let resultRetention: Double
+    let maximumLostWorkers: Int
+    var jobs: [JobID: Job] = [:]
+    var workers: [WorkerID: LiveWorker] = [:]
+    var keys: [String: HeldKey] = [:]
+    var nextSequence: Int64 = 0
+    var nextRevision: Int64 = 0
+    private var knownWorkers: Set<WorkerID> = []
+    /// Set when jobs of a dead worker became ready again.
+    var tookOver = false
+
+    // MARK: - Time passing
+
+    /// What happens by itself: delayed jobs fall due, waiting ones expire, dead workers lose their jobs, records pass their time.
+    mutating func maintain(now: Date, uptime: Int64) {
+        for (id, worker) in workers where worker.leaseUntil <= uptime {
+            workers[id] = nil
+            for job in jobs.values where job.worker == id { loseWorker(job.record.id, name: worker.presence.name, now: now) }
+        }
+        for (id, job) in jobs {
+            if let keptUntil = job.keptUntil, keptUntil <= now { jobs[id] = nil }
+            if isWaiting(job.record.state), let expires = job.message.headers.expires, expires <= now {
+                end(id, as: .expired, now: now)
+            } else if job.record.state == .scheduled || job.record.state == .retrying, let due = job.record.dueAt, due <= now {
+                change(id) { $0.record.state = .waiting }
+            }
+        }
+        for (key, held) in keys {
+            if let until = held.until, until <= now { keys[key] = nil }
+        }
+    }
+
+    private func isWaiting(_ state: JobState) -> Bool { state == .waiting || state == .scheduled || state == .retrying }
+
+    private mutating func change(_ id: JobID, _ body: (inout Job) -> Void) {
+        guard var job = jobs[id] else { return }
+        body(&job)
+        nextRevision += 1
+        job.record.revision = nextRevision
+        jobs[id] = job
+    }
+
+    // MARK: - Publishing
+
+    mutating func publish(_ message: Message, now: Date) -> PublishResult {
+        if jobs[message.id] != nil { return .alreadyEnqueued }
+        if let unique = message.headers.hoist.unique {
+            if let held = keys[unique.key] { return clash(message, unique, held.holder, now: now) }
+            let until = unique.scope.kind == .window ? now.addingTimeInterval(unique.scope.seconds) : nil
+            keys[unique.key] = HeldKey(holder: message.id, until: until)
+        }
+        nextSequence += 1
+        nextRevision += 1
+        var record = JobRecord(
+            id: message.id, name: message.jobName, queue: message.queue, state: .waiting, priority: Priority.urgency(of: message),
+            enqueuedAt: message.headers.hoist.enqueuedAt ?? now, revision: nextRevision)
+        record.describe(message)
+        if let eta = message.headers.eta, eta > now {
+            record.state = .scheduled
+            record.dueAt = eta
+        }
+        jobs[message.id] = Job(message: message, record: record, sequence: nextSequence, retries: message.headers.retries)
+        return .enqueued
+    }
+
+    private mutating func clash(_ message: Message, _ unique: UniqueKey, _ holder: JobID, now: Date) -> PublishResult {
+        guard unique.onClash == .replace || unique.onClash == .reschedule, let job = jobs[holder], isWaiting(job.record.state)
+        else { return .keyHeld(by: holder) }
+        change(holder) { job in
+            job.message.body = message.body
+            job.message.headers.argumentsText = message.headers.argumentsText
+            job.message.headers.keywordArgumentsText = message.headers.keywordArgumentsText
+            job.record.describe(job.message)
+            if unique.onClash == .reschedule {
+                let due = message.headers.eta
+                job.message.headers.eta = due
+                job.record.dueAt = due
+                job.record.state = due.map { $0 > now } == true ? .scheduled : .waiting
+            }
+        }
+        return .replaced(holder)
+    }
+
+    /// Gives up the key of a job where its scope says so.
+    private mutating func release(_ message: Message, starting: Bool, now: Date) {
+        guard let unique = message.headers.hoist.unique, keys[unique.key]?.holder == message.id else { return }
+        switch unique.scope.kind {
+        case .waiting: keys[unique.key] = nil
+        case .unfinished: if !starting { keys[unique.key] = nil }
+        case .remembered: if !starting { keys[unique.key]?.until = now.addingTimeInterval(unique.scope.seconds) }
+        case .window: break
+        }
+    }
+
+    // MARK: - Exchange
+
+    mutating func exchange(_ request: Exchange, now: Date) -> (ExchangeResult, mustRing: Bool) {
+        var result = ExchangeResult()
+        var mustRing = false
+        for settlement in request.settlements {
+            guard let job = jobs[settlement.jobID], job.worker == request.worker, job.token == settlement.token else {
+                result.lost.append(settlement.jobID)
+                continue
+            }
+            if settle(job, settlement, now: now) { mustRing = true }
+        }
+        for report in request.progress {
+            guard let job = jobs[report.jobID], job.worker == request.worker, job.token == report.token else {
+                result.lost.append(report.jobID)
+                continue
+            }
+            change(report.jobID) { $0.record.progress = report.progress }
+        }
+        result.cancellations = jobs.values.filter { $0.worker == request.worker && $0.record.isCancelRequested }.map(\.record.id)
+        claim(request, into: &result, now: now)
+        result.nextDue = jobs.values.lazy.filter { $0.record.state == .scheduled || $0.record.state == .retrying }
+            .compactMap(\.record.dueAt).min()
+        return (result, mustRing)
+    }
+
+    private mutating func claim(_ request: Exchange, into result: inout ExchangeResult, now: Date) {
+        guard let worker = workers[request.worker] else { return }
+        var budget = request.budget
+        for claim in request.claims {
+            let limit = budget.available(to: claim)
+            let ready = jobs.values.filter {
+                $0.record.state == .waiting && $0.record.queue == claim.queue && claim.jobNames.contains($0.record.name)
+            }.sorted { ($1.record.priority, $0.sequence) < ($0.record.priority, $1.sequence) }
+            if ready.count > limit { result.hasMore = true }
+            for job in ready.prefix(limit) {
+                let id = job.record.id
+                release(job.message, starting: true, now: now)
+                change(id) { job in
+                    job.token += 1
+                    job.worker = request.worker
+                    job.record.state = .running
+                    job.record.attempts = job.retries + 1
+                    job.record.startedAt = now
+                    job.record.worker = worker.presence.name
+                    job.record.progress = nil
+                }
+                guard let claimed = jobs[id] else { continue }
+                result.deliveries.append(
+                    Delivery(
+                        jobID: id, jobName: claimed.record.name, queue: claimed.record.queue, payload: .message(claimed.message),
+                        attempt: claimed.record.attempts, lostWorkers: claimed.record.lostWorkers, token: claimed.token))
+            }
+            budget.spend(min(limit, ready.count), on: claim)
+        }
+    }
+
+    // MARK: - Outcomes
+
+    /// - Returns: whether the job may be claimed again.
+    private mutating func settle(_ job: Job, _ settlement: Settlement, now: Date) -> Bool {
+        let id = job.record.id
+        var attempt = AttemptRecord(
+            number: job.record.attempts, worker: job.record.worker, startedAt: settlement.startedAt, endedAt: settlement.finishedAt,
+            outcome: settlement.outcome.label, failure: nil)
+        switch settlement.outcome {
+        case .succeeded(let output, let retention):
+            if retention == 0 {
+                release(job.message, starting: false, now: now)
+                jobs[id] = nil
+                return false
+            }
+            change(id) { $0.record.output = (try? JSONParser.parse(output)) ?? .null }
+            end(id, as: .succeeded, now: settlement.finishedAt, retention: retention)
+        case .failed(let failure):
+            attempt.failure = failure
+            change(id) { job in
+                job.record.failure = failure
+                job.record.history.append(attempt)
+            }
+            end(id, as: .failed, now: settlement.finishedAt)
+        case .retry(let date, let failure):
+            attempt.failure = failure
+            change(id) { job in
+                job.retries += 1
+                job.record.failure = failure
+                job.record.history.append(attempt)
+            }
+            putBack(id, as: .retrying, due: date, now: now)
+            return true
+        case .snoozed(let date):
+            change(id) { $0.record.history.append(attempt) }
+            putBack(id, as: .scheduled, due: date, now: now)
+            return true
+        case .handedBack:
+            change(id) { $0.record.history.append(attempt) }
+            putBack(id, as: .waiting, due: nil, now: now)
+            return true
+        case .cancelled:
+            change(id) { $0.record.history.append(attempt) }
+            end(id, as: .cancelled, now: settlement.finishedAt)
+        case .expired: end(id, as: .expired, now: settlement.finishedAt)
+        }
+        return false
+    }
+
+    private mutating func putBack(_ id: JobID, as state: JobState, due: Date?, now: Date) {
+        if jobs[id]?.record.isCancelRequested == true { return end(id, as: .cancelled, now: now) }
+        change(id) { job in
+            job.worker = nil
+            job.record.dueAt = due
+            job.record.state = due.map { $0 > now } == true ? state : .waiting
+        }
+    }
+
+    private mutating func end(_ id: JobID, as state: JobState, now: Date, retention: Double? = nil) {
+        guard let job = jobs[id] else { return }
+        release(job.message, starting: false, now: now)
+        let kept = retention ?? job.message.headers.hoist.resultRetention ?? resultRetention
+        change(id) { job in
+            job.worker = nil
+            job.record.state = state
+            job.record.endedAt = now
+            job.keptUntil = state == .failed ? nil : now.addingTimeInterval(kept)
+        }
+    }
+
+    private mutating func loseWorker(_ id: JobID, name: String, now: Date) {
+        guard let job = jobs[id] else { return }
+        let failure = JobFailure(
+            kind: .workerLost, type: "WorkerLost", message: "the worker \(name) died or was cut off while it had the job")
+        let attempt = AttemptRecord(
+            number: job.record.attempts, worker: name, startedAt: job.record.startedAt, endedAt: now, outcome: "worker lost",
+            failure: failure)
+        change(id) { job in
+            job.record.lostWorkers += 1
+            job.record.history.append(attempt)
+        }
+        if job.record.lostWorkers + 1 >= maximumLostWorkers || job.message.headers.hoist.isAtMostOnce {
+            change(id) { $0.record.failure = failure }
+            end(id, as: .failed, now: now)
+        } else {
+            putBack(id, as: .waiting, due: nil, now: now)
+            tookOver = true
+        }
+    }
+
+    // MARK: - Workers and clients
+
+    mutating func renew(_ presence: WorkerPresence, until: Int64) -> Bool {
+        if workers[presence.id] == nil, knownWorkers.contains(presence.id) { return false }
+        knownWorkers.insert(presence.id)
+        workers[presence.id] = LiveWorker(presence: presence, leaseUntil: until)
+        return true
+    }
+
+    init(resultRetention: Double, maximumLostWorkers: Int) {
+        self.resultRetention = resultRetention
+        self.maximumLostWorkers = maximumLostWorkers
+    }
+
+    mutating func resign(_ worker: WorkerID, now: Date) {
+        workers[worker] = nil
+        for job in jobs.values where job.worker == worker { putBack(job.record.id, as: .waiting, due: nil, now: now) }
+    }
+
+    mutating func cancel(_ id: JobID, now: Date) -> CancelResult {
+        guard let job = jobs[id] else { return .unknown }
+        switch job.record.state {
+        case .waiting, .scheduled, .retrying:
+            end(id, as: .cancelled, now: now)
+            return .cancelled
+        case .running:
+            change(id) { $0.record.isCancelRequested = true }
+            return .requested
+        case .succeeded, .failed, .cancelled, .expired: return .alreadyEnded
+        }
+    }
+
+    mutating func revive(_ id: JobID, arguments: Arguments?, now: Date) {
+        change(id) { job in
+            if let arguments { job.message.replaceArguments(arguments) }
+            job.message.headers.eta = nil
+            job.message.headers.expires = nil
+            job.retries = 0
+            job.keptUntil = nil
+            job.record.state = .waiting
+            job.record.lostWorkers = 0
+            job.record.isCancelRequested = false
+            job.record.attempts = 0
+            job.record.dueAt = nil
+            job.record.endedAt = nil
+            job.record.output = nil
+            job.record.failure = nil
+            job.record.describe(job.message)
+        }
+    }
+
+    mutating func edit(_ id: JobID, _ edit: JobEdit, now: Date) -> Bool {
+        guard let job = jobs[id], isWaiting(job.record.state) else { return false }
+        change(id) { job in
+            switch edit {
+            case .reschedule(let date):
+                job.message.headers.eta = date
+                job.record.dueAt = date
+                job.record.state = date > now ? (job.retries > 0 ? .retrying : .scheduled) : .waiting
+            case .priority(let urgency):
+                job.message.properties.priority = urgency.clamped(to: Priority.range)
+                job.record.priority = urgency.clamped(to: Priority.range)
+            case .arguments(let arguments):
+                job.message.replaceArguments(arguments)
+                job.record.describe(job.message)
+            }
+        }
+        return true
+    }
+
+    mutating func removeEnded(_ ids: [JobID]) -> Int {
+        let ended = ids.filter { jobs[$0]?.record.state.hasEnded == true }
+        for id in ended { jobs[id] = nil }
+        return ended.count
+    }
+
+    mutating func purge(queue: String) -> Int {
+        let waiting = jobs.values.filter { $0.record.queue == queue && isWaiting($0.record.state) }
+        for job in waiting {
+            release(job.message, starting: false, now: .distantPast)
+            jobs[job.record.id] = nil
+        }
+        return waiting.count
+    }
+
+    func record(of id: JobID) -> JobRecord? { jobs[id].map(described) }
+
+    private func described(_ job: Job) -> JobRecord {
+        var record = job.record
+        if record.state == .waiting {
+            record.waitingReason = JobRecord.waitingReason(
+                queue: record.queue, name: record.name, workers: workers.values.map(\.presence))
+        }
+        return record
+    }
+
+    func records(_ filter: JobFilter) -> [JobRecord] {
+        let fitting = jobs.values.filter { filter.matches($0.record) }.sorted { $0.sequence > $1.sequence }
+        return fitting.prefix(filter.limit).map(described)
+    }
+
+    func queues() -> [QueueStatistics] {
+        var byName: [String: QueueStatistics] = [:]
+        for job in jobs.values {
+            var queue = byName[job.record.queue] ?? QueueStatistics(name: job.record.queue)
+            switch job.record.state {
+            case .waiting:
+                queue.waiting += 1
+                if let enqueued = job.record.enqueuedAt { queue.oldestWaiting = min(queue.oldestWaiting ?? enqueued, enqueued) }
+            case .scheduled, .retrying: queue.scheduled += 1
+            case .running: queue.running += 1
+            case .failed: queue.failed += 1
+            case .succeeded, .cancelled, .expired: break
+            }
+            byName[queue.name] = queue
+        }
+        return byName.values.sorted { $0.name < $1.name }
+    }
+}

@@ -1,0 +1,92 @@
+/// Binds the arguments of a call to the properties of a job, as Python binds them to a signature: positional ones in
+/// declaration order, the others by name.
+///
+/// A synthesized `init(from:)` asks for its properties in declaration order, so the n-th name asked for is the n-th parameter.
+/// Confined to the one decoding it was made for.
+final class ArgumentBinder {
+    let positionalArguments: [WireValue]
+    let keywordArguments: WireValue.Object
+    private var parameters: [String] = []
+
+    init(positional: [WireValue], keyword: WireValue.Object) {
+        positionalArguments = positional
+        keywordArguments = keyword
+    }
+
+    func argument(named name: String) throws -> WireValue? {
+        let place = parameters.firstIndex(of: name) ?? parameters.count
+        if place == parameters.count { parameters.append(name) }
+        guard place < positionalArguments.count else { return keywordArguments[name] }
+        guard keywordArguments[name] == nil else {
+            throw ArgumentError(parameter: name, problem: "given twice, by place and by name")
+        }
+        return positionalArguments[place]
+    }
+
+    /// Refuses what no parameter asked for.
+    func finish() throws(ArgumentError) {
+        guard positionalArguments.count <= parameters.count else {
+            throw ArgumentError(
+                parameter: nil,
+                problem: "takes \(parameters.count) arguments but \(positionalArguments.count) were given by place")
+        }
+        if let stranger = keywordArguments.keys.first(where: { !parameters.contains($0) }) {
+            throw ArgumentError(parameter: stranger, problem: "unexpected: the job has no such parameter")
+        }
+    }
+}
+
+/// The arguments of a message do not fit the job. Trying again cannot help.
+public struct ArgumentError: Error, Sendable, Equatable, CustomStringConvertible {
+    /// The parameter at fault, by its wire name; nil when it is about all of them.
+    public var parameter: String?
+    /// What is wrong, without the value itself.
+    public var problem: String
+
+    package init(parameter: String?, problem: String) {
+        self.parameter = parameter
+        self.problem = problem
+    }
+
+    public var description: String {
+        parameter.map { "argument \($0): \(problem)" } ?? "arguments: \(problem)"
+    }
+
+    /// The same failure as a decoder puts it, in the words of a call.
+    init(_ error: DecodingError) {
+        switch error {
+        case .keyNotFound(let key, let context):
+            let path = context.codingPath.map(\.stringValue) + [key.stringValue]
+            self.init(parameter: path.joined(separator: "."), problem: "missing")
+        case .typeMismatch(_, let context), .valueNotFound(_, let context), .dataCorrupted(let context):
+            let path = context.codingPath.map(\.stringValue).joined(separator: ".")
+            self.init(parameter: path.isEmpty ? nil : path, problem: context.debugDescription)
+        @unknown default:
+            self.init(parameter: nil, problem: "\(error)")
+        }
+    }
+}
+
+/// The arguments of one call, by place and by name.
+public struct Arguments: Sendable, Equatable {
+    public var positional: [WireValue]
+    public var keyword: WireValue.Object
+
+    public init(positional: [WireValue] = [], keyword: WireValue.Object = [:]) {
+        self.positional = positional
+        self.keyword = keyword
+    }
+
+    /// Builds a `Value` from the arguments.
+    /// - Throws: ``ArgumentError`` that names the parameter which is missing, mistyped, given twice or unknown.
+    public func bind<Value: Decodable>(to type: Value.Type) throws -> Value {
+        let binder = ArgumentBinder(positional: positional, keyword: keyword)
+        do {
+            let value = try Value(from: ValueDecoder(source: .arguments(binder), codingPath: []))
+            try binder.finish()
+            return value
+        } catch let error as DecodingError {
+            throw ArgumentError(error)
+        }
+    }
+}

@@ -1,0 +1,46 @@
+#if canImport(FoundationEssentials)
+public import FoundationEssentials
+#else
+public import Foundation
+#endif
+
+/// What Hoist needs on a message beyond Celery's headers: one header, `hoist`, with only the members that are set.
+///
+/// It rides on the message, and not in tables of a backend, so that it means the same on every broker.
+public struct HoistHeader: Sendable, Hashable {
+    /// When the producer enqueued the job. Waiting time is counted from here.
+    public var enqueuedAt: Date?
+    /// Seconds for which the result is kept, where it differs from the backend's default.
+    public var resultRetention: Double?
+    /// The unique key that the job holds.
+    public var unique: UniqueKey?
+    /// The retry policy of this call, where it differs from the job's own.
+    public var retry: RetryPolicy?
+    /// Seconds without a sign of progress after which the job counts as stuck.
+    public var heartbeatLimit: Double?
+    /// True when the job is not to be run a second time after a worker died with it.
+    public var isAtMostOnce = false
+
+    public init() {}
+
+    init(_ value: WireValue) {
+        guard case .object(let object) = value else { return }
+        enqueuedAt = object["enqueued_at"]?.doubleValue.map(Date.init(timeIntervalSince1970:))
+        resultRetention = object["result_retention"]?.doubleValue
+        unique = object["unique"].flatMap { try? WireDecoder.decode(UniqueKey.self, from: $0) }
+        retry = object["retry"].flatMap { try? WireDecoder.decode(RetryPolicy.self, from: $0) }
+        heartbeatLimit = object["heartbeat_limit"]?.doubleValue
+        isAtMostOnce = object["at_most_once"]?.boolValue ?? false
+    }
+
+    var wireValue: WireValue.Object {
+        var object: WireValue.Object = [:]
+        if let enqueuedAt { object["enqueued_at"] = .double(enqueuedAt.timeIntervalSince1970) }
+        if let resultRetention { object["result_retention"] = .double(resultRetention) }
+        if let unique { object["unique"] = try? WireEncoder.encode(unique) }
+        if let retry { object["retry"] = try? WireEncoder.encode(retry) }
+        if let heartbeatLimit { object["heartbeat_limit"] = .double(heartbeatLimit) }
+        if isAtMostOnce { object["at_most_once"] = .bool(true) }
+        return object
+    }
+}

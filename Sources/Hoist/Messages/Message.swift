@@ -1,0 +1,39 @@
+/// A job as it travels: Celery's task message, protocol 2.
+///
+/// Every broker carries the same message. Where a broker has no headers of its own (SQLite, Redis) the whole message is one
+/// JSON envelope, see ``encodedEnvelope()``.
+public struct Message: Sendable, Hashable {
+    public var headers: MessageHeaders
+    public var properties: MessageProperties
+    /// The serialization of the body, `application/json` by default.
+    public var contentType: String
+    /// `utf-8` for text, `binary` otherwise.
+    public var contentEncoding: String
+    /// The serialized body, as it was on the wire: `[args, kwargs, embed]`.
+    public var body: [UInt8]
+
+    public init(
+        headers: MessageHeaders,
+        properties: MessageProperties,
+        contentType: String = "application/json",
+        contentEncoding: String = "utf-8",
+        body: [UInt8]
+    ) {
+        self.headers = headers
+        self.properties = properties
+        self.contentType = contentType
+        self.contentEncoding = contentEncoding
+        self.body = body
+    }
+
+    public var id: JobID { headers.id }
+    public var jobName: String { headers.task }
+    /// The queue that the message is addressed to.
+    public var queue: String {
+        get { properties.routingKey }
+        set { properties.routingKey = newValue }
+    }
+}
+
+/// The id of a job: any text, a UUID by default. It is the key of the job's result.
+public typealias JobID = String

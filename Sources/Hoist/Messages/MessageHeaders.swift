@@ -1,0 +1,167 @@
+#if canImport(FoundationEssentials)
+public import FoundationEssentials
+#else
+public import Foundation
+#endif
+
+/// The headers of a task message. A worker routes by them alone, before it reads the body.
+public struct MessageHeaders: Sendable, Hashable {
+    /// The language of the producer. Nothing looks at it.
+    public var language: String = "swift"
+    /// The wire name of the job.
+    public var task: String
+    public var id: JobID
+    /// A name to show instead of `task`.
+    public var shadow: String?
+    /// The earliest start.
+    public var eta: Date?
+    /// A job not started by then is dropped and marked expired.
+    public var expires: Date?
+    public var group: String?
+    public var groupIndex: Int64?
+    /// Attempts already made.
+    public var retries: Int = 0
+    /// Seconds after which the job is stopped by force; nil for no limit.
+    public var hardTimeLimit: Double?
+    /// Seconds after which the job is cancelled and may tidy up; nil for no limit.
+    public var softTimeLimit: Double?
+    /// The first job of the family, the job's own id when it started one.
+    public var rootID: JobID?
+    /// The job that enqueued this one.
+    public var parentID: JobID?
+    /// The positional arguments, for people.
+    public var argumentsText: String = "()"
+    /// The keyword arguments, for people. Secret ones are hidden.
+    public var keywordArgumentsText: String = "{}"
+    /// The program that enqueued the job.
+    public var origin: String?
+    /// True when nobody wants the result: none is kept.
+    public var ignoresResult: Bool?
+    public var replacedTaskNesting: Int64 = 0
+    public var stampedHeaders: WireValue = .null
+    public var stamps: WireValue = .object([:])
+    /// The content type of the compressor; nil when the body is not compressed.
+    public var compression: String?
+    /// What Hoist adds for itself. Other workers pass it on untouched.
+    public var hoist = HoistHeader()
+    /// Headers of the user's own, and those of other producers that have no meaning here.
+    public var custom: WireValue.Object = [:]
+
+    public init(task: String, id: JobID) {
+        self.task = task
+        self.id = id
+    }
+}
+
+extension MessageHeaders {
+    static let hoistKey = "hoist"
+
+    /// Reads the headers of a protocol 2 message.
+    init(_ object: WireValue.Object) throws(WireError) {
+        guard let task = object["task"]?.stringValue, !task.isEmpty else { throw WireError("the header task is missing") }
+        guard let id = object["id"]?.stringValue, !id.isEmpty else { throw WireError("the header id is missing") }
+        self.init(task: task, id: id)
+        for (key, value) in object {
+            switch key {
+            case "task", "id": break
+            case "lang": language = value.stringValue ?? language
+            case "shadow": shadow = value.stringValue
+            case "eta": eta = try Self.date(value, header: key)
+            case "expires": expires = try Self.date(value, header: key)
+            case "group": group = value.stringValue
+            case "group_index": groupIndex = value.integerValue
+            case "retries": retries = Int(clamping: value.integerValue ?? 0)
+            case "timelimit":
+                let limits = value.arrayValue ?? []
+                hardTimeLimit = limits.first?.doubleValue
+                softTimeLimit = limits.count > 1 ? limits[1].doubleValue : nil
+            case "root_id": rootID = value.stringValue
+            case "parent_id": parentID = value.stringValue
+            case "argsrepr": argumentsText = value.stringValue ?? ""
+            case "kwargsrepr": keywordArgumentsText = value.stringValue ?? ""
+            case "origin": origin = value.stringValue
+            case "ignore_result": ignoresResult = value.boolValue
+            case "replaced_task_nesting": replacedTaskNesting = value.integerValue ?? 0
+            case "stamped_headers": stampedHeaders = value
+            case "stamps": stamps = value
+            case "compression": compression = value.stringValue
+            case Self.hoistKey: hoist = HoistHeader(value)
+            default: custom[key] = value
+            }
+        }
+    }
+
+    private static func date(_ value: WireValue, header: String) throws(WireError) -> Date? {
+        if value.isNull { return nil }
+        guard let text = value.stringValue, let date = WireTimestamp.date(from: text) else {
+            throw WireError("the header \(header) is not an ISO 8601 time")
+        }
+        return date
+    }
+
+    func write(to json: inout JSONWriter) {
+        func text(_ value: String?) {
+            if let value { json.string(value) } else { json.token("null") }
+        }
+        func number(_ value: Double?) {
+            guard let value else { return json.token("null") }
+            if let whole = Int64(exactly: value) { json.integer(whole) } else { json.double(value) }
+        }
+        json.token("{\"lang\":")
+        json.string(language)
+        json.token(",\"task\":")
+        json.string(task)
+        json.token(",\"id\":")
+        json.string(id)
+        json.token(",\"shadow\":")
+        text(shadow)
+        json.token(",\"eta\":")
+        text(eta.map(WireTimestamp.string(from:)))
+        json.token(",\"expires\":")
+        text(expires.map(WireTimestamp.string(from:)))
+        json.token(",\"group\":")
+        text(group)
+        json.token(",\"group_index\":")
+        if let groupIndex { json.integer(groupIndex) } else { json.token("null") }
+        json.token(",\"retries\":")
+        json.integer(Int64(retries))
+        json.token(",\"timelimit\":[")
+        number(hardTimeLimit)
+        json.token(",")
+        number(softTimeLimit)
+        json.token("],\"root_id\":")
+        text(rootID)
+        json.token(",\"parent_id\":")
+        text(parentID)
+        json.token(",\"argsrepr\":")
+        json.string(argumentsText)
+        json.token(",\"kwargsrepr\":")
+        json.string(keywordArgumentsText)
+        json.token(",\"origin\":")
+        text(origin)
+        json.token(",\"ignore_result\":")
+        json.write(ignoresResult.map(WireValue.bool) ?? .bool(false))
+        json.token(",\"replaced_task_nesting\":")
+        json.integer(replacedTaskNesting)
+        json.token(",\"stamped_headers\":")
+        json.write(stampedHeaders)
+        json.token(",\"stamps\":")
+        json.write(stamps)
+        if let compression {
+            json.token(",\"compression\":")
+            json.string(compression)
+        }
+        let hoist = hoist.wireValue
+        if !hoist.isEmpty {
+            json.token(",\"hoist\":")
+            json.write(.object(hoist))
+        }
+        for (key, value) in custom {
+            json.token(",")
+            json.string(key)
+            json.token(":")
+            json.write(value)
+        }
+        json.token("}")
+    }
+}

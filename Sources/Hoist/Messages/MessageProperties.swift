@@ -1,0 +1,75 @@
+/// The properties of a message: what AMQP keeps beside the headers, and Redis and SQLite inside the envelope.
+public struct MessageProperties: Sendable, Hashable {
+    /// The job's id again, for replies.
+    public var correlationID: String?
+    /// Where a producer waits for the result over RabbitMQ; passed on untouched.
+    public var replyTo: String?
+    /// 2: kept over a restart of the broker (default). 1: may be lost.
+    public var deliveryMode: Int64 = 2
+    public var exchange: String = ""
+    /// The queue, when the exchange is the default one.
+    public var routingKey: String
+    /// The number on the wire. What it means depends on the broker; nil when the producer gave none.
+    public var priority: Int?
+    /// Milliseconds as text, for RabbitMQ.
+    public var expiration: String?
+    public var deliveryTag: String
+    /// True on a message that was handed out before and came back.
+    public var isRedelivered: Bool = false
+    /// Properties of other producers that have no meaning here.
+    public var custom: WireValue.Object = [:]
+
+    public init(routingKey: String, deliveryTag: String) {
+        self.routingKey = routingKey
+        self.deliveryTag = deliveryTag
+    }
+
+    init(_ object: WireValue.Object) throws(WireError) {
+        self.init(routingKey: "", deliveryTag: "")
+        for (key, value) in object {
+            switch key {
+            case "correlation_id": correlationID = value.stringValue
+            case "reply_to": replyTo = value.stringValue
+            case "delivery_mode": deliveryMode = value.integerValue ?? 2
+            case "priority": priority = value.integerValue.map { Int(clamping: $0) }
+            case "expiration": expiration = value.stringValue
+            case "delivery_tag": deliveryTag = value.stringValue ?? ""
+            case "delivery_info":
+                exchange = value["exchange"]?.stringValue ?? ""
+                routingKey = value["routing_key"]?.stringValue ?? ""
+                isRedelivered = value["redelivered"]?.boolValue ?? false
+            case "body_encoding": break
+            default: custom[key] = value
+            }
+        }
+    }
+
+    func write(to json: inout JSONWriter) {
+        json.token("{\"correlation_id\":")
+        if let correlationID { json.string(correlationID) } else { json.token("null") }
+        json.token(",\"reply_to\":")
+        json.string(replyTo ?? "")
+        json.token(",\"delivery_mode\":")
+        json.integer(deliveryMode)
+        json.token(",\"delivery_info\":{\"exchange\":")
+        json.string(exchange)
+        json.token(",\"routing_key\":")
+        json.string(routingKey)
+        if isRedelivered { json.token(",\"redelivered\":true") }
+        json.token("},\"priority\":")
+        json.integer(Int64(priority ?? 0))
+        if let expiration {
+            json.token(",\"expiration\":")
+            json.string(expiration)
+        }
+        json.token(",\"body_encoding\":\"base64\",\"delivery_tag\":")
+        json.string(deliveryTag)
+        for (key, value) in custom {
+            json.token(",")
+            json.string(key)
+            json.token(":")
+            json.write(value)
+        }
+        json.token("}")
+    }
+}

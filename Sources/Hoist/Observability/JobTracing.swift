@@ -1,0 +1,40 @@
+import Tracing
+
+/// Spans around enqueue and perform, linked through the message's headers. What is written there is up to the tracer that the
+/// program has installed: `traceparent` (W3C Trace Context) with the usual ones. Without a tracer nothing is written.
+enum JobTracing {
+    private struct HeaderInjector: Injector {
+        func inject(_ value: String, forKey key: String, into headers: inout WireValue.Object) { headers[key] = .string(value) }
+    }
+
+    private struct HeaderExtractor: Extractor {
+        func extract(key: String, from headers: WireValue.Object) -> String? { headers[key]?.stringValue }
+    }
+
+    static func enqueueing<T>(_ messages: inout [Message], _ body: ([Message]) async throws -> T) async throws -> T {
+        guard let first = messages.first, !(InstrumentationSystem.tracer is NoOpTracer) else { return try await body(messages) }
+        var traced = messages
+        return try await withSpan("enqueue \(first.jobName)", ofKind: .producer) { span in
+            span.attributes["messaging.system"] = "hoist"
+            span.attributes["messaging.destination.name"] = first.queue
+            span.attributes["messaging.batch.message_count"] = traced.count
+            for index in traced.indices {
+                InstrumentationSystem.instrument.inject(
+                    span.context, into: &traced[index].headers.custom, using: HeaderInjector())
+            }
+            return try await body(traced)
+        }
+    }
+
+    static func performing<T>(_ message: Message, _ body: () async throws -> T) async throws -> T {
+        guard !(InstrumentationSystem.tracer is NoOpTracer) else { return try await body() }
+        var context = ServiceContext.topLevel
+        InstrumentationSystem.instrument.extract(message.headers.custom, into: &context, using: HeaderExtractor())
+        return try await withSpan("perform \(message.jobName)", context: context, ofKind: .consumer) { span in
+            span.attributes["messaging.system"] = "hoist"
+            span.attributes["messaging.destination.name"] = message.queue
+            span.attributes["messaging.message.id"] = message.id
+            return try await body()
+        }
+    }
+}

@@ -1,0 +1,63 @@
+import Metrics
+import Synchronization
+
+/// The metrics of a worker. Labels are queues and registered job names, which are few; never ids.
+///
+/// | metric | kind | labels |
+/// |---|---|---|
+/// | `hoist_jobs_total` | counter | `queue`, `job`, `outcome` |
+/// | `hoist_job_run_seconds` | timer | `queue`, `job` |
+/// | `hoist_job_wait_seconds` | timer | `queue`, `job` |
+/// | `hoist_leases_lost_total` | counter | |
+/// | `hoist_queue_length` | gauge | `queue` |
+/// | `hoist_queue_oldest_age_seconds` | gauge | `queue` |
+final class WorkerMetrics: Sendable {
+    private struct Key: Hashable {
+        var queue: String
+        var job: String
+        var outcome: String
+    }
+
+    private struct Instruments: Sendable {
+        var count: Counter
+        var run: Metrics.Timer
+        var wait: Metrics.Timer
+    }
+
+    private let factory: any MetricsFactory
+    private let instruments = Mutex<[Key: Instruments]>([:])
+    private let leasesLost: Counter
+
+    init(factory: any MetricsFactory) {
+        self.factory = factory
+        leasesLost = Counter(label: "hoist_leases_lost_total", factory: factory)
+    }
+
+    func finished(queue: String, job: String, outcome: String, runMicroseconds: Int64, waitMicroseconds: Int64?) {
+        let key = Key(queue: queue, job: job, outcome: outcome)
+        let instruments = instruments.withLock { known in
+            if let found = known[key] { return found }
+            let labels = [("queue", queue), ("job", job)]
+            let made = Instruments(
+                count: Counter(label: "hoist_jobs_total", dimensions: labels + [("outcome", outcome)], factory: factory),
+                run: Metrics.Timer(label: "hoist_job_run_seconds", dimensions: labels, factory: factory),
+                wait: Metrics.Timer(label: "hoist_job_wait_seconds", dimensions: labels, factory: factory))
+            known[key] = made
+            return made
+        }
+        instruments.count.increment()
+        instruments.run.recordMicroseconds(runMicroseconds)
+        if let waitMicroseconds { instruments.wait.recordMicroseconds(waitMicroseconds) }
+    }
+
+    func leaseLost() { leasesLost.increment() }
+
+    func queueLengths(_ queues: [QueueStatistics], now: Int64) {
+        for queue in queues {
+            let labels = [("queue", queue.name)]
+            Gauge(label: "hoist_queue_length", dimensions: labels, factory: factory).record(queue.waiting)
+            let age = queue.oldestWaiting.map { Double(now - $0.microsecondsSinceEpoch) / 1e6 } ?? 0
+            Gauge(label: "hoist_queue_oldest_age_seconds", dimensions: labels, factory: factory).record(max(0, age))
+        }
+    }
+}

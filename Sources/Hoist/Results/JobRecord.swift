@@ -1,0 +1,198 @@
+#if canImport(FoundationEssentials)
+public import FoundationEssentials
+#else
+public import Foundation
+#endif
+
+/// Where a job stands.
+public enum JobState: String, Sendable, Hashable, Codable, CaseIterable {
+    /// Ready for a worker.
+    case waiting
+    /// Due later.
+    case scheduled
+    /// Failed, and due for another attempt.
+    case retrying
+    case running
+    case succeeded
+    /// Given up: a dead letter, kept until somebody requeues or drops it or its time has passed.
+    case failed
+    case cancelled
+    /// Not started in time.
+    case expired
+
+    public var hasEnded: Bool {
+        switch self {
+        case .waiting, .scheduled, .retrying, .running: false
+        case .succeeded, .failed, .cancelled, .expired: true
+        }
+    }
+}
+
+/// How far a running job is.
+public struct JobProgress: Sendable, Hashable, Codable {
+    /// 0...1; nil when the job cannot tell.
+    public var fraction: Double?
+    public var message: String?
+    /// Whatever else the job wants to show.
+    public var details: [String: String]?
+
+    public init(fraction: Double? = nil, message: String? = nil, details: [String: String]? = nil) {
+        self.fraction = fraction
+        self.message = message
+        self.details = details
+    }
+}
+
+/// Why an attempt did not succeed.
+public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConvertible {
+    public struct Kind: Sendable, Hashable, Codable, CustomStringConvertible {
+        private enum Value: String, Codable {
+            case raised, badArguments, undecodable, timedOut, stuck, workerLost, deadLettered, notEncodable
+        }
+        private let value: Value
+        private init(_ value: Value) { self.value = value }
+        public init(from decoder: any Decoder) throws { value = try Value(from: decoder) }
+        public func encode(to encoder: any Encoder) throws { try value.encode(to: encoder) }
+        public var description: String { value.rawValue }
+
+        /// The handler threw.
+        public static let raised = Kind(.raised)
+        /// The arguments do not fit the job.
+        public static let badArguments = Kind(.badArguments)
+        /// The message cannot be read.
+        public static let undecodable = Kind(.undecodable)
+        /// The time limit passed.
+        public static let timedOut = Kind(.timedOut)
+        /// There was no sign of progress for too long.
+        public static let stuck = Kind(.stuck)
+        /// The worker died or was cut off while it had the job.
+        public static let workerLost = Kind(.workerLost)
+        /// The handler gave up on purpose.
+        public static let deadLettered = Kind(.deadLettered)
+        /// The output could not be encoded.
+        public static let notEncodable = Kind(.notEncodable)
+    }
+
+    public var kind: Kind
+    /// The type of the error.
+    public var type: String
+    public var message: String
+
+    public init(kind: Kind, type: String, message: String) {
+        self.kind = kind
+        self.type = type
+        self.message = String(message.prefix(8192))
+    }
+
+    public var description: String { "\(type): \(message) (\(kind))" }
+}
+
+/// One attempt that did not end in success.
+public struct AttemptRecord: Sendable, Hashable, Codable {
+    public var number: Int
+    public var worker: String?
+    public var startedAt: Date?
+    public var endedAt: Date
+    /// `retry`, `failed`, `snoozed`, `handed back`, `worker lost`, `cancelled`.
+    public var outcome: String
+    public var failure: JobFailure?
+
+    public init(number: Int, worker: String?, startedAt: Date?, endedAt: Date, outcome: String, failure: JobFailure?) {
+        self.number = number
+        self.worker = worker
+        self.startedAt = startedAt
+        self.endedAt = endedAt
+        self.outcome = outcome
+        self.failure = failure
+    }
+}
+
+/// All that a backend knows about one job.
+public struct JobRecord: Sendable, Hashable {
+    public var id: JobID
+    public var name: String
+    public var queue: String
+    public var state: JobState
+    public var priority: Int
+    /// Attempts begun so far, the running one included.
+    public var attempts: Int
+    public var lostWorkers: Int
+    public var enqueuedAt: Date?
+    public var dueAt: Date?
+    public var startedAt: Date?
+    public var endedAt: Date?
+    /// The worker that runs it or ran it last.
+    public var worker: String?
+    public var isCancelRequested: Bool
+    public var progress: JobProgress?
+    /// The output, of a job that succeeded.
+    public var output: WireValue?
+    /// The last failure.
+    public var failure: JobFailure?
+    /// Attempts that did not succeed, the oldest first.
+    public var history: [AttemptRecord]
+    /// The arguments for people, secrets hidden.
+    public var argumentsText: String
+    public var parentID: JobID?
+    public var rootID: JobID?
+    public var headers: WireValue.Object
+    /// Why a waiting job does not run, in words.
+    public var waitingReason: String?
+    /// Grows with every change of the record.
+    public var revision: Int64
+
+    public init(
+        id: JobID, name: String, queue: String, state: JobState, priority: Int = 0, attempts: Int = 0, lostWorkers: Int = 0,
+        enqueuedAt: Date? = nil, dueAt: Date? = nil, startedAt: Date? = nil, endedAt: Date? = nil, worker: String? = nil,
+        isCancelRequested: Bool = false, progress: JobProgress? = nil, output: WireValue? = nil, failure: JobFailure? = nil,
+        history: [AttemptRecord] = [], argumentsText: String = "", parentID: JobID? = nil, rootID: JobID? = nil,
+        headers: WireValue.Object = [:], waitingReason: String? = nil, revision: Int64 = 0
+    ) {
+        self.id = id
+        self.name = name
+        self.queue = queue
+        self.state = state
+        self.priority = priority
+        self.attempts = attempts
+        self.lostWorkers = lostWorkers
+        self.enqueuedAt = enqueuedAt
+        self.dueAt = dueAt
+        self.startedAt = startedAt
+        self.endedAt = endedAt
+        self.worker = worker
+        self.isCancelRequested = isCancelRequested
+        self.progress = progress
+        self.output = output
+        self.failure = failure
+        self.history = history
+        self.argumentsText = argumentsText
+        self.parentID = parentID
+        self.rootID = rootID
+        self.headers = headers
+        self.waitingReason = waitingReason
+        self.revision = revision
+    }
+
+    /// Fills in what the message itself tells.
+    package mutating func describe(_ message: Message) {
+        argumentsText =
+            message.headers.argumentsText == "()"
+            ? message.headers.keywordArgumentsText
+            : message.headers.argumentsText + " " + message.headers.keywordArgumentsText
+        parentID = message.headers.parentID
+        rootID = message.headers.rootID
+        headers = message.headers.custom
+    }
+
+    /// Why a job that is ready does not run, seen from the workers that are alive.
+    package static func waitingReason(queue: String, name: String, workers: [WorkerPresence]) -> String {
+        let live = workers.filter { !$0.isDraining }
+        guard !live.isEmpty else { return "no worker is running" }
+        let consuming = live.filter { $0.queues.contains(queue) }
+        guard !consuming.isEmpty else { return "no live worker consumes the queue \(queue)" }
+        guard consuming.contains(where: { $0.jobNames.contains(name) }) else {
+            return "no live worker of the queue \(queue) knows the job name \(name)"
+        }
+        return "behind other jobs: every slot that may run it is taken"
+    }
+}

@@ -1,0 +1,73 @@
+/// Base64 with padding (RFC 4648 §4), straight between byte arrays: message bodies pass through here twice a job.
+package enum Base64 {
+    private static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
+    private static let invalid: UInt8 = 0xFF
+    private static let values: [UInt8] = {
+        var values = [UInt8](repeating: invalid, count: 256)
+        for (value, character) in alphabet.enumerated() { values[Int(character)] = UInt8(value) }
+        return values
+    }()
+
+    package static func append(_ content: [UInt8], to output: inout [UInt8]) {
+        output.reserveCapacity(output.count + (content.count + 2) / 3 * 4)
+        alphabet.withUnsafeBufferPointer { alphabet in
+            var index = 0
+            while index + 2 < content.count {
+                let group = UInt32(content[index]) << 16 | UInt32(content[index + 1]) << 8 | UInt32(content[index + 2])
+                output.append(alphabet[Int(group >> 18)])
+                output.append(alphabet[Int(group >> 12 & 63)])
+                output.append(alphabet[Int(group >> 6 & 63)])
+                output.append(alphabet[Int(group & 63)])
+                index += 3
+            }
+            let rest = content.count - index
+            guard rest > 0 else { return }
+            let group = UInt32(content[index]) << 16 | (rest == 2 ? UInt32(content[index + 1]) << 8 : 0)
+            output.append(alphabet[Int(group >> 18)])
+            output.append(alphabet[Int(group >> 12 & 63)])
+            output.append(rest == 2 ? alphabet[Int(group >> 6 & 63)] : UInt8(ascii: "="))
+            output.append(UInt8(ascii: "="))
+        }
+    }
+
+    /// The bytes that `text` stands for; white space is passed over, as Python's decoder does.
+    package static func decode(_ text: some Collection<UInt8>) throws(WireError) -> [UInt8] {
+        var output: [UInt8] = []
+        output.reserveCapacity(text.count / 4 * 3)
+        var group: UInt32 = 0
+        var digits = 0
+        var padding = 0
+        for character in text {
+            if character == UInt8(ascii: "=") {
+                padding += 1
+                continue
+            }
+            let value = values[Int(character)]
+            if value == invalid {
+                guard character == 0x0A || character == 0x0D || character == 0x20 else {
+                    throw WireError("the body is not base64")
+                }
+                continue
+            }
+            guard padding == 0 else { throw WireError("the body is not base64: text after the padding") }
+            group = group << 6 | UInt32(value)
+            digits += 1
+            if digits == 4 {
+                output.append(UInt8(truncatingIfNeeded: group >> 16))
+                output.append(UInt8(truncatingIfNeeded: group >> 8))
+                output.append(UInt8(truncatingIfNeeded: group))
+                group = 0
+                digits = 0
+            }
+        }
+        guard (digits == 0 && padding == 0) || digits + padding == 4, digits != 1 else {
+            throw WireError("the body is not base64: cut short")
+        }
+        if digits == 2 { output.append(UInt8(truncatingIfNeeded: group >> 4)) }
+        if digits == 3 {
+            output.append(UInt8(truncatingIfNeeded: group >> 10))
+            output.append(UInt8(truncatingIfNeeded: group >> 2))
+        }
+        return output
+    }
+}

@@ -1,0 +1,104 @@
+/// Writes JSON that Python's `json` module reads: compact, UTF-8, with `NaN` and the infinities as bare tokens.
+package struct JSONWriter {
+    package private(set) var bytes: [UInt8] = []
+
+    package init(reserving capacity: Int = 256) { bytes.reserveCapacity(capacity) }
+
+    package static func bytes(of value: WireValue) -> [UInt8] {
+        var writer = JSONWriter()
+        writer.write(value)
+        return writer.bytes
+    }
+
+    package mutating func write(_ value: WireValue) {
+        switch value {
+        case .null: token("null")
+        case .bool(let value): token(value ? "true" : "false")
+        case .integer(let value): integer(value)
+        case .bigInteger(let digits): bytes.append(contentsOf: digits.utf8)
+        case .double(let value): double(value)
+        case .string(let value): string(value)
+        case .array(let elements):
+            token("[")
+            var isFirst = true
+            for element in elements {
+                if !isFirst { token(",") }
+                isFirst = false
+                write(element)
+            }
+            token("]")
+        case .object(let members):
+            token("{")
+            var isFirst = true
+            for (key, member) in members {
+                if !isFirst { token(",") }
+                isFirst = false
+                string(key)
+                token(":")
+                write(member)
+            }
+            token("}")
+        }
+    }
+
+    package mutating func token(_ text: StaticString) {
+        bytes.append(contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    }
+
+    package mutating func integer(_ value: Int64) {
+        if value >= 0, value < 10 {
+            bytes.append(0x30 + UInt8(value))
+        } else {
+            bytes.append(contentsOf: String(value).utf8)
+        }
+    }
+
+    package mutating func double(_ value: Double) {
+        if value.isNaN {
+            token("NaN")
+        } else if value.isInfinite {
+            if value < 0 { token("-Infinity") } else { token("Infinity") }
+        } else {
+            bytes.append(contentsOf: value.description.utf8)
+        }
+    }
+
+    package mutating func string(_ text: String) {
+        bytes.append(UInt8(ascii: "\""))
+        var text = text
+        text.withUTF8 { buffer in
+            var start = 0
+            for index in 0..<buffer.count {
+                let byte = buffer[index]
+                guard byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") else { continue }
+                bytes.append(contentsOf: buffer[start..<index])
+                start = index + 1
+                escape(byte)
+            }
+            bytes.append(contentsOf: buffer[start...])
+        }
+        bytes.append(UInt8(ascii: "\""))
+    }
+
+    private mutating func escape(_ byte: UInt8) {
+        switch byte {
+        case UInt8(ascii: "\""): token("\\\"")
+        case UInt8(ascii: "\\"): token("\\\\")
+        case 0x0A: token("\\n")
+        case 0x0D: token("\\r")
+        case 0x09: token("\\t")
+        default:
+            token("\\u00")
+            bytes.append(byte < 0x10 ? 0x30 : 0x31)
+            let low = byte & 0x0F
+            bytes.append(low < 10 ? 0x30 + low : 0x61 + low - 10)
+        }
+    }
+
+    /// Writes `content` as a JSON string of base64 text (RFC 4648 §4), which needs no escapes.
+    package mutating func base64String(_ content: [UInt8]) {
+        bytes.append(UInt8(ascii: "\""))
+        Base64.append(content, to: &bytes)
+        bytes.append(UInt8(ascii: "\""))
+    }
+}

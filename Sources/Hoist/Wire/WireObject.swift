@@ -1,0 +1,45 @@
+import OrderedCollections
+
+/// The members of a JSON object, in the order in which they came.
+public struct WireObject: Sendable, Hashable {
+    private var members: OrderedDictionary<String, WireValue>
+
+    public init() { members = [:] }
+
+    /// Of several members with one name the last wins.
+    public init(_ elements: some Sequence<(String, WireValue)>) {
+        members = OrderedDictionary(elements, uniquingKeysWith: { _, last in last })
+    }
+
+    init(minimumCapacity: Int) { members = OrderedDictionary(minimumCapacity: minimumCapacity) }
+
+    public subscript(key: String) -> WireValue? {
+        get { members[key] }
+        set { members[key] = newValue }
+    }
+
+    public var isEmpty: Bool { members.isEmpty }
+    public var count: Int { members.count }
+    public var keys: [String] { Array(members.keys) }
+
+    /// The members of both; where both have one, that of `other`.
+    public func merging(_ other: WireObject) -> WireObject {
+        var result = self
+        for (key, value) in other { result[key] = value }
+        return result
+    }
+}
+
+extension WireObject: Sequence {
+    public struct Iterator: IteratorProtocol {
+        fileprivate var base: OrderedDictionary<String, WireValue>.Iterator
+
+        public mutating func next() -> (key: String, value: WireValue)? { base.next() }
+    }
+
+    public func makeIterator() -> Iterator { Iterator(base: members.makeIterator()) }
+}
+
+extension WireObject: ExpressibleByDictionaryLiteral {
+    public init(dictionaryLiteral elements: (String, WireValue)...) { self.init(elements) }
+}

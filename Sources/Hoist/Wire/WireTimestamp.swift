@@ -1,0 +1,164 @@
+#if canImport(FoundationEssentials)
+public import FoundationEssentials
+#else
+public import Foundation
+#endif
+
+/// Times as Celery writes them: ISO 8601 with microseconds and a numeric offset, where a time without offset is UTC.
+///
+/// Foundation's own style stops at milliseconds and refuses Python's naive form.
+package enum WireTimestamp {
+    /// `2026-11-21T01:57:06.060446+00:00`; the fraction is left out when it is zero, as Python does.
+    package static func string(from date: Date) -> String {
+        let microseconds = date.microsecondsSinceEpoch
+        let (days, microsecondOfDay) = microseconds.flooredDivision(by: 86_400_000_000)
+        let (year, month, day) = civilDate(daysSinceEpoch: days)
+        let second = microsecondOfDay / 1_000_000
+        let fraction = microsecondOfDay % 1_000_000
+        var text = "\(padded(year, 4))-\(padded(month, 2))-\(padded(day, 2))T"
+        text += "\(padded(second / 3600, 2)):\(padded(second / 60 % 60, 2)):\(padded(second % 60, 2))"
+        if fraction != 0 { text += ".\(padded(fraction, 6))" }
+        return text + "+00:00"
+    }
+
+    /// Reads a date, or a date and time with `T` or a space between, with or without fraction and offset.
+    /// - Returns: nil for anything else, numbers included.
+    package static func date(from text: String) -> Date? {
+        var scanner = Scanner(text)
+        guard let year = scanner.digits(4), scanner.take("-"), let month = scanner.digits(2), scanner.take("-"),
+            let day = scanner.digits(2), (1...12).contains(month), (1...31).contains(day)
+        else { return nil }
+        var microseconds = daysSinceEpoch(year: year, month: month, day: day) * 86_400_000_000
+        if scanner.isAtEnd { return Date(microsecondsSinceEpoch: microseconds) }
+        guard scanner.take("T") || scanner.take(" ") || scanner.take("t"), let hour = scanner.digits(2), scanner.take(":"),
+            let minute = scanner.digits(2), (0...24).contains(hour), (0...59).contains(minute)
+        else { return nil }
+        microseconds += (hour * 3600 + minute * 60) * 1_000_000
+        if scanner.take(":") {
+            guard let second = scanner.digits(2), (0...60).contains(second) else { return nil }
+            microseconds += second * 1_000_000
+            if scanner.take(".") || scanner.take(",") {
+                guard let fraction = scanner.fraction() else { return nil }
+                microseconds += fraction
+            }
+        }
+        if scanner.isAtEnd || scanner.take("Z") || scanner.take("z") {
+            return scanner.isAtEnd ? Date(microsecondsSinceEpoch: microseconds) : nil
+        }
+        let sign: Int64
+        if scanner.take("+") { sign = 1 } else if scanner.take("-") { sign = -1 } else { return nil }
+        guard let offsetHours = scanner.digits(2) else { return nil }
+        _ = scanner.take(":")
+        let offsetMinutes = scanner.digits(2) ?? 0
+        guard scanner.isAtEnd else { return nil }
+        return Date(microsecondsSinceEpoch: microseconds - sign * (offsetHours * 3600 + offsetMinutes * 60) * 1_000_000)
+    }
+
+    private static func padded(_ value: Int64, _ width: Int) -> String {
+        let digits = String(value)
+        return String(repeating: "0", count: max(0, width - digits.count)) + digits
+    }
+
+    // Days and civil dates in the proleptic Gregorian calendar, with years that begin in March so that the leap day is last.
+    private static func daysSinceEpoch(year: Int64, month: Int64, day: Int64) -> Int64 {
+        let year = month <= 2 ? year - 1 : year
+        let era = (year >= 0 ? year : year - 399) / 400
+        let yearOfEra = year - era * 400
+        let dayOfYear = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1
+        return era * 146_097 + yearOfEra * 365 + yearOfEra / 4 - yearOfEra / 100 + dayOfYear - 719_468
+    }
+
+    private static func civilDate(daysSinceEpoch days: Int64) -> (year: Int64, month: Int64, day: Int64) {
+        let shifted = days + 719_468
+        let era = (shifted >= 0 ? shifted : shifted - 146_096) / 146_097
+        let dayOfEra = shifted - era * 146_097
+        let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
+        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
+        let shiftedMonth = (5 * dayOfYear + 2) / 153
+        let month = shiftedMonth < 10 ? shiftedMonth + 3 : shiftedMonth - 9
+        return (yearOfEra + era * 400 + (month <= 2 ? 1 : 0), month, dayOfYear - (153 * shiftedMonth + 2) / 5 + 1)
+    }
+
+    private struct Scanner {
+        private var rest: Substring.UTF8View
+
+        init(_ text: String) { rest = Substring(text).utf8 }
+
+        var isAtEnd: Bool { rest.isEmpty }
+
+        mutating func take(_ character: Character) -> Bool {
+            guard rest.first == character.asciiValue else { return false }
+            rest.removeFirst()
+            return true
+        }
+
+        mutating func digits(_ count: Int) -> Int64? {
+            guard rest.count >= count else { return nil }
+            var value: Int64 = 0
+            for byte in rest.prefix(count) {
+                guard byte &- 0x30 < 10 else { return nil }
+                value = value * 10 + Int64(byte &- 0x30)
+            }
+            rest.removeFirst(count)
+            return value
+        }
+
+        /// Microseconds; digits past the sixth are dropped.
+        mutating func fraction() -> Int64? {
+            var value: Int64 = 0
+            var count = 0
+            while let byte = rest.first, byte &- 0x30 < 10 {
+                if count < 6 { value = value * 10 + Int64(byte &- 0x30) }
+                count += 1
+                rest.removeFirst()
+            }
+            guard count > 0 else { return nil }
+            for _ in count..<max(count, 6) { value *= 10 }
+            return value
+        }
+    }
+}
+
+extension Date {
+    /// Microseconds since 1970, the unit that backends store. Times beyond the year 9999 are held at its end.
+    public var microsecondsSinceEpoch: Int64 {
+        let seconds = timeIntervalSince1970.clamped(to: -62_135_596_800...253_402_300_799)
+        return Int64((seconds * 1_000_000).rounded())
+    }
+
+    public init(microsecondsSinceEpoch microseconds: Int64) {
+        self.init(timeIntervalSince1970: Double(microseconds) / 1_000_000)
+    }
+
+    package func advanced(by duration: Duration) -> Date {
+        addingTimeInterval(duration.inSeconds)
+    }
+}
+
+extension Duration {
+    /// The duration as seconds. For arithmetic with `Date` and for wire formats that want a number.
+    package var inSeconds: Double {
+        let (seconds, attoseconds) = components
+        return Double(seconds) + Double(attoseconds) / 1e18
+    }
+
+    /// Whole microseconds, clamped to what 64 bits hold.
+    package var inMicroseconds: Int64 {
+        let (seconds, attoseconds) = components
+        let (product, overflow) = seconds.multipliedReportingOverflow(by: 1_000_000)
+        if overflow { return seconds < 0 ? .min : .max }
+        let (sum, carry) = product.addingReportingOverflow(attoseconds / 1_000_000_000_000)
+        return carry ? .max : sum
+    }
+}
+
+extension Int64 {
+    fileprivate func flooredDivision(by divisor: Int64) -> (quotient: Int64, remainder: Int64) {
+        let (quotient, remainder) = quotientAndRemainder(dividingBy: divisor)
+        return remainder < 0 ? (quotient - 1, remainder + divisor) : (quotient, remainder)
+    }
+}
+
+extension Comparable {
+    package func clamped(to range: ClosedRange<Self>) -> Self { min(max(self, range.lowerBound), range.upperBound) }
+}

@@ -1,0 +1,113 @@
+/// Where a handler runs.
+public struct LaneKind: Sendable, Hashable, CustomStringConvertible {
+    package let name: String
+    public var description: String { name }
+
+    /// On Swift's cooperative threads, thousands at once. For code that awaits.
+    public static let async = LaneKind(name: "async")
+    /// On threads of the worker's own, one job a thread. For code that blocks or computes for long.
+    public static let blocking = LaneKind(name: "blocking")
+}
+
+/// How many jobs of a kind a worker runs at once.
+public struct Lane: Sendable, Hashable {
+    package let kind: LaneKind
+    package let slots: Int
+
+    /// - Parameter slots: 1 or more; less counts as 1.
+    public static func async(_ slots: Int) -> Lane { Lane(kind: .async, slots: max(1, slots)) }
+    public static func blocking(_ slots: Int) -> Lane { Lane(kind: .blocking, slots: max(1, slots)) }
+}
+
+/// The code that performs one kind of job.
+///
+/// ```swift
+/// Handle(ProcessVideo.self, in: .blocking) { job, context in
+///     try await context.report(progress: 0.5, "halfway")
+///     return VideoReport(…)
+/// }
+/// ```
+public struct Handle: Sendable {
+    /// The wire names that it performs, aliases included.
+    public let names: [String]
+    let lane: LaneKind
+    let options: JobOptions
+    let perform: @Sendable (Arguments, JobContext) async throws -> [UInt8]
+    private(set) var hooks = Hooks()
+
+    struct Hooks: Sendable {
+        var start: [@Sendable (JobContext) async -> Void] = []
+        var success: [@Sendable (JobContext) async -> Void] = []
+        var retry: [@Sendable (JobContext, JobFailure) async -> Void] = []
+        var failure: [@Sendable (JobContext, JobFailure) async -> Void] = []
+        var finish: [@Sendable (JobContext) async -> Void] = []
+    }
+
+    /// - Parameters:
+    ///   - lane: where the handler runs. Nothing else about it changes with the lane.
+    ///   - perform: may run more than once for a job, see the guarantees; throw ``JobDirective`` to decide what comes next.
+    public init<J: Job>(
+        _ job: J.Type, in lane: LaneKind = .async, _ perform: @escaping @Sendable (J, JobContext) async throws -> J.Output
+    ) {
+        names = [J.name] + J.aliases
+        self.lane = lane
+        options = J.options
+        self.perform = { arguments, context in
+            let job = try arguments.bind(to: J.self)
+            let output = try await perform(job, context)
+            do {
+                return JSONWriter.bytes(of: try WireEncoder.encode(output))
+            } catch {
+                throw JobFailure(kind: .notEncodable, type: "\(type(of: error))", message: "\(error)")
+            }
+        }
+    }
+
+    /// A handler of a job without output.
+    public init<J: Job>(
+        _ job: J.Type, in lane: LaneKind = .async, _ perform: @escaping @Sendable (J, JobContext) async throws -> Void
+    ) where J.Output == NoOutput {
+        self.init(job, in: lane) { (job: J, context: JobContext) -> NoOutput in
+            try await perform(job, context)
+            return NoOutput()
+        }
+    }
+
+    /// Called before each attempt.
+    public func onStart(_ hook: @escaping @Sendable (JobContext) async -> Void) -> Handle { with { $0.start.append(hook) } }
+    public func onSuccess(_ hook: @escaping @Sendable (JobContext) async -> Void) -> Handle { with { $0.success.append(hook) } }
+    /// Called when an attempt failed and another follows.
+    public func onRetry(_ hook: @escaping @Sendable (JobContext, JobFailure) async -> Void) -> Handle {
+        with { $0.retry.append(hook) }
+    }
+    /// Called when the job failed for good and becomes a dead letter.
+    public func onFailure(_ hook: @escaping @Sendable (JobContext, JobFailure) async -> Void) -> Handle {
+        with { $0.failure.append(hook) }
+    }
+    /// Called after each attempt, whatever came of it.
+    public func onFinish(_ hook: @escaping @Sendable (JobContext) async -> Void) -> Handle { with { $0.finish.append(hook) } }
+
+    private func with(_ change: (inout Hooks) -> Void) -> Handle {
+        var copy = self
+        change(&copy.hooks)
+        return copy
+    }
+}
+
+/// Collects the handlers of a worker.
+@resultBuilder
+public enum HandlerBuilder {
+    public static func buildExpression(_ handle: Handle) -> [Handle] { [handle] }
+    public static func buildExpression(_ handles: [Handle]) -> [Handle] { handles }
+    public static func buildBlock(_ parts: [Handle]...) -> [Handle] { parts.flatMap { $0 } }
+    public static func buildOptional(_ part: [Handle]?) -> [Handle] { part ?? [] }
+    public static func buildEither(first: [Handle]) -> [Handle] { first }
+    public static func buildEither(second: [Handle]) -> [Handle] { second }
+    public static func buildArray(_ parts: [[Handle]]) -> [Handle] { parts.flatMap { $0 } }
+}
+
+/// Runs around the performing of every job, in the lane of its handler.
+public protocol PerformMiddleware: Sendable {
+    /// - Parameter next: performs the job. What it throws decides the outcome, unless this method throws something else.
+    func perform(_ context: JobContext, next: @Sendable () async throws -> Void) async throws
+}

@@ -1,0 +1,59 @@
+import Synchronization
+
+/// What the rest of the program leaves for a worker's engine. Everything here may be called from any thread.
+final class WorkerInbox: Sendable {
+    struct Finished: Sendable {
+        var settlement: Settlement
+        var run: RunID
+    }
+
+    /// One run of one job in this process.
+    typealias RunID = UInt64
+
+    struct Contents: Sendable {
+        var finished: [Finished] = []
+        var progress: [RunID: JobProgress] = [:]
+        var mayHaveWork = false
+        var stop: Worker.StopMode?
+    }
+
+    private let contents = Mutex(Contents())
+    private let healthState = Mutex(WorkerHealth(isAlive: false, isConsuming: false, running: 0, concurrency: 0))
+    let bell = Doorbell()
+
+    func finish(_ finished: Finished) {
+        contents.withLock { $0.finished.append(finished) }
+        bell.ring()
+    }
+
+    func report(_ progress: JobProgress, run: RunID) {
+        contents.withLock { $0.progress[run] = progress }
+        bell.ring()
+    }
+
+    func noteWork() {
+        contents.withLock { $0.mayHaveWork = true }
+        bell.ring()
+    }
+
+    func stop(_ mode: Worker.StopMode) {
+        contents.withLock { contents in
+            if mode.rank > (contents.stop?.rank ?? 0) { contents.stop = mode }
+        }
+        bell.ring()
+    }
+
+    /// Takes everything; a stop stays.
+    func take() -> Contents {
+        contents.withLock { contents in
+            let taken = contents
+            contents = Contents(stop: contents.stop)
+            return taken
+        }
+    }
+
+    var health: WorkerHealth {
+        get { healthState.withLock { $0 } }
+        set { healthState.withLock { $0 = newValue } }
+    }
+}

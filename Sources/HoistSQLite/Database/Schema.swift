@@ -1,0 +1,113 @@
+import GRDB
+import Hoist
+
+/// The tables, and how an older file becomes a newer one.
+///
+/// `job` is narrow, because it is written three times in a job's life; the message and the result lie beside it and are written once.
+enum Schema {
+    static let version = 1
+    /// "Hois" in ASCII: tells our files from those of other programs.
+    static let applicationID = 0x486F_6973
+
+    static func prepare(_ queue: DatabaseQueue, path: String) throws {
+        try queue.writeWithoutTransaction { database in
+            try database.inTransaction(.immediate) {
+                let found = try Int.fetchOne(database, sql: "PRAGMA user_version") ?? 0
+                let owner = try Int.fetchOne(database, sql: "PRAGMA application_id") ?? 0
+                let isEmpty = try Int.fetchOne(database, sql: "SELECT count(*) FROM sqlite_master") == 0
+                guard isEmpty || owner == applicationID else {
+                    throw BackendError(.incompatible, "\(path) is a SQLite database of another program; name another file")
+                }
+                guard found <= version else {
+                    throw BackendError(
+                        .incompatible,
+                        "\(path) has schema version \(found) and this program knows \(version); run a newer version of the program")
+                }
+                if found < 1 { try database.execute(sql: versionOne) }
+                try database.execute(sql: "PRAGMA application_id = \(applicationID)")
+                try database.execute(sql: "PRAGMA user_version = \(version)")
+                return .commit
+            }
+        }
+    }
+
+    // state: see StoredState. Times are microseconds since 1970; worker.lease_until is microseconds of machine uptime.
+    private static let versionOne = """
+        CREATE TABLE line (
+            id INTEGER PRIMARY KEY, queue TEXT NOT NULL, name TEXT NOT NULL, UNIQUE (queue, name)
+        );
+        CREATE TABLE job (
+            seq INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            line INTEGER NOT NULL,
+            state INTEGER NOT NULL,
+            priority INTEGER NOT NULL,
+            retries INTEGER NOT NULL DEFAULT 0,
+            token INTEGER NOT NULL DEFAULT 0,
+            lost INTEGER NOT NULL DEFAULT 0,
+            cancel INTEGER NOT NULL DEFAULT 0,
+            at_most_once INTEGER NOT NULL DEFAULT 0,
+            worker INTEGER,
+            due INTEGER,
+            expires INTEGER,
+            enqueued INTEGER NOT NULL,
+            started INTEGER,
+            ended INTEGER,
+            purge INTEGER,
+            retention INTEGER,
+            unique_key TEXT,
+            revision INTEGER NOT NULL DEFAULT 1
+        );
+        CREATE INDEX job_ready ON job (line, priority DESC) WHERE state = 0;
+        CREATE INDEX job_due ON job (due) WHERE state IN (1, 2);
+        CREATE INDEX job_expires ON job (expires) WHERE expires IS NOT NULL AND state IN (0, 1, 2);
+        CREATE INDEX job_running ON job (worker) WHERE state = 3;
+        CREATE INDEX job_cancel ON job (worker) WHERE state = 3 AND cancel = 1;
+        CREATE INDEX job_failed ON job (line, ended) WHERE state = 5;
+        CREATE INDEX job_purge ON job (purge) WHERE purge IS NOT NULL;
+        CREATE TABLE payload (seq INTEGER PRIMARY KEY, message BLOB NOT NULL);
+        CREATE TABLE result (seq INTEGER PRIMARY KEY, output BLOB, failure BLOB, progress BLOB);
+        CREATE TABLE attempt (seq INTEGER NOT NULL, ordinal INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (seq, ordinal)) WITHOUT ROWID;
+        CREATE TABLE unique_key (
+            key TEXT PRIMARY KEY, holder TEXT NOT NULL, scope TEXT NOT NULL, seconds REAL NOT NULL, until INTEGER
+        ) WITHOUT ROWID;
+        CREATE TABLE worker (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT NOT NULL UNIQUE, name TEXT NOT NULL, boot TEXT NOT NULL,
+            lease_until INTEGER NOT NULL, seen INTEGER NOT NULL, presence BLOB NOT NULL
+        );
+        CREATE INDEX worker_live ON worker (lease_until) WHERE lease_until > 0;
+        """
+}
+
+/// The numbers of `job.state`. They are stored: never change one.
+enum StoredState: Int64, CaseIterable {
+    case waiting = 0
+    case scheduled, retrying, running, succeeded, failed, cancelled, expired
+
+    init(_ state: JobState) {
+        self =
+            switch state {
+            case .waiting: .waiting
+            case .scheduled: .scheduled
+            case .retrying: .retrying
+            case .running: .running
+            case .succeeded: .succeeded
+            case .failed: .failed
+            case .cancelled: .cancelled
+            case .expired: .expired
+            }
+    }
+
+    var state: JobState {
+        switch self {
+        case .waiting: .waiting
+        case .scheduled: .scheduled
+        case .retrying: .retrying
+        case .running: .running
+        case .succeeded: .succeeded
+        case .failed: .failed
+        case .cancelled: .cancelled
+        case .expired: .expired
+        }
+    }
+}

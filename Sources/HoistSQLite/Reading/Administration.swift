@@ -1,0 +1,145 @@
+import GRDB
+public import Hoist
+
+extension SQLiteBackend: JobAdministration {
+    public func queues() async throws -> [QueueStatistics] {
+        try await read("count the queues") { database in
+            let rows = try Row.fetchAll(
+                database,
+                sql: """
+                    SELECT l.queue, sum(j.state = 0) AS waiting, sum(j.state IN (1, 2)) AS scheduled, sum(j.state = 3) AS running,
+                        sum(j.state = 5) AS failed, min(iif(j.state = 0, j.enqueued, NULL)) AS oldest
+                    FROM line l JOIN job j ON j.line = l.id GROUP BY l.queue ORDER BY l.queue
+                    """)
+            return rows.map { row in
+                QueueStatistics(
+                    name: row["queue"], waiting: row["waiting"], scheduled: row["scheduled"], running: row["running"],
+                    failed: row["failed"], oldestWaiting: (row["oldest"] as Int64?).map(JobDate.init(microsecondsSinceEpoch:)))
+            }
+        }
+    }
+
+    public func workers() async throws -> [WorkerPresence] {
+        let uptime = clock.uptime
+        return try await read("list the workers") { database in
+            let rows = try Row.fetchAll(
+                database, sql: "SELECT presence FROM worker WHERE lease_until > ? AND boot = ? ORDER BY id",
+                arguments: [uptime, BootIdentity.current])
+            return rows.compactMap { StoredJSON.decode(WorkerPresence.self, $0.bytes("presence")) }
+        }
+    }
+
+    public func arguments(of id: JobID) async throws -> Arguments? {
+        try await read("read the job \(id)") { database in
+            let row = try Row.fetchOne(
+                database, sql: "SELECT p.message FROM job j JOIN payload p ON p.seq = j.seq WHERE j.id = ?", arguments: [id])
+            guard let row, let message = try? Message(envelope: row.bytes("message")) else { return nil }
+            return (try? message.decodedBody())?.arguments
+        }
+    }
+
+    public func requeue(_ filter: JobFilter, arguments: Arguments?) async throws -> Int {
+        let sequences = try await endedSequences(filter)
+        let count = try await writer.transaction("requeue jobs") { store in
+            try sequences.reduce(0) { $0 + (try store.revive($1, arguments: arguments) ? 1 : 0) }
+        }
+        ringReady()
+        ringChanged()
+        return count
+    }
+
+    public func drop(_ filter: JobFilter) async throws -> Int {
+        let sequences = try await endedSequences(filter)
+        let count = try await writer.transaction("drop jobs") { store in
+            try sequences.reduce(0) { $0 + (try store.dropEnded($1) ? 1 : 0) }
+        }
+        ringChanged()
+        return count
+    }
+
+    private func endedSequences(_ filter: JobFilter) async throws -> [Int64] {
+        var filter = filter
+        let ended = Set(JobState.allCases.filter(\.hasEnded))
+        filter.states = filter.states.map { $0.intersection(ended) } ?? ended
+        return try await read("find jobs") { [filter] database in try Self.rows(filter, database).map { $0["seq"] } }
+    }
+
+    public func purge(queue: String) async throws -> Int {
+        let count = try await writer.transaction("purge the queue \(queue)") { try $0.purge(queue: queue) }
+        ringChanged()
+        return count
+    }
+
+    public func edit(_ id: JobID, _ edit: JobEdit) async throws -> Bool {
+        let now = clock.now.microsecondsSinceEpoch
+        let found = try await writer.transaction("edit the job \(id)") { try $0.edit(id, edit, now: now) }
+        ringReady()
+        ringChanged()
+        return found
+    }
+}
+
+extension JobStore {
+    func revive(_ sequence: Int64, arguments: Arguments?) throws -> Bool {
+        let update = try sql(
+            """
+            UPDATE job SET state = 0, retries = 0, lost = 0, cancel = 0, worker = NULL, due = NULL, expires = NULL, started = NULL,
+                ended = NULL, purge = NULL, revision = revision + 1 WHERE seq = ? AND state IN (4, 5, 6, 7)
+            """)
+        guard try update.bind(sequence).run() == 1 else { return false }
+        try sql("DELETE FROM result WHERE seq = ?").bind(sequence).run()
+        if let arguments {
+            try rewriteMessage(sequence) { message in
+                message.replaceArguments(arguments)
+                message.headers.eta = nil
+                message.headers.expires = nil
+            }
+        }
+        return true
+    }
+
+    func dropEnded(_ sequence: Int64) throws -> Bool {
+        let select = try sql("SELECT 1 FROM job WHERE seq = ? AND state IN (4, 5, 6, 7)").bind(sequence)
+        let exists = try select.step()
+        select.end()
+        if exists { try delete(sequence) }
+        return exists
+    }
+
+    func purge(queue: String) throws -> Int {
+        let select = try sql("SELECT j.seq, j.unique_key FROM job j JOIN line l ON l.id = j.line WHERE l.queue = ? AND j.state IN (0, 1, 2)")
+        select.bind(queue)
+        var found: [(sequence: Int64, key: String?)] = []
+        while try select.step() { found.append((select.int(0), select.text(1))) }
+        for job in found {
+            if let key = job.key { try sql("DELETE FROM unique_key WHERE key = ?").bind(key).run() }
+            try delete(job.sequence)
+        }
+        return found.count
+    }
+
+    func edit(_ id: JobID, _ edit: JobEdit, now: Int64) throws -> Bool {
+        let select = try sql("SELECT seq, retries FROM job WHERE id = ? AND state IN (0, 1, 2)").bind(id)
+        guard try select.step() else { return false }
+        let (sequence, retries) = (select.int(0), select.int(1))
+        select.end()
+        try rewriteMessage(sequence) { message in
+            switch edit {
+            case .reschedule(let date): message.headers.eta = date
+            case .priority(let urgency): message.properties.priority = max(0, min(9, urgency))
+            case .arguments(let arguments): message.replaceArguments(arguments)
+            }
+        }
+        switch edit {
+        case .reschedule(let date):
+            let due = date.microsecondsSinceEpoch
+            let state: StoredState = due <= now ? .waiting : retries > 0 ? .retrying : .scheduled
+            try sql("UPDATE job SET state = ?, due = ? WHERE seq = ?")
+                .bind(state.rawValue).bind(due <= now ? nil : due).bind(sequence).run()
+        case .priority(let urgency):
+            try sql("UPDATE job SET priority = ? WHERE seq = ?").bind(Int64(max(0, min(9, urgency)))).bind(sequence).run()
+        case .arguments: break
+        }
+        return true
+    }
+}

@@ -1,0 +1,102 @@
+import GRDB
+public import Hoist
+
+extension SQLiteBackend {
+    public func record(of id: JobID) async throws -> JobRecord? {
+        try await jobs(JobFilter(ids: [id], limit: 1)).first
+    }
+
+    public func updates(of id: JobID) -> JobUpdates {
+        JobUpdates(changes: changes, clock: clock) { try await self.record(of: id) }
+    }
+
+    /// Runs `body` on the reading connection, which sees the last commit and is in nobody's way.
+    func read<T: Sendable>(_ what: String, _ body: @escaping @Sendable (Database) throws -> T) async throws -> T {
+        try await withCheckedThrowingContinuation { continuation in
+            reader.asyncWriteWithoutTransaction { [path] database in
+                continuation.resume(
+                    with: Result { try body(database) }.mapError { BackendError(sqlite: $0, path: path, doing: what) })
+            }
+        }
+    }
+
+    public func jobs(_ filter: JobFilter) async throws -> [JobRecord] {
+        let now = clock.now
+        return try await read("read jobs") { database in
+            let workers = try Self.liveWorkers(database)
+            return try Self.rows(filter, database).map { try Self.record($0, database, workers: workers, now: now) }
+        }
+    }
+
+    static func rows(_ filter: JobFilter, _ database: Database) throws -> [Row] {
+        var conditions: [String] = []
+        var arguments: [(any DatabaseValueConvertible)?] = []
+        func oneOf(_ column: String, _ values: [any DatabaseValueConvertible]) {
+            conditions.append("\(column) IN (\(values.map { _ in "?" }.joined(separator: ", ")))")
+            arguments += values
+        }
+        if let ids = filter.ids { oneOf("j.id", ids) }
+        if let states = filter.states { oneOf("j.state", states.map { StoredState($0).rawValue }) }
+        if let queue = filter.queue { oneOf("l.queue", [queue]) }
+        if let name = filter.name { oneOf("l.name", [name]) }
+        let condition = conditions.isEmpty ? "" : "WHERE " + conditions.joined(separator: " AND ")
+        let cursor = try Row.fetchCursor(
+            database,
+            sql: """
+                SELECT j.*, l.queue AS queue_name, l.name AS job_name, w.name AS worker_name, p.message, r.output, r.failure, r.progress
+                FROM job j JOIN line l ON l.id = j.line LEFT JOIN worker w ON w.id = j.worker
+                LEFT JOIN payload p ON p.seq = j.seq LEFT JOIN result r ON r.seq = j.seq
+                \(condition) ORDER BY j.seq DESC
+                """, arguments: StatementArguments(arguments))
+        var rows: [Row] = []
+        while rows.count < filter.limit, let row = try cursor.next() {
+            if let text = filter.argumentText {
+                var record = JobRecord(id: "", name: "", queue: "", state: .waiting)
+                if let message = try? Message(envelope: row.bytes("message")) { record.describe(message) }
+                guard record.argumentsText.contains(text) else { continue }
+            }
+            rows.append(row.copy())
+        }
+        return rows
+    }
+
+    private static func record(_ row: Row, _ database: Database, workers: [WorkerPresence], now: JobDate) throws -> JobRecord {
+        let stored = StoredState(rawValue: row["state"]) ?? .failed
+        var record = JobRecord(
+            id: row["id"], name: row["job_name"], queue: row["queue_name"], state: stored.state, priority: row["priority"],
+            attempts: row["retries"], lostWorkers: row["lost"], enqueuedAt: row.date("enqueued"), dueAt: row.date("due"),
+            startedAt: row.date("started"), endedAt: row.date("ended"), worker: row["worker_name"],
+            isCancelRequested: row["cancel"] == 1, revision: row["revision"])
+        if stored == .running || stored == .succeeded { record.attempts += 1 }
+        if let expires = row.date("expires"), expires <= now, !record.state.hasEnded, record.state != .running { record.state = .expired }
+        if let message = try? Message(envelope: row.bytes("message")) { record.describe(message) }
+        record.progress = StoredJSON.decode(JobProgress.self, row.bytes("progress"))
+        record.failure = StoredJSON.decode(JobFailure.self, row.bytes("failure"))
+        if record.state == .succeeded { record.output = (try? JSONText.parse(row.bytes("output"))) ?? .null }
+        let sequence: Int64 = row["seq"]
+        let bodies = try Row.fetchAll(database, sql: "SELECT body FROM attempt WHERE seq = ? ORDER BY ordinal", arguments: [sequence])
+        record.history = bodies.compactMap { StoredJSON.decode(AttemptRecord.self, $0.bytes("body")) }
+        if stored == .failed { record.attempts = record.history.last?.number ?? record.attempts }
+        if record.worker == nil { record.worker = record.history.last?.worker }
+        if record.state == .waiting {
+            record.waitingReason = JobRecord.waitingReason(queue: record.queue, name: record.name, workers: workers)
+        }
+        return record
+    }
+
+    static func liveWorkers(_ database: Database) throws -> [WorkerPresence] {
+        let rows = try Row.fetchAll(database, sql: "SELECT presence FROM worker WHERE lease_until > 0 ORDER BY id")
+        return rows.compactMap { StoredJSON.decode(WorkerPresence.self, $0.bytes("presence")) }
+    }
+}
+
+extension Row {
+    func bytes(_ column: String) -> [UInt8] {
+        guard case .blob(let data) = (self[column] as DatabaseValue).storage else { return [] }
+        return Array(data)
+    }
+
+    fileprivate func date(_ column: String) -> JobDate? {
+        (self[column] as Int64?).map(JobDate.init(microsecondsSinceEpoch:))
+    }
+}

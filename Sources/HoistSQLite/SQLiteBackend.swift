@@ -1,0 +1,120 @@
+import GRDB
+public import Hoist
+
+/// Keeps jobs in one SQLite file: nothing to install, and every process of the machine that opens the file shares its queues.
+///
+/// Every transition is one transaction. The file is in WAL mode and must lie on a local disk. Beside it lie SQLite's own `-wal` and
+/// `-shm`, and two empty files, `-ready` and `-changed`, through which processes wake each other without polling.
+public final class SQLiteBackend: Backend {
+    /// When a committed transaction is certain to survive a power failure. A crash of a process, or of all, loses nothing either way.
+    public struct Durability: Sendable, Hashable {
+        let pragma: String
+
+        /// Each commit waits for the disk. The last job survives a power failure; a commit costs a disk flush.
+        public static let everyCommit = Durability(pragma: "FULL")
+        /// The disk is waited for at each checkpoint, about every four megabytes. A power failure may undo the transactions since
+        /// then; the file stays consistent. The default.
+        public static let everyCheckpoint = Durability(pragma: "NORMAL")
+    }
+
+    public struct Configuration: Sendable {
+        public var durability: Durability
+        /// How long records of ended jobs are kept by default. A day.
+        public var resultRetention: Duration
+        /// How long dead letters are kept. 90 days by default.
+        public var deadLetterRetention: Duration
+        /// How many dead letters of a queue are kept at most, the newest. 10,000 by default.
+        public var deadLetterLimit: Int
+        /// A job that so many workers died with becomes a dead letter. 3 by default.
+        public var maximumLostWorkers: Int
+        /// How long to wait for another process that holds the file. 5 seconds by default.
+        public var busyTimeout: Duration
+        public var clock: any JobClock
+
+        public init(
+            durability: Durability = .everyCheckpoint, resultRetention: Duration = .seconds(86_400),
+            deadLetterRetention: Duration = .seconds(90 * 86_400), deadLetterLimit: Int = 10_000, maximumLostWorkers: Int = 3,
+            busyTimeout: Duration = .seconds(5), clock: any JobClock = SystemJobClock()
+        ) {
+            self.durability = durability
+            self.resultRetention = resultRetention
+            self.deadLetterRetention = deadLetterRetention
+            self.deadLetterLimit = max(0, deadLetterLimit)
+            self.maximumLostWorkers = max(1, maximumLostWorkers)
+            self.busyTimeout = busyTimeout
+            self.clock = clock
+        }
+    }
+
+    public let path: String
+    public let configuration: Configuration
+    public let workDoorbell = Doorbell()
+    let changes = Doorbell()
+
+    public var clock: any JobClock { configuration.clock }
+
+    /// Transitions of workers and clients.
+    let writer: JobDatabase
+    /// Lease renewals have a connection of their own, so that a long write of this process is not in their way.
+    let leases: JobDatabase
+    let reader: DatabaseQueue
+    private let files: FileDoorbells
+
+    /// Opens the file, makes it when it is not there, and brings an older one up to this version.
+    /// - Parameter path: of a file on a local disk, in a folder that may be written to.
+    /// - Throws: ``BackendError`` `.unavailable` (no such folder, not a file), `.readOnly`, `.corrupt` (not a database),
+    ///   `.incompatible` (written by a newer version, or by another program), `.busy` (locked for longer than the time-out). The file
+    ///   is left as it is.
+    public init(path: String, configuration: Configuration = Configuration()) throws {
+        self.path = path
+        self.configuration = configuration
+        let seconds = Double(configuration.busyTimeout.components.seconds) + Double(configuration.busyTimeout.components.attoseconds) / 1e18
+        let settings = ConnectionSettings(path: path, durability: configuration.durability, busySeconds: seconds)
+        do {
+            let first = try settings.open()
+            try Schema.prepare(first, path: path)
+            let rules = JobStore.Rules(configuration)
+            writer = try JobDatabase(first, path: path, rules: rules)
+            leases = try JobDatabase(settings.open(), path: path, rules: rules)
+            reader = try settings.open()
+        } catch {
+            throw BackendError(sqlite: error, path: path, doing: "open the database")
+        }
+        files = FileDoorbells(path: path, ready: workDoorbell, changed: changes)
+    }
+
+    /// Opens what a URL of the form `sqlite:jobs.db` or `sqlite:/var/lib/jobs.db` names.
+    /// - Throws: ``BackendError`` `.misuse` for another URL, else as ``init(path:configuration:)``.
+    public convenience init(url: String, configuration: Configuration = Configuration()) throws {
+        guard url.hasPrefix("sqlite:") else {
+            throw BackendError(.misuse, "the URL does not begin with sqlite:")
+        }
+        var path = url.dropFirst("sqlite:".count)
+        if path.hasPrefix("//") { path = path.dropFirst(2) }
+        guard !path.isEmpty else { throw BackendError(.misuse, "the URL sqlite: names no file; write sqlite:jobs.db") }
+        try self.init(path: String(path), configuration: configuration)
+    }
+
+    func ringReady() {
+        workDoorbell.ring()
+        files.ringReady()
+    }
+
+    func ringChanged() {
+        changes.ring()
+        files.ringChanged()
+    }
+}
+
+extension JobStore.Rules {
+    init(_ configuration: SQLiteBackend.Configuration) {
+        self.init(
+            resultRetention: configuration.resultRetention.microseconds,
+            deadLetterRetention: configuration.deadLetterRetention.microseconds, deadLetterLimit: configuration.deadLetterLimit,
+            maximumLostWorkers: configuration.maximumLostWorkers)
+    }
+}
+
+extension Duration {
+    var microseconds: Int64 { components.seconds * 1_000_000 + components.attoseconds / 1_000_000_000_000 }
+}

@@ -1,0 +1,141 @@
+public import Hoist
+
+extension SQLiteBackend {
+    public func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
+        let (now, uptime) = (clock.now.microsecondsSinceEpoch, clock.uptime)
+        let (isAlive, tookOver) = try await leases.transaction("renew the lease of worker \(worker.name)") { store in
+            let tookOver = try store.takeOver(now: now, uptime: uptime)
+            let isAlive = try store.renew(worker, until: uptime + lease.microseconds, now: now)
+            try store.sweep(now: now)
+            return (isAlive, tookOver)
+        }
+        if tookOver {
+            ringReady()
+            ringChanged()
+        } else {
+            // Whoever died between a commit and its ring is made up for here.
+            workDoorbell.ring()
+        }
+        return isAlive
+    }
+
+    public func resign(_ worker: WorkerID) async throws {
+        let now = clock.now.microsecondsSinceEpoch
+        try await writer.transaction("take a worker off the list") { try $0.resign(worker, now: now) }
+        ringReady()
+        ringChanged()
+    }
+}
+
+extension JobStore {
+    func renew(_ worker: WorkerPresence, until: Int64, now: Int64) throws -> Bool {
+        let presence = StoredJSON.encode(worker) ?? []
+        let update = try sql("UPDATE worker SET lease_until = ?, seen = ?, presence = ? WHERE session = ? AND lease_until > 0")
+        if try update.bind(until).bind(now).bind(presence).bind(worker.id).run() == 1 { return true }
+        let insert = try sql(
+            "INSERT INTO worker (session, name, boot, lease_until, seen, presence) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+        insert.bind(worker.id).bind(worker.name).bind(BootIdentity.current).bind(until).bind(now).bind(presence)
+        return try insert.run() == 1
+    }
+
+    func resign(_ session: WorkerID, now: Int64) throws {
+        guard let worker = try workerNumber(session) else { return }
+        let update = try sql(
+            "UPDATE job SET state = iif(cancel = 1, 6, 0), worker = NULL, revision = revision + 1 WHERE state = 3 AND worker = ?")
+        try update.bind(worker).run()
+        try sql("UPDATE worker SET lease_until = 0, seen = ? WHERE id = ?").bind(now).bind(worker).run()
+    }
+
+    /// Gives the jobs of workers whose lease has passed, or who ran before the machine was last started, to others.
+    /// - Returns: whether a job became ready.
+    func takeOver(now: Int64, uptime: Int64) throws -> Bool {
+        let expired = try sql(
+            """
+            SELECT id, name FROM worker WHERE lease_until > 0 AND lease_until <= ?1
+            UNION ALL SELECT id, name FROM worker WHERE lease_until > ?1 AND boot <> ?2
+            """)
+        expired.bind(uptime).bind(BootIdentity.current)
+        var dead: [(id: Int64, name: String)] = []
+        while try expired.step() { dead.append((expired.int(0), expired.text(1) ?? "")) }
+        var madeReady = false
+        for worker in dead {
+            try sql("UPDATE worker SET lease_until = 0 WHERE id = ?").bind(worker.id).run()
+            for job in try runningJobs(of: worker.id) where try lose(job, workerName: worker.name, now: now) { madeReady = true }
+        }
+        return madeReady
+    }
+
+    private struct RunningJob {
+        var sequence: Int64
+        var retries: Int
+        var lost: Int
+        var isAtMostOnce: Bool
+        var isCancelled: Bool
+        var started: Int64?
+    }
+
+    private func runningJobs(of worker: Int64) throws -> [RunningJob] {
+        let select = try sql("SELECT seq, retries, lost, at_most_once, cancel, started FROM job WHERE state = 3 AND worker = ?")
+        select.bind(worker)
+        var jobs: [RunningJob] = []
+        while try select.step() {
+            jobs.append(
+                RunningJob(
+                    sequence: select.int(0), retries: Int(select.int(1)), lost: Int(select.int(2)), isAtMostOnce: select.int(3) == 1,
+                    isCancelled: select.int(4) == 1, started: select.optionalInt(5)))
+        }
+        return jobs
+    }
+
+    /// - Returns: whether the job is ready again; else it has ended.
+    private func lose(_ job: RunningJob, workerName: String, now: Int64) throws -> Bool {
+        let failure = JobFailure(
+            kind: .workerLost, type: "WorkerLost", message: "the worker \(workerName) died or was cut off while it had the job")
+        let attempt = AttemptRecord(
+            number: job.retries + 1, worker: workerName, startedAt: job.started.map(JobDate.init(microsecondsSinceEpoch:)),
+            endedAt: JobDate(microsecondsSinceEpoch: now), outcome: "worker lost", failure: failure)
+        try append(attempt, to: job.sequence)
+        let update = try sql(
+            "UPDATE job SET lost = lost + 1, worker = NULL, state = 0, revision = revision + 1 WHERE seq = ?").bind(job.sequence)
+        try update.run()
+        if job.isCancelled {
+            try end(job.sequence, as: .cancelled, now: now)
+        } else if job.isAtMostOnce || job.lost + 1 >= rules.maximumLostWorkers {
+            try end(job.sequence, as: .failed, failure: failure, now: now)
+        } else {
+            return true
+        }
+        return false
+    }
+
+    /// Ends jobs that were not started in time, and removes what has passed its own. A little at a time.
+    func sweep(now: Int64) throws {
+        let late = try sql(
+            "SELECT seq FROM job WHERE expires IS NOT NULL AND state IN (0, 1, 2) AND expires <= ? ORDER BY expires LIMIT 500")
+        for sequence in try sequences(late.bind(now)) { try end(sequence, as: .expired, now: now) }
+        let old = try sql("SELECT seq FROM job WHERE purge IS NOT NULL AND purge <= ? ORDER BY purge LIMIT 500")
+        for sequence in try sequences(old.bind(now)) { try delete(sequence) }
+        try sql("DELETE FROM unique_key WHERE until <= ?").bind(now).run()
+        try sql("DELETE FROM worker WHERE lease_until = 0 AND seen < ? AND NOT EXISTS (SELECT 1 FROM job WHERE worker = worker.id AND state = 3)")
+            .bind(now - 7 * 86_400_000_000).run()
+        try trimDeadLetters()
+    }
+
+    private func sequences(_ select: PreparedStatement) throws -> [Int64] {
+        var found: [Int64] = []
+        while try select.step() { found.append(select.int(0)) }
+        return found
+    }
+
+    private func trimDeadLetters() throws {
+        try refreshLines()
+        let surplus = try sql("SELECT seq FROM job WHERE state = 5 AND line = ? ORDER BY ended DESC LIMIT 500 OFFSET ?")
+        for line in try allLines() {
+            for sequence in try sequences(surplus.begin().bind(line).bind(Int64(rules.deadLetterLimit))) { try delete(sequence) }
+        }
+    }
+
+    private func allLines() throws -> [Int64] {
+        try sequences(try sql("SELECT DISTINCT line FROM job WHERE state = 5"))
+    }
+}

@@ -1,0 +1,100 @@
+import Hoist
+
+extension BackendContract {
+    static let leases: [Check] = [
+        Check("a job comes back when the lease of its worker ends, and the death is counted") { bench in
+            try await bench.publish(bench.message("a"))
+            try await bench.join("dead")
+            try await bench.join("alive", lease: .seconds(1000))
+            let first = try await bench.claim("dead")[0]
+            bench.clock.advance(by: .seconds(11))
+            let again = try await bench.claim("alive")
+            try bench.expect(again.count == 1 && again[0].jobID == "a", "it is delivered again")
+            try bench.expect(again[0].attempt == 1 && again[0].lostWorkers == 1, "no attempt spent, one worker lost")
+            try bench.expect(again[0].token != first.token, "another delivery")
+            try bench.expect(try await bench.record("a").history.map(\.outcome) == ["worker lost"], "history tells")
+        },
+        Check("a worker that renews keeps its jobs for ever") { bench in
+            try await bench.publish(bench.message("a"))
+            try await bench.join("w")
+            try await bench.join("other", lease: .seconds(100_000))
+            _ = try await bench.claim("w")
+            for _ in 0..<20 {
+                bench.clock.advance(by: .seconds(9))
+                try bench.expect(try await bench.renews("w"), "the lease is renewed")
+                try bench.expect(try await bench.claim("other").isEmpty, "nobody else gets the job")
+            }
+        },
+        Check("a late finish by a worker that lost its lease is refused") { bench in
+            try await bench.publish(bench.message("a"))
+            try await bench.join("slow")
+            try await bench.join("next", lease: .seconds(1000))
+            let stale = try await bench.claim("slow")[0]
+            bench.clock.advance(by: .seconds(11))
+            let fresh = try await bench.claim("next")[0]
+            let late = try await bench.settle("slow", stale, .succeeded(output: Array("\"late\"".utf8), retention: nil))
+            try bench.expect(late.lost == ["a"], "the finish is refused")
+            try bench.expect(try await !bench.renews("slow"), "the lost lease cannot be renewed")
+            try bench.expect(try await bench.state("a") == .running, "the new worker is not disturbed")
+            let finish = try await bench.settle("next", fresh, .succeeded(output: Array("\"good\"".utf8), retention: nil))
+            try bench.expect(finish.lost.isEmpty, "its finish counts")
+            try bench.expect(try await bench.record("a").output == "good", "and its output")
+        },
+        Check("late progress is refused as well") { bench in
+            try await bench.publish(bench.message("a"))
+            try await bench.join("slow")
+            let stale = try await bench.claim("slow")[0]
+            bench.clock.advance(by: .seconds(11))
+            let result = try await bench.backend.exchange(
+                Exchange(
+                    worker: "slow",
+                    progress: [ProgressReport(jobID: "a", token: stale.token, progress: JobProgress(fraction: 0.5))]))
+            try bench.expect(result.lost == ["a"], "refused")
+        },
+        Check("a finish is accepted once") { bench in
+            try await bench.publish(bench.message("a"))
+            try await bench.join("w")
+            let delivery = try await bench.claim("w")[0]
+            try bench.expect(
+                try await bench.settle("w", delivery, .succeeded(output: Array("1".utf8), retention: nil)).lost.isEmpty, "the first counts")
+            try bench.expect(try await bench.settle("w", delivery, .cancelled).lost == ["a"], "the second is refused")
+            try bench.expect(try await bench.state("a") == .succeeded, "nothing has changed")
+        },
+        Check("a job that kills worker after worker becomes a dead letter, never a loop") { bench in
+            try await bench.publish(bench.message("a"))
+            for round in 1...3 {
+                try await bench.join("w\(round)")
+                try bench.expect(try await bench.claim("w\(round)").count == 1, "round \(round): delivered")
+                bench.clock.advance(by: .seconds(11))
+            }
+            try await bench.join("last")
+            try bench.expect(try await bench.claim("last").isEmpty, "not a fourth time")
+            let record = try await bench.record("a")
+            try bench.expect(record.state == .failed && record.failure?.kind == .workerLost, "a dead letter: \(record.state)")
+            try bench.expect(record.history.count == 3, "with its history")
+        },
+        Check("an at-most-once job is not run again after its worker died") { bench in
+            try await bench.publish(bench.message("a") { $0.headers.hoist.isAtMostOnce = true })
+            try await bench.join("dead")
+            _ = try await bench.claim("dead")
+            bench.clock.advance(by: .seconds(11))
+            try await bench.join("w")
+            try bench.expect(try await bench.claim("w").isEmpty, "not delivered again")
+            try bench.expect(try await bench.state("a") == .failed, "a dead letter instead")
+        },
+        Check("a worker that resigns gives its jobs back at once, with no attempt or death counted") { bench in
+            try await bench.publish(bench.message("a"))
+            try await bench.join("going")
+            _ = try await bench.claim("going")
+            try await bench.backend.resign("going")
+            try await bench.join("w")
+            let again = try await bench.claim("w")
+            try bench.expect(again.count == 1 && again[0].attempt == 1 && again[0].lostWorkers == 0, "as if nothing had been")
+            try bench.expect(try await bench.backend.workers().map(\.id) == ["w"], "it is off the list")
+        },
+        Check("a worker without a lease gets no jobs") { bench in
+            try await bench.publish(bench.message("a"))
+            try bench.expect(try await bench.claim("nobody").isEmpty, "nothing")
+        },
+    ]
+}

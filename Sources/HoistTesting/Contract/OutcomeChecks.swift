@@ -1,0 +1,122 @@
+import Hoist
+
+extension BackendContract {
+    private static let failure = JobFailure(kind: .raised, type: "Oops", message: "it broke")
+
+    static let outcomes: [Check] = [
+        Check("a success keeps its output for as long as was asked") { bench in
+            try await bench.publish(bench.message("a"))
+            try await bench.join("w")
+            let delivery = try await bench.claim("w")[0]
+            try await bench.settle("w", delivery, .succeeded(output: Array("{\"size\":7}".utf8), retention: 60))
+            let record = try await bench.record("a")
+            try bench.expect(record.state == .succeeded && record.output == ["size": 7] && record.attempts == 1, "kept: \(record)")
+            bench.clock.advance(by: .seconds(61))
+            try await bench.join("sweeper")
+            try bench.expect(try await bench.backend.record(of: "a") == nil, "gone after its time")
+        },
+        Check("an ignored result leaves nothing") { bench in
+            try await bench.publish(bench.message("a"))
+            try await bench.join("w")
+            try await bench.settle("w", try await bench.claim("w")[0], .succeeded(output: Array("1".utf8), retention: 0))
+            try bench.expect(try await bench.backend.record(of: "a") == nil, "no record")
+        },
+        Check("a retry waits for its time, spends an attempt and keeps its history") { bench in
+            try await bench.publish(bench.message("a"))
+            try await bench.join("w", lease: .seconds(1000))
+            let delivery = try await bench.claim("w")[0]
+            try await bench.settle("w", delivery, .retry(at: bench.after(30), failure))
+            try bench.expect(try await bench.state("a") == .retrying, "it waits")
+            let early = try await bench.exchange("w")
+            try bench.expect(early.deliveries.isEmpty && early.nextDue != nil, "not yet, and the worker knows when")
+            bench.clock.advance(by: .seconds(31))
+            let again = try await bench.claim("w")
+            try bench.expect(again.count == 1 && again[0].attempt == 2, "the second attempt")
+            let record = try await bench.record("a")
+            try bench.expect(record.history.count == 1 && record.history[0].failure == failure, "history: \(record.history)")
+            try bench.expect(record.attempts == 2, "two attempts begun")
+        },
+        Check("a snooze waits without spending an attempt") { bench in
+            try await bench.publish(bench.message("a"))
+            try await bench.join("w", lease: .seconds(1000))
+            try await bench.settle("w", try await bench.claim("w")[0], .snoozed(until: bench.after(30)))
+            try bench.expect(try await bench.state("a") == .scheduled, "it waits")
+            bench.clock.advance(by: .seconds(31))
+            try bench.expect(try await bench.claim("w").first?.attempt == 1, "still the first attempt")
+        },
+        Check("a job handed back is ready at once without spending an attempt") { bench in
+            try await bench.publish(bench.message("a"))
+            try await bench.join("w")
+            try await bench.settle("w", try await bench.claim("w")[0], .handedBack)
+            let again = try await bench.claim("w")
+            try bench.expect(again.first?.attempt == 1 && again.first?.lostWorkers == 0, "the first attempt again")
+        },
+        Check("a failure becomes a dead letter, which is kept and can be requeued with other arguments") { bench in
+            try await bench.publish(bench.message("a"))
+            try await bench.join("w", lease: .seconds(10_000_000))
+            try await bench.settle("w", try await bench.claim("w")[0], .failed(failure))
+            bench.clock.advance(by: .seconds(3 * 86_400))
+            let dead = try await bench.backend.jobs(JobFilter(states: [.failed]))
+            try bench.expect(dead.map(\.id) == ["a"] && dead[0].failure == failure, "kept with its reason")
+            let count = try await bench.backend.requeue(JobFilter(ids: ["a"]), arguments: Arguments(keyword: ["n": 2]))
+            try bench.expect(count == 1, "one requeued")
+            let again = try await bench.claim("w")
+            try bench.expect(again.first?.attempt == 1, "attempts count anew")
+            guard let delivery = again.first else { return }
+            let message: Message
+            switch delivery.payload {
+            case .message(let decoded): message = decoded
+            case .envelope(let bytes): message = try Message(envelope: bytes)
+            }
+            try bench.expect(try message.decodedBody().arguments.keyword == ["n": 2], "with the new arguments")
+        },
+        Check("a waiting job is cancelled at once, a running one is told") { bench in
+            try await bench.publish(bench.message("waiting"))
+            try bench.expect(try await bench.backend.cancel("waiting") == .cancelled, "cancelled")
+            try bench.expect(try await bench.state("waiting") == .cancelled, "and marked")
+            try bench.expect(try await bench.backend.cancel("waiting") == .alreadyEnded, "once")
+            try bench.expect(try await bench.backend.cancel("nobody") == .unknown, "unknown ids are told apart")
+            try await bench.publish(bench.message("running"))
+            try await bench.join("w")
+            let delivery = try await bench.claim("w")[0]
+            try bench.expect(try await bench.backend.cancel("running") == .requested, "requested")
+            try bench.expect(try await bench.exchange("w").cancellations == ["running"], "the worker is told")
+            try await bench.settle("w", delivery, .cancelled)
+            try bench.expect(try await bench.state("running") == .cancelled, "cancelled")
+        },
+        Check("a job that was asked to stop does not come back by a retry or a death") { bench in
+            try await bench.publish(bench.message("a"), bench.message("b"))
+            try await bench.join("w")
+            let deliveries = try await bench.claim("w")
+            _ = try await bench.backend.cancel("a")
+            _ = try await bench.backend.cancel("b")
+            try await bench.settle("w", deliveries[0], .retry(at: bench.clock.now, failure))
+            bench.clock.advance(by: .seconds(11))
+            try await bench.join("v")
+            try bench.expect(try await bench.claim("v").isEmpty, "neither is delivered")
+            let states = try await [bench.state("a"), bench.state("b")]
+            try bench.expect(states == [.cancelled, .cancelled], "both cancelled: \(states)")
+        },
+        Check("progress is stored and seen by those who follow") { bench in
+            try await bench.publish(bench.message("a"))
+            try await bench.join("w")
+            let delivery = try await bench.claim("w")[0]
+            var updates = bench.backend.updates(of: "a").makeAsyncIterator()
+            try bench.expect(try await updates.next()?.state == .running, "it runs")
+            let progress = JobProgress(fraction: 0.5, message: "half", details: ["frame": "7"])
+            _ = try await bench.backend.exchange(
+                Exchange(worker: "w", progress: [ProgressReport(jobID: "a", token: delivery.token, progress: progress)]))
+            try bench.expect(try await updates.next()?.progress == progress, "the progress arrives")
+            try await bench.settle("w", delivery, .succeeded(output: Array("1".utf8), retention: nil))
+            try bench.expect(try await updates.next()?.state == .succeeded, "and the end")
+            try bench.expect(try await updates.next() == nil, "and then nothing")
+        },
+        Check("forget removes an ended job and leaves others alone") { bench in
+            try await bench.publish(bench.message("a"))
+            try bench.expect(try await !bench.backend.forget("a"), "a waiting job is not forgotten")
+            _ = try await bench.backend.cancel("a")
+            try bench.expect(try await bench.backend.forget("a"), "an ended one is")
+            try bench.expect(try await bench.backend.record(of: "a") == nil, "gone")
+        },
+    ]
+}

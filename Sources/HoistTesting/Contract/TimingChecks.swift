@@ -1,0 +1,149 @@
+import Hoist
+
+extension BackendContract {
+    static let timing: [Check] = [
+        Check("a delayed job waits in the backend, for months, and is delivered once") { bench in
+            let due = bench.after(100 * 86_400)
+            try await bench.publish(bench.message("a") { $0.headers.eta = due })
+            try bench.expect(try await bench.state("a") == .scheduled, "scheduled")
+            try await bench.join("w", lease: .seconds(200 * 86_400))
+            let early = try await bench.exchange("w")
+            try bench.expect(early.deliveries.isEmpty && early.nextDue == due, "not yet, due \(due): \(String(describing: early.nextDue))")
+            bench.clock.advance(by: .seconds(99 * 86_400))
+            try bench.expect(try await bench.claim("w").isEmpty, "not a day too soon")
+            bench.clock.advance(by: .seconds(86_401))
+            try bench.expect(try await bench.claim("w").count == 1, "at its time")
+            try bench.expect(try await bench.claim("w").isEmpty, "once")
+        },
+        Check("a waiting job can be moved, made urgent and given other arguments") { bench in
+            try await bench.publish(
+                bench.message("later") { $0.headers.eta = bench.after(1000) }, bench.message("first"))
+            try bench.expect(try await bench.backend.edit("later", .reschedule(bench.clock.now)), "found")
+            try bench.expect(try await bench.backend.edit("later", .priority(7)), "found")
+            try bench.expect(try await bench.backend.edit("later", .arguments(Arguments(keyword: ["n": 9]))), "found")
+            try bench.expect(try await !bench.backend.edit("nobody", .priority(1)), "unknown ids are told")
+            try await bench.join("w")
+            let order = try await bench.claim("w").map(\.jobID)
+            try bench.expect(order == ["later", "first"], "now and first: \(order)")
+            try bench.expect(try await bench.record("later").argumentsText == "{'n': 9}", "with new arguments")
+        },
+        Check("a job that is not started in time expires") { bench in
+            let expires = bench.after(10)
+            try await bench.publish(bench.message("a") { $0.headers.expires = expires })
+            bench.clock.advance(by: .seconds(11))
+            try await bench.join("w")
+            try bench.expect(try await bench.claim("w").isEmpty, "not delivered")
+            try bench.expect(try await bench.state("a") == .expired, "marked expired")
+        },
+    ]
+
+    static let uniqueness: [Check] = [
+        Check("a key is held until the job has ended, and the clash names the holder") { bench in
+            func unique(_ id: JobID) -> Message { bench.message(id) { $0.headers.hoist.unique = UniqueKey("k") } }
+            try bench.expect(try await bench.publish(unique("a")) == [.enqueued], "the first")
+            try bench.expect(try await bench.publish(unique("b")) == [.keyHeld(by: "a")], "the second clashes while it waits")
+            try await bench.join("w")
+            let delivery = try await bench.claim("w")[0]
+            try bench.expect(try await bench.publish(unique("b")) == [.keyHeld(by: "a")], "and while it runs")
+            try await bench.settle("w", delivery, .succeeded(output: Array("1".utf8), retention: nil))
+            try bench.expect(try await bench.publish(unique("b")) == [.enqueued], "and is free after")
+        },
+        Check("a key held until the start is free while the job runs") { bench in
+            func unique(_ id: JobID) -> Message {
+                bench.message(id) { $0.headers.hoist.unique = UniqueKey("k", scope: .untilStarted) }
+            }
+            try await bench.publish(unique("a"))
+            try bench.expect(try await bench.publish(unique("b")) == [.keyHeld(by: "a")], "held while it waits")
+            try await bench.join("w")
+            _ = try await bench.claim("w")
+            try bench.expect(try await bench.publish(unique("b")) == [.enqueued], "free once it runs")
+        },
+        Check("a remembered key gives the first job's result for its time") { bench in
+            func unique(_ id: JobID) -> Message {
+                bench.message(id) { $0.headers.hoist.unique = UniqueKey("k", scope: .remembered(for: .seconds(60))) }
+            }
+            try await bench.publish(unique("a"))
+            try await bench.join("w", lease: .seconds(1000))
+            try await bench.settle("w", try await bench.claim("w")[0], .succeeded(output: Array("1".utf8), retention: nil))
+            try bench.expect(try await bench.publish(unique("b")) == [.keyHeld(by: "a")], "remembered")
+            bench.clock.advance(by: .seconds(61))
+            try bench.expect(try await bench.publish(unique("b")) == [.enqueued], "forgotten")
+        },
+        Check("a window lets one job through, whatever becomes of it") { bench in
+            func unique(_ id: JobID) -> Message {
+                bench.message(id) { $0.headers.hoist.unique = UniqueKey("k", scope: .window(.seconds(60))) }
+            }
+            try await bench.publish(unique("a"))
+            _ = try await bench.backend.cancel("a")
+            try bench.expect(try await bench.publish(unique("b")) == [.keyHeld(by: "a")], "closed")
+            bench.clock.advance(by: .seconds(61))
+            try bench.expect(try await bench.publish(unique("b")) == [.enqueued], "open again")
+        },
+        Check("replace gives the waiting job new arguments, reschedule a new time as well") { bench in
+            func unique(_ id: JobID, _ policy: UniqueKey.ClashPolicy, n: Int64, after seconds: Int64) -> Message {
+                bench.message(id) { message in
+                    message.headers.hoist.unique = UniqueKey("k", onClash: policy)
+                    message.headers.eta = bench.after(seconds)
+                    message.replaceArguments(Arguments(keyword: ["n": .integer(n)]))
+                }
+            }
+            try await bench.publish(unique("a", .replace, n: 1, after: 100))
+            try bench.expect(try await bench.publish(unique("b", .replace, n: 2, after: 500)) == [.replaced("a")], "replaced")
+            try bench.expect(try await bench.record("a").argumentsText == "{'n': 2}", "new arguments")
+            bench.clock.advance(by: .seconds(50))
+            try bench.expect(try await bench.publish(unique("c", .reschedule, n: 3, after: 100)) == [.replaced("a")], "rescheduled")
+            bench.clock.advance(by: .seconds(60))
+            try await bench.join("w", lease: .seconds(1000))
+            try bench.expect(try await bench.claim("w").isEmpty, "the old time passes")
+            bench.clock.advance(by: .seconds(41))
+            try bench.expect(try await bench.claim("w").map(\.jobID) == ["a"], "the new time holds")
+        },
+        Check("a cancelled or purged job gives its key up") { bench in
+            func unique(_ id: JobID) -> Message { bench.message(id) { $0.headers.hoist.unique = UniqueKey("k") } }
+            try await bench.publish(unique("a"))
+            _ = try await bench.backend.cancel("a")
+            try bench.expect(try await bench.publish(unique("b")) == [.enqueued], "after a cancel")
+            try bench.expect(try await bench.backend.purge(queue: "default") == 1, "purged")
+            try bench.expect(try await bench.publish(unique("c")) == [.enqueued], "after a purge")
+        },
+    ]
+
+    static let administration: [Check] = [
+        Check("queues are counted by state") { bench in
+            try await bench.publish(
+                bench.message("a"), bench.message("b"), bench.message("c") { $0.headers.eta = bench.after(100) },
+                bench.message("d", queue: "other"))
+            try await bench.join("w")
+            _ = try await bench.claim("w", 1)
+            let queues = try await bench.backend.queues()
+            try bench.expect(queues.map(\.name) == ["default", "other"], "both queues")
+            try bench.expect(queues[0].waiting == 1 && queues[0].running == 1 && queues[0].scheduled == 1, "\(queues[0])")
+            try bench.expect(queues[0].oldestWaiting == bench.clock.now, "the age of the oldest")
+        },
+        Check("jobs are found by state, queue, name and text in their arguments") { bench in
+            try await bench.publish(
+                bench.message("a"), bench.message("b", name: "other"),
+                bench.message("c", queue: "q") { $0.replaceArguments(Arguments(keyword: ["city": "Oslo"])) })
+            let all = try await bench.backend.jobs(JobFilter()).map(\.id)
+            try bench.expect(all == ["c", "b", "a"], "the newest first: \(all)")
+            try bench.expect(try await bench.backend.jobs(JobFilter(name: "other")).map(\.id) == ["b"], "by name")
+            try bench.expect(try await bench.backend.jobs(JobFilter(queue: "q")).map(\.id) == ["c"], "by queue")
+            try bench.expect(try await bench.backend.jobs(JobFilter(argumentText: "Oslo")).map(\.id) == ["c"], "by text")
+            try bench.expect(try await bench.backend.jobs(JobFilter(states: [.running])).isEmpty, "by state")
+            try bench.expect(try await bench.backend.jobs(JobFilter(limit: 2)).count == 2, "at most so many")
+        },
+        Check("live workers are listed with what they do") { bench in
+            try await bench.join("w", names: ["x", "y"])
+            let workers = try await bench.backend.workers()
+            try bench.expect(workers.map(\.id) == ["w"] && workers[0].jobNames == ["x", "y"], "\(workers)")
+            bench.clock.advance(by: .seconds(11))
+            try bench.expect(try await bench.backend.workers().isEmpty, "a dead one is not")
+        },
+        Check("drop removes ended jobs only") { bench in
+            try await bench.publish(bench.message("a"), bench.message("b"))
+            _ = try await bench.backend.cancel("a")
+            try bench.expect(try await bench.backend.drop(JobFilter()) == 1, "one has ended")
+            try bench.expect(try await bench.backend.jobs(JobFilter()).map(\.id) == ["b"], "the other is left")
+        },
+    ]
+}

@@ -1,0 +1,58 @@
+public import Hoist
+import Synchronization
+
+/// A backend that fails on purpose: it loses answers, refuses calls, delivers twice. For tests of what must survive that.
+public final class FaultyBackend: Backend {
+    /// What goes wrong with one call.
+    public enum Fault: Sendable {
+        /// The call fails and nothing has happened.
+        case refuse
+        /// The call happens and its answer is lost.
+        case loseAnswer
+        /// The call takes this long.
+        case delay(Duration)
+        /// The call happens twice; the second answer is given.
+        case repeatCall
+    }
+
+    private let base: any Backend
+    private let faults: Mutex<[Fault?]>
+
+    /// - Parameter faults: for the calls to publish, exchange and renew in turn; nil lets a call through. Then all go through.
+    public init(_ base: any Backend, faults: [Fault?] = []) {
+        self.base = base
+        self.faults = Mutex(faults)
+    }
+
+    /// Adds faults for the calls to come.
+    public func inject(_ more: Fault?...) { faults.withLock { $0 += more } }
+
+    private func call<T: Sendable>(_ body: @Sendable () async throws -> T) async throws -> T {
+        switch faults.withLock({ $0.isEmpty ? nil : $0.removeFirst() }) {
+        case nil: return try await body()
+        case .refuse?: throw BackendError(.unavailable, "refused on purpose")
+        case .loseAnswer?:
+            _ = try await body()
+            throw BackendError(.unavailable, "answer lost on purpose", isRetrySafe: false)
+        case .delay(let duration)?:
+            try await Task.sleep(for: duration)
+            return try await body()
+        case .repeatCall?:
+            _ = try await body()
+            return try await body()
+        }
+    }
+
+    public var clock: any JobClock { base.clock }
+    public var workDoorbell: Doorbell { base.workDoorbell }
+    public func publish(_ messages: [Message]) async throws -> [PublishResult] { try await call { try await self.base.publish(messages) } }
+    public func exchange(_ request: Exchange) async throws -> ExchangeResult { try await call { try await self.base.exchange(request) } }
+    public func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
+        try await call { try await self.base.renew(worker, lease: lease) }
+    }
+    public func resign(_ worker: WorkerID) async throws { try await base.resign(worker) }
+    public func cancel(_ id: JobID) async throws -> CancelResult { try await base.cancel(id) }
+    public func record(of id: JobID) async throws -> JobRecord? { try await base.record(of: id) }
+    public func updates(of id: JobID) -> JobUpdates { base.updates(of: id) }
+    public func forget(_ id: JobID) async throws -> Bool { try await base.forget(id) }
+}

@@ -1,0 +1,11 @@
+import Hoist
+import HoistTesting
+import Testing
+
+@Suite("Memory backend", .timeLimit(.minutes(1)))
+struct MemoryContractTests {
+    @Test(arguments: BackendContract.checks)
+    func contract(_ check: BackendContract.Check) async throws {
+        try await check.run { clock in MemoryBackend(clock: clock) }
+    }
+}
