@@ -1,1 +1,7 @@
-@main enum M { static func main() {} }
+import ArgumentParser
+import HoistCommands
+
+@main
+struct Main {
+    static func main() async { await HoistCommand.main() }
+}

@@ -1,2 +1,53 @@
-import Subprocess
-@main enum M { static func main() {} }
+import ArgumentParser
+import Hoist
+import HoistCommands
+import HoistHummingbird
+import Hummingbird
+import Logging
+import ServiceLifecycle
+
+/// One binary, two roles: `VideoService serve` and `VideoService worker`.
+@main
+struct Main {
+    struct VideoCommand: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "VideoService", abstract: "Uploads videos and has workers transcode them.",
+            subcommands: [ServeCommand<VideoApp>.self, WorkerCommand<VideoApp>.self])
+    }
+
+    static func main() async { await VideoCommand.main() }
+}
+
+enum VideoApp: ServiceApp {
+    struct Options: ParsableArguments {
+        @Option(name: .long, help: "The folder that videos lie in, shared by server and workers.")
+        var data = "video-data"
+        @Option(name: .long, help: "How many videos a worker transcodes at once.")
+        var videos = 1
+    }
+
+    static func makeWorker(
+        _ backend: any Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: Options, logger: Logger
+    ) throws -> Worker {
+        let processor = VideoProcessor(store: try VideoStore(root: options.data))
+        return Worker(
+            backend, queues: queues ?? ["media"], lanes: [.async(options.videos)], configuration: configuration, logger: logger
+        ) {
+            // The work itself happens in ffmpeg: the handler only waits for it, so it needs no thread.
+            Handle(ProcessVideo.self) { job, context in try await processor.process(job, context) }
+                .onSuccess { context in context.logger.info("the video is done") }
+        }
+    }
+
+    static func makeServices(
+        _ backend: any JobAdministration, address: ServeAddress, options: Options, logger: Logger
+    ) async throws -> [any Service] {
+        let jobs = JobClient(backend, logger: logger)
+        let background = BackgroundTasks(jobs: jobs, logger: logger)
+        let server = VideoServer(store: try VideoStore(root: options.data), jobs: jobs, background: background, logger: logger)
+        let application = Application(
+            router: server.router(),
+            configuration: .init(address: .hostname(address.host, port: address.port), serverName: "VideoService"), logger: logger)
+        return [background, application]
+    }
+}

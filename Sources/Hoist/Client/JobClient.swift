@@ -74,7 +74,8 @@ public struct JobClient: Sendable {
     ///   - defaults: what the job's own options would say.
     @discardableResult
     public func enqueue(
-        named name: String, arguments: Arguments = Arguments(), defaults: JobOptions = JobOptions(), _ options: EnqueueOption...
+        named name: String, arguments: Arguments = Arguments(), defaults: JobOptions = JobOptions(),
+        options: [EnqueueOption] = []
     ) async throws -> JobHandle<WireValue> {
         let request = request(name, arguments, [], defaults: defaults, options)
         let published = try await publish([request], queue: defaults.queue)

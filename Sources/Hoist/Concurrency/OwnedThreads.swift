@@ -23,19 +23,23 @@ func startThread(named name: String, _ body: @escaping @Sendable () -> Void) {
     defer { pthread_attr_destroy(&attributes) }
     #if canImport(Darwin)
     var thread: pthread_t?
-    let code = pthread_create(&thread, &attributes, { argument in
-        let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
-        pthread_setname_np(start.name)
-        start.body()
-        return nil
-    }, start)
+    let code = pthread_create(
+        &thread, &attributes,
+        { argument in
+            let start = Unmanaged<Start>.fromOpaque(argument).takeRetainedValue()
+            pthread_setname_np(start.name)
+            start.body()
+            return nil
+        }, start)
     #else
     var thread = pthread_t()
-    let code = pthread_create(&thread, &attributes, { argument in
-        let start = Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue()
-        start.body()
-        return nil
-    }, start)
+    let code = pthread_create(
+        &thread, &attributes,
+        { argument in
+            let start = Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue()
+            start.body()
+            return nil
+        }, start)
     #endif
     precondition(code == 0, "no thread could be started (error \(code)): the limit of threads is reached")
 }

@@ -34,10 +34,11 @@ final class Watch: Sendable {
     }
 
     private func watchHeartbeat(_ limit: Duration, after delay: Duration) {
-        add(clock.schedule(after: delay) { [self] in
-            let left = limit.inMicroseconds - context.silence
-            if left <= 0 { cancel(.noProgress) } else { watchHeartbeat(limit, after: .microseconds(left)) }
-        })
+        add(
+            clock.schedule(after: delay) { [self] in
+                let left = limit.inMicroseconds - context.silence
+                if left <= 0 { cancel(.noProgress) } else { watchHeartbeat(limit, after: .microseconds(left)) }
+            })
     }
 
     private func add(_ timer: ScheduledCall) {

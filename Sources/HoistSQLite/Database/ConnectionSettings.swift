@@ -21,7 +21,8 @@ struct ConnectionSettings {
         configuration.prepareDatabase { [durability] database in
             let mode = try String.fetchOne(database, sql: "PRAGMA journal_mode = WAL")
             guard mode == "wal" else {
-                throw DatabaseError(resultCode: .SQLITE_CANTOPEN, message: "the file cannot be put into WAL mode (it is in \(mode ?? "no") mode)")
+                throw DatabaseError(
+                    resultCode: .SQLITE_CANTOPEN, message: "the file cannot be put into WAL mode (it is in \(mode ?? "no") mode)")
             }
             try database.execute(sql: "PRAGMA synchronous = \(durability.pragma)")
             try database.execute(sql: "PRAGMA secure_delete = OFF")

@@ -53,7 +53,8 @@ extension BackendError {
         case .SQLITE_READONLY, .SQLITE_PERM:
             self.init(.readOnly, "could not \(what): \(path), or the folder it lies in, may not be written to", cause: error)
         case .SQLITE_CORRUPT:
-            self.init(.corrupt, "could not \(what): \(path) is damaged; restore it, or save what is left with sqlite3 .recover", cause: error)
+            self.init(
+                .corrupt, "could not \(what): \(path) is damaged; restore it, or save what is left with sqlite3 .recover", cause: error)
         case .SQLITE_NOTADB:
             self.init(.corrupt, "could not \(what): \(path) is not a SQLite database; name another file", cause: error)
         case .SQLITE_CANTOPEN:

@@ -107,7 +107,8 @@ extension JobStore {
     }
 
     func purge(queue: String) throws -> Int {
-        let select = try sql("SELECT j.seq, j.unique_key FROM job j JOIN line l ON l.id = j.line WHERE l.queue = ? AND j.state IN (0, 1, 2)")
+        let select = try sql(
+            "SELECT j.seq, j.unique_key FROM job j JOIN line l ON l.id = j.line WHERE l.queue = ? AND j.state IN (0, 1, 2)")
         select.bind(queue)
         var found: [(sequence: Int64, key: String?)] = []
         while try select.step() { found.append((select.int(0), select.text(1))) }

@@ -54,7 +54,8 @@ extension JobStore {
             """
             SELECT j.id, j.line, j.retries, j.token, j.lost, j.expires, j.unique_key, p.message
             FROM job j LEFT JOIN payload p ON p.seq = j.seq WHERE j.seq = ?
-            """).bind(sequence)
+            """
+        ).bind(sequence)
         guard try select.step() else { return nil }
         let id = select.text(0) ?? ""
         let line = try knownLine(select.int(1))

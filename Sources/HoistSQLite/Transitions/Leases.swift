@@ -96,7 +96,8 @@ extension JobStore {
             endedAt: JobDate(microsecondsSinceEpoch: now), outcome: "worker lost", failure: failure)
         try append(attempt, to: job.sequence)
         let update = try sql(
-            "UPDATE job SET lost = lost + 1, worker = NULL, state = 0, revision = revision + 1 WHERE seq = ?").bind(job.sequence)
+            "UPDATE job SET lost = lost + 1, worker = NULL, state = 0, revision = revision + 1 WHERE seq = ?"
+        ).bind(job.sequence)
         try update.run()
         if job.isCancelled {
             try end(job.sequence, as: .cancelled, now: now)
@@ -116,8 +117,10 @@ extension JobStore {
         let old = try sql("SELECT seq FROM job WHERE purge IS NOT NULL AND purge <= ? ORDER BY purge LIMIT 500")
         for sequence in try sequences(old.bind(now)) { try delete(sequence) }
         try sql("DELETE FROM unique_key WHERE until <= ?").bind(now).run()
-        try sql("DELETE FROM worker WHERE lease_until = 0 AND seen < ? AND NOT EXISTS (SELECT 1 FROM job WHERE worker = worker.id AND state = 3)")
-            .bind(now - 7 * 86_400_000_000).run()
+        try sql(
+            "DELETE FROM worker WHERE lease_until = 0 AND seen < ? AND NOT EXISTS (SELECT 1 FROM job WHERE worker = worker.id AND state = 3)"
+        )
+        .bind(now - 7 * 86_400_000_000).run()
         try trimDeadLetters()
     }
 

@@ -82,7 +82,8 @@ struct ContractBench: Sendable {
     ) async throws -> ExchangeResult {
         try await backend.exchange(
             Exchange(
-                worker: worker, claims: [Claim(queue: queue, lane: "async", jobNames: names)], budget: ClaimBudget(lanes: ["async": limit])))
+                worker: worker, claims: [Claim(queue: queue, lane: "async", jobNames: names)], budget: ClaimBudget(lanes: ["async": limit]))
+        )
     }
 
     @discardableResult

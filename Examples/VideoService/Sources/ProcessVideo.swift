@@ -1,0 +1,30 @@
+import Hoist
+
+/// The contract between the server and its workers.
+struct ProcessVideo: Job {
+    static let name = "tasks.process_video_heavy"
+    static let options = JobOptions(
+        queue: "media", retry: .exponential(maxAttempts: 3), neverRetry: [UnusableVideo.self], timeLimit: .seconds(1800),
+        heartbeatLimit: .seconds(120))
+
+    var videoID: String
+
+    typealias Output = VideoReport
+}
+
+/// What became of a video.
+struct VideoReport: Codable, Sendable {
+    var duration: Double
+    var width: Int
+    var height: Int
+    var inputBytes: Int64
+    var outputBytes: Int64
+    var video: String
+    var poster: String
+    var contactSheet: String
+}
+
+/// The file is no video that could be worked on. Trying again cannot help.
+struct UnusableVideo: Error, CustomStringConvertible {
+    var description: String
+}

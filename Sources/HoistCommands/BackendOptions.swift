@@ -1,0 +1,34 @@
+public import ArgumentParser
+import Configuration
+public import Hoist
+import HoistSQLite
+
+/// Which backend a command works on: `--backend URL`, else the environment's `HOIST_BACKEND`, else `sqlite:hoist.db`.
+public struct BackendOptions: ParsableArguments {
+    @Option(name: .long, help: "The backend: sqlite:FILE or memory: (default: $HOIST_BACKEND, else sqlite:hoist.db).")
+    public var backend: String?
+
+    public init() {}
+
+    /// The URL that holds.
+    public var url: String {
+        backend ?? ConfigReader(provider: EnvironmentVariablesProvider()).string(forKey: "hoist.backend", default: "sqlite:hoist.db")
+    }
+
+    /// - Throws: ``BackendError``.
+    public func open() throws -> any JobAdministration { try Backends.open(url) }
+}
+
+/// Every place where a person names a backend takes these URLs.
+public enum Backends {
+    /// - Throws: ``BackendError`` `.misuse` for a URL that names no backend, or what opening it throws.
+    public static func open(_ url: String) throws -> any JobAdministration {
+        let scheme = url.prefix { $0 != ":" }.lowercased()
+        switch scheme {
+        case "sqlite": return try SQLiteBackend(url: url)
+        case "memory": return MemoryBackend()
+        // The rest of the URL may hold a password, so it is not repeated.
+        default: throw BackendError(.misuse, "no backend for URLs that begin with \(scheme): ; write sqlite:FILE or memory:")
+        }
+    }
+}

@@ -1,0 +1,234 @@
+import ArgumentParser
+import Hoist
+import Logging
+
+struct StatusCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "status", abstract: "Queues and workers at a glance.")
+    @OptionGroup var options: InspectionOptions
+
+    func run() async throws {
+        let backend = try options.backend.open()
+        let (queues, workers) = (try await backend.queues(), try await backend.workers())
+        if options.json {
+            struct Status: Encodable {
+                var queues: [QueueStatistics]
+                var workers: [WorkerPresence]
+            }
+            print(try Printing.json(Status(queues: queues, workers: workers)))
+        } else {
+            print(Printing.queues(queues) + "\n\n" + Printing.workers(workers))
+        }
+    }
+}
+
+struct QueuesCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "queues", abstract: "Queues and how many jobs each holds.")
+    @OptionGroup var options: InspectionOptions
+
+    func run() async throws {
+        let queues = try await options.backend.open().queues()
+        print(options.json ? try Printing.json(queues) : Printing.queues(queues))
+    }
+}
+
+struct WorkersCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "workers", abstract: "Live workers.", discussion: "With --check it ends with 1 when none consumes: a probe.")
+    @OptionGroup var options: InspectionOptions
+    @Flag(name: .long, help: "End with 1 unless a worker that is not draining lives.") var check = false
+
+    func run() async throws {
+        let workers = try await options.backend.open().workers()
+        print(options.json ? try Printing.json(workers) : Printing.workers(workers))
+        if check, !workers.contains(where: { !$0.isDraining && $0.lastConsumedAt != nil }) { throw ExitCode(1) }
+    }
+}
+
+struct FilterOptions: ParsableArguments {
+    @Option(name: .long, help: "Only this queue.") var queue: String?
+    @Option(name: .long, help: "Only jobs of this name.") var name: String?
+    @Option(name: .long, help: "Only jobs whose arguments contain this text.") var text: String?
+    @Option(name: .long, help: "At most so many.") var limit = 50
+
+    func filter(ids: [JobID] = [], states: Set<JobState>? = nil) -> JobFilter {
+        JobFilter(ids: ids.isEmpty ? nil : ids, states: states, queue: queue, name: name, argumentText: text, limit: max(0, limit))
+    }
+}
+
+struct JobsCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "jobs", abstract: "Jobs, the newest first.")
+    @OptionGroup var options: InspectionOptions
+    @OptionGroup var filter: FilterOptions
+    @Option(name: .long, help: "Only jobs in this state; may be repeated.") var state: [JobStateArgument] = []
+
+    func run() async throws {
+        let states = Set(state.compactMap { JobState(rawValue: $0.rawValue) })
+        let records = try await options.backend.open().jobs(filter.filter(states: states.isEmpty ? nil : states))
+        print(options.json ? WireValue.array(records.map(\.wireValue)).description : Printing.jobs(records))
+    }
+}
+
+struct JobCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "job", abstract: "Everything about one job, its attempts, and why it does not run.")
+    @OptionGroup var options: InspectionOptions
+    @Argument(help: "The job's id.") var id: String
+
+    func run() async throws {
+        guard let record = try await options.backend.open().record(of: id) else { throw ValidationError("no job \(id)") }
+        print(options.json ? record.wireValue.description : Printing.job(record))
+    }
+}
+
+struct EnqueueCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "enqueue", abstract: "Enqueue a job by its name.")
+    @OptionGroup var options: InspectionOptions
+    @Argument(help: "The job's wire name.") var name: String
+    @Option(name: .long, help: "Positional arguments, a JSON array.") var args = "[]"
+    @Option(name: .long, help: "Keyword arguments, a JSON object.") var kwargs = "{}"
+    @Option(name: .long, help: "The queue.") var queue: String?
+    @Option(name: .long, help: "The job's id.") var id: String?
+    @Option(name: .long, help: "0 to 9, 9 is the most urgent.") var priority: Int?
+    @Option(name: .long, help: "Seconds to wait before it is due.") var delay: Double?
+
+    func run() async throws {
+        let arguments = Arguments(
+            positional: try JSONArgument.array(args, option: "--args"), keyword: try JSONArgument.object(kwargs, option: "--kwargs"))
+        let client = JobClient(try options.backend.open(), logger: Logger(label: "hoist", factory: { _ in SwiftLogNoOpLogHandler() }))
+        var call: [EnqueueOption] = []
+        if let queue { call.append(.queue(queue)) }
+        if let id { call.append(.id(id)) }
+        if let priority { call.append(.priority(priority)) }
+        if let delay { call.append(.after(.seconds(delay))) }
+        let handle = try await client.enqueue(named: name, arguments: arguments, options: call)
+        let answer: WireValue = ["id": .string(handle.id), "is_new": .bool(handle.isNew)]
+        print(options.json ? answer.description : handle.isNew ? handle.id : "\(handle.id) (was there already)")
+    }
+}
+
+/// Arguments that are JSON.
+enum JSONArgument {
+    static func array(_ text: String, option: String) throws -> [WireValue] {
+        guard case .array(let value) = try parse(text, option) else { throw ValidationError("\(option) takes a JSON array") }
+        return value
+    }
+
+    static func object(_ text: String, option: String) throws -> WireObject {
+        guard case .object(let value) = try parse(text, option) else { throw ValidationError("\(option) takes a JSON object") }
+        return value
+    }
+
+    private static func parse(_ text: String, _ option: String) throws -> WireValue {
+        do { return try JSONText.parse(Array(text.utf8)) } catch { throw ValidationError("\(option): \(error.message)") }
+    }
+}
+
+struct CancelCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "cancel", abstract: "Cancel a job: at once when it waits, by asking when it runs.")
+    @OptionGroup var options: InspectionOptions
+    @Argument(help: "The job's id.") var id: String
+
+    func run() async throws {
+        let word: String
+        switch try await options.backend.open().cancel(id) {
+        case .cancelled: word = "cancelled"
+        case .requested: word = "requested"
+        case .alreadyEnded: word = "already ended"
+        case .unknown: throw ValidationError("no job \(id)")
+        }
+        print(options.json ? (["id": .string(id), "result": .string(word)] as WireValue).description : word)
+    }
+}
+
+struct DeadCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "dead", abstract: "Dead letters: jobs that failed for good.",
+        subcommands: [List.self, Requeue.self, Drop.self], defaultSubcommand: List.self)
+
+    struct List: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(commandName: "list", abstract: "List dead letters.")
+        @OptionGroup var options: InspectionOptions
+        @OptionGroup var filter: FilterOptions
+
+        func run() async throws {
+            let records = try await options.backend.open().jobs(filter.filter(states: [.failed]))
+            if options.json { return print(WireValue.array(records.map(\.wireValue)).description) }
+            guard !records.isEmpty else { return print("no dead letters") }
+            var table = TextTable("ID", "QUEUE", "NAME", "DIED", "REASON")
+            for record in records {
+                table.add(
+                    record.id, record.queue, record.name, Printing.age(of: record.endedAt),
+                    Printing.clipped(record.failure?.description ?? "-", to: 100))
+            }
+            print(table.printed())
+        }
+    }
+
+    struct Requeue: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "requeue", abstract: "Give dead letters another life.",
+            discussion: "Name ids, or filter, or say --all. --kwargs and --args replace the arguments.")
+        @OptionGroup var options: InspectionOptions
+        @OptionGroup var filter: FilterOptions
+        @OptionGroup var choice: DeadChoice
+        @Option(name: .long, help: "New positional arguments, a JSON array.") var args: String?
+        @Option(name: .long, help: "New keyword arguments, a JSON object.") var kwargs: String?
+
+        func run() async throws {
+            var arguments: Arguments?
+            if args != nil || kwargs != nil {
+                arguments = Arguments(
+                    positional: try JSONArgument.array(args ?? "[]", option: "--args"),
+                    keyword: try JSONArgument.object(kwargs ?? "{}", option: "--kwargs"))
+            }
+            let count = try await options.backend.open().requeue(try choice.filter(filter), arguments: arguments)
+            print(options.json ? (["requeued": .integer(Int64(count))] as WireValue).description : "\(count) requeued")
+        }
+    }
+
+    struct Drop: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(
+            commandName: "drop", abstract: "Remove dead letters for good.", discussion: "Name ids, or filter, or say --all.")
+        @OptionGroup var options: InspectionOptions
+        @OptionGroup var filter: FilterOptions
+        @OptionGroup var choice: DeadChoice
+
+        func run() async throws {
+            let count = try await options.backend.open().drop(try choice.filter(filter))
+            print(options.json ? (["dropped": .integer(Int64(count))] as WireValue).description : "\(count) dropped")
+        }
+    }
+
+    /// Which dead letters: never all of them by mistake.
+    struct DeadChoice: ParsableArguments {
+        @Argument(help: "Job ids.") var ids: [String] = []
+        @Flag(name: .long, help: "All of them.") var all = false
+
+        func filter(_ options: FilterOptions) throws -> JobFilter {
+            guard all || !ids.isEmpty || options.queue != nil || options.name != nil || options.text != nil else {
+                throw ValidationError("name ids, filter with --queue, --name or --text, or say --all")
+            }
+            var filter = options.filter(ids: ids, states: [.failed])
+            if all { filter.limit = .max }
+            return filter
+        }
+    }
+}
+
+struct PurgeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "purge", abstract: "Remove every job of a queue that has not been started.")
+    @OptionGroup var options: InspectionOptions
+    @Argument(help: "The queue.") var queue: String
+    @Flag(name: .long, help: "Do not ask.") var force = false
+
+    func run() async throws {
+        if !force {
+            print("Remove all jobs of \(queue) that have not been started? [y/N] ", terminator: "")
+            guard let answer = readLine(), answer.lowercased().hasPrefix("y") else { throw ExitCode(1) }
+        }
+        let count = try await options.backend.open().purge(queue: queue)
+        print(options.json ? (["purged": .integer(Int64(count))] as WireValue).description : "\(count) purged")
+    }
+}

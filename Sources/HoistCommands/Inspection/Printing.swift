@@ -1,0 +1,126 @@
+import Hoist
+
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+
+/// A table of text in columns as wide as their content.
+struct TextTable {
+    private var rows: [[String]]
+
+    init(_ header: String...) { rows = [header] }
+
+    mutating func add(_ cells: String...) { rows.append(cells) }
+
+    func printed() -> String {
+        let widths = (0..<rows[0].count).map { column in rows.map { $0[column].count }.max() ?? 0 }
+        return rows.map { row in
+            zip(row, widths).map { cell, width in cell + String(repeating: " ", count: width - cell.count) }
+                .joined(separator: "  ").trimmingTrailingSpaces
+        }.joined(separator: "\n")
+    }
+}
+
+extension String {
+    fileprivate var trimmingTrailingSpaces: String {
+        var text = self
+        while text.last == " " { text.removeLast() }
+        return text
+    }
+}
+
+enum Printing {
+    /// How long ago, in the largest unit that fits: `3 min`.
+    static func age(of date: JobDate?, now: JobDate = JobDate()) -> String {
+        guard let date else { return "-" }
+        let seconds = now.timeIntervalSince(date)
+        let magnitude = abs(seconds)
+        let text =
+            switch magnitude {
+            case ..<1: "\(Int(magnitude * 1000)) ms"
+            case ..<120: "\(Int(magnitude)) s"
+            case ..<7200: "\(Int(magnitude / 60)) min"
+            case ..<172_800: "\(Int(magnitude / 3600)) h"
+            default: "\(Int(magnitude / 86_400)) d"
+            }
+        return seconds < 0 ? "in \(text)" : text
+    }
+
+    static func jobs(_ records: [JobRecord]) -> String {
+        guard !records.isEmpty else { return "no jobs" }
+        var table = TextTable("ID", "STATE", "QUEUE", "NAME", "ATTEMPT", "AGE", "ARGUMENTS")
+        for record in records {
+            table.add(
+                record.id, record.state.rawValue, record.queue, record.name, String(record.attempts), age(of: record.enqueuedAt),
+                clipped(record.argumentsText))
+        }
+        return table.printed()
+    }
+
+    /// Control characters would let a payload write to the terminal as it likes.
+    static func clipped(_ text: String, to length: Int = 60) -> String {
+        let safe = String(text.unicodeScalars.map { $0.properties.generalCategory == .control ? " " : Character($0) })
+        return safe.count > length ? safe.prefix(length - 1) + "…" : safe
+    }
+
+    static func job(_ record: JobRecord) -> String {
+        var lines: [(String, String)] = [
+            ("id", record.id), ("name", record.name), ("queue", record.queue), ("state", record.state.rawValue),
+            ("arguments", clipped(record.argumentsText, to: 2000)), ("priority", String(record.priority)),
+            ("attempts", String(record.attempts)),
+        ]
+        func add(_ label: String, _ value: String?) {
+            if let value { lines.append((label, value)) }
+        }
+        add("why it waits", record.waitingReason)
+        add("cancel", record.isCancelRequested ? "requested" : nil)
+        add("worker", record.worker)
+        add("workers lost", record.lostWorkers > 0 ? String(record.lostWorkers) : nil)
+        add("enqueued", record.enqueuedAt.map { "\($0) (\(age(of: $0)))" })
+        add("due", record.dueAt.map { "\($0) (\(age(of: $0)))" })
+        add("started", record.startedAt.map { "\($0)" })
+        add("ended", record.endedAt.map { "\($0)" })
+        if let progress = record.progress {
+            let percent = progress.fraction.map { "\(Int($0 * 100)) %" }
+            add("progress", [percent, progress.message].compactMap { $0 }.joined(separator: ", "))
+        }
+        add("output", record.state == .succeeded ? clipped((record.output ?? .null).description, to: 4000) : nil)
+        add("failure", record.failure.map { clipped($0.description, to: 4000) })
+        add("parent", record.parentID)
+        add("root", record.rootID == record.id ? nil : record.rootID)
+        let width = lines.map(\.0.count).max() ?? 0
+        var text = lines.map { $0.0 + String(repeating: " ", count: width - $0.0.count + 2) + $0.1 }.joined(separator: "\n")
+        for attempt in record.history {
+            let failure = attempt.failure.map { ": " + clipped($0.description, to: 400) } ?? ""
+            text += "\nattempt \(attempt.number)  \(attempt.endedAt)  \(attempt.outcome) on \(attempt.worker ?? "-")\(failure)"
+        }
+        return text
+    }
+
+    static func queues(_ queues: [QueueStatistics]) -> String {
+        guard !queues.isEmpty else { return "no queues" }
+        var table = TextTable("QUEUE", "WAITING", "SCHEDULED", "RUNNING", "FAILED", "OLDEST")
+        for queue in queues {
+            table.add(
+                queue.name, String(queue.waiting), String(queue.scheduled), String(queue.running), String(queue.failed),
+                age(of: queue.oldestWaiting))
+        }
+        return table.printed()
+    }
+
+    static func workers(_ workers: [WorkerPresence]) -> String {
+        guard !workers.isEmpty else { return "no workers" }
+        var table = TextTable("WORKER", "STATE", "RUNNING", "SLOTS", "QUEUES", "JOBS", "UP", "LAST TOOK OR SETTLED")
+        for worker in workers {
+            table.add(
+                worker.name, worker.isDraining ? "draining" : "working", String(worker.running), String(worker.concurrency),
+                worker.queues.joined(separator: ","), clipped(worker.jobNames.joined(separator: ",")), age(of: worker.startedAt),
+                age(of: worker.lastConsumedAt))
+        }
+        return table.printed()
+    }
+
+    static func json(_ value: some Encodable) throws -> String { String(decoding: try JSONText.encode(value), as: UTF8.self) }
+}

@@ -1,0 +1,108 @@
+public import ArgumentParser
+public import Hoist
+public import Logging
+public import ServiceLifecycle
+
+/// What a program tells of itself to get ready-made commands.
+///
+/// ```swift
+/// enum App: ServiceApp { … }
+///
+/// @main struct Main: AsyncParsableCommand {
+///     static let configuration = CommandConfiguration(subcommands: [WorkerCommand<App>.self, ServeCommand<App>.self])
+/// }
+/// ```
+public protocol ServiceApp: SendableMetatype {
+    /// Options of the program's own, for both commands.
+    associatedtype Options: ParsableArguments = NoOptions
+
+    /// The worker that `worker` runs.
+    static func makeWorker(
+        _ backend: any Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: Options, logger: Logger
+    ) throws -> Worker
+
+    /// The services that `serve` runs, the web server last.
+    static func makeServices(
+        _ backend: any JobAdministration, address: ServeAddress, options: Options, logger: Logger
+    ) async throws -> [any Service]
+}
+
+public struct NoOptions: ParsableArguments {
+    public init() {}
+}
+
+/// Where a server listens.
+public struct ServeAddress: Sendable, Hashable {
+    public var host: String
+    public var port: Int
+}
+
+/// `worker`: takes jobs until it is told to stop.
+public struct WorkerCommand<App: ServiceApp>: AsyncParsableCommand {
+    public static var configuration: CommandConfiguration {
+        CommandConfiguration(
+            commandName: "worker", abstract: "Take jobs from queues and perform them.",
+            discussion: "SIGTERM or SIGINT drains the worker; a second one hands unfinished jobs back at once.")
+    }
+
+    @OptionGroup public var backend: BackendOptions
+    @Option(name: .long, help: "A queue to consume, NAME or NAME:CONCURRENCY; may be repeated (default: the program's own).")
+    public var queue: [String] = []
+    @Option(name: .long, help: "Seconds to wait for running jobs at a stop.") public var drain: Int = 25
+    @Flag(name: .long, help: "End when the queues are empty.") public var burst = false
+    @OptionGroup public var logging: LogOptions
+    @OptionGroup public var options: App.Options
+
+    public init() {}
+
+    public mutating func run() async throws {
+        let logger = logging.logger("worker")
+        let subscriptions = try queue.map(Self.subscription)
+        let worker = try App.makeWorker(
+            try backend.open(), queues: subscriptions.isEmpty ? nil : subscriptions,
+            configuration: Worker.Configuration(drainTimeout: .seconds(drain), isBurst: burst), options: options, logger: logger)
+        try await SignalledServices.run([worker], logger: logger) { worker.stop(.immediately) }
+    }
+
+    private static func subscription(_ text: String) throws -> QueueSubscription {
+        let parts = text.split(separator: ":", maxSplits: 1)
+        guard let name = parts.first, parts.count == 1 || Int(parts[1]) != nil else {
+            throw ValidationError("--queue takes NAME or NAME:CONCURRENCY, not \(text)")
+        }
+        return QueueSubscription(String(name), concurrency: parts.count > 1 ? Int(parts[1]) : nil)
+    }
+}
+
+/// `serve`: runs the program's server.
+public struct ServeCommand<App: ServiceApp>: AsyncParsableCommand {
+    public static var configuration: CommandConfiguration {
+        CommandConfiguration(commandName: "serve", abstract: "Run the web server.")
+    }
+
+    @OptionGroup public var backend: BackendOptions
+    @Option(name: .long, help: "The address to listen on.") public var host = "127.0.0.1"
+    @Option(name: .long, help: "The port to listen on.") public var port = 8080
+    @OptionGroup public var logging: LogOptions
+    @OptionGroup public var options: App.Options
+
+    public init() {}
+
+    public mutating func run() async throws {
+        let logger = logging.logger("server")
+        let services = try await App.makeServices(
+            try backend.open(), address: ServeAddress(host: host, port: port), options: options, logger: logger)
+        try await SignalledServices.run(services, logger: logger) {}
+    }
+}
+
+public struct LogOptions: ParsableArguments {
+    @Option(name: .long, help: "trace, debug, info, notice, warning, error or critical.") public var logLevel = "info"
+
+    public init() {}
+
+    public func logger(_ label: String) -> Logger {
+        var logger = Logger(label: label, factory: { StreamLogHandler.standardError(label: $0) })
+        logger.logLevel = Logger.Level(rawValue: logLevel) ?? .info
+        return logger
+    }
+}

@@ -1,0 +1,19 @@
+import HTTPTypes
+public import Hoist
+public import Hummingbird
+import NIOCore
+
+extension RouterGroup {
+    /// Probes for a worker that runs beside the server: `live` answers 200 while it renews its lease, `ready` while it consumes. Else 503.
+    public func addHealthRoutes(for worker: Worker) {
+        get("live") { _, _ in health(worker.health, isGood: worker.health.isAlive) }
+        get("ready") { _, _ in health(worker.health, isGood: worker.health.isConsuming) }
+    }
+}
+
+private func health(_ health: WorkerHealth, isGood: Bool) -> Response {
+    let bytes = (try? JSONText.encode(health)) ?? []
+    return Response(
+        status: isGood ? .ok : .serviceUnavailable, headers: [.contentType: "application/json"],
+        body: ResponseBody(byteBuffer: ByteBuffer(bytes: bytes)))
+}
