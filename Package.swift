@@ -127,6 +127,7 @@ let package = Package(
                 .product(name: "Tracing", package: "swift-distributed-tracing"),
                 .product(name: "Logging", package: "swift-log"),
             ],
+            exclude: ["Fixtures", "Wire/celery_peer.py"],
             swiftSettings: houseSettings
         ),
         .testTarget(

@@ -35,7 +35,7 @@ public struct MessageHeaders: Sendable, Hashable {
     public var keywordArgumentsText: String = "{}"
     /// The program that enqueued the job.
     public var origin: String?
-    /// True when nobody wants the result: none is kept.
+    /// True when nobody wants the result: none is kept. nil leaves it to the job.
     public var ignoresResult: Bool?
     public var replacedTaskNesting: Int64 = 0
     public var stampedHeaders: WireValue = .null
@@ -140,7 +140,7 @@ extension MessageHeaders {
         json.token(",\"origin\":")
         text(origin)
         json.token(",\"ignore_result\":")
-        json.write(ignoresResult.map(WireValue.bool) ?? .bool(false))
+        json.write(ignoresResult.map(WireValue.bool) ?? .null)
         json.token(",\"replaced_task_nesting\":")
         json.integer(replacedTaskNesting)
         json.token(",\"stamped_headers\":")

@@ -56,8 +56,11 @@ public struct MessageProperties: Sendable, Hashable {
         json.token(",\"routing_key\":")
         json.string(routingKey)
         if isRedelivered { json.token(",\"redelivered\":true") }
-        json.token("},\"priority\":")
-        json.integer(Int64(priority ?? 0))
+        json.token("}")
+        if let priority {
+            json.token(",\"priority\":")
+            json.integer(Int64(priority))
+        }
         if let expiration {
             json.token(",\"expiration\":")
             json.string(expiration)

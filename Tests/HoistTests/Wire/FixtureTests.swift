@@ -1,0 +1,77 @@
+import Foundation
+import Hoist
+import Testing
+
+/// Messages captured from Celery 5.7, and how a Celery worker took them.
+@Suite("Captured messages")
+struct FixtureTests {
+    static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .appendingPathComponent("Fixtures")
+
+    static let files: [URL] = ["messages-redis", "runs-redis", "runs-redis-config"].flatMap { name in
+        let names = (try? FileManager.default.contentsOfDirectory(at: folder.appendingPathComponent(name), includingPropertiesForKeys: nil)) ?? []
+        return names.filter { $0.pathExtension == "json" }
+    }.sorted { $0.path < $1.path }
+
+    /// Every envelope in a fixture, wherever it stands, with the body as the capture decoded it.
+    private func envelopes(in value: WireValue) -> [(envelope: WireValue, body: WireValue?)] {
+        switch value {
+        case .array(let elements): return elements.flatMap(envelopes)
+        case .object(let members):
+            if let envelope = members["envelope"], let headers = envelope["headers"]?.objectValue {
+                // Control messages travel in the same envelope, but are no tasks.
+                let isTask = headers["task"] != nil || members["body_decoded"]?["task"] != nil
+                return isTask ? [(envelope, members["body_decoded"])] : []
+            }
+            return members.flatMap { envelopes(in: $0.value) }
+        default: return []
+        }
+    }
+
+    @Test("all of them are there")
+    func count() { #expect(Self.files.count > 150, "\(Self.files.count) fixtures") }
+
+    @Test("each envelope is read, its body too where the serialization is accepted", arguments: files)
+    func decodes(_ file: URL) throws {
+        let fixture = try JSONParser.parse(Array(try Data(contentsOf: file)))
+        for (envelope, body) in envelopes(in: fixture) {
+            let message = try Message(envelope: Array(envelope.description.utf8))
+            #expect(!message.id.isEmpty && !message.jobName.isEmpty && !message.queue.isEmpty)
+            let isReadable = message.contentType == "application/json" && message.headers.compression == nil
+            guard isReadable else {
+                let error = #expect(throws: WireError.self) { try message.decodedBody() }
+                let refused = message.headers.compression ?? message.contentType
+                #expect(error?.message.contains(refused) == true, "the refusal names what is refused")
+                continue
+            }
+            let decoded = try message.decodedBody()
+            if let parts = body?.arrayValue, parts.count == 3, !"\(parts)".contains("NaN") {
+                #expect(WireValue.array(decoded.arguments.positional) == parts[0])
+                #expect(WireValue.object(decoded.arguments.keyword) == parts[1])
+            }
+            // What we write of it says the same.
+            let again = try Message(envelope: message.encodedEnvelope())
+            #expect(again == message, "\(again.headers) \(again.properties)\n\(message.headers) \(message.properties)")
+        }
+    }
+
+    @Test("what kills or silences a Celery worker is refused with a reason, what it accepts is read")
+    func malformed() throws {
+        let file = Self.folder.appendingPathComponent("malformed/probes.json")
+        let probes = try JSONParser.parse(Array(try Data(contentsOf: file)))["captured"]?.arrayValue ?? []
+        #expect(probes.count == 39)
+        for probe in probes {
+            let name = probe["probe"]?.stringValue ?? ""
+            let sent = probe["sent"] ?? .null
+            let bytes = Array((sent.stringValue ?? sent.description).utf8)
+            let isGood = probe["result"]?["status"]?.stringValue == "SUCCESS"
+            let read = Result { try Message(envelope: bytes).decodedBody() }
+            if isGood, name != "body_as_json_object_not_string" {
+                #expect((try? read.get()) != nil, "\(name): \(read)")
+            } else if case .failure(let error) = read {
+                #expect(error is WireError, "\(name)")
+            }
+            if probe["worker_alive"]?.boolValue == false { #expect((try? read.get()) == nil, "\(name) must be refused") }
+        }
+    }
+}
