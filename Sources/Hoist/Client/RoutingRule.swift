@@ -1,6 +1,6 @@
 /// Sends jobs to queues by their name, apart from job and call site. The first rule that matches decides.
 public struct RoutingRule: Sendable {
-    let queue: @Sendable (_ jobName: String) -> String?
+    package let queue: @Sendable (_ jobName: String) -> String?
 
     /// The job with exactly this name.
     public static func name(_ name: String, to queue: String) -> RoutingRule {

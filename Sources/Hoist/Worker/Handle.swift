@@ -46,6 +46,8 @@ public struct Handle: Sendable {
     /// - Parameters:
     ///   - lane: where the handler runs. Nothing else about it changes with the lane.
     ///   - perform: may run more than once for a job, see the guarantees; throw ``JobDirective`` to decide what comes next.
+    // Disfavoured, so that a closure which only throws counts as one without output where the job has none.
+    @_disfavoredOverload
     public init<J: Job>(
         _ job: J.Type, in lane: LaneKind = .async, _ perform: @escaping @Sendable (J, JobContext) async throws -> J.Output
     ) {

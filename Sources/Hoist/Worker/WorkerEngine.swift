@@ -14,8 +14,7 @@ actor WorkerEngine {
         var delivery: Delivery
         var handle: Handle
         var run: WorkerInbox.RunID
-        var task: Task<Void, Never>
-        var context: ContextBox
+        var task: RunningTask
     }
 
     private let executor = ThreadExecutor(name: "hoist-worker")
@@ -85,11 +84,17 @@ actor WorkerEngine {
             startedAt: backend.clock.now, concurrency: slots.values.reduce(0, +))
     }
 
-    func run() async {
+    /// Runs with the engine's thread as the preferred executor, so that nothing on the way hops to a cooperative thread.
+    nonisolated func run() async {
+        await withTaskExecutorPreference(executor) { await self.start() }
+        executor.close()
+    }
+
+    private func start() async {
         let listening = backend.workDoorbell.listen { [inbox] in inbox.noteWork() }
         await renewUntilAlive()
         logger.info("worker started", metadata: ["worker": "\(presence.name)", "queues": "\(presence.queues.joined(separator: ", "))"])
-        let keeper = Task { await keepLease() }
+        let keeper = Task(executorPreference: executor) { await self.keepLease() }
         await work()
         keeper.cancel()
         await keeper.value
@@ -230,39 +235,35 @@ actor WorkerEngine {
         }
         nextRun += 1
         let run = nextRun
-        let box = ContextBox()
-        let execution = Execution(delivery: delivery, handle: handle, environment: environment)
-        let lane: any TaskExecutor = handle.lane == .blocking ? blockingThreads : globalConcurrentExecutor
-        let inbox = inbox
-        let metrics = metrics
-        let clock = backend.clock
-        let task = Task(executorPreference: lane) {
-            let startedAt = clock.now
-            let start = clock.uptime
+        let box = RunningTask()
+        let task = launch(Execution(delivery: delivery, handle: handle, environment: environment), run: run, box)
+        box.set(task)
+        running[delivery.jobID] = Running(delivery: delivery, handle: handle, run: run, task: box)
+    }
+
+    /// Starts a job in its lane. Nonisolated, so that nothing of it runs on the engine's own thread.
+    private nonisolated func launch(
+        _ execution: Execution, run: WorkerInbox.RunID, _ box: RunningTask
+    ) -> Task<Void, Never> {
+        let lane: any TaskExecutor = execution.handle.lane == .blocking ? blockingThreads : globalConcurrentExecutor
+        let (inbox, metrics, clock) = (inbox, metrics, backend.clock)
+        return Task(executorPreference: lane) {
+            let delivery = execution.delivery
+            let (startedAt, start) = (clock.now, clock.uptime)
             let (outcome, wait) = await execution.run(
-                onContext: { box.set($0) },
-                onProgress: { inbox.report($0, run: run) },
-                cancel: { [weak self] reason in
-                    box.note(reason)
-                    Task { await self?.cancel(delivery.jobID, reason) }
-                })
+                onContext: { box.set($0) }, onProgress: { inbox.report($0, run: run) }, cancel: { box.cancel($0) })
             metrics.finished(
                 queue: delivery.queue, job: delivery.jobName, outcome: outcome.label, runMicroseconds: clock.uptime - start,
                 waitMicroseconds: wait)
             execution.log(outcome)
-            inbox.finish(
-                .init(
-                    settlement: Settlement(
-                        jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: startedAt, finishedAt: clock.now),
-                    run: run))
+            let settlement = Settlement(
+                jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: startedAt, finishedAt: clock.now)
+            inbox.finish(.init(settlement: settlement, run: run))
         }
-        running[delivery.jobID] = Running(delivery: delivery, handle: handle, run: run, task: task, context: box)
     }
 
     private func cancel(_ id: JobID, _ reason: JobContext.CancellationReason) {
-        guard let job = running[id] else { return }
-        job.context.note(reason)
-        job.task.cancel()
+        running[id]?.task.cancel(reason)
     }
 
     /// Stops a job that is no longer ours, and forgets what it returns.
@@ -387,9 +388,23 @@ actor WorkerEngine {
     }
 }
 
-/// The context of a run, which exists only once its message was read; a cancellation may come sooner.
-private final class ContextBox: Sendable {
-    private let state = Mutex<(context: JobContext?, reason: JobContext.CancellationReason?)>((nil, nil))
+/// The task of a run, and its context once the message was read. A cancellation may come before either, and from any thread.
+private final class RunningTask: Sendable {
+    private struct State {
+        var task: Task<Void, Never>?
+        var context: JobContext?
+        var reason: JobContext.CancellationReason?
+    }
+
+    private let state = Mutex(State())
+
+    func set(_ task: Task<Void, Never>) {
+        let isCancelled = state.withLock { state in
+            state.task = task
+            return state.reason != nil
+        }
+        if isCancelled { task.cancel() }
+    }
 
     func set(_ context: JobContext) {
         let reason = state.withLock { state in
@@ -399,12 +414,13 @@ private final class ContextBox: Sendable {
         if let reason { context.noteCancellation(reason) }
     }
 
-    func note(_ reason: JobContext.CancellationReason) {
-        let context = state.withLock { state in
+    func cancel(_ reason: JobContext.CancellationReason) {
+        let (task, context) = state.withLock { state in
             state.reason = state.reason ?? reason
-            return state.context
+            return (state.task, state.context)
         }
         context?.noteCancellation(reason)
+        task?.cancel()
     }
 }
 

@@ -1,0 +1,110 @@
+import Foundation
+import Hoist
+import HoistTesting
+import Testing
+
+@Suite("Stopping a worker", .timeLimit(.minutes(1)))
+struct StoppingTests {
+    let backend = MemoryBackend()
+    var client: JobClient { JobClient(backend, logger: quiet) }
+
+    private func worker(drain: Duration, _ handle: Handle) -> Worker {
+        var configuration = Worker.Configuration()
+        configuration.drainTimeout = drain
+        return Worker(backend, configuration: configuration, logger: quiet) { handle }
+    }
+
+    @Test("a drained worker finishes what it has and takes no more")
+    func drain() async throws {
+        let started = Shared(0)
+        let go = Shared(false)
+        let worker = worker(
+            drain: .seconds(20),
+            Handle(Work.self) { _, _ in
+                started.change { $0 += 1 }
+                _ = await go.wait { $0 }
+            })
+        let running = Task { try await worker.run() }
+        let first = try await client.enqueue(Work())
+        #expect(await started.wait { $0 == 1 })
+        worker.stop()
+        #expect(try await eventually { !worker.health.isConsuming })
+        let second = try await client.enqueue(Work())
+        go.change { $0 = true }
+        try await running.value
+        #expect(try await first.state() == .succeeded)
+        #expect(try await second.state() == .waiting)
+    }
+
+    @Test("what is not finished by the deadline goes back at once, with no attempt spent", arguments: [true, false])
+    func handBack(handlerListens: Bool) async throws {
+        let started = Shared(0)
+        let worker = worker(
+            drain: .milliseconds(50),
+            Handle(Work.self) { _, _ in
+                started.change { $0 += 1 }
+                repeat { try? await Task.sleep(for: .milliseconds(20)) } while !handlerListens && started.value < 2
+                try Task.checkCancellation()
+            })
+        let running = Task { try await worker.run() }
+        let handle = try await client.enqueue(Work())
+        #expect(await started.wait { $0 == 1 })
+        worker.stop()
+        try await running.value
+        let record = try #require(try await handle.record())
+        if !handlerListens {
+            #expect(record.state == .waiting && record.lostWorkers == 0)
+            #expect(record.history.map(\.outcome) == ["handed back"])
+        }
+        started.change { $0 = 2 }
+    }
+
+    @Test("a second, harder stop shortens the first")
+    func secondStop() async throws {
+        let started = Shared(false)
+        let worker = worker(
+            drain: .seconds(3600),
+            Handle(Work.self) { _, _ in
+                started.change { $0 = true }
+                try await Task.sleep(for: .seconds(3600))
+            })
+        let running = Task { try await worker.run() }
+        let handle = try await client.enqueue(Work())
+        #expect(await started.wait { $0 })
+        worker.stop(.drain)
+        worker.stop(.immediately)
+        try await running.value
+        #expect(try await handle.state() == .waiting)
+    }
+
+    @Test("burst mode ends when the queues are empty, delayed jobs included")
+    func burst() async throws {
+        var configuration = Worker.Configuration()
+        configuration.isBurst = true
+        let done = Shared(0)
+        try await client.enqueue(contentsOf: (0..<10).map { Work(number: $0) })
+        try await client.enqueue(Work(), .after(.milliseconds(100)))
+        try await Worker(backend, configuration: configuration, logger: quiet) {
+            Handle(Work.self) { _, _ in done.change { $0 += 1 } }
+        }.run()
+        #expect(done.value == 11)
+    }
+
+    @Test("a backend that is away for a while loses nothing")
+    func faults() async throws {
+        let faulty = FaultyBackend(backend)
+        var configuration = Worker.Configuration()
+        configuration.isBurst = true
+        let done = Shared(0)
+        try await client.enqueue(contentsOf: (0..<20).map { Work(number: $0) })
+        faulty.inject(nil, .refuse, nil, .refuse, .refuse, nil, .loseAnswer, nil)
+        try await Worker(faulty, lanes: [.async(4)], configuration: configuration, logger: quiet) {
+            Handle(Work.self) { _, _ in done.change { $0 += 1 } }
+        }.run()
+        let states = try await backend.jobs(JobFilter()).map(\.state)
+        #expect(states.count == 20)
+        // An answer that got lost leaves jobs with a worker that does not know of them; they come back when it leaves.
+        #expect(states.allSatisfy { $0 == .succeeded || $0 == .waiting }, "\(states)")
+        #expect(done.value >= states.count { $0 == .succeeded })
+    }
+}
