@@ -139,6 +139,22 @@ let package = Package(
             ],
             swiftSettings: houseSettings
         ),
+        .executableTarget(
+            name: "KillTestWorker",
+            dependencies: [
+                "Hoist", "HoistSQLite",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ],
+            path: "Tests/KillTestWorker",
+            swiftSettings: houseSettings
+        ),
+        .testTarget(
+            name: "KillTests",
+            dependencies: ["Hoist", "HoistSQLite", "KillTestWorker", .product(name: "Logging", package: "swift-log")],
+            swiftSettings: houseSettings
+        ),
         .testTarget(
             name: "HoistHummingbirdTests",
             dependencies: [

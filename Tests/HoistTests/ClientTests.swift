@@ -27,7 +27,8 @@ struct ClientTests {
     }
 
     @Test(
-        "globs", arguments: [
+        "globs",
+        arguments: [
             ("*", "", true), ("a*c", "abbbc", true), ("a*c", "abbb", false), ("*.b.*", "a.b.c", true), ("a?c", "abc", true),
             ("a?c", "ac", false), ("a*b*c", "a-b-b-c", true), ("", "a", false),
         ])

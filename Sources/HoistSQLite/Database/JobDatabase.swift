@@ -32,6 +32,10 @@ final class JobDatabase: @unchecked Sendable {
             }
         }
     }
+
+    func outsideTransaction(_ body: @escaping @Sendable (Database) throws -> Void) async throws {
+        try await queue.writeWithoutTransaction { try body($0) }
+    }
 }
 
 extension BackendError {

@@ -9,7 +9,8 @@ struct FixtureTests {
         .appendingPathComponent("Fixtures")
 
     static let files: [URL] = ["messages-redis", "runs-redis", "runs-redis-config"].flatMap { name in
-        let names = (try? FileManager.default.contentsOfDirectory(at: folder.appendingPathComponent(name), includingPropertiesForKeys: nil)) ?? []
+        let names =
+            (try? FileManager.default.contentsOfDirectory(at: folder.appendingPathComponent(name), includingPropertiesForKeys: nil)) ?? []
         return names.filter { $0.pathExtension == "json" }
     }.sorted { $0.path < $1.path }
 

@@ -49,7 +49,8 @@ struct WireCodingTests {
     }
 
     @Test(
-        "Python's times are read", arguments: [
+        "Python's times are read",
+        arguments: [
             ("2026-11-21T01:57:06.060446+00:00", 1_795_226_226_060_446), ("2026-11-21T01:57:06Z", 1_795_226_226_000_000),
             ("2026-11-21T03:57:06+02:00", 1_795_226_226_000_000), ("2026-11-21 01:57:06.06", 1_795_226_226_060_000),
             ("2026-11-21", 1_795_219_200_000_000), ("1969-12-31T23:59:59.5", -500_000), ("2024-02-29T00:00:00", 1_709_164_800_000_000),
@@ -67,7 +68,8 @@ struct WireCodingTests {
         }
     }
 
-    @Test("what is no time is refused", arguments: ["", "now", "2026", "2026-13-01", "2026-11-21T25", "2026-11-21T01:57:06+", "1732154226"])
+    @Test(
+        "what is no time is refused", arguments: ["", "now", "2026", "2026-13-01", "2026-11-21T25", "2026-11-21T01:57:06+", "1732154226"])
     func noTimestamps(_ text: String) { #expect(WireTimestamp.date(from: text) == nil) }
 }
 

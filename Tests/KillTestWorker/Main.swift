@@ -1,0 +1,55 @@
+import Foundation
+import Hoist
+import HoistSQLite
+import Logging
+import ServiceLifecycle
+import UnixSignals
+
+/// A worker to be killed. Arguments: DATABASE JOURNAL [LEASE-SECONDS]. Each job writes a line to the journal when it begins and when it ends.
+@main
+struct Main {
+    static func main() async throws {
+        let arguments = CommandLine.arguments
+        let backend = try SQLiteBackend(path: arguments[1], configuration: .init(maximumLostWorkers: 1000))
+        let journal = Journal(path: arguments[2])
+        var configuration = Worker.Configuration()
+        if arguments.count > 3, let seconds = Double(arguments[3]) { configuration.lease = .seconds(seconds) }
+        configuration.drainTimeout = .seconds(1)
+        let logger = Logger(label: "kill-test", factory: { StreamLogHandler.standardError(label: $0) })
+        let worker = Worker(backend, lanes: [.async(8)], configuration: configuration, logger: logger) {
+            Handle(Step.self) { job, context in
+                journal.write("begin \(context.id) \(getpid())")
+                var left = job.milliseconds
+                while left > 0 {
+                    try await Task.sleep(for: .milliseconds(min(left, 20)))
+                    left -= 20
+                }
+                journal.write("end \(context.id) \(getpid())")
+                return Int(getpid())
+            }
+        }
+        let group = ServiceGroup(
+            configuration: .init(
+                services: [.init(service: worker, successTerminationBehavior: .gracefullyShutdownGroup)],
+                gracefulShutdownSignals: [.sigterm], logger: logger))
+        try await group.run()
+    }
+}
+
+struct Step: Job {
+    static let name = "kill.step"
+    var milliseconds: Int
+    typealias Output = Int
+}
+
+/// Lines with the time in microseconds of uptime, appended whole by many processes.
+struct Journal: Sendable {
+    private let descriptor: Int32
+
+    init(path: String) { descriptor = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o644) }
+
+    func write(_ line: String) {
+        let bytes = Array("\(SystemJobClock().uptime) \(line)\n".utf8)
+        _ = bytes.withUnsafeBytes { Foundation.write(descriptor, $0.baseAddress, $0.count) }
+    }
+}

@@ -1,0 +1,114 @@
+import Foundation
+import Hoist
+import Testing
+
+/// The guarantees, tried on real processes that are killed at bad moments.
+@Suite("Killing workers", .serialized, .timeLimit(.minutes(3)))
+struct KillTests {
+    @Test("workers killed at random during 2,000 jobs lose none; only jobs in flight run twice")
+    func storm() async throws {
+        let bench = try KillBench()
+        let clock = SystemJobClock()
+        _ = try await bench.client.enqueue(contentsOf: (0..<2000).map { _ in Step(milliseconds: Int.random(in: 20...80)) })
+        for _ in 0..<3 { try bench.startWorker() }
+        #expect(try await eventually(.seconds(30)) { !bench.journal().isEmpty })
+
+        var kills: [(time: Int64, process: Int32)] = []
+        while try await bench.count(.succeeded) < 1800, kills.count < 30 {
+            try await Task.sleep(for: .milliseconds(Int.random(in: 200...400)))
+            guard let victim = bench.workers.filter(\.isRunning).randomElement() else { continue }
+            kills.append((clock.uptime, victim.processIdentifier))
+            kill(victim.processIdentifier, SIGKILL)
+            victim.waitUntilExit()
+            try bench.startWorker()
+        }
+        #expect(try await eventually(.seconds(60)) { try await bench.count(.succeeded) == 2000 })
+
+        let journal = bench.journal()
+        let ends = Dictionary(grouping: journal.filter { $0.event == "end" }, by: \.job)
+        let begins = Dictionary(grouping: journal.filter { $0.event == "begin" }, by: \.job)
+        var inFlight: Set<String> = []
+        var takeovers: [Double] = []
+        for (time, process) in kills {
+            for (job, starts) in begins where starts.contains(where: { $0.process == process && $0.time <= time }) {
+                let finished = ends[job]?.contains { $0.process == process && $0.time <= time - 1_000_000 } ?? false
+                guard !finished else { continue }
+                inFlight.insert(job)
+                let hadEnded = ends[job]?.contains { $0.process == process } ?? false
+                if !hadEnded, let next = starts.map(\.time).filter({ $0 > time }).min() {
+                    takeovers.append(Double(next - time) / 1_000_000)
+                }
+            }
+        }
+        let duplicates = begins.filter { $0.value.count > 1 }
+        print(
+            "\(kills.count) kills, \(2000 - ends.count) lost, \(duplicates.count) begun twice, "
+                + "\(ends.filter { $0.value.count > 1 }.count) finished twice, takeover "
+                + "median \(takeovers.sorted()[safe: takeovers.count / 2] ?? 0) s, longest \(takeovers.max() ?? 0) s")
+        #expect(kills.count > 3)
+        #expect(ends.count == 2000, "none lost")
+        #expect(duplicates.keys.allSatisfy(inFlight.contains), "only jobs in flight at a kill run again")
+        #expect(takeovers.max() ?? 0 < 5)
+    }
+
+    @Test("a worker stopped for longer than its lease is fenced when it goes on")
+    func stopAndContinue() async throws {
+        let bench = try KillBench(lease: 1)
+        let slow = try bench.startWorker()
+        let handle = try await bench.client.enqueue(Step(milliseconds: 1500))
+        #expect(try await eventually(.seconds(30)) { bench.journal().contains { $0.event == "begin" } })
+        kill(slow.processIdentifier, SIGSTOP)
+        let next = try bench.startWorker()
+        let output = try await handle.output(timeout: .seconds(30))
+        #expect(output == Int(next.processIdentifier), "the second worker did it")
+        kill(slow.processIdentifier, SIGCONT)
+        #expect(
+            try await eventually(.seconds(10)) { bench.log(of: 0).contains("the lease was lost") || bench.log(of: 0).contains("refused") })
+        let record = try #require(try await handle.record())
+        #expect(record.state == .succeeded && record.output == .integer(Int64(next.processIdentifier)))
+        #expect(record.history.map(\.outcome) == ["worker lost"])
+        // It is a good worker again.
+        kill(next.processIdentifier, SIGKILL)
+        let again = try await bench.client.enqueue(Step(milliseconds: 1))
+        #expect(try await again.output(timeout: .seconds(30)) == Int(slow.processIdentifier))
+    }
+
+    @Test("SIGTERM hands back what is not finished in time, with no attempt spent, and ends the process")
+    func terminate() async throws {
+        let bench = try KillBench()
+        let worker = try bench.startWorker()
+        let long = try await bench.client.enqueue(Step(milliseconds: 60_000))
+        let short = try await bench.client.enqueue(Step(milliseconds: 500))
+        #expect(try await eventually(.seconds(30)) { bench.journal().count == 2 })
+        kill(worker.processIdentifier, SIGTERM)
+        #expect(try await eventually(.seconds(10)) { !worker.isRunning })
+        #expect(worker.terminationStatus == 0)
+        #expect(try await short.state() == .succeeded)
+        let record = try #require(try await long.record())
+        #expect(record.state == .waiting && record.lostWorkers == 0 && record.attempts == 0)
+    }
+
+    @Test("an idle worker of another process starts a job within moments")
+    func wakeUp() async throws {
+        let bench = try KillBench()
+        try bench.startWorker()
+        _ = try await bench.client.enqueue(Step(milliseconds: 0)).output(timeout: .seconds(30))
+        var waits: [Double] = []
+        for _ in 0..<30 {
+            // Idle again: nothing is running, and the worker sleeps.
+            try await Task.sleep(for: .milliseconds(20))
+            let start = SystemJobClock().uptime
+            let handle = try await bench.client.enqueue(Step(milliseconds: 0))
+            _ = try await handle.output(timeout: .seconds(10))
+            let begun = bench.journal().last { $0.event == "begin" && $0.job == handle.id }?.time ?? .max
+            waits.append(Double(begun - start) / 1000)
+        }
+        waits.sort()
+        print("enqueue to start across processes: median \(waits[15]) ms, longest \(waits[29]) ms")
+        #expect(waits[15] < 20)
+    }
+}
+
+extension Array {
+    fileprivate subscript(safe index: Int) -> Element? { indices.contains(index) ? self[index] : nil }
+}

@@ -1,0 +1,93 @@
+import Foundation
+import Hoist
+import HoistSQLite
+import Logging
+import Testing
+
+/// The job of KillTestWorker, seen from the producer.
+struct Step: Job {
+    static let name = "kill.step"
+    var milliseconds: Int
+    typealias Output = Int
+}
+
+/// A folder with a database, and worker processes on it. Everything is stopped and removed at the end.
+final class KillBench {
+    private let folder: URL
+    private(set) var workers: [Process] = []
+    let backend: SQLiteBackend
+    let client: JobClient
+    let lease: Double
+
+    init(lease: Double = 4) throws {
+        self.lease = lease
+        folder = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-kill-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        backend = try SQLiteBackend(path: folder.appendingPathComponent("jobs.db").path)
+        client = JobClient(backend, logger: Logger(label: "kill-test", factory: { _ in SwiftLogNoOpLogHandler() }))
+    }
+
+    deinit {
+        for worker in workers where worker.isRunning {
+            kill(worker.processIdentifier, SIGCONT)
+            kill(worker.processIdentifier, SIGKILL)
+            worker.waitUntilExit()
+        }
+        try? FileManager.default.removeItem(at: folder)
+    }
+
+    @discardableResult
+    func startWorker() throws -> Process {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
+            .appendingPathComponent("KillTestWorker")
+        process.arguments = [
+            folder.appendingPathComponent("jobs.db").path, folder.appendingPathComponent("journal").path, String(lease),
+        ]
+        let log = folder.appendingPathComponent("worker-\(workers.count).log")
+        _ = FileManager.default.createFile(atPath: log.path, contents: nil)
+        process.standardError = try FileHandle(forWritingTo: log)
+        try process.run()
+        workers.append(process)
+        return process
+    }
+
+    func log(of index: Int) -> String {
+        (try? String(contentsOf: folder.appendingPathComponent("worker-\(index).log"), encoding: .utf8)) ?? ""
+    }
+
+    struct Entry {
+        var time: Int64
+        var event: String
+        var job: String
+        var process: Int32
+    }
+
+    func journal() -> [Entry] {
+        let text = (try? String(contentsOf: folder.appendingPathComponent("journal"), encoding: .utf8)) ?? ""
+        return text.split(separator: "\n").compactMap { line in
+            let parts = line.split(separator: " ")
+            guard parts.count == 4, let time = Int64(parts[0]), let process = Int32(parts[3]) else { return nil }
+            return Entry(time: time, event: String(parts[1]), job: String(parts[2]), process: process)
+        }
+    }
+
+    func count(_ state: JobState) async throws -> Int {
+        let queues = try await backend.queues()
+        switch state {
+        case .waiting: return queues.map(\.waiting).reduce(0, +)
+        case .running: return queues.map(\.running).reduce(0, +)
+        default: return try await backend.jobs(JobFilter(states: [state], limit: .max)).count
+        }
+    }
+}
+
+/// Waits until `condition` holds, at most `limit`.
+func eventually(_ limit: Duration, _ condition: () async throws -> Bool) async throws -> Bool {
+    let deadline = ContinuousClock.now + limit
+    while ContinuousClock.now < deadline {
+        if try await condition() { return true }
+        try await Task.sleep(for: .milliseconds(20))
+    }
+    return try await condition()
+}
