@@ -158,7 +158,20 @@ let package = Package(
         .testTarget(
             name: "HoistHummingbirdTests",
             dependencies: [
-                "HoistHummingbird", "HoistTesting", .product(name: "HummingbirdTesting", package: "hummingbird"),
+                "Hoist", "HoistHummingbird", "HoistTesting",
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HummingbirdTesting", package: "hummingbird"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ],
+            swiftSettings: houseSettings
+        ),
+        .testTarget(
+            name: "ServiceTests",
+            dependencies: [
+                "Hoist", "HoistSQLite", "HoistCLI", "VideoService", .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: houseSettings
         ),

@@ -26,11 +26,6 @@ public final class BackgroundTasks: Service {
         public static let durable = Place(isDurable: true)
     }
 
-    private struct State {
-        var isClosed = false
-        var pending = 0
-    }
-
     private let work: MemoryBackend
     private let local: JobClient
     private let jobs: JobClient
@@ -39,7 +34,7 @@ public final class BackgroundTasks: Service {
     private let logger: Logger
     private let handles: [Handle]
     private let lanes: [Lane]
-    private let state = Mutex(State())
+    private let isClosed = Mutex(false)
 
     /// - Parameters:
     ///   - jobs: the client that durable jobs go through.
@@ -54,7 +49,7 @@ public final class BackgroundTasks: Service {
         self.limit = limit
         self.drainTimeout = drainTimeout
         self.logger = logger
-        work = MemoryBackend()
+        work = MemoryBackend(resultRetention: .seconds(60))
         local = JobClient(work, logger: logger)
         lanes = [.async(concurrency), .blocking(threads)]
         handles = handlers()
@@ -64,7 +59,7 @@ public final class BackgroundTasks: Service {
     /// - Parameter name: for the log.
     /// - Throws: ``BackgroundTasksError`` when too much waits already, or the server shuts down.
     public func run(_ name: String, _ kind: Kind = .async, _ body: @escaping @Sendable () async throws -> Void) async throws {
-        try reserve()
+        try await admit()
         let key = closures.withLock { closures in
             closures.next += 1
             closures.bodies[closures.next] = (name, body)
@@ -82,24 +77,19 @@ public final class BackgroundTasks: Service {
         if place.isDurable {
             try await jobs.enqueue(job)
         } else {
-            try reserve()
+            try await admit()
             try await local.enqueue(job, .result(.ignore), .queue(Self.queue))
         }
     }
 
     private static let queue = "default"
 
-    private func reserve() throws(BackgroundTasksError) {
-        let isAccepted: Bool? = state.withLock { state in
-            if state.isClosed { return nil }
-            guard state.pending < limit else { return false }
-            state.pending += 1
-            return true
+    private func admit() async throws {
+        if isClosed.withLock({ $0 }) {
+            throw BackgroundTasksError(description: "the server is shutting down and takes no more background tasks")
         }
-        switch isAccepted {
-        case true?: return
-        case false?: throw BackgroundTasksError(description: "\(limit) background tasks wait or run already")
-        case nil: throw BackgroundTasksError(description: "the server is shutting down and takes no more background tasks")
+        guard try await pending() < limit else {
+            throw BackgroundTasksError(description: "\(limit) background tasks wait or run already")
         }
     }
 
@@ -130,34 +120,50 @@ public final class BackgroundTasks: Service {
     }
 
     /// How much waits or runs.
-    public var pending: Int { state.withLock { $0.pending } }
+    public func pending() async throws -> Int {
+        try await work.queues().reduce(0) { $0 + $1.waiting + $1.scheduled + $1.running }
+    }
 
+    /// Works until the server shuts down and what was accepted is done.
+    /// - Throws: `WorkerError` when two handlers have one name.
     public func run() async throws {
-        let release: @Sendable (JobContext) async -> Void = { [weak self] _ in self?.state.withLock { $0.pending -= 1 } }
         let worker = Worker(
             work, queues: [QueueSubscription(Self.queue)], lanes: lanes,
             configuration: .init(
-                drainTimeout: drainTimeout,
                 onDeadLetter: { [logger] id, failure in
                     logger.error("a background task failed", metadata: ["job.id": "\(id)", "error": "\(failure)"])
                 }), logger: logger
         ) {
-            Handle(AsyncClosure.self) { [weak self] job, _ in await self?.runClosure(job.key) }.onFinish(release)
-            Handle(BlockingClosure.self, in: .blocking) { [weak self] job, _ in await self?.runClosure(job.key) }.onFinish(release)
-            handles.map { $0.onFinish(release) }
+            Handle(AsyncClosure.self) { [weak self] job, _ in await self?.runClosure(job.key) }
+            Handle(BlockingClosure.self, in: .blocking) { [weak self] job, _ in await self?.runClosure(job.key) }
+            handles
         }
         // The worker itself must not hear of the shutdown: what was accepted is finished first, up to the drain timeout.
-        let running = Task { try await worker.run() }
-        await cancelWhenGracefulShutdown { [clock = work.clock] in
-            let bell = Doorbell()
-            await bell.wait(after: bell.mark, for: nil, clock: clock)
+        let running = Task.detached { try await worker.run() }
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { try await running.value }
+            group.addTask {
+                await cancelWhenGracefulShutdown { [clock = self.work.clock] in
+                    let bell = Doorbell()
+                    await bell.wait(after: bell.mark, for: nil, clock: clock)
+                }
+                self.isClosed.withLock { $0 = true }
+                try await self.drain()
+                worker.stop(.immediately)
+            }
+            try await group.waitForAll()
         }
-        state.withLock { $0.isClosed = true }
-        let deadline = work.clock.uptime + drainTimeout.components.seconds * 1_000_000
-        while pending > 0, work.clock.uptime < deadline { try? await Task.sleep(for: .milliseconds(10)) }
-        if pending > 0 { logger.warning("background tasks were given up at shutdown", metadata: ["tasks": "\(pending)"]) }
-        worker.stop(.immediately)
-        try await running.value
+    }
+
+    private func drain() async throws {
+        let deadline = ContinuousClock.now + drainTimeout
+        while true {
+            let left = try await pending()
+            if left == 0 { return }
+            guard ContinuousClock.now < deadline, (try? await Task.sleep(for: .milliseconds(10))) != nil else {
+                return logger.warning("background tasks were given up at shutdown", metadata: ["tasks": "\(left)"])
+            }
+        }
     }
 }
 

@@ -73,8 +73,11 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
     private func output(_ request: Request, _ context: Context) async throws -> Response {
         let id = try context.parameters.require("id")
         let wait = request.uri.queryParameters.get("wait", as: Double.self).map { min(60, max(0, $0)) } ?? 0
+        let handle = client.handle(of: id)
+        guard let state = try await handle.state() else { throw HTTPError(.notFound, message: "no job \(id)") }
         do {
-            return try json(try await client.handle(of: id).output(timeout: .milliseconds(Int64(wait * 1000) + 1)))
+            // An ended job answers at once, however short the wait.
+            return try json(try await handle.output(timeout: state.hasEnded ? nil : .seconds(wait)))
         } catch let error as JobError {
             let status: HTTPResponse.Status = error.code == .unknown ? .notFound : error.code == .notEnded ? .conflict : .gone
             throw HTTPError(status, message: error.description)

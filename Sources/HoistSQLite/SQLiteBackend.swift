@@ -1,5 +1,6 @@
 import GRDB
 public import Hoist
+import Synchronization
 
 /// Keeps jobs in one SQLite file: nothing to install, and every process of the machine that opens the file shares its queues.
 ///
@@ -68,8 +69,8 @@ public final class SQLiteBackend: Backend {
     public init(path: String, configuration: Configuration = Configuration()) throws {
         self.path = path
         self.configuration = configuration
-        let seconds = Double(configuration.busyTimeout.components.seconds) + Double(configuration.busyTimeout.components.attoseconds) / 1e18
-        let settings = ConnectionSettings(path: path, durability: configuration.durability, busySeconds: seconds)
+        let settings = ConnectionSettings(
+            path: path, durability: configuration.durability, busySeconds: configuration.busyTimeout.inSeconds)
         do {
             let first = try settings.open()
             try Schema.prepare(first, path: path)
@@ -95,6 +96,21 @@ public final class SQLiteBackend: Backend {
         try self.init(path: String(path), configuration: configuration)
     }
 
+    private let sweptAt = Mutex<Int64?>(nil)
+
+    /// Once in ten seconds and process: ends what was not started in time and removes what has passed its own.
+    func sweepIfDue() async throws {
+        let uptime = clock.uptime
+        let isDue = sweptAt.withLock { sweptAt in
+            if let last = sweptAt, uptime - last < 10_000_000 { return false }
+            sweptAt = uptime
+            return true
+        }
+        guard isDue else { return }
+        // In small transactions, until nothing is left to do, so that no lease has to wait for it.
+        while try await writer.transaction("sweep", { [clock] store in try store.sweep(now: clock.now.microsecondsSinceEpoch) }) {}
+    }
+
     func ringReady() {
         workDoorbell.ring()
         files.ringReady()
@@ -109,12 +125,8 @@ public final class SQLiteBackend: Backend {
 extension JobStore.Rules {
     init(_ configuration: SQLiteBackend.Configuration) {
         self.init(
-            resultRetention: configuration.resultRetention.microseconds,
-            deadLetterRetention: configuration.deadLetterRetention.microseconds, deadLetterLimit: configuration.deadLetterLimit,
+            resultRetention: configuration.resultRetention.inMicroseconds,
+            deadLetterRetention: configuration.deadLetterRetention.inMicroseconds, deadLetterLimit: configuration.deadLetterLimit,
             maximumLostWorkers: configuration.maximumLostWorkers)
     }
-}
-
-extension Duration {
-    var microseconds: Int64 { components.seconds * 1_000_000 + components.attoseconds / 1_000_000_000_000 }
 }

@@ -45,7 +45,7 @@ struct ClientTests {
         let error = await #expect(throws: EnqueueError.self) {
             try await client.enqueue(Work(), .unique(UniqueKey("k", onClash: .refuse)))
         }
-        #expect(error?.keyHolder == first.id)
+        #expect(error?.refused.map(\.keyHolder) == [first.id])
     }
 
     @Test("an id that is there is not enqueued again")

@@ -19,7 +19,8 @@ struct Main {
         let worker = Worker(backend, lanes: [.async(8)], configuration: configuration, logger: logger) {
             Handle(Step.self) { job, context in
                 journal.write("begin \(context.id) \(getpid())")
-                var left = job.milliseconds
+                if job.blocks { usleep(UInt32(job.milliseconds) * 1000) }
+                var left = job.blocks ? 0 : job.milliseconds
                 while left > 0 {
                     try await Task.sleep(for: .milliseconds(min(left, 20)))
                     left -= 20
@@ -39,6 +40,8 @@ struct Main {
 struct Step: Job {
     static let name = "kill.step"
     var milliseconds: Int
+    /// Blocks its thread, as async code must not.
+    var blocks = false
     typealias Output = Int
 }
 

@@ -1,5 +1,6 @@
 import Foundation
 import Hoist
+import HoistSQLite
 import Testing
 
 /// The guarantees, tried on real processes that are killed at bad moments.
@@ -14,7 +15,7 @@ struct KillTests {
         #expect(try await eventually(.seconds(30)) { !bench.journal().isEmpty })
 
         var kills: [(time: Int64, process: Int32)] = []
-        while try await bench.count(.succeeded) < 1800, kills.count < 30 {
+        while try await bench.unfinished() > 200, kills.count < 30 {
             try await Task.sleep(for: .milliseconds(Int.random(in: 200...400)))
             guard let victim = bench.workers.filter(\.isRunning).randomElement() else { continue }
             kills.append((clock.uptime, victim.processIdentifier))
@@ -22,7 +23,9 @@ struct KillTests {
             victim.waitUntilExit()
             try bench.startWorker()
         }
-        #expect(try await eventually(.seconds(60)) { try await bench.count(.succeeded) == 2000 })
+        #expect(try await eventually(.seconds(60)) { try await bench.unfinished() == 0 })
+        let succeeded = try await bench.backend.jobs(JobFilter(states: [.succeeded], limit: .max)).count
+        #expect(succeeded == 2000)
 
         let journal = bench.journal()
         let ends = Dictionary(grouping: journal.filter { $0.event == "end" }, by: \.job)
@@ -71,6 +74,23 @@ struct KillTests {
         kill(next.processIdentifier, SIGKILL)
         let again = try await bench.client.enqueue(Step(milliseconds: 1))
         #expect(try await again.output(timeout: .seconds(30)) == Int(slow.processIdentifier))
+    }
+
+    @Test("job code that blocks every cooperative thread for longer than the lease does not cost the lease")
+    func starvation() async throws {
+        let bench = try KillBench(lease: 1)
+        try bench.startWorker()
+        let jobs = (0..<ProcessInfo.processInfo.activeProcessorCount + 2).map { _ in Step(milliseconds: 2500, blocks: true) }
+        let handles = try await bench.client.enqueue(contentsOf: jobs)
+        #expect(try await eventually(.seconds(30)) { bench.journal().count >= 2 })
+        // One that would take over, if there were anything to take.
+        try bench.startWorker()
+        #expect(try await eventually(.seconds(60)) { try await bench.unfinished() == 0 })
+        for handle in handles {
+            let record = try #require(try await handle.record())
+            #expect(record.state == .succeeded && record.lostWorkers == 0)
+        }
+        #expect(!bench.log(of: 0).contains("the lease was lost"))
     }
 
     @Test("SIGTERM hands back what is not finished in time, with no attempt spent, and ends the process")

@@ -8,6 +8,7 @@ import Testing
 struct Step: Job {
     static let name = "kill.step"
     var milliseconds: Int
+    var blocks = false
     typealias Output = Int
 }
 
@@ -72,13 +73,9 @@ final class KillBench {
         }
     }
 
-    func count(_ state: JobState) async throws -> Int {
-        let queues = try await backend.queues()
-        switch state {
-        case .waiting: return queues.map(\.waiting).reduce(0, +)
-        case .running: return queues.map(\.running).reduce(0, +)
-        default: return try await backend.jobs(JobFilter(states: [state], limit: .max)).count
-        }
+    /// How many jobs have not ended.
+    func unfinished() async throws -> Int {
+        try await backend.queues().reduce(0) { $0 + $1.waiting + $1.scheduled + $1.running }
     }
 }
 

@@ -115,6 +115,9 @@ public struct Exchange: Sendable {
     public var claims: [Claim]
     /// How many jobs the claims may take together.
     public var budget: ClaimBudget
+    /// The tokens of all deliveries that the worker knows of, besides those it settles here; set after an answer got lost. Jobs that
+    /// the backend believes with this worker and that are not among them go back, no attempt counted, before anything is claimed.
+    public var holding: Set<Int64>?
 
     public init(
         worker: WorkerID, settlements: [Settlement] = [], progress: [ProgressReport] = [], claims: [Claim] = [],

@@ -1,5 +1,5 @@
 public import Logging
-import Tracing
+import Synchronization
 
 #if canImport(Glibc)
 import Glibc
@@ -48,15 +48,17 @@ public struct JobClient: Sendable {
     /// Enqueues one job.
     /// - Returns: its handle, once the backend has the job. Where the id or unique key is held already, the handle of the job that
     ///   holds it, with ``JobHandle/isNew`` false.
-    /// - Throws: ``EnqueueError``; `EncodingError` when the job does not encode. Nothing is enqueued then, unless
-    ///   ``EnqueueError/isRetrySafe`` is false.
+    /// - Throws: ``EnqueueError`` when the unique key is held and the policy is to refuse; ``BackendError``, whose
+    ///   ``BackendError/isRetrySafe`` says whether the job may be there all the same (try again with the same ``EnqueueOption/id(_:)``);
+    ///   `EncodingError` when the job does not encode, and then nothing was enqueued.
     @discardableResult
     public func enqueue<J: Job>(_ job: J, _ options: EnqueueOption...) async throws -> JobHandle<J.Output> {
         try await enqueue(contentsOf: CollectionOfOne(job), options)[0]
     }
 
-    /// Enqueues many jobs of a kind in few round trips, in order.
+    /// Enqueues many jobs of a kind in few round trips, in order, 5,000 in one step of the backend: all of these, or none.
     /// - Parameter options: for each of them alike.
+    /// - Throws: as ``enqueue(_:_:)``; the jobs of earlier steps are enqueued then, and with ``EnqueueError`` all but those it names.
     @discardableResult
     public func enqueue<J: Job>(
         contentsOf jobs: some Collection<J>, _ options: [EnqueueOption] = []
@@ -65,7 +67,12 @@ public struct JobClient: Sendable {
             let arguments = Arguments(keyword: try WireEncoder.encodeArguments(job))
             return request(J.name, arguments, J.secretArguments, defaults: J.options, options)
         }
-        return try await publish(requests, queue: J.options.queue).map { JobHandle($0, backend: backend) }
+        var handles: [JobHandle<J.Output>] = []
+        for start in stride(from: 0, to: requests.count, by: 5000) {
+            let step = Array(requests[start..<min(start + 5000, requests.count)])
+            handles += try await publish(step, queue: J.options.queue).map { JobHandle($0, backend: backend) }
+        }
+        return handles
     }
 
     /// Enqueues a job that this program has no type for.
@@ -117,28 +124,38 @@ public struct JobClient: Sendable {
                 try await backend.publish(messages)
             }
         }.run(messages)
-        return try zip(messages, results).map { message, result in
+        let refused = zip(messages, results).compactMap { message, result -> EnqueueError.Refusal? in
+            guard case .keyHeld(let holder) = result, message.headers.hoist.unique?.onClash == .refuse else { return nil }
+            return EnqueueError.Refusal(jobName: message.jobName, jobID: message.id, keyHolder: holder)
+        }
+        guard refused.isEmpty else { throw EnqueueError(refused: refused) }
+        return zip(messages, results).map { message, result in
             switch result {
-            case .enqueued: return (message.id, true)
-            case .alreadyEnqueued: return (message.id, false)
-            case .replaced(let id): return (id, false)
-            case .keyHeld(let holder):
-                guard message.headers.hoist.unique?.onClash != .refuse else {
-                    throw EnqueueError(jobName: message.jobName, keyHolder: holder)
-                }
-                return (holder, false)
+            case .enqueued: (message.id, true)
+            case .alreadyEnqueued: (message.id, false)
+            case .replaced(let id), .keyHeld(let id): (id, false)
             }
         }
     }
 }
 
-/// A job was not enqueued because another one holds its unique key and the policy is to refuse. Enqueueing again later is safe.
+/// Jobs were not enqueued because others hold their unique keys and the policy is to refuse. The other jobs of the same call were.
+/// Enqueueing the refused ones again later is safe.
 public struct EnqueueError: Error, Sendable, CustomStringConvertible {
-    public var jobName: String
-    /// The job that holds the key.
-    public var keyHolder: JobID
+    public struct Refusal: Sendable, Hashable {
+        public var jobName: String
+        /// The id that the job would have had.
+        public var jobID: JobID
+        /// The job that holds the key.
+        public var keyHolder: JobID
+    }
 
-    public var description: String { "\(jobName) was not enqueued: the job \(keyHolder) holds its unique key" }
+    /// At least one.
+    public var refused: [Refusal]
+
+    public var description: String {
+        refused.map { "\($0.jobName) was not enqueued: the job \($0.keyHolder) holds its unique key" }.joined(separator: "; ")
+    }
 }
 
 /// Sees messages on their way to the backend, and may change, drop or add to them.
@@ -164,17 +181,48 @@ private struct EnqueueChain: Sendable {
 func withDeadline<T: Sendable>(
     _ limit: Duration, clock: any JobClock, _ body: @escaping @Sendable () async throws -> T
 ) async throws -> T {
-    let task = Task { try await body() }
-    let timer = clock.schedule(after: limit) { task.cancel() }
+    let outcome = FirstOutcome<T>()
+    let task = Task { outcome.set(await Result { try await body() }) }
+    let timer = clock.schedule(after: limit) {
+        outcome.set(.failure(BackendError(.timedOut, "the backend did not answer within \(limit)", isRetrySafe: false)))
+        task.cancel()
+    }
     defer { timer.cancel() }
     return try await withTaskCancellationHandler {
-        do {
-            return try await task.value
-        } catch is CancellationError where !Task.isCancelled {
-            throw BackendError(.timedOut, "the backend did not answer within \(limit)", isRetrySafe: false)
-        }
+        try await outcome.value()
     } onCancel: {
+        outcome.set(.failure(CancellationError()))
         task.cancel()
+    }
+}
+
+/// What came first of several things; the others are dropped.
+private final class FirstOutcome<T: Sendable>: Sendable {
+    private let state = Mutex<(result: Result<T, any Error>?, waiter: CheckedContinuation<T, any Error>?)>((nil, nil))
+
+    func set(_ result: Result<T, any Error>) {
+        let waiter = state.withLock { state -> CheckedContinuation<T, any Error>? in
+            guard state.result == nil else { return nil }
+            state.result = result
+            return state.waiter.take()
+        }
+        waiter?.resume(with: result)
+    }
+
+    func value() async throws -> T {
+        try await withCheckedThrowingContinuation { continuation in
+            let result = state.withLock { state in
+                if state.result == nil { state.waiter = continuation }
+                return state.result
+            }
+            if let result { continuation.resume(with: result) }
+        }
+    }
+}
+
+extension Result where Failure == any Error {
+    fileprivate init(_ body: () async throws -> Success) async {
+        do { self = .success(try await body()) } catch { self = .failure(error) }
     }
 }
 

@@ -41,7 +41,14 @@ final class TimerThread: Sendable {
         if isEarliest { signal.notify() }
         return ScheduledCall {
             self.state.withLock { state in
-                if state.pending.contains(id) { state.cancelled.insert(id) }
+                guard state.pending.contains(id) else { return }
+                state.cancelled.insert(id)
+                // What was called off long before its time must not pile up.
+                guard state.cancelled.count > 1024, state.cancelled.count * 2 > state.heap.count else { return }
+                state.heap.removeAll { state.cancelled.contains($0.id) }
+                state.pending.subtract(state.cancelled)
+                state.cancelled.removeAll()
+                state.heap.sort { $0.at < $1.at }
             }
         }
     }

@@ -27,14 +27,15 @@ public final class JobContext: Sendable {
     /// The context of the job that the current task performs; nil outside of handlers.
     @TaskLocal public static var current: JobContext?
 
-    public let id: JobID
+    private let execution: Execution
+    public var id: JobID { execution.jobID }
     /// The wire name, as it came.
-    public let name: String
-    public let queue: String
+    public var name: String { execution.jobName }
+    public var queue: String { execution.queue }
     /// The number of this attempt, 1 for the first.
-    public let attempt: Int
+    public var attempt: Int { execution.attempt }
     /// How often a worker died with this job.
-    public let lostWorkers: Int
+    public var lostWorkers: Int { execution.lostWorkers }
     public let enqueuedAt: Date?
     /// When the time limit passes; nil without one.
     public let deadline: Date?
@@ -43,11 +44,11 @@ public final class JobContext: Sendable {
     /// The headers that travelled with the job.
     public let headers: WireValue.Object
     /// The name of the worker.
-    public let worker: String
+    public var worker: String { execution.environment.worker }
     /// Logs with the job's id, name, queue and attempt.
-    public let logger: Logger
+    public var logger: Logger { execution.logger }
     /// For further jobs; they become children of this one.
-    public let jobs: JobClient
+    public var jobs: JobClient { execution.environment.jobs }
 
     private struct State {
         var reason: CancellationReason?
@@ -55,30 +56,20 @@ public final class JobContext: Sendable {
     }
 
     private let state: Mutex<State>
-    private let clock: any JobClock
     private let onProgress: @Sendable (JobProgress) -> Void
 
-    init(
-        message: Message, delivery: Delivery, deadline: Date?, worker: String, logger: Logger, jobs: JobClient,
-        onProgress: @escaping @Sendable (JobProgress) -> Void
-    ) {
-        id = delivery.jobID
-        name = message.jobName
-        queue = delivery.queue
-        attempt = delivery.attempt
-        lostWorkers = delivery.lostWorkers
+    init(message: Message, execution: Execution, deadline: Date?, onProgress: @escaping @Sendable (JobProgress) -> Void) {
+        self.execution = execution
         enqueuedAt = message.headers.hoist.enqueuedAt
         self.deadline = deadline
         parentID = message.headers.parentID
-        rootID = message.headers.rootID ?? delivery.jobID
+        rootID = message.headers.rootID ?? execution.jobID
         headers = message.headers.custom
-        self.worker = worker
-        self.logger = logger
-        self.jobs = jobs
-        clock = jobs.backend.clock
-        state = Mutex(State(lastSign: clock.uptime))
+        state = Mutex(State(lastSign: execution.environment.jobs.backend.clock.uptime))
         self.onProgress = onProgress
     }
+
+    private var clock: any JobClock { execution.environment.jobs.backend.clock }
 
     /// Tells how far the job is. It counts as a sign of progress. Reports close together are sent as one, the last.
     /// - Parameters:

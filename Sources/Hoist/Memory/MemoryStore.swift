@@ -26,6 +26,9 @@ struct MemoryStore: Sendable {
         var until: Date?
     }
 
+    /// 90 days in seconds.
+    static let deadLetterRetention: Double = 90 * 86_400
+
     let resultRetention: Double
     let maximumLostWorkers: Int
     var jobs: [JobID: Job] = [:]
@@ -33,6 +36,7 @@ struct MemoryStore: Sendable {
     var keys: [String: HeldKey] = [:]
     var nextSequence: Int64 = 0
     var nextRevision: Int64 = 0
+    var nextToken: Int64 = 0
     private var knownWorkers: Set<WorkerID> = []
     /// Set when jobs of a dead worker became ready again.
     var tookOver = false
@@ -102,6 +106,7 @@ struct MemoryStore: Sendable {
             if unique.onClash == .reschedule {
                 let due = message.headers.eta
                 job.message.headers.eta = due
+                job.message.headers.expires = message.headers.expires
                 job.record.dueAt = due
                 job.record.state = due.map { $0 > now } == true ? .scheduled : .waiting
             }
@@ -139,10 +144,17 @@ struct MemoryStore: Sendable {
             }
             change(report.jobID) { $0.record.progress = report.progress }
         }
+        if let holding = request.holding {
+            for job in jobs.values where job.worker == request.worker && !holding.contains(job.token) {
+                if handBack(job.record.id, now: now) { mustRing = true }
+            }
+        }
         result.cancellations = jobs.values.filter { $0.worker == request.worker && $0.record.isCancelRequested }.map(\.record.id)
         claim(request, into: &result, now: now)
-        result.nextDue = jobs.values.lazy.filter { $0.record.state == .scheduled || $0.record.state == .retrying }
-            .compactMap(\.record.dueAt).min()
+        result.nextDue = jobs.values.lazy.filter { job in
+            (job.record.state == .scheduled || job.record.state == .retrying)
+                && request.claims.contains { $0.queue == job.record.queue && $0.jobNames.contains(job.record.name) }
+        }.compactMap(\.record.dueAt).min()
         return (result, mustRing)
     }
 
@@ -158,8 +170,10 @@ struct MemoryStore: Sendable {
             for job in ready.prefix(limit) {
                 let id = job.record.id
                 release(job.message, starting: true, now: now)
+                nextToken += 1
+                let token = nextToken
                 change(id) { job in
-                    job.token += 1
+                    job.token = token
                     job.worker = request.worker
                     job.record.state = .running
                     job.record.attempts = job.retries + 1
@@ -216,8 +230,7 @@ struct MemoryStore: Sendable {
             return true
         case .handedBack:
             change(id) { $0.record.history.append(attempt) }
-            putBack(id, as: .waiting, due: nil, now: now)
-            return true
+            return handBack(id, now: now)
         case .cancelled:
             change(id) { $0.record.history.append(attempt) }
             end(id, as: .cancelled, now: settlement.finishedAt)
@@ -230,9 +243,25 @@ struct MemoryStore: Sendable {
         if jobs[id]?.record.isCancelRequested == true { return end(id, as: .cancelled, now: now) }
         change(id) { job in
             job.worker = nil
+            job.record.attempts = job.retries
+            job.record.history.removeFirst(max(0, job.record.history.count - 100))
             job.record.dueAt = due
             job.record.state = due.map { $0 > now } == true ? state : .waiting
         }
+    }
+
+    /// A job that its worker stopped before the end, or never heard of. One that runs at most once is not run again.
+    private mutating func handBack(_ id: JobID, now: Date) -> Bool {
+        guard let job = jobs[id] else { return false }
+        if job.message.headers.hoist.isAtMostOnce, !job.record.isCancelRequested {
+            let failure = JobFailure(
+                kind: .workerLost, type: "WorkerLost", message: "its worker stopped before it was done, and it runs at most once")
+            change(id) { $0.record.failure = failure }
+            end(id, as: .failed, now: now)
+            return false
+        }
+        putBack(id, as: .waiting, due: nil, now: now)
+        return true
     }
 
     private mutating func end(_ id: JobID, as state: JobState, now: Date, retention: Double? = nil) {
@@ -243,7 +272,7 @@ struct MemoryStore: Sendable {
             job.worker = nil
             job.record.state = state
             job.record.endedAt = now
-            job.keptUntil = state == .failed ? nil : now.addingTimeInterval(kept)
+            job.keptUntil = now.addingTimeInterval(state == .failed ? Self.deadLetterRetention : kept)
         }
     }
 
@@ -258,7 +287,9 @@ struct MemoryStore: Sendable {
             job.record.lostWorkers += 1
             job.record.history.append(attempt)
         }
-        if job.record.lostWorkers + 1 >= maximumLostWorkers || job.message.headers.hoist.isAtMostOnce {
+        if job.record.isCancelRequested {
+            end(id, as: .cancelled, now: now)
+        } else if job.record.lostWorkers + 1 >= maximumLostWorkers || job.message.headers.hoist.isAtMostOnce {
             change(id) { $0.record.failure = failure }
             end(id, as: .failed, now: now)
         } else {
@@ -283,7 +314,7 @@ struct MemoryStore: Sendable {
 
     mutating func resign(_ worker: WorkerID, now: Date) {
         workers[worker] = nil
-        for job in jobs.values where job.worker == worker { putBack(job.record.id, as: .waiting, due: nil, now: now) }
+        for job in jobs.values where job.worker == worker { _ = handBack(job.record.id, now: now) }
     }
 
     mutating func cancel(_ id: JobID, now: Date) -> CancelResult {
@@ -300,6 +331,10 @@ struct MemoryStore: Sendable {
     }
 
     mutating func revive(_ id: JobID, arguments: Arguments?, now: Date) {
+        // It holds its key again, unless another job has it by now.
+        if let unique = jobs[id]?.message.headers.hoist.unique, keys[unique.key] == nil || keys[unique.key]?.holder == id {
+            keys[unique.key] = HeldKey(holder: id, until: nil)
+        }
         change(id) { job in
             if let arguments { job.message.replaceArguments(arguments) }
             job.message.headers.eta = nil

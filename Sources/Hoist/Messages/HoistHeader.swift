@@ -25,7 +25,7 @@ public struct HoistHeader: Sendable, Hashable {
 
     init(_ value: WireValue) {
         guard case .object(let object) = value else { return }
-        enqueuedAt = object["enqueued_at"]?.doubleValue.map(Date.init(timeIntervalSince1970:))
+        enqueuedAt = object["enqueued_at"]?.doubleValue.flatMap { $0.isFinite ? Date(timeIntervalSince1970: $0) : nil }
         resultRetention = object["result_retention"]?.doubleValue
         unique = object["unique"].flatMap { try? WireDecoder.decode(UniqueKey.self, from: $0) }
         retry = object["retry"].flatMap { try? WireDecoder.decode(RetryPolicy.self, from: $0) }

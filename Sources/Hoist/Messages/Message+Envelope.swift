@@ -22,33 +22,46 @@ extension Message {
     /// ``MessageProperties/custom``.
     /// - Throws: ``WireError`` that says what is missing or malformed. The bytes will never decode, so a retry cannot help.
     public init(envelope bytes: [UInt8], limits: WireLimits = .default) throws(WireError) {
-        guard case .object(let envelope) = try JSONParser.parse(bytes, limits: limits) else {
-            throw WireError("the envelope is not an object")
+        var headers = MessageHeaders()
+        var properties = MessageProperties()
+        var (contentType, contentEncoding, bodyText): (String?, String?, String?)
+        var (isBase64, hasProperties) = (false, false)
+        // Straight into the fields: this is on the way of every job, and a tree of values would cost as much as all the rest.
+        try JSONParser.read(bytes, limits: limits) { (parser) throws(WireError) in
+            try parser.forEachMember { (key, parser) throws(WireError) in
+                switch key {
+                case "headers":
+                    try parser.forEachMemberIfPresent { (key, parser) throws(WireError) in try headers.set(key, parser.value()) }
+                case "properties":
+                    hasProperties = true
+                    try parser.forEachMemberIfPresent { (key, parser) throws(WireError) in
+                        let value = try parser.value()
+                        if key == "body_encoding" { isBase64 = value.stringValue == "base64" } else { properties.set(key, value) }
+                    }
+                case "content-type": contentType = try parser.value().stringValue
+                case "content-encoding": contentEncoding = try parser.value().stringValue
+                case "body": bodyText = try parser.value().stringValue
+                default: _ = try parser.value()
+                }
+            }
         }
-        guard let contentType = envelope["content-type"]?.stringValue else { throw WireError("the content-type is missing") }
-        guard let propertyObject = envelope["properties"]?.objectValue else { throw WireError("the properties are missing") }
-        let properties = try MessageProperties(propertyObject)
+        guard let contentType else { throw WireError("the content-type is missing") }
+        guard hasProperties else { throw WireError("the properties are missing") }
+        guard var bodyText else { throw WireError("the body is missing") }
         let body: [UInt8]
-        switch envelope["body"] {
-        case .string(let text) where propertyObject["body_encoding"]?.stringValue == "base64":
-            body = try Base64.decode(text.utf8)
-        case .string(let text):
-            body = Array(text.utf8)
-        default:
-            throw WireError("the body is missing")
+        if isBase64 {
+            let decoded = bodyText.withUTF8 { buffer in Result { () throws(WireError) in try Base64.decode(buffer) } }
+            body = try decoded.get()
+        } else {
+            body = Array(bodyText.utf8)
         }
-        let headers = envelope["headers"]?.objectValue ?? [:]
-        if headers["task"] == nil, headers["id"] == nil {
+        if headers.task.isEmpty, headers.id.isEmpty {
             try self.init(protocolOne: body, properties: properties, limits: limits)
             return
         }
+        try headers.check()
         self.init(
-            headers: try MessageHeaders(headers),
-            properties: properties,
-            contentType: contentType,
-            contentEncoding: envelope["content-encoding"]?.stringValue ?? "utf-8",
-            body: body
-        )
+            headers: headers, properties: properties, contentType: contentType, contentEncoding: contentEncoding ?? "utf-8", body: body)
     }
 
     /// Protocol 1 keeps everything in the body, an object; it becomes the protocol 2 message that says the same.
@@ -58,14 +71,16 @@ extension Message {
         }
         let arguments = fields["args"]?.arrayValue ?? []
         let keywordArguments = fields["kwargs"]?.objectValue ?? [:]
-        var headerFields = fields
-        for key in ["args", "kwargs", "callbacks", "errbacks", "chord", "utc", "taskset"] { headerFields[key] = nil }
+        var headers = MessageHeaders()
+        let inBody: Set = ["args", "kwargs", "callbacks", "errbacks", "chord", "utc", "taskset"]
+        for (key, value) in fields where !inBody.contains(key) { try headers.set(key, value) }
+        try headers.check()
         let embed: WireValue = .object([
             "callbacks": fields["callbacks"] ?? .null, "errbacks": fields["errbacks"] ?? .null,
             "chain": .null, "chord": fields["chord"] ?? .null,
         ])
         self.init(
-            headers: try MessageHeaders(headerFields),
+            headers: headers,
             properties: properties,
             body: JSONWriter.bytes(of: .array([.array(arguments), .object(keywordArguments), embed]))
         )

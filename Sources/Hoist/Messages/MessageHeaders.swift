@@ -56,39 +56,44 @@ public struct MessageHeaders: Sendable, Hashable {
 extension MessageHeaders {
     static let hoistKey = "hoist"
 
-    /// Reads the headers of a protocol 2 message.
-    init(_ object: WireValue.Object) throws(WireError) {
-        guard let task = object["task"]?.stringValue, !task.isEmpty else { throw WireError("the header task is missing") }
-        guard let id = object["id"]?.stringValue, !id.isEmpty else { throw WireError("the header id is missing") }
-        self.init(task: task, id: id)
-        for (key, value) in object {
-            switch key {
-            case "task", "id": break
-            case "lang": language = value.stringValue ?? language
-            case "shadow": shadow = value.stringValue
-            case "eta": eta = try Self.date(value, header: key)
-            case "expires": expires = try Self.date(value, header: key)
-            case "group": group = value.stringValue
-            case "group_index": groupIndex = value.integerValue
-            case "retries": retries = Int(clamping: value.integerValue ?? 0)
-            case "timelimit":
-                let limits = value.arrayValue ?? []
-                hardTimeLimit = limits.first?.doubleValue
-                softTimeLimit = limits.count > 1 ? limits[1].doubleValue : nil
-            case "root_id": rootID = value.stringValue
-            case "parent_id": parentID = value.stringValue
-            case "argsrepr": argumentsText = value.stringValue ?? ""
-            case "kwargsrepr": keywordArgumentsText = value.stringValue ?? ""
-            case "origin": origin = value.stringValue
-            case "ignore_result": ignoresResult = value.boolValue
-            case "replaced_task_nesting": replacedTaskNesting = value.integerValue ?? 0
-            case "stamped_headers": stampedHeaders = value
-            case "stamps": stamps = value
-            case "compression": compression = value.stringValue
-            case Self.hoistKey: hoist = HoistHeader(value)
-            default: custom[key] = value
-            }
+    /// Headers that nothing has been read of yet.
+    init() { self.init(task: "", id: "") }
+
+    /// Takes one header over.
+    mutating func set(_ key: String, _ value: WireValue) throws(WireError) {
+        switch key {
+        case "task": task = value.stringValue ?? ""
+        case "id": id = value.stringValue ?? ""
+        case "lang": language = value.stringValue ?? language
+        case "shadow": shadow = value.stringValue
+        case "eta": eta = try Self.date(value, header: key)
+        case "expires": expires = try Self.date(value, header: key)
+        case "group": group = value.stringValue
+        case "group_index": groupIndex = value.integerValue
+        case "retries": retries = Int((value.integerValue ?? 0).clamped(to: 0...1_000_000_000))
+        case "timelimit":
+            let limits = value.arrayValue ?? []
+            hardTimeLimit = limits.first?.doubleValue
+            softTimeLimit = limits.count > 1 ? limits[1].doubleValue : nil
+        case "root_id": rootID = value.stringValue
+        case "parent_id": parentID = value.stringValue
+        case "argsrepr": argumentsText = value.stringValue ?? ""
+        case "kwargsrepr": keywordArgumentsText = value.stringValue ?? ""
+        case "origin": origin = value.stringValue
+        case "ignore_result": ignoresResult = value.boolValue
+        case "replaced_task_nesting": replacedTaskNesting = value.integerValue ?? 0
+        case "stamped_headers": stampedHeaders = value
+        case "stamps": stamps = value
+        case "compression": compression = value.stringValue
+        case Self.hoistKey: hoist = HoistHeader(value)
+        default: custom[key] = value
         }
+    }
+
+    /// Refuses headers without which there is no job.
+    func check() throws(WireError) {
+        guard !task.isEmpty else { throw WireError("the header task is missing") }
+        guard !id.isEmpty else { throw WireError("the header id is missing") }
     }
 
     private static func date(_ value: WireValue, header: String) throws(WireError) -> Date? {

@@ -24,23 +24,24 @@ public struct MessageProperties: Sendable, Hashable {
         self.deliveryTag = deliveryTag
     }
 
-    init(_ object: WireValue.Object) throws(WireError) {
-        self.init(routingKey: "", deliveryTag: "")
-        for (key, value) in object {
-            switch key {
-            case "correlation_id": correlationID = value.stringValue
-            case "reply_to": replyTo = value.stringValue
-            case "delivery_mode": deliveryMode = value.integerValue ?? 2
-            case "priority": priority = value.integerValue.map { Int(clamping: $0) }
-            case "expiration": expiration = value.stringValue
-            case "delivery_tag": deliveryTag = value.stringValue ?? ""
-            case "delivery_info":
-                exchange = value["exchange"]?.stringValue ?? ""
-                routingKey = value["routing_key"]?.stringValue ?? ""
-                isRedelivered = value["redelivered"]?.boolValue ?? false
-            case "body_encoding": break
-            default: custom[key] = value
-            }
+    /// Properties that nothing has been read of yet.
+    init() { self.init(routingKey: "", deliveryTag: "") }
+
+    /// Takes one property over.
+    mutating func set(_ key: String, _ value: WireValue) {
+        switch key {
+        case "correlation_id": correlationID = value.stringValue
+        case "reply_to": replyTo = value.stringValue
+        case "delivery_mode": deliveryMode = value.integerValue ?? 2
+        case "priority": priority = value.integerValue.map { Int(clamping: $0) }
+        case "expiration": expiration = value.stringValue
+        case "delivery_tag": deliveryTag = value.stringValue ?? ""
+        case "delivery_info":
+            exchange = value["exchange"]?.stringValue ?? ""
+            routingKey = value["routing_key"]?.stringValue ?? ""
+            isRedelivered = value["redelivered"]?.boolValue ?? false
+        case "body_encoding": break
+        default: custom[key] = value
         }
     }
 

@@ -26,14 +26,14 @@ enum JobTracing {
         }
     }
 
-    static func performing<T>(_ message: Message, _ body: () async throws -> T) async throws -> T {
+    static func performing<T>(_ job: JobContext, _ body: () async throws -> T) async throws -> T {
         guard !(InstrumentationSystem.tracer is NoOpTracer) else { return try await body() }
         var context = ServiceContext.topLevel
-        InstrumentationSystem.instrument.extract(message.headers.custom, into: &context, using: HeaderExtractor())
-        return try await withSpan("perform \(message.jobName)", context: context, ofKind: .consumer) { span in
+        InstrumentationSystem.instrument.extract(job.headers, into: &context, using: HeaderExtractor())
+        return try await withSpan("perform \(job.name)", context: context, ofKind: .consumer) { span in
             span.attributes["messaging.system"] = "hoist"
-            span.attributes["messaging.destination.name"] = message.queue
-            span.attributes["messaging.message.id"] = message.id
+            span.attributes["messaging.destination.name"] = job.queue
+            span.attributes["messaging.message.id"] = job.id
             return try await body()
         }
     }

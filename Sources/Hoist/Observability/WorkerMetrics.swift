@@ -25,15 +25,19 @@ final class WorkerMetrics: Sendable {
     }
 
     private let factory: any MetricsFactory
+    /// False when the program has no metrics system.
+    let isListening: Bool
     private let instruments = Mutex<[Key: Instruments]>([:])
     private let leasesLost: Counter
 
     init(factory: any MetricsFactory) {
         self.factory = factory
+        isListening = !(factory is NOOPMetricsHandler)
         leasesLost = Counter(label: "hoist_leases_lost_total", factory: factory)
     }
 
     func finished(queue: String, job: String, outcome: String, runMicroseconds: Int64, waitMicroseconds: Int64?) {
+        guard isListening else { return }
         let key = Key(queue: queue, job: job, outcome: outcome)
         let instruments = instruments.withLock { known in
             if let found = known[key] { return found }

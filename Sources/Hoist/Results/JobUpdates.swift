@@ -28,7 +28,7 @@ public struct JobUpdates: AsyncSequence, Sendable {
                     hasEnded = true
                     return nil
                 }
-                if record.revision != lastRevision {
+                if record.revision != lastRevision || record.state.hasEnded {
                     lastRevision = record.revision
                     hasEnded = record.state.hasEnded
                     return record

@@ -43,19 +43,19 @@ public struct RetryPolicy: Sendable, Hashable, Codable {
     }
 
     /// The time after enqueueing in which attempts may begin; nil without limit.
-    public var window: Duration? { windowSeconds.map { .seconds($0) } }
+    public var window: Duration? { windowSeconds.map { Duration(boundedSeconds: $0) } }
 
     /// The wait after the attempt with number `attempt` (1 for the first) has failed.
     /// - Parameter draw: a number in 0..<1 that decides the jitter.
     public func delay(afterAttempt attempt: Int, draw: Double) -> Duration {
         var seconds = initialSeconds
         var remaining = max(0, attempt - 1)
-        while remaining > 0, seconds < capSeconds, factor > 1 {
+        while remaining > 0, seconds > 0, seconds < capSeconds, factor > 1 {
             seconds *= factor
             remaining -= 1
         }
         seconds = min(seconds, capSeconds)
-        return .seconds(seconds * (1 - jitter * draw))
+        return Duration(boundedSeconds: seconds * (1 - jitter.clamped(to: 0...1) * draw))
     }
 
     /// The wait before the next attempt, or nil when this was the last one.

@@ -16,28 +16,33 @@ package struct JSONParser {
     }
 
     package static func parse(_ bytes: [UInt8], limits: WireLimits = .default) throws(WireError) -> WireValue {
-        let result: Result<WireValue, WireError> = bytes.withUnsafeBufferPointer { parse($0, limits: limits) }
-        return try result.get()
+        try read(bytes, limits: limits) { (parser) throws(WireError) in try parser.value() }
     }
 
     package static func parse(_ text: String, limits: WireLimits = .default) throws(WireError) -> WireValue {
         try parse(Array(text.utf8), limits: limits)
     }
 
-    private static func parse(_ buffer: UnsafeBufferPointer<UInt8>, limits: WireLimits) -> Result<WireValue, WireError> {
-        guard buffer.count <= limits.maximumBytes else {
-            return .failure(WireError("\(buffer.count) bytes exceed the limit of \(limits.maximumBytes)"))
+    /// Hands a parser of `bytes` to `body`, which must read all of them.
+    package static func read<T>(
+        _ bytes: [UInt8], limits: WireLimits = .default, _ body: (inout JSONParser) throws(WireError) -> T
+    ) throws(WireError) -> T {
+        guard bytes.count <= limits.maximumBytes else {
+            throw WireError("\(bytes.count) bytes exceed the limit of \(limits.maximumBytes)")
         }
-        var parser = JSONParser(buffer, limits: limits)
-        do throws(WireError) {
-            parser.skipWhitespace()
-            let value = try parser.value()
-            parser.skipWhitespace()
-            guard parser.index == buffer.count else { throw parser.error("unexpected bytes after the value") }
-            return .success(value)
-        } catch {
-            return .failure(error)
+        let result: Result<T, WireError> = bytes.withUnsafeBufferPointer { buffer in
+            var parser = JSONParser(buffer, limits: limits)
+            do throws(WireError) {
+                parser.skipWhitespace()
+                let value = try body(&parser)
+                parser.skipWhitespace()
+                guard parser.index == buffer.count else { throw parser.error("unexpected bytes after the value") }
+                return .success(value)
+            } catch {
+                return .failure(error)
+            }
         }
+        return try result.get()
     }
 
     private func error(_ what: String) -> WireError { WireError("invalid JSON at byte \(index): \(what)") }
@@ -53,7 +58,7 @@ package struct JSONParser {
         }
     }
 
-    private mutating func value() throws(WireError) -> WireValue {
+    package mutating func value() throws(WireError) -> WireValue {
         valuesLeft -= 1
         guard valuesLeft >= 0 else { throw error("more than \(limits.maximumValues) values") }
         guard let byte = current else { throw error("the document ends where a value should be") }
@@ -110,12 +115,21 @@ package struct JSONParser {
     }
 
     private mutating func object() throws(WireError) -> WireValue {
+        var members = WireValue.Object()
+        try forEachMember { (key, parser) throws(WireError) in members[key] = try parser.value() }
+        return .object(members)
+    }
+
+    /// Reads an object member by member, without building it: `body` gets each name and reads the value, whatever it is.
+    package mutating func forEachMember(
+        _ body: (_ key: String, _ parser: inout JSONParser) throws(WireError) -> Void
+    ) throws(WireError) {
+        guard current == UInt8(ascii: "{") else { throw error("expected an object") }
         try descend()
         defer { depth -= 1 }
-        var members = WireValue.Object()
         if current == UInt8(ascii: "}") {
             index += 1
-            return .object(members)
+            return
         }
         while true {
             guard current == UInt8(ascii: "\"") else { throw error("expected a member name") }
@@ -124,7 +138,7 @@ package struct JSONParser {
             guard current == UInt8(ascii: ":") else { throw error("expected : after a member name") }
             index += 1
             skipWhitespace()
-            members[key] = try value()
+            try body(key, &self)
             skipWhitespace()
             switch current {
             case UInt8(ascii: ","):
@@ -132,10 +146,17 @@ package struct JSONParser {
                 skipWhitespace()
             case UInt8(ascii: "}"):
                 index += 1
-                return .object(members)
+                return
             default: throw error("expected , or } in an object")
             }
         }
+    }
+
+    /// The members of an object one by one; null counts as an object without members.
+    package mutating func forEachMemberIfPresent(
+        _ body: (_ key: String, _ parser: inout JSONParser) throws(WireError) -> Void
+    ) throws(WireError) {
+        if current == UInt8(ascii: "{") { try forEachMember(body) } else if try !value().isNull { throw error("expected an object") }
     }
 
     private mutating func number() throws(WireError) -> WireValue {

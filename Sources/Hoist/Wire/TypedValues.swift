@@ -40,12 +40,14 @@ enum TypedValue {
             return inner.stringValue.flatMap(WireTimestamp.date(from:))
         }
         if let text = value.stringValue { return WireTimestamp.date(from: text) }
-        return value.doubleValue.map(Date.init(timeIntervalSince1970:))
+        return value.doubleValue.flatMap { $0.isFinite ? Date(timeIntervalSince1970: $0) : nil }
     }
 
     static func uuid(_ value: WireValue) -> UUID? {
         if let (type, inner) = untagged(value) {
-            guard type == "uuid", let hex = inner["hex"]?.stringValue, hex.utf8.count == 32 else { return nil }
+            guard type == "uuid", let hex = inner["hex"]?.stringValue, hex.utf8.count == 32,
+                hex.utf8.allSatisfy({ ($0 | 0x20) &- 0x61 < 6 || $0 &- 0x30 < 10 })
+            else { return nil }
             var text = hex
             for position in [8, 13, 18, 23] {
                 text.insert("-", at: text.index(text.startIndex, offsetBy: position))

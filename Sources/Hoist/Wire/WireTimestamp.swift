@@ -122,6 +122,7 @@ package enum WireTimestamp {
 extension Date {
     /// Microseconds since 1970, the unit that backends store. Times beyond the year 9999 are held at its end.
     public var microsecondsSinceEpoch: Int64 {
+        guard timeIntervalSince1970.isFinite else { return 0 }
         let seconds = timeIntervalSince1970.clamped(to: -62_135_596_800...253_402_300_799)
         return Int64((seconds * 1_000_000).rounded())
     }
@@ -142,13 +143,15 @@ extension Duration {
         return Double(seconds) + Double(attoseconds) / 1e18
     }
 
-    /// Whole microseconds, clamped to what 64 bits hold.
+    /// Whole microseconds, clamped to some ten thousand years, so that a time may be added.
     package var inMicroseconds: Int64 {
         let (seconds, attoseconds) = components
-        let (product, overflow) = seconds.multipliedReportingOverflow(by: 1_000_000)
-        if overflow { return seconds < 0 ? .min : .max }
-        let (sum, carry) = product.addingReportingOverflow(attoseconds / 1_000_000_000_000)
-        return carry ? .max : sum
+        return seconds.clamped(to: -300_000_000_000...300_000_000_000) * 1_000_000 + attoseconds / 1_000_000_000_000
+    }
+
+    /// A number of seconds that came from outside, held to 0...300 years; what is no number counts as 0.
+    package init(boundedSeconds seconds: Double) {
+        self = .seconds(seconds.isFinite ? seconds.clamped(to: 0...10_000_000_000) : 0)
     }
 }
 

@@ -4,21 +4,68 @@ import FoundationEssentials
 import Foundation
 #endif
 import Logging
+import Synchronization
 
 /// One attempt at one job, from its bytes to its outcome. Runs in the lane of its handler.
-struct Execution: Sendable {
-    let delivery: Delivery
-    let handle: Handle
+final class Execution: Sendable {
+    let jobID: JobID
+    let jobName: String
+    let queue: String
+    let attempt: Int
+    let lostWorkers: Int
+    let token: Int64
+    let handle: RegisteredHandle
     let environment: Environment
+    /// Given up once it is read: ten thousand jobs may be under way, and wait for something else.
+    private let payload: Mutex<Delivery.Payload?>
 
     /// What all executions of a worker share.
-    struct Environment: Sendable {
-        var worker: String
-        var jobs: JobClient
-        var logger: Logger
-        var middleware: [any PerformMiddleware]
-        var timeLimits: @Sendable (_ jobName: String) -> Duration?
-        var onDeadLetter: (@Sendable (JobID, JobFailure) async -> Void)?
+    final class Environment: Sendable {
+        let worker: String
+        let jobs: JobClient
+        let logger: Logger
+        let middleware: [any PerformMiddleware]
+        let timeLimits: @Sendable (_ jobName: String) -> Duration?
+        let onDeadLetter: (@Sendable (JobID, JobFailure) async -> Void)?
+
+        init(
+            worker: String, jobs: JobClient, logger: Logger, middleware: [any PerformMiddleware],
+            timeLimits: @escaping @Sendable (_ jobName: String) -> Duration?,
+            onDeadLetter: (@Sendable (JobID, JobFailure) async -> Void)?
+        ) {
+            self.worker = worker
+            self.jobs = jobs
+            self.logger = logger
+            self.middleware = middleware
+            self.timeLimits = timeLimits
+            self.onDeadLetter = onDeadLetter
+        }
+    }
+
+    init(_ delivery: Delivery, _ handle: RegisteredHandle, _ environment: Environment) {
+        jobID = delivery.jobID
+        jobName = delivery.jobName
+        queue = delivery.queue
+        attempt = delivery.attempt
+        lostWorkers = delivery.lostWorkers
+        token = delivery.token
+        payload = Mutex(delivery.payload)
+        self.handle = handle
+        self.environment = environment
+    }
+
+    /// What of a message outlives its reading.
+    private struct Call: Sendable {
+        var retry: RetryPolicy?
+        var enqueuedAt: Date?
+        var retention: Double?
+        var limits: Limits
+        var waited: Int64?
+    }
+
+    struct Limits {
+        var time: Duration?
+        var heartbeat: Duration?
     }
 
     /// - Parameters:
@@ -29,48 +76,59 @@ struct Execution: Sendable {
         onProgress: @escaping @Sendable (JobProgress) -> Void,
         cancel: @escaping @Sendable (JobContext.CancellationReason) -> Void
     ) async -> (outcome: Outcome, waitMicroseconds: Int64?) {
-        let clock = environment.jobs.backend.clock
-        let message: Message
-        let body: MessageBody
-        do throws(WireError) {
-            switch delivery.payload {
-            case .message(let decoded): message = decoded
-            case .envelope(let bytes): message = try Message(envelope: bytes)
-            }
-            body = try message.decodedBody()
-        } catch {
+        switch read(onProgress: onProgress) {
+        case .failure(let error):
             let failure = JobFailure(kind: .undecodable, type: "WireError", message: error.message)
-            await environment.onDeadLetter?(delivery.jobID, failure)
+            await environment.onDeadLetter?(jobID, failure)
             return (.failed(failure), nil)
+        case .success(let (call, arguments, context)):
+            onContext(context)
+            let watch = Watch(context: context, limits: call.limits, clock: clock, cancel: cancel)
+            watch.begin()
+            let outcome = await JobContext.$current.withValue(context) { await attempt(call, arguments, context) }
+            watch.end()
+            return (outcome, call.waited)
         }
-
-        let started = clock.now
-        let limits = limits(of: message)
-        let context = JobContext(
-            message: message, delivery: delivery, deadline: limits.time.map(started.advanced(by:)), worker: environment.worker,
-            logger: logger(for: message), jobs: environment.jobs, onProgress: onProgress)
-        onContext(context)
-        let watch = Watch(context: context, limits: limits, clock: clock, cancel: cancel)
-        watch.begin()
-        let outcome = await JobContext.$current.withValue(context) {
-            await attempt(message, body.arguments, context)
-        }
-        watch.end()
-        let wait = message.headers.hoist.enqueuedAt.map {
-            started.microsecondsSinceEpoch - max($0.microsecondsSinceEpoch, message.headers.eta?.microsecondsSinceEpoch ?? 0)
-        }
-        return (outcome, wait.map { max(0, $0) })
     }
 
-    private func attempt(_ message: Message, _ arguments: Arguments, _ context: JobContext) async -> Outcome {
+    private var clock: any JobClock { environment.jobs.backend.clock }
+    private var now: Date { clock.now }
+
+    private func read(
+        onProgress: @escaping @Sendable (JobProgress) -> Void
+    ) -> Result<(Call, Arguments, JobContext), WireError> {
+        do throws(WireError) {
+            let message: Message
+            switch payload.withLock({ $0.take() }) {
+            case .message(let decoded)?: message = decoded
+            case .envelope(let bytes)?: message = try Message(envelope: bytes)
+            case nil: throw WireError("the message was read already")
+            }
+            let arguments = try message.decodedBody().arguments
+            let started = now
+            let limits = limits(of: message)
+            let readyAt = max(
+                message.headers.hoist.enqueuedAt?.microsecondsSinceEpoch ?? .max, message.headers.eta?.microsecondsSinceEpoch ?? .min)
+            let call = Call(
+                retry: message.headers.hoist.retry, enqueuedAt: message.headers.hoist.enqueuedAt,
+                retention: message.headers.ignoresResult == true ? 0 : message.headers.hoist.resultRetention, limits: limits,
+                waited: readyAt == .max ? nil : max(0, started.microsecondsSinceEpoch - readyAt))
+            let context = JobContext(
+                message: message, execution: self, deadline: limits.time.map(started.advanced(by:)), onProgress: onProgress)
+            return .success((call, arguments, context))
+        } catch {
+            return .failure(error)
+        }
+    }
+
+    private func attempt(_ call: Call, _ arguments: Arguments, _ context: JobContext) async -> Outcome {
         for hook in handle.hooks.start { await hook(context) }
         let outcome: Outcome
         do {
-            let output = try await JobTracing.performing(message) { try await perform(arguments, context) }
-            let retention = message.headers.ignoresResult == true ? 0 : message.headers.hoist.resultRetention
-            outcome = .succeeded(output: output, retention: retention)
+            let output = try await JobTracing.performing(context) { try await perform(arguments, context) }
+            outcome = .succeeded(output: output, retention: call.retention)
         } catch {
-            outcome = self.outcome(of: error, message, context)
+            outcome = self.outcome(of: error, call, context)
         }
         await runHooks(after: outcome, context)
         return outcome
@@ -101,27 +159,17 @@ struct Execution: Sendable {
     }
 
     /// What an error that the handler threw means for the job.
-    private func outcome(of error: any Error, _ message: Message, _ context: JobContext) -> Outcome {
-        if let directive = error as? JobDirective {
-            switch directive.kind {
-            case .snooze(let delay): return .snoozed(until: now.advanced(by: delay))
-            case .deadLetter(let reason):
-                return .failed(JobFailure(kind: .deadLettered, type: "JobDirective", message: reason))
-            case .retry(let delay, let reason):
-                let failure = JobFailure(kind: .raised, type: "JobDirective", message: reason)
-                guard policyDelay(message) != nil else { return .failed(failure) }
-                return .retry(at: now.advanced(by: delay), failure)
-            }
-        }
+    private func outcome(of error: any Error, _ call: Call, _ context: JobContext) -> Outcome {
+        if let directive = error as? JobDirective { return outcome(of: directive, call) }
         switch context.cancellationReason {
         case .requested?: return .cancelled
         case .shutdown?, .leaseLost?: return .handedBack
         case .timeLimit?:
-            let limit = limits(of: message).time.map { "\($0)" } ?? "its time limit"
-            return retryOrFail(JobFailure(kind: .timedOut, type: "TimeLimitExceeded", message: "ran longer than \(limit)"), message)
+            let limit = call.limits.time.map { "\($0)" } ?? "its time limit"
+            return retryOrFail(JobFailure(kind: .timedOut, type: "TimeLimitExceeded", message: "ran longer than \(limit)"), call)
         case .noProgress?:
-            let limit = limits(of: message).heartbeat.map { "\($0)" } ?? "its heartbeat limit"
-            return retryOrFail(JobFailure(kind: .stuck, type: "NoProgress", message: "no sign of progress for \(limit)"), message)
+            let limit = call.limits.heartbeat.map { "\($0)" } ?? "its heartbeat limit"
+            return retryOrFail(JobFailure(kind: .stuck, type: "NoProgress", message: "no sign of progress for \(limit)"), call)
         default: break
         }
         if let error = error as? ArgumentError {
@@ -129,43 +177,66 @@ struct Execution: Sendable {
         }
         if let failure = error as? JobFailure { return .failed(failure) }
         let failure = JobFailure(kind: .raised, type: String(describing: type(of: error)), message: String(describing: error))
-        return handle.options.mayRetry(error) ? retryOrFail(failure, message) : .failed(failure)
+        return handle.options.mayRetry(error) ? retryOrFail(failure, call) : .failed(failure)
     }
 
-    private func retryOrFail(_ failure: JobFailure, _ message: Message) -> Outcome {
-        guard let delay = policyDelay(message) else { return .failed(failure) }
+    private func outcome(of directive: JobDirective, _ call: Call) -> Outcome {
+        switch directive.kind {
+        case .snooze(let delay): return .snoozed(until: now.advanced(by: delay))
+        case .deadLetter(let reason):
+            return .failed(JobFailure(kind: .deadLettered, type: "JobDirective", message: reason))
+        case .retry(let delay, let reason):
+            let failure = JobFailure(kind: .raised, type: "JobDirective", message: reason)
+            guard policyDelay(call) != nil else { return .failed(failure) }
+            return .retry(at: now.advanced(by: delay), failure)
+        }
+    }
+
+    private func retryOrFail(_ failure: JobFailure, _ call: Call) -> Outcome {
+        guard let delay = policyDelay(call) else { return .failed(failure) }
         return .retry(at: now.advanced(by: delay), failure)
     }
 
-    private var now: Date { environment.jobs.backend.clock.now }
-
-    private func policyDelay(_ message: Message) -> Duration? {
-        let policy = message.headers.hoist.retry ?? handle.options.retry
-        let age = message.headers.hoist.enqueuedAt.map { Duration.seconds(now.timeIntervalSince($0)) } ?? .zero
-        return policy.nextDelay(afterAttempt: delivery.attempt, age: age, draw: Double.random(in: 0..<1))
-    }
-
-    struct Limits {
-        var time: Duration?
-        var heartbeat: Duration?
+    private func policyDelay(_ call: Call) -> Duration? {
+        let age = call.enqueuedAt.map { Duration(boundedSeconds: now.timeIntervalSince($0)) } ?? .zero
+        return (call.retry ?? handle.options.retry).nextDelay(afterAttempt: attempt, age: age, draw: Double.random(in: 0..<1))
     }
 
     /// The worker's own word wins, then the call's, then the job's. A hard limit counts here as a soft one: code in this process
     /// cannot be stopped by force.
     private func limits(of message: Message) -> Limits {
         let called = [message.headers.softTimeLimit, message.headers.hardTimeLimit].compactMap { $0 }.min()
-        let time = environment.timeLimits(message.jobName) ?? called.map { .seconds($0) } ?? handle.options.timeLimit
-        let heartbeat = message.headers.hoist.heartbeatLimit.map { Duration.seconds($0) } ?? handle.options.heartbeatLimit
+        let time = environment.timeLimits(message.jobName) ?? called.flatMap(Duration.init(wireSeconds:)) ?? handle.options.timeLimit
+        let heartbeat = message.headers.hoist.heartbeatLimit.flatMap(Duration.init(wireSeconds:)) ?? handle.options.heartbeatLimit
         return Limits(time: time, heartbeat: heartbeat)
     }
 
-    private func logger(for message: Message) -> Logger {
+    /// A logger that carries the job.
+    var logger: Logger {
         var logger = environment.logger
-        logger[metadataKey: "job.id"] = "\(delivery.jobID)"
-        logger[metadataKey: "job.name"] = "\(message.jobName)"
-        logger[metadataKey: "job.queue"] = "\(delivery.queue)"
-        logger[metadataKey: "job.attempt"] = "\(delivery.attempt)"
+        logger[metadataKey: "job.id"] = "\(jobID)"
+        logger[metadataKey: "job.name"] = "\(jobName)"
+        logger[metadataKey: "job.queue"] = "\(queue)"
+        logger[metadataKey: "job.attempt"] = "\(attempt)"
         return logger
+    }
+
+    func log(_ outcome: Outcome) {
+        switch outcome {
+        case .failed(let failure): logger.warning("job failed for good", metadata: ["error": "\(failure)"])
+        case .retry(let date, let failure):
+            logger.info("job failed and will be retried", metadata: ["error": "\(failure)", "at": "\(date)"])
+        default:
+            if environment.logger.logLevel <= .debug { logger.debug("job \(outcome.label)") }
+        }
+    }
+}
+
+extension Duration {
+    /// A limit that came over the wire: nil when it is no sensible number of seconds.
+    fileprivate init?(wireSeconds seconds: Double) {
+        guard seconds.isFinite, seconds >= 0 else { return nil }
+        self.init(boundedSeconds: seconds)
     }
 }
 

@@ -96,6 +96,21 @@ public struct Handle: Sendable {
     }
 }
 
+/// A handler as a worker keeps it: by reference, for every job under way holds on to one.
+final class RegisteredHandle: Sendable {
+    let lane: LaneKind
+    let options: JobOptions
+    let hooks: Handle.Hooks
+    let perform: @Sendable (Arguments, JobContext) async throws -> [UInt8]
+
+    init(_ handle: Handle) {
+        lane = handle.lane
+        options = handle.options
+        hooks = handle.hooks
+        perform = handle.perform
+    }
+}
+
 /// Collects the handlers of a worker.
 @resultBuilder
 public enum HandlerBuilder {

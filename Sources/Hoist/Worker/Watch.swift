@@ -6,7 +6,7 @@ final class Watch: Sendable {
     private let limits: Execution.Limits
     private let clock: any JobClock
     private let cancel: @Sendable (JobContext.CancellationReason) -> Void
-    private let timers = Mutex<[ScheduledCall]?>([])
+    private let timers = Mutex<(limit: ScheduledCall?, heartbeat: ScheduledCall?, hasEnded: Bool)>((nil, nil, false))
 
     init(
         context: JobContext, limits: Execution.Limits, clock: any JobClock,
@@ -20,31 +20,30 @@ final class Watch: Sendable {
 
     func begin() {
         if let time = limits.time {
-            add(clock.schedule(after: time) { [self] in cancel(.timeLimit) })
+            let timer = clock.schedule(after: time) { [self] in cancel(.timeLimit) }
+            timers.withLock { $0.limit = timer }
         }
         if let heartbeat = limits.heartbeat { watchHeartbeat(heartbeat, after: heartbeat) }
     }
 
     func end() {
         let pending = timers.withLock { timers in
-            defer { timers = nil }
-            return timers ?? []
+            defer { timers = (nil, nil, true) }
+            return timers
         }
-        for timer in pending { timer.cancel() }
+        pending.limit?.cancel()
+        pending.heartbeat?.cancel()
     }
 
     private func watchHeartbeat(_ limit: Duration, after delay: Duration) {
-        add(
-            clock.schedule(after: delay) { [self] in
-                let left = limit.inMicroseconds - context.silence
-                if left <= 0 { cancel(.noProgress) } else { watchHeartbeat(limit, after: .microseconds(left)) }
-            })
-    }
-
-    private func add(_ timer: ScheduledCall) {
+        let timer = clock.schedule(after: delay) { [self] in
+            if timers.withLock({ $0.hasEnded }) { return }
+            let left = limit.inMicroseconds - context.silence
+            if left <= 0 { cancel(.noProgress) } else { watchHeartbeat(limit, after: .microseconds(left)) }
+        }
         let hasEnded = timers.withLock { timers in
-            timers?.append(timer)
-            return timers == nil
+            timers.heartbeat = timer
+            return timers.hasEnded
         }
         if hasEnded { timer.cancel() }
     }

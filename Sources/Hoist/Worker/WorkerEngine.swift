@@ -10,10 +10,12 @@ import Synchronization
 ///
 /// It runs on a thread of its own. Whatever handlers do to Swift's cooperative threads, leases are renewed and jobs settled.
 actor WorkerEngine {
+    /// A job under way.
     private struct Running {
-        var delivery: Delivery
-        var handle: Handle
-        var run: WorkerInbox.RunID
+        var jobID: JobID
+        var token: Int64
+        /// The slots that it uses.
+        var claim: Claim
         var task: RunningTask
     }
 
@@ -23,7 +25,7 @@ actor WorkerEngine {
     private let backend: any Backend
     private let queues: [QueueSubscription]
     private let slots: [LaneKind: Int]
-    private let handles: [String: Handle]
+    private let handles: [String: RegisteredHandle]
     private let namesByLane: [(lane: LaneKind, names: [String])]
     private let configuration: Worker.Configuration
     private let logger: Logger
@@ -33,10 +35,15 @@ actor WorkerEngine {
     private let environment: Execution.Environment
 
     private var presence: WorkerPresence
-    private var running: [JobID: Running] = [:]
+    private var running: [WorkerInbox.RunID: Running] = [:]
+    /// The slots that are free.
+    private var free: ClaimBudget
     private var nextRun: WorkerInbox.RunID = 0
     private var unsettled: [WorkerInbox.Finished] = []
     private var mayHaveWork = true
+    private var mustLook = false
+    /// Set when an answer got lost: the backend may think that we hold jobs which we never heard of.
+    private var mustReconcile = false
     private var nextDue: Date?
     private var stop: Worker.StopMode?
     private var drainDeadline: Int64?
@@ -48,10 +55,11 @@ actor WorkerEngine {
         backend: any Backend, queues: [QueueSubscription], lanes: [Lane], handles: [Handle], configuration: Worker.Configuration,
         logger: Logger, inbox: WorkerInbox, timeLimits: @escaping @Sendable (String) -> Duration?
     ) throws(WorkerError) {
-        var byName: [String: Handle] = [:]
+        var byName: [String: RegisteredHandle] = [:]
         for handle in handles {
+            let registered = RegisteredHandle(handle)
             for name in handle.names {
-                guard byName.updateValue(handle, forKey: name) == nil else {
+                guard byName.updateValue(registered, forKey: name) == nil else {
                     throw WorkerError(message: "two handlers are registered for the job name \(name)")
                 }
             }
@@ -73,6 +81,9 @@ actor WorkerEngine {
         self.configuration = configuration
         self.logger = logger
         self.inbox = inbox
+        free = ClaimBudget(
+            lanes: Dictionary(uniqueKeysWithValues: slots.map { ($0.key.name, $0.value) }),
+            queues: Dictionary(uniqueKeysWithValues: queues.compactMap { queue in queue.concurrency.map { (queue.name, $0) } }))
         metrics = WorkerMetrics(factory: configuration.metrics)
         blockingThreads = ThreadExecutor(name: "hoist-blocking", threadCount: slots[.blocking] ?? 1)
         let name = configuration.name ?? ProcessIdentity.name
@@ -115,7 +126,7 @@ actor WorkerEngine {
             takeInbox()
             if await drain() { return }
             let request = makeExchange()
-            if request.settlements.isEmpty, request.progress.isEmpty, request.claims.isEmpty {
+            if request.settlements.isEmpty, request.progress.isEmpty, request.claims.isEmpty, !mustLook {
                 if isBurstOver { return }
                 await inbox.bell.wait(after: mark, for: idleLimit, clock: backend.clock)
                 noteDueJobs()
@@ -127,12 +138,14 @@ actor WorkerEngine {
 
     private func takeInbox() {
         let contents = inbox.take()
-        if contents.mayHaveWork { mayHaveWork = true }
+        if contents.mayHaveWork {
+            mayHaveWork = true
+            // The ring may also mean that a running job is to stop, which even a worker with no free slot must hear.
+            mustLook = !running.isEmpty
+        }
         if let stop = contents.stop, stop != self.stop { begin(stop) }
         for finished in contents.finished {
-            guard let job = running[finished.settlement.jobID], job.run == finished.run else { continue }
-            if isFull(job) { mayHaveWork = true }
-            running[finished.settlement.jobID] = nil
+            guard forget(finished.run) else { continue }
             unsettled.append(finished)
         }
         for (run, progress) in contents.progress { pendingProgress[run] = progress }
@@ -140,31 +153,26 @@ actor WorkerEngine {
 
     private var pendingProgress: [WorkerInbox.RunID: JobProgress] = [:]
 
-    /// Whether this job held the last slot of its lane or queue: only then can its end make room that there was not.
-    private func isFull(_ job: Running) -> Bool {
-        let budget = budget()
-        return budget.available(to: Claim(queue: job.delivery.queue, lane: job.handle.lane.name, jobNames: [])) == 0
-    }
-
-    private func budget() -> ClaimBudget {
-        var budget = ClaimBudget(
-            lanes: Dictionary(uniqueKeysWithValues: slots.map { ($0.key.name, $0.value) }),
-            queues: Dictionary(uniqueKeysWithValues: queues.compactMap { queue in queue.concurrency.map { (queue.name, $0) } }))
-        for job in running.values {
-            budget.spend(1, on: Claim(queue: job.delivery.queue, lane: job.handle.lane.name, jobNames: []))
-        }
-        return budget
+    /// Takes a job off the list and frees its slots.
+    /// - Returns: false when it was not on the list, because it was given up.
+    private func forget(_ run: WorkerInbox.RunID) -> Bool {
+        guard let job = running.removeValue(forKey: run) else { return false }
+        // Only where there was no room can there be work that was not asked for.
+        if free.available(to: job.claim) == 0 { mayHaveWork = true }
+        free.spend(-1, on: job.claim)
+        return true
     }
 
     private func makeExchange() -> Exchange {
         var request = Exchange(worker: presence.id, settlements: unsettled.map(\.settlement))
-        for job in running.values {
-            guard let progress = pendingProgress[job.run] else { continue }
-            request.progress.append(ProgressReport(jobID: job.delivery.jobID, token: job.delivery.token, progress: progress))
+        if mustReconcile { request.holding = Set(running.values.map(\.token)) }
+        for (run, progress) in pendingProgress {
+            guard let job = running[run] else { continue }
+            request.progress.append(ProgressReport(jobID: job.jobID, token: job.token, progress: progress))
         }
         pendingProgress.removeAll()
         guard mayHaveWork, stop == nil else { return request }
-        request.budget = budget()
+        request.budget = free
         for queue in configuration.order.arrange(queues) {
             for (lane, names) in namesByLane {
                 let claim = Claim(queue: queue.name, lane: lane.name, jobNames: names)
@@ -178,8 +186,15 @@ actor WorkerEngine {
         let settling = unsettled
         unsettled = []
         if !request.claims.isEmpty { mayHaveWork = false }
+        mustLook = false
         do {
             let result = try await backend.exchange(request)
+            // The lease was lost meanwhile: what was claimed under it belongs to others, or will.
+            guard request.worker == presence.id else {
+                mayHaveWork = true
+                return
+            }
+            if request.holding != nil { mustReconcile = false }
             failures = 0
             isConsuming = stop == nil
             presence.lastConsumedAt = backend.clock.now
@@ -187,15 +202,19 @@ actor WorkerEngine {
             if !request.claims.isEmpty { nextDue = result.nextDue }
             for id in result.lost {
                 logger.info("a finish was refused: another worker has the job", metadata: ["job.id": "\(id)"])
-                abandon(id)
             }
+            let lost = Set(result.lost)
+            let lostTokens = Set(request.progress.filter { lost.contains($0.jobID) }.map(\.token))
+            if !lostTokens.isEmpty { abandon { lostTokens.contains($0.token) } }
             for id in result.cancellations { cancel(id, .requested) }
             for delivery in result.deliveries { start(delivery) }
             publishHealth()
         } catch {
             // Nothing was settled: the settlements are kept and tried again, for as long as it takes.
-            unsettled = settling + unsettled
+            if request.worker == presence.id { unsettled = settling + unsettled }
             mayHaveWork = true
+            mustLook = true
+            mustReconcile = true
             isConsuming = false
             publishHealth()
             await backOff(after: error, from: "exchange finished jobs for new ones")
@@ -234,11 +253,11 @@ actor WorkerEngine {
             return
         }
         nextRun += 1
-        let run = nextRun
         let box = RunningTask()
-        let task = launch(Execution(delivery: delivery, handle: handle, environment: environment), run: run, box)
-        box.set(task)
-        running[delivery.jobID] = Running(delivery: delivery, handle: handle, run: run, task: box)
+        let claim = Claim(queue: delivery.queue, lane: handle.lane.name, jobNames: [])
+        running[nextRun] = Running(jobID: delivery.jobID, token: delivery.token, claim: claim, task: box)
+        free.spend(1, on: claim)
+        box.set(launch(Execution(delivery, handle, environment), run: nextRun, box))
     }
 
     /// Starts a job in its lane. Nonisolated, so that nothing of it runs on the engine's own thread.
@@ -248,28 +267,29 @@ actor WorkerEngine {
         let lane: any TaskExecutor = execution.handle.lane == .blocking ? blockingThreads : globalConcurrentExecutor
         let (inbox, metrics, clock) = (inbox, metrics, backend.clock)
         return Task(executorPreference: lane) {
-            let delivery = execution.delivery
             let (startedAt, start) = (clock.now, clock.uptime)
             let (outcome, wait) = await execution.run(
                 onContext: { box.set($0) }, onProgress: { inbox.report($0, run: run) }, cancel: { box.cancel($0) })
             metrics.finished(
-                queue: delivery.queue, job: delivery.jobName, outcome: outcome.label, runMicroseconds: clock.uptime - start,
+                queue: execution.queue, job: execution.jobName, outcome: outcome.label, runMicroseconds: clock.uptime - start,
                 waitMicroseconds: wait)
             execution.log(outcome)
             let settlement = Settlement(
-                jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: startedAt, finishedAt: clock.now)
+                jobID: execution.jobID, token: execution.token, outcome: outcome, startedAt: startedAt, finishedAt: clock.now)
             inbox.finish(.init(settlement: settlement, run: run))
         }
     }
 
     private func cancel(_ id: JobID, _ reason: JobContext.CancellationReason) {
-        running[id]?.task.cancel(reason)
+        for job in running.values where job.jobID == id { job.task.cancel(reason) }
     }
 
-    /// Stops a job that is no longer ours, and forgets what it returns.
-    private func abandon(_ id: JobID) {
-        cancel(id, .leaseLost)
-        running[id] = nil
+    /// Stops jobs that are no longer ours, and forgets what they return.
+    private func abandon(_ isMeant: (Running) -> Bool) {
+        for (run, job) in running where isMeant(job) {
+            job.task.cancel(.leaseLost)
+            _ = forget(run)
+        }
         mayHaveWork = true
     }
 
@@ -293,7 +313,7 @@ actor WorkerEngine {
         if running.isEmpty, unsettled.isEmpty { return true }
         guard let drainDeadline, backend.clock.uptime >= drainDeadline else { return false }
         logger.info("handing unfinished jobs back", metadata: ["jobs": "\(running.count)"])
-        for id in running.keys { cancel(id, .shutdown) }
+        for job in running.values { job.task.cancel(.shutdown) }
         // Most handlers end at once when they are cancelled; nobody waits for those that do not.
         let graceEnd = backend.clock.uptime + 500_000
         while !running.isEmpty, backend.clock.uptime < graceEnd {
@@ -303,10 +323,9 @@ actor WorkerEngine {
             await inbox.bell.wait(after: mark, for: .microseconds(graceEnd - backend.clock.uptime), clock: backend.clock)
         }
         let now = backend.clock.now
-        for job in running.values {
-            let settlement = Settlement(
-                jobID: job.delivery.jobID, token: job.delivery.token, outcome: .handedBack, startedAt: now, finishedAt: now)
-            unsettled.append(.init(settlement: settlement, run: job.run))
+        for (run, job) in running {
+            let settlement = Settlement(jobID: job.jobID, token: job.token, outcome: .handedBack, startedAt: now, finishedAt: now)
+            unsettled.append(.init(settlement: settlement, run: run))
         }
         running.removeAll()
         let request = Exchange(worker: presence.id, settlements: unsettled.map(\.settlement))
@@ -341,12 +360,33 @@ actor WorkerEngine {
                     isAlive = true
                 } else {
                     loseLease()
+                    await renewUntilAlive()
+                    mayHaveWork = true
+                    inbox.bell.ring()
                 }
             } catch {
                 isAlive = false
                 logger.warning("the lease could not be renewed", metadata: ["error": "\(error)"])
             }
             publishHealth()
+            countQueues()
+        }
+    }
+
+    private var queuesCountedAt: Int64?
+
+    /// Measures the queues now and then, where there is a metrics system to tell.
+    private func countQueues() {
+        guard metrics.isListening, let administration = backend as? any JobAdministration else { return }
+        let uptime = backend.clock.uptime
+        if let queuesCountedAt, uptime - queuesCountedAt < 15_000_000 { return }
+        queuesCountedAt = uptime
+        let consumed = Set(presence.queues)
+        // Not awaited: counting may take longer than a lease may wait.
+        let (metrics, clock) = (metrics, backend.clock)
+        Task {
+            guard let queues = try? await administration.queues() else { return }
+            metrics.queueLengths(queues.filter { consumed.contains($0.name) }, now: clock.now.microsecondsSinceEpoch)
         }
     }
 
@@ -354,11 +394,9 @@ actor WorkerEngine {
     private func loseLease() {
         logger.warning("the lease was lost: running jobs are stopped, their results refused", metadata: ["jobs": "\(running.count)"])
         metrics.leaseLost()
-        for id in Array(running.keys) { abandon(id) }
+        abandon { _ in true }
         unsettled = []
         newIncarnation()
-        mayHaveWork = true
-        inbox.bell.ring()
     }
 
     private func newIncarnation() { presence.id = JobIdentifier.make() }
@@ -421,23 +459,5 @@ private final class RunningTask: Sendable {
         }
         context?.noteCancellation(reason)
         task?.cancel()
-    }
-}
-
-extension Execution {
-    func log(_ outcome: Outcome) {
-        let job: Logger.Metadata = [
-            "job.id": "\(delivery.jobID)", "job.name": "\(delivery.jobName)", "job.queue": "\(delivery.queue)",
-            "job.attempt": "\(delivery.attempt)",
-        ]
-        switch outcome {
-        case .failed(let failure):
-            environment.logger.warning("job failed for good", metadata: job.merging(["error": "\(failure)"]) { $1 })
-        case .retry(let date, let failure):
-            environment.logger.info(
-                "job failed and will be retried", metadata: job.merging(["error": "\(failure)", "at": "\(date)"]) { $1 })
-        default:
-            environment.logger.debug("job \(outcome.label)", metadata: job)
-        }
     }
 }

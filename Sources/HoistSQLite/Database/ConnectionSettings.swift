@@ -14,7 +14,11 @@ struct ConnectionSettings {
 
     func open() throws -> DatabaseQueue {
         var configuration = Configuration()
-        configuration.busyMode = .timeout(busySeconds)
+        // Short naps instead of SQLite's growing ones: a renewal must get its turn between the transactions of a busy writer.
+        configuration.busyMode = .callback { [busySeconds] tries in
+            usleep(1000)
+            return Double(tries) < busySeconds * 1000
+        }
         configuration.foreignKeysEnabled = false
         configuration.allowsUnsafeTransactions = true
         configuration.label = "hoist-sqlite"

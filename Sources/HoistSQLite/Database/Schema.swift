@@ -59,7 +59,7 @@ enum Schema {
             revision INTEGER NOT NULL DEFAULT 1
         );
         CREATE INDEX job_ready ON job (line, priority DESC) WHERE state = 0;
-        CREATE INDEX job_due ON job (due) WHERE state IN (1, 2);
+        CREATE INDEX job_due ON job (line, due) WHERE state IN (1, 2);
         CREATE INDEX job_expires ON job (expires) WHERE expires IS NOT NULL AND state IN (0, 1, 2);
         CREATE INDEX job_running ON job (worker) WHERE state = 3;
         CREATE INDEX job_cancel ON job (worker) WHERE state = 3 AND cancel = 1;
@@ -71,6 +71,7 @@ enum Schema {
         CREATE TABLE unique_key (
             key TEXT PRIMARY KEY, holder TEXT NOT NULL, scope TEXT NOT NULL, seconds REAL NOT NULL, until INTEGER
         ) WITHOUT ROWID;
+        CREATE INDEX unique_key_until ON unique_key (until) WHERE until IS NOT NULL;
         CREATE TABLE worker (
             id INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT NOT NULL UNIQUE, name TEXT NOT NULL, boot TEXT NOT NULL,
             lease_until INTEGER NOT NULL, seen INTEGER NOT NULL, presence BLOB NOT NULL

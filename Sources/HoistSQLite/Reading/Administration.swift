@@ -21,12 +21,7 @@ extension SQLiteBackend: JobAdministration {
 
     public func workers() async throws -> [WorkerPresence] {
         let uptime = clock.uptime
-        return try await read("list the workers") { database in
-            let rows = try Row.fetchAll(
-                database, sql: "SELECT presence FROM worker WHERE lease_until > ? AND boot = ? ORDER BY id",
-                arguments: [uptime, BootIdentity.current])
-            return rows.compactMap { StoredJSON.decode(WorkerPresence.self, $0.bytes("presence")) }
-        }
+        return try await read("list the workers") { try Self.liveWorkers($0, uptime: uptime) }
     }
 
     public func arguments(of id: JobID) async throws -> Arguments? {
@@ -40,9 +35,7 @@ extension SQLiteBackend: JobAdministration {
 
     public func requeue(_ filter: JobFilter, arguments: Arguments?) async throws -> Int {
         let sequences = try await endedSequences(filter)
-        let count = try await writer.transaction("requeue jobs") { store in
-            try sequences.reduce(0) { $0 + (try store.revive($1, arguments: arguments) ? 1 : 0) }
-        }
+        let count = try await inSlices(sequences, "requeue jobs") { store, sequence in try store.revive(sequence, arguments: arguments) }
         ringReady()
         ringChanged()
         return count
@@ -50,10 +43,21 @@ extension SQLiteBackend: JobAdministration {
 
     public func drop(_ filter: JobFilter) async throws -> Int {
         let sequences = try await endedSequences(filter)
-        let count = try await writer.transaction("drop jobs") { store in
-            try sequences.reduce(0) { $0 + (try store.dropEnded($1) ? 1 : 0) }
-        }
+        let count = try await inSlices(sequences, "drop jobs") { store, sequence in try store.dropEnded(sequence) }
         ringChanged()
+        return count
+    }
+
+    /// Runs `body` for each job, some thousand in a transaction, so that no lease has to wait for all.
+    /// - Returns: for how many it answered true.
+    private func inSlices(
+        _ sequences: [Int64], _ what: String, _ body: @escaping @Sendable (JobStore, Int64) throws -> Bool
+    ) async throws -> Int {
+        var count = 0
+        for start in stride(from: 0, to: sequences.count, by: 2000) {
+            let slice = Array(sequences[start..<min(start + 2000, sequences.count)])
+            count += try await writer.transaction(what) { store in try slice.count { try body(store, $0) } }
+        }
         return count
     }
 
@@ -65,7 +69,13 @@ extension SQLiteBackend: JobAdministration {
     }
 
     public func purge(queue: String) async throws -> Int {
-        let count = try await writer.transaction("purge the queue \(queue)") { try $0.purge(queue: queue) }
+        // In slices, so that no lease has to wait for the whole.
+        var count = 0
+        while true {
+            let slice = try await writer.transaction("purge the queue \(queue)") { try $0.purge(queue: queue, limit: 5000) }
+            count += slice
+            if slice < 5000 { break }
+        }
         ringChanged()
         return count
     }
@@ -88,6 +98,7 @@ extension JobStore {
             """)
         guard try update.bind(sequence).run() == 1 else { return false }
         try sql("DELETE FROM result WHERE seq = ?").bind(sequence).run()
+        try holdKeyAgain(sequence)
         if let arguments {
             try rewriteMessage(sequence) { message in
                 message.replaceArguments(arguments)
@@ -106,14 +117,16 @@ extension JobStore {
         return exists
     }
 
-    func purge(queue: String) throws -> Int {
+    func purge(queue: String, limit: Int) throws -> Int {
         let select = try sql(
-            "SELECT j.seq, j.unique_key FROM job j JOIN line l ON l.id = j.line WHERE l.queue = ? AND j.state IN (0, 1, 2)")
-        select.bind(queue)
-        var found: [(sequence: Int64, key: String?)] = []
-        while try select.step() { found.append((select.int(0), select.text(1))) }
+            "SELECT j.seq, j.unique_key, j.id FROM job j JOIN line l ON l.id = j.line WHERE l.queue = ? AND j.state IN (0, 1, 2) LIMIT ?")
+        select.bind(queue).bind(Int64(limit))
+        var found: [(sequence: Int64, key: String?, id: String?)] = []
+        while try select.step() { found.append((select.int(0), select.text(1), select.text(2))) }
         for job in found {
-            if let key = job.key { try sql("DELETE FROM unique_key WHERE key = ?").bind(key).run() }
+            if let key = job.key {
+                try sql("DELETE FROM unique_key WHERE key = ? AND holder = ? AND scope <> 'window'").bind(key).bind(job.id).run()
+            }
             try delete(job.sequence)
         }
         return found.count

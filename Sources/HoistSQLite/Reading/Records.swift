@@ -21,9 +21,9 @@ extension SQLiteBackend {
     }
 
     public func jobs(_ filter: JobFilter) async throws -> [JobRecord] {
-        let now = clock.now
+        let (now, uptime) = (clock.now, clock.uptime)
         return try await read("read jobs") { database in
-            let workers = try Self.liveWorkers(database)
+            let workers = try Self.liveWorkers(database, uptime: uptime)
             return try Self.rows(filter, database).map { try Self.record($0, database, workers: workers, now: now) }
         }
     }
@@ -84,8 +84,11 @@ extension SQLiteBackend {
         return record
     }
 
-    static func liveWorkers(_ database: Database) throws -> [WorkerPresence] {
-        let rows = try Row.fetchAll(database, sql: "SELECT presence FROM worker WHERE lease_until > 0 ORDER BY id")
+    /// The workers whose lease has not passed, whether or not somebody has noticed yet.
+    static func liveWorkers(_ database: Database, uptime: Int64) throws -> [WorkerPresence] {
+        let rows = try Row.fetchAll(
+            database, sql: "SELECT presence FROM worker WHERE lease_until > ? AND boot = ? ORDER BY id",
+            arguments: [uptime, BootIdentity.current])
         return rows.compactMap { StoredJSON.decode(WorkerPresence.self, $0.bytes("presence")) }
     }
 }

@@ -3,9 +3,9 @@ import Hoist
 extension JobStore {
     /// Hands ready jobs to the worker, claim by claim, the most urgent first and the oldest of those.
     func claim(_ request: Exchange, into result: inout ExchangeResult, now: Int64) throws {
-        result.nextDue = try promoteDueJobs(now: now)
         guard !request.claims.isEmpty, let worker = try workerNumber(request.worker) else { return }
         try refreshLines()
+        result.nextDue = try promoteDueJobs(request.claims, now: now)
         var budget = request.budget
         for claim in request.claims {
             let limit = budget.available(to: claim)
@@ -70,27 +70,40 @@ extension JobStore {
         }
         let update = try sql("UPDATE job SET state = 3, worker = ?, token = ?, started = ?, revision = revision + 1 WHERE seq = ?")
         try update.bind(worker).bind(delivery).bind(now).bind(sequence).run()
-        if let key { try releaseKeyAtStart(key) }
+        if let key { try releaseKeyAtStart(key, of: id) }
         return Delivery(
             jobID: id, jobName: line.name, queue: line.queue, payload: .envelope(envelope), attempt: Int(retries) + 1,
             lostWorkers: Int(lost), token: DeliveryToken.make(sequence: sequence, delivery: delivery))
     }
 
-    /// Makes delayed jobs ready whose time has come.
-    /// - Returns: when the next one is due.
-    private func promoteDueJobs(now: Int64) throws -> JobDate? {
-        while true {
-            let first = try sql("SELECT due FROM job WHERE state IN (1, 2) ORDER BY due LIMIT 1")
-            guard try first.step() else { return nil }
-            let due = first.int(0)
-            first.end()
-            if due > now { return JobDate(microsecondsSinceEpoch: due) }
-            let update = try sql(
-                """
-                UPDATE job SET state = 0, due = NULL, revision = revision + 1
-                WHERE seq IN (SELECT seq FROM job WHERE state IN (1, 2) AND due <= ? ORDER BY due LIMIT 1000)
-                """)
-            guard try update.bind(now).run() > 0 else { return nil }
+    /// Makes delayed jobs ready whose time has come, of the lines that the claims may take from.
+    /// - Returns: when the next one of them is due.
+    private func promoteDueJobs(_ claims: [Claim], now: Int64) throws -> JobDate? {
+        var nextDue: Int64?
+        for claim in claims {
+            let known = knownLines(queue: claim.queue)
+            for name in claim.jobNames {
+                guard let line = known[name], var due = try nextDueTime(line: line) else { continue }
+                if due <= now {
+                    // No more than this at a time, so that a million jobs which fall due together hold nobody up; the rest is due at once.
+                    let update = try sql(
+                        """
+                        UPDATE job SET state = 0, due = NULL, revision = revision + 1 WHERE seq IN
+                            (SELECT seq FROM job WHERE state IN (1, 2) AND line = ?1 AND due <= ?2 ORDER BY due LIMIT 1000)
+                        """)
+                    try update.bind(line).bind(now).run()
+                    guard let next = try nextDueTime(line: line) else { continue }
+                    due = next
+                }
+                nextDue = min(nextDue ?? due, due)
+            }
         }
+        return nextDue.map(JobDate.init(microsecondsSinceEpoch:))
+    }
+
+    private func nextDueTime(line: Int64) throws -> Int64? {
+        let first = try sql("SELECT due FROM job INDEXED BY job_due WHERE state IN (1, 2) AND line = ? ORDER BY due LIMIT 1").bind(line)
+        defer { first.end() }
+        return try first.step() ? first.int(0) : nil
     }
 }

@@ -2,8 +2,8 @@ public import Hoist
 
 extension SQLiteBackend {
     public func exchange(_ request: Exchange) async throws -> ExchangeResult {
-        let (now, uptime) = (clock.now.microsecondsSinceEpoch, clock.uptime)
-        let (result, madeReady) = try await writer.transaction("exchange jobs") { store in
+        let (result, madeReady) = try await writer.transaction("exchange jobs") { [clock] store in
+            let (now, uptime) = (clock.now.microsecondsSinceEpoch, clock.uptime)
             let tookOver = try store.takeOver(now: now, uptime: uptime)
             var (result, putBack) = try store.settle(request, now: now)
             try store.claim(request, into: &result, now: now)
@@ -19,7 +19,6 @@ extension JobStore {
     func settle(_ request: Exchange, now: Int64) throws -> (ExchangeResult, putBack: Bool) {
         var result = ExchangeResult()
         var putBack = false
-        guard !request.settlements.isEmpty || !request.progress.isEmpty || !request.claims.isEmpty else { return (result, false) }
         guard let worker = try workerNumber(request.worker) else {
             result.lost = request.settlements.map(\.jobID) + request.progress.map(\.jobID)
             return (result, false)
@@ -37,6 +36,9 @@ extension JobStore {
                 result.lost.append(report.jobID)
                 continue
             }
+        }
+        if let holding = request.holding {
+            if try putBackJobs(of: worker, except: holding, now: now) { putBack = true }
         }
         let cancelled = try sql("SELECT id FROM job WHERE worker = ? AND state = 3 AND cancel = 1").bind(worker)
         while try cancelled.step() { result.cancellations.append(cancelled.text(0) ?? "") }
@@ -62,7 +64,7 @@ extension JobStore {
             outcome: settlement.outcome.label, failure: nil)
         switch settlement.outcome {
         case .succeeded:
-            if let key = held.uniqueKey { try releaseKeyAtEnd(key, now: now) }
+            try releaseKeyAtEnd(of: sequence, now: now)
             try delete(sequence)
             return .ended
         case .failed(let failure):
@@ -82,6 +84,12 @@ extension JobStore {
                 sequence, as: .scheduled, due: date.microsecondsSinceEpoch, spendsAttempt: false, isCancelled: held.isCancelled, now: now)
         case .handedBack:
             try append(attempt, to: sequence)
+            if held.isAtMostOnce {
+                let failure = JobFailure(
+                    kind: .workerLost, type: "WorkerLost", message: "its worker stopped before it was done, and it runs at most once")
+                try end(sequence, as: .failed, failure: failure, now: now)
+                return .ended
+            }
             return try putBack(sequence, as: .waiting, due: nil, spendsAttempt: false, isCancelled: held.isCancelled, now: now)
         case .cancelled:
             try append(attempt, to: sequence)
@@ -101,22 +109,23 @@ extension JobStore {
         let update = try sql(
             """
             UPDATE job SET state = 4, ended = ?1, purge = ?1 + coalesce(?2, retention, ?3), revision = revision + 1
-            WHERE seq = ?4 AND state = 3 AND worker = ?5 AND token = ?6
+            WHERE seq = ?4 AND state = 3 AND worker = ?5 AND token = ?6 AND id = ?7
             """)
-        update.bind(ended).bind(retention.map { Int64($0 * 1_000_000) }).bind(rules.resultRetention)
-        guard try update.bind(sequence).bind(worker).bind(DeliveryToken.delivery(settlement.token)).run() == 1 else { return .lost }
+        update.bind(ended).bind(retention.map { Duration(boundedSeconds: $0).inMicroseconds }).bind(rules.resultRetention)
+        update.bind(sequence).bind(worker).bind(DeliveryToken.delivery(settlement.token)).bind(settlement.jobID)
+        guard try update.run() == 1 else { return .lost }
         if output != [0x6E, 0x75, 0x6C, 0x6C] {
             try sql("INSERT INTO result (seq, output) VALUES (?, ?) ON CONFLICT (seq) DO UPDATE SET output = excluded.output")
                 .bind(sequence).bind(output).run()
         }
-        if keysExist, let key = try uniqueKey(of: sequence) { try releaseKeyAtEnd(key, now: now) }
+        if keysExist { try releaseKeyAtEnd(of: sequence, now: now) }
         return .ended
     }
 
     private struct HeldJob {
         var retries: Int
         var isCancelled: Bool
-        var uniqueKey: String?
+        var isAtMostOnce: Bool
         var workerName: String?
     }
 
@@ -124,20 +133,15 @@ extension JobStore {
     private func heldJob(_ settlement: Settlement, worker: Int64) throws -> HeldJob? {
         let select = try sql(
             """
-            SELECT j.retries, j.cancel, j.unique_key, w.name FROM job j JOIN worker w ON w.id = j.worker
-            WHERE j.seq = ? AND j.state = 3 AND j.worker = ? AND j.token = ?
+            SELECT j.retries, j.cancel, j.at_most_once, w.name FROM job j JOIN worker w ON w.id = j.worker
+            WHERE j.seq = ? AND j.state = 3 AND j.worker = ? AND j.token = ? AND j.id = ?
             """)
         select.bind(DeliveryToken.sequence(settlement.token)).bind(worker).bind(DeliveryToken.delivery(settlement.token))
+        select.bind(settlement.jobID)
         defer { select.end() }
         guard try select.step() else { return nil }
         return HeldJob(
-            retries: Int(select.int(0)), isCancelled: select.int(1) == 1, uniqueKey: select.text(2), workerName: select.text(3))
-    }
-
-    func uniqueKey(of sequence: Int64) throws -> String? {
-        let select = try sql("SELECT unique_key FROM job WHERE seq = ?").bind(sequence)
-        defer { select.end() }
-        return try select.step() ? select.text(0) : nil
+            retries: Int(select.int(0)), isCancelled: select.int(1) == 1, isAtMostOnce: select.int(2) == 1, workerName: select.text(3))
     }
 
     private func putBack(
@@ -167,7 +171,7 @@ extension JobStore {
             """)
         let kept = state == .failed ? rules.deadLetterRetention : rules.resultRetention
         try update.bind(state.rawValue).bind(now).bind(rules.deadLetterRetention).bind(kept).bind(sequence).run()
-        if let key = try uniqueKey(of: sequence) { try releaseKeyAtEnd(key, now: now) }
+        try releaseKeyAtEnd(of: sequence, now: now)
     }
 
     func store(_ failure: JobFailure, of sequence: Int64) throws {
@@ -177,9 +181,9 @@ extension JobStore {
 
     private func store(_ report: ProgressReport, worker: Int64) throws -> Bool {
         let sequence = DeliveryToken.sequence(report.token)
-        let update = try sql("UPDATE job SET revision = revision + 1 WHERE seq = ? AND state = 3 AND worker = ? AND token = ?")
+        let update = try sql("UPDATE job SET revision = revision + 1 WHERE seq = ? AND state = 3 AND worker = ? AND token = ? AND id = ?")
         update.bind(sequence).bind(worker)
-        guard try update.bind(DeliveryToken.delivery(report.token)).run() == 1 else { return false }
+        guard try update.bind(DeliveryToken.delivery(report.token)).bind(report.jobID).run() == 1 else { return false }
         try sql("INSERT INTO result (seq, progress) VALUES (?, ?) ON CONFLICT (seq) DO UPDATE SET progress = excluded.progress")
             .bind(sequence).bind(StoredJSON.encode(report.progress)).run()
         return true

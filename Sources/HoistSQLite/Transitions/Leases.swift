@@ -2,13 +2,15 @@ public import Hoist
 
 extension SQLiteBackend {
     public func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
-        let (now, uptime) = (clock.now.microsecondsSinceEpoch, clock.uptime)
-        let (isAlive, tookOver) = try await leases.transaction("renew the lease of worker \(worker.name)") { store in
+        let (isAlive, tookOver) = try await leases.transaction("renew the lease of worker \(worker.name)") { [clock] store in
+            // The clocks are read once the file is ours: waiting for it must not count against the lease.
+            let (now, uptime) = (clock.now.microsecondsSinceEpoch, clock.uptime)
+            // Ours first: whoever still has a lease here has not been taken over, however late this comes.
+            let isAlive = try store.renew(worker, until: uptime + lease.inMicroseconds, now: now)
             let tookOver = try store.takeOver(now: now, uptime: uptime)
-            let isAlive = try store.renew(worker, until: uptime + lease.microseconds, now: now)
-            try store.sweep(now: now)
             return (isAlive, tookOver)
         }
+        try await sweepIfDue()
         if tookOver {
             ringReady()
             ringChanged()
@@ -40,9 +42,7 @@ extension JobStore {
 
     func resign(_ session: WorkerID, now: Int64) throws {
         guard let worker = try workerNumber(session) else { return }
-        let update = try sql(
-            "UPDATE job SET state = iif(cancel = 1, 6, 0), worker = NULL, revision = revision + 1 WHERE state = 3 AND worker = ?")
-        try update.bind(worker).run()
+        try putBackJobs(of: worker, except: [], now: now)
         try sql("UPDATE worker SET lease_until = 0, seen = ? WHERE id = ?").bind(now).bind(worker).run()
     }
 
@@ -65,8 +65,29 @@ extension JobStore {
         return madeReady
     }
 
+    /// Gives jobs back that a worker no longer holds, or never heard of; no attempt counted.
+    /// - Returns: whether a job became ready.
+    @discardableResult
+    func putBackJobs(of worker: Int64, except tokens: Set<Int64>, now: Int64) throws -> Bool {
+        var madeReady = false
+        for job in try runningJobs(of: worker) where !tokens.contains(job.token) {
+            if job.isCancelled {
+                try end(job.sequence, as: .cancelled, now: now)
+            } else if job.isAtMostOnce {
+                let failure = JobFailure(
+                    kind: .workerLost, type: "WorkerLost", message: "its worker stopped before it was done, and it runs at most once")
+                try end(job.sequence, as: .failed, failure: failure, now: now)
+            } else {
+                try sql("UPDATE job SET state = 0, worker = NULL, revision = revision + 1 WHERE seq = ?").bind(job.sequence).run()
+                madeReady = true
+            }
+        }
+        return madeReady
+    }
+
     private struct RunningJob {
         var sequence: Int64
+        var token: Int64
         var retries: Int
         var lost: Int
         var isAtMostOnce: Bool
@@ -75,13 +96,14 @@ extension JobStore {
     }
 
     private func runningJobs(of worker: Int64) throws -> [RunningJob] {
-        let select = try sql("SELECT seq, retries, lost, at_most_once, cancel, started FROM job WHERE state = 3 AND worker = ?")
+        let select = try sql("SELECT seq, retries, lost, at_most_once, cancel, started, token FROM job WHERE state = 3 AND worker = ?")
         select.bind(worker)
         var jobs: [RunningJob] = []
         while try select.step() {
             jobs.append(
                 RunningJob(
-                    sequence: select.int(0), retries: Int(select.int(1)), lost: Int(select.int(2)), isAtMostOnce: select.int(3) == 1,
+                    sequence: select.int(0), token: DeliveryToken.make(sequence: select.int(0), delivery: select.int(6)),
+                    retries: Int(select.int(1)), lost: Int(select.int(2)), isAtMostOnce: select.int(3) == 1,
                     isCancelled: select.int(4) == 1, started: select.optionalInt(5)))
         }
         return jobs
@@ -110,18 +132,22 @@ extension JobStore {
     }
 
     /// Ends jobs that were not started in time, and removes what has passed its own. A little at a time.
-    func sweep(now: Int64) throws {
+    /// - Returns: whether there may be more to do.
+    func sweep(now: Int64) throws -> Bool {
         let late = try sql(
             "SELECT seq FROM job WHERE expires IS NOT NULL AND state IN (0, 1, 2) AND expires <= ? ORDER BY expires LIMIT 500")
-        for sequence in try sequences(late.bind(now)) { try end(sequence, as: .expired, now: now) }
+        let lateOnes = try sequences(late.bind(now))
+        for sequence in lateOnes { try end(sequence, as: .expired, now: now) }
         let old = try sql("SELECT seq FROM job WHERE purge IS NOT NULL AND purge <= ? ORDER BY purge LIMIT 500")
-        for sequence in try sequences(old.bind(now)) { try delete(sequence) }
+        let oldOnes = try sequences(old.bind(now))
+        for sequence in oldOnes { try delete(sequence) }
         try sql("DELETE FROM unique_key WHERE until <= ?").bind(now).run()
         try sql(
             "DELETE FROM worker WHERE lease_until = 0 AND seen < ? AND NOT EXISTS (SELECT 1 FROM job WHERE worker = worker.id AND state = 3)"
         )
         .bind(now - 7 * 86_400_000_000).run()
-        try trimDeadLetters()
+        let trimmed = try trimDeadLetters()
+        return lateOnes.count == 500 || oldOnes.count == 500 || trimmed
     }
 
     private func sequences(_ select: PreparedStatement) throws -> [Int64] {
@@ -130,12 +156,15 @@ extension JobStore {
         return found
     }
 
-    private func trimDeadLetters() throws {
-        try refreshLines()
+    private func trimDeadLetters() throws -> Bool {
+        var isFull = false
         let surplus = try sql("SELECT seq FROM job WHERE state = 5 AND line = ? ORDER BY ended DESC LIMIT 500 OFFSET ?")
         for line in try allLines() {
-            for sequence in try sequences(surplus.begin().bind(line).bind(Int64(rules.deadLetterLimit))) { try delete(sequence) }
+            let found = try sequences(surplus.begin().bind(line).bind(Int64(rules.deadLetterLimit)))
+            for sequence in found { try delete(sequence) }
+            if found.count == 500 { isFull = true }
         }
+        return isFull
     }
 
     private func allLines() throws -> [Int64] {

@@ -15,8 +15,8 @@ extension SQLiteBackend {
     public func publish(_ messages: [Message]) async throws -> [PublishResult] {
         guard !messages.isEmpty else { return [] }
         let jobs = messages.map(PreparedJob.init)
-        let now = clock.now.microsecondsSinceEpoch
-        let results = try await writer.transaction("enqueue \(messages.count) jobs") { store in
+        let results = try await writer.transaction("enqueue \(messages.count) jobs") { [clock] store in
+            let now = clock.now.microsecondsSinceEpoch
             try store.refreshLines()
             return try jobs.map { try store.publish($0, now: now) }
         }
@@ -29,10 +29,15 @@ extension SQLiteBackend {
 extension JobStore {
     func publish(_ job: PreparedJob, now: Int64) throws -> PublishResult {
         let headers = job.message.headers
-        if let unique = headers.hoist.unique, let holder = try holder(of: unique.key, now: now) {
-            // The same message again, after an answer that got lost.
-            if holder == headers.id { return .alreadyEnqueued }
-            return try clash(job, unique, holder, now: now)
+        if let unique = headers.hoist.unique {
+            // The same message again, after an answer that got lost: it must not clash with whoever holds the key by now.
+            let known = try sql("SELECT 1 FROM job WHERE id = ?").bind(headers.id)
+            let isKnown = try known.step()
+            known.end()
+            if isKnown { return .alreadyEnqueued }
+            if let holder = try holder(of: unique.key, now: now), try !expireIfLate(holder, now: now) {
+                return try clash(job, unique, holder, now: now)
+            }
         }
         let due = headers.eta?.microsecondsSinceEpoch
         let isDue = due.map { $0 <= now } ?? true
@@ -50,12 +55,28 @@ extension JobStore {
         insert.bind(isDue ? nil : due)
         insert.bind(headers.expires?.microsecondsSinceEpoch)
         insert.bind(headers.hoist.enqueuedAt?.microsecondsSinceEpoch ?? now)
-        insert.bind(headers.hoist.resultRetention.map { Int64($0 * 1_000_000) })
+        insert.bind(headers.hoist.resultRetention.map { Duration(boundedSeconds: $0).inMicroseconds })
         insert.bind(headers.hoist.unique?.key)
         guard try insert.run() == 1 else { return .alreadyEnqueued }
         try sql("INSERT INTO payload (seq, message) VALUES (last_insert_rowid(), ?)").bind(job.envelope).run()
         if let unique = headers.hoist.unique { try hold(unique, by: headers.id, now: now) }
         return .enqueued
+    }
+
+    /// Ends a waiting job whose time has passed and which nobody has noticed yet, so that its key is free.
+    private func expireIfLate(_ id: JobID, now: Int64) throws -> Bool {
+        let select = try sql("SELECT seq FROM job WHERE id = ? AND state IN (0, 1, 2) AND expires <= ?").bind(id).bind(now)
+        guard try select.step() else { return false }
+        let sequence = select.int(0)
+        select.end()
+        try end(sequence, as: .expired, now: now)
+        return try holder(of: uniqueKeyText(sequence) ?? "", now: now) == nil
+    }
+
+    private func uniqueKeyText(_ sequence: Int64) throws -> String? {
+        let select = try sql("SELECT unique_key FROM job WHERE seq = ?").bind(sequence)
+        defer { select.end() }
+        return try select.step() ? select.text(0) : nil
     }
 
     /// The waiting job that holds the key takes over what is new, where the policy says so.
@@ -69,12 +90,16 @@ extension JobStore {
             message.body = job.message.body
             message.headers.argumentsText = job.message.headers.argumentsText
             message.headers.keywordArgumentsText = job.message.headers.keywordArgumentsText
-            if unique.onClash == .reschedule { message.headers.eta = job.message.headers.eta }
+            if unique.onClash == .reschedule {
+                message.headers.eta = job.message.headers.eta
+                message.headers.expires = job.message.headers.expires
+            }
         }
         if unique.onClash == .reschedule {
             let due = job.message.headers.eta?.microsecondsSinceEpoch ?? now
             let state: StoredState = due > now ? .scheduled : .waiting
-            try sql("UPDATE job SET due = ?, state = ? WHERE seq = ?").bind(due).bind(state.rawValue).bind(sequence).run()
+            try sql("UPDATE job SET due = ?, state = ?, expires = ? WHERE seq = ?")
+                .bind(due).bind(state.rawValue).bind(job.message.headers.expires?.microsecondsSinceEpoch).bind(sequence).run()
         }
         return .replaced(holder)
     }

@@ -92,6 +92,26 @@ extension BackendContract {
             try bench.expect(again.count == 1 && again[0].attempt == 1 && again[0].lostWorkers == 0, "as if nothing had been")
             try bench.expect(try await bench.backend.workers().map(\.id) == ["w"], "it is off the list")
         },
+        Check("jobs that a worker never heard of go back when it says what it holds") { bench in
+            try await bench.publish(bench.message("a"), bench.message("b"))
+            try await bench.join("w")
+            let deliveries = try await bench.claim("w")
+            var request = Exchange(worker: "w")
+            request.holding = [deliveries[0].token]
+            _ = try await bench.backend.exchange(request)
+            let states = try await [bench.state("a"), bench.state("b")]
+            try bench.expect(states == [.running, .waiting], "b is ready again: \(states)")
+        },
+        Check("an at-most-once job that its worker hands back is not run again") { bench in
+            try await bench.publish(
+                bench.message("a") { $0.headers.hoist.isAtMostOnce = true }, bench.message("b") { $0.headers.hoist.isAtMostOnce = true })
+            try await bench.join("w")
+            let deliveries = try await bench.claim("w")
+            try await bench.settle("w", deliveries[0], .handedBack)
+            try await bench.backend.resign("w")
+            let states = try await [bench.state("a"), bench.state("b")]
+            try bench.expect(states == [.failed, .failed], "dead letters: \(states)")
+        },
         Check("a worker without a lease gets no jobs") { bench in
             try await bench.publish(bench.message("a"))
             try bench.expect(try await bench.claim("nobody").isEmpty, "nothing")

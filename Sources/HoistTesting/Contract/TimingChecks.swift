@@ -98,6 +98,34 @@ extension BackendContract {
             bench.clock.advance(by: .seconds(41))
             try bench.expect(try await bench.claim("w").map(\.jobID) == ["a"], "the new time holds")
         },
+        Check("a job that ends does not give up a key that another holds by now") { bench in
+            func unique(_ id: JobID) -> Message {
+                bench.message(id) { $0.headers.hoist.unique = UniqueKey("k", scope: .untilStarted) }
+            }
+            try await bench.publish(unique("a"))
+            try await bench.join("w")
+            let delivery = try await bench.claim("w")[0]
+            try await bench.publish(unique("b"))
+            try await bench.settle("w", delivery, .succeeded(output: Array("1".utf8), retention: nil))
+            try bench.expect(try await bench.publish(unique("c")) == [.keyHeld(by: "b")], "b still holds it")
+        },
+        Check("a message published again does not clash with whoever holds its key by now") { bench in
+            func unique(_ id: JobID) -> Message {
+                bench.message(id) { $0.headers.hoist.unique = UniqueKey("k", scope: .untilStarted, onClash: .replace) }
+            }
+            try await bench.publish(unique("a"))
+            try await bench.join("w")
+            _ = try await bench.claim("w")
+            try await bench.publish(unique("b"))
+            try bench.expect(try await bench.publish(unique("a")) == [.alreadyEnqueued], "a is known")
+        },
+        Check("a requeued job holds its key again") { bench in
+            func unique(_ id: JobID) -> Message { bench.message(id) { $0.headers.hoist.unique = UniqueKey("k") } }
+            try await bench.publish(unique("a"))
+            _ = try await bench.backend.cancel("a")
+            _ = try await bench.backend.requeue(JobFilter(ids: ["a"]), arguments: nil)
+            try bench.expect(try await bench.publish(unique("b")) == [.keyHeld(by: "a")], "a holds it")
+        },
         Check("a cancelled or purged job gives its key up") { bench in
             func unique(_ id: JobID) -> Message { bench.message(id) { $0.headers.hoist.unique = UniqueKey("k") } }
             try await bench.publish(unique("a"))

@@ -39,6 +39,24 @@ struct WireCodingTests {
         #expect(wire["price"] == ["__type__": "decimal", "__value__": "19.99"])
     }
 
+    @Test("typed values that make no sense are refused, not trapped on")
+    func nonsense() throws {
+        let uuid: WireValue = ["__type__": "uuid", "__value__": ["hex": "😀😀😀😀😀😀😀😀"]]
+        #expect(throws: DecodingError.self) { try WireDecoder.decode(UUID.self, from: uuid) }
+        #expect(throws: DecodingError.self) { try WireDecoder.decode(Date.self, from: .double(.nan)) }
+        #expect(throws: DecodingError.self) { try WireDecoder.decode(Int.self, from: .double(.infinity)) }
+        var header = HoistHeader()
+        header.resultRetention = .infinity
+        header.heartbeatLimit = .nan
+        var message = Message(
+            headers: MessageHeaders(task: "t", id: "i"), properties: MessageProperties(routingKey: "q", deliveryTag: "d"), body: [])
+        message.headers.hoist = header
+        let again = try Message(envelope: message.encodedEnvelope())
+        #expect(again.headers.hoist.resultRetention == .infinity)
+        #expect(Duration.seconds(Int64.max).inMicroseconds > 0)
+        #expect(Duration(boundedSeconds: .nan) == .zero && Duration(boundedSeconds: 1e300) == .seconds(10_000_000_000))
+    }
+
     @Test("a type that writes its coding keys out as strings decides for itself")
     func ownKeys() throws {
         struct Own: Codable {

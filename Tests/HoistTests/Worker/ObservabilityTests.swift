@@ -87,6 +87,22 @@ struct ObservabilityTests {
         #expect(metrics.timers(label: "hoist_job_wait_seconds").flatMap(\.values).count == 3)
     }
 
+    @Test("the length of a queue and the age of its oldest job are measured")
+    func queueMetrics() async throws {
+        let metrics = TestMetrics()
+        let backend = MemoryBackend()
+        var configuration = Worker.Configuration()
+        configuration.metrics = metrics
+        configuration.lease = .seconds(1)
+        try await JobClient(backend, logger: quiet).enqueue(contentsOf: (0..<3).map { _ in Echo(text: "nobody runs this") })
+        try await withWorker(Worker(backend, configuration: configuration, logger: quiet) { Handle(Work.self) { _, _ in } }) {
+            let isMeasured = try await eventually { !metrics.recorders(label: "hoist_queue_length").isEmpty }
+            #expect(isMeasured)
+        }
+        #expect(try metrics.expectGauge("hoist_queue_length", [("queue", "default")]).values.last == 3)
+        #expect(try metrics.expectGauge("hoist_queue_oldest_age_seconds", [("queue", "default")]).values.last ?? 0 > 0)
+    }
+
     @Test("spans are linked from enqueue to perform to child")
     func tracing() async throws {
         let tracer = InMemoryTracer()

@@ -1,0 +1,86 @@
+import CSQLiteLimit
+import Foundation
+import Hoist
+import HoistSQLite
+import Logging
+
+/// Benchmarks on SQLite. `HoistBenchmarks [PYTHON]` prints one table; with an interpreter that has huey it runs that peer in the same run.
+@main
+struct Main {
+    static func main() async throws {
+        let arguments = CommandLine.arguments
+        switch arguments.dropFirst().first {
+        case "worker": try await BenchmarkWorker.run(database: arguments[2], slots: Int(arguments[3]) ?? 64)
+        case "prepare": try await BenchmarkWorker.prepare(database: arguments[2], jobs: Int(arguments[3]) ?? 100_000)
+        case "waiting": try await BenchmarkWorker.runWaiting(jobs: Int(arguments[2]) ?? 10_000)
+        default: try await Report(python: arguments.dropFirst().first).run()
+        }
+    }
+}
+
+struct NoOp: Job {
+    static let name = "bench.noop"
+    var text: String
+    var number: Int
+    typealias Output = Int
+}
+
+let silent = Logger(label: "bench", factory: { _ in SwiftLogNoOpLogHandler() })
+
+enum BenchmarkWorker {
+    static func run(database: String, slots: Int) async throws {
+        let backend = try SQLiteBackend(path: database)
+        let worker = Worker(backend, lanes: [.async(slots)], logger: silent) { Handle(NoOp.self) { job, _ in job.number } }
+        try await worker.run()
+    }
+
+    /// Fills a database for a worker to be profiled on.
+    static func prepare(database: String, jobs: Int) async throws {
+        let client = JobClient(try SQLiteBackend(path: database), logger: silent)
+        for begin in stride(from: 0, to: jobs, by: 1000) {
+            try await client.enqueue(contentsOf: (begin..<begin + 1000).map { NoOp(text: String(repeating: "x", count: 32), number: $0) })
+        }
+    }
+
+    /// Async jobs that wait for I/O, all at once; prints the resident memory in megabytes while they do.
+    static func runWaiting(jobs: Int) async throws {
+        let folder = try TemporaryFolder()
+        // Enqueued by another process: only what the worker itself needs is to be seen.
+        let producer = Process()
+        producer.executableURL = URL(fileURLWithPath: CommandLine.arguments[0])
+        producer.arguments = ["prepare", folder.path("jobs.db"), String(jobs)]
+        try producer.run()
+        producer.waitUntilExit()
+        let backend = try SQLiteBackend(path: folder.path("jobs.db"))
+        let worker = Worker(backend, lanes: [.async(jobs)], logger: silent) {
+            Handle(NoOp.self) { job, _ in
+                try await Task.sleep(for: .seconds(3600))
+                return job.number
+            }
+        }
+        let running = Task { try await worker.run() }
+        while worker.health.running < jobs { try await Task.sleep(for: .milliseconds(20)) }
+        print(residentMegabytes(of: getpid()))
+        worker.stop(.immediately)
+        try await running.value
+    }
+}
+
+final class TemporaryFolder {
+    let url: URL
+
+    init() throws {
+        url = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-bench-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
+    }
+
+    deinit { try? FileManager.default.removeItem(at: url) }
+
+    func path(_ name: String) -> String { url.appendingPathComponent(name).path }
+}
+
+func residentMegabytes(of process: pid_t) -> Double {
+    let status = (try? String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)) ?? ""
+    let line = status.split(separator: "\n").first { $0.hasPrefix("VmRSS:") }
+    return (line?.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first).flatMap { Double($0) }.map { $0 / 1024 } ?? 0
+}

@@ -1,0 +1,116 @@
+import HTTPTypes
+import Hoist
+import HoistHummingbird
+import HoistTesting
+import Hummingbird
+import HummingbirdTesting
+import Logging
+import NIOCore
+import Testing
+
+private let quiet = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
+
+private struct Double_: Job {
+    static let name = "test.double"
+    var number: Int
+    typealias Output = Int
+}
+
+@Suite("Job routes", .timeLimit(.minutes(1)))
+struct JobRoutesTests {
+    let backend = MemoryBackend()
+
+    private func application(keepAlive: Duration = .seconds(15)) -> some ApplicationProtocol {
+        let router = Router()
+        JobRoutes<BasicRequestContext>(
+            client: JobClient(backend, logger: quiet), allowing: ["test.double"], keepAlive: keepAlive
+        ).add(to: router.group("jobs"))
+        return Application(router: router, logger: quiet)
+    }
+
+    private func worker(_ body: @escaping @Sendable (Double_, JobContext) async throws -> Int = { job, _ in job.number * 2 }) -> Worker {
+        Worker(backend, logger: quiet) { Handle(Double_.self, body) }
+    }
+
+    private func text(_ response: TestResponse) -> String { String(buffer: response.body) }
+
+    @Test("a job goes in, its state and output come out")
+    func roundTrip() async throws {
+        let worker = worker()
+        try await application().test(.router) { client in
+            let answer = try await client.execute(uri: "/jobs/test.double", method: .post, body: ByteBuffer(string: #"{"number": 21}"#))
+            #expect(answer.status == .accepted)
+            let id = try #require(try JSONText.parse(Array(answer.body.readableBytesView))["id"]?.stringValue)
+            #expect(answer.headers[.location] == "/jobs/\(id)")
+            let waiting = try await client.execute(uri: "/jobs/\(id)", method: .get)
+            #expect(text(waiting).contains(#""state":"waiting""#) && text(waiting).contains("no worker is running"))
+            #expect(try await client.execute(uri: "/jobs/\(id)/output", method: .get).status == .conflict)
+            try await withWorker(worker) {
+                let output = try await client.execute(uri: "/jobs/\(id)/output?wait=10", method: .get)
+                #expect(output.status == .ok && text(output) == "42")
+            }
+        }
+    }
+
+    @Test("what is not allowed, not JSON, unknown or from another site is refused")
+    func refusals() async throws {
+        try await application().test(.router) { client in
+            #expect(try await client.execute(uri: "/jobs/test.other", method: .post).status == .forbidden)
+            #expect(
+                try await client.execute(uri: "/jobs/test.double", method: .post, body: ByteBuffer(string: "[1]")).status == .badRequest)
+            #expect(try await client.execute(uri: "/jobs/test.double", method: .post, body: ByteBuffer(string: "{")).status == .badRequest)
+            for path in ["/jobs/nobody", "/jobs/nobody/output", "/jobs/nobody/events"] {
+                #expect(try await client.execute(uri: path, method: .get).status == .notFound)
+            }
+            #expect(try await client.execute(uri: "/jobs/nobody", method: .delete).status == .notFound)
+            let site = try #require(HTTPField.Name("Sec-Fetch-Site"))
+            let foreign: HTTPFields = [site: "cross-site"]
+            #expect(try await client.execute(uri: "/jobs/test.double", method: .post, headers: foreign).status == .forbidden)
+            #expect(try await client.execute(uri: "/jobs/x", method: .delete, headers: foreign).status == .forbidden)
+        }
+        #expect(try await backend.jobs(JobFilter()).isEmpty, "nothing was enqueued")
+    }
+
+    @Test("a waiting job is cancelled, once")
+    func cancel() async throws {
+        let handle = try await JobClient(backend, logger: quiet).enqueue(Double_(number: 1))
+        try await application().test(.router) { client async throws -> Void in
+            #expect(try await client.execute(uri: "/jobs/\(handle.id)", method: .delete).status == .ok)
+            #expect(try await client.execute(uri: "/jobs/\(handle.id)", method: .delete).status == .conflict)
+            #expect(try await client.execute(uri: "/jobs/\(handle.id)/output", method: .get).status == .gone)
+        }
+    }
+
+    @Test("events tell the life of a job, keep the connection open and resume after the last one seen")
+    func events() async throws {
+        let handle = try await JobClient(backend, logger: quiet).enqueue(Double_(number: 3))
+        let worker = worker { job, context in
+            try await context.report(progress: 0.5, "half")
+            try await Task.sleep(for: .milliseconds(300))
+            return job.number
+        }
+        try await application(keepAlive: .milliseconds(50)).test(.live) { client in
+            try await withWorker(worker) {
+                let all = text(try await client.execute(uri: "/jobs/\(handle.id)/events", method: .get))
+                #expect(all.contains(#""message":"half""#) && all.contains(": keep-alive"))
+                #expect(all.contains(#""state":"succeeded""#) && all.contains("event: end\ndata: {}\n\n"))
+                let last = try #require(try await handle.record()?.revision)
+                #expect(all.contains("id: \(last)\n"))
+            }
+        }
+        // A stream ends its connection, so this is another one.
+        try await application().test(.live) { client in
+            let last = try #require(try await handle.record()?.revision)
+            let lastEventID = try #require(HTTPField.Name("Last-Event-ID"))
+            let resumed = text(
+                try await client.execute(uri: "/jobs/\(handle.id)/events", method: .get, headers: [lastEventID: String(last - 1)]))
+            #expect(resumed.components(separatedBy: "event: update").count == 2, "only what is new")
+        }
+    }
+}
+
+extension String {
+    fileprivate func components(separatedBy separator: String) -> [Substring] {
+        split(separator: separator, omittingEmptySubsequences: false)
+    }
+}

@@ -1,0 +1,152 @@
+import Foundation
+import FoundationNetworking
+import Hoist
+import HoistSQLite
+import Logging
+import Testing
+
+/// Programs of this package as processes, in a folder of their own. All is stopped and removed at the end.
+final class ServiceBench {
+    static let hasFFmpeg = FileManager.default.isExecutableFile(atPath: "/usr/bin/ffmpeg")
+
+    private let folder: URL
+    private var processes: [Process] = []
+    private var port = 0
+
+    init() throws {
+        folder = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-service-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    }
+
+    deinit {
+        for process in processes where process.isRunning {
+            kill(process.processIdentifier, SIGKILL)
+            process.waitUntilExit()
+        }
+        try? FileManager.default.removeItem(at: folder)
+    }
+
+    var backendURL: String { "sqlite:" + path("jobs.db") }
+    func path(_ name: String) -> String { folder.appendingPathComponent(name).path }
+
+    private func program(_ name: String) -> URL {
+        URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent().appendingPathComponent(name)
+    }
+
+    func start(_ arguments: [String]) throws -> Process {
+        let process = Process()
+        process.executableURL = program("VideoService")
+        process.arguments = arguments
+        process.standardError = FileHandle.nullDevice
+        try process.run()
+        processes.append(process)
+        return process
+    }
+
+    func startServer() async throws {
+        port = try freePort()
+        _ = try start(["serve", "--backend", backendURL, "--data", path("videos"), "--port", String(port)])
+        #expect(try await eventually { (try? await self.http("GET", "/").status) == 200 })
+    }
+
+    private func freePort() throws -> Int {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        defer { close(descriptor) }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = inet_addr("127.0.0.1")
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let bound = withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
+                bind(descriptor, address, length) == 0 && getsockname(descriptor, address, &length) == 0
+            }
+        }
+        try #require(bound)
+        return Int(UInt16(bigEndian: address.sin_port))
+    }
+
+    struct Answer {
+        var status: Int
+        var headers: [String: String]
+        var body: Data
+        var json: WireValue { (try? JSONText.parse(Array(body))) ?? .null }
+    }
+
+    func http(_ method: String, _ path: String, headers: [String: String] = [:], file: String? = nil) async throws -> Answer {
+        var request = URLRequest(url: try #require(URL(string: "http://127.0.0.1:\(port)\(path)")))
+        request.httpMethod = method
+        for (name, value) in headers { request.setValue(value, forHTTPHeaderField: name) }
+        if let file { request.httpBody = try Data(contentsOf: URL(fileURLWithPath: file)) }
+        let (body, response) = try await URLSession.shared.data(for: request)
+        let http = try #require(response as? HTTPURLResponse)
+        var found: [String: String] = [:]
+        for (name, value) in http.allHeaderFields { found["\(name)".lowercased()] = "\(value)" }
+        return Answer(status: http.statusCode, headers: found, body: body)
+    }
+
+    func job(_ id: String) async throws -> WireValue { try await http("GET", "/jobs/\(id)").json }
+
+    func makeVideo(seconds: Int) throws -> String {
+        let file = path("input-\(seconds).mp4")
+        _ = try run(
+            URL(fileURLWithPath: "/usr/bin/ffmpeg"),
+            [
+                "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25", "-t", String(seconds), "-vf", "noise=alls=20:allf=t",
+                "-c:v", "libx264", "-preset", "ultrafast", file,
+            ], status: 0)
+        return file
+    }
+
+    func run(_ name: String, _ arguments: [String], status: Int32) throws -> String {
+        try run(program(name), arguments, status: status)
+    }
+
+    private func run(_ program: URL, _ arguments: [String], status: Int32) throws -> String {
+        let process = Process()
+        let output = Pipe()
+        process.executableURL = program
+        process.arguments = arguments
+        process.standardOutput = output
+        process.standardError = FileHandle.nullDevice
+        try process.run()
+        let bytes = output.fileHandleForReading.readDataToEndOfFile()
+        process.waitUntilExit()
+        #expect(process.terminationStatus == status, "\(program.lastPathComponent) \(arguments)")
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    /// Whether a process names `path` among its arguments, servers and workers of ours aside.
+    func isAnyoneUsing(_ path: String) -> Bool {
+        let all = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
+        return all.contains { process in
+            let line = (try? Data(contentsOf: URL(fileURLWithPath: "/proc/\(process)/cmdline"))) ?? Data()
+            return String(decoding: line, as: UTF8.self).contains(path)
+        }
+    }
+
+    private struct Doomed: Job {
+        static let name = "mail.doomed"
+        static let options = JobOptions(queue: "dead")
+        var to: String
+    }
+
+    func makeDeadLetter(_ id: String, on backend: SQLiteBackend) async throws {
+        let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
+        try await JobClient(backend, logger: logger).enqueue(Doomed(to: "ada"), .id(id))
+        var configuration = Worker.Configuration()
+        configuration.isBurst = true
+        try await Worker(backend, queues: ["dead"], configuration: configuration, logger: logger) {
+            Handle(Doomed.self) { job, context in if context.id == id { throw JobDirective.deadLetter("no such mailbox") } }
+        }.run()
+    }
+}
+
+/// Waits until `condition` holds, at most `limit`.
+func eventually(_ limit: Duration = .seconds(30), _ condition: () async throws -> Bool) async throws -> Bool {
+    let deadline = ContinuousClock.now + limit
+    while ContinuousClock.now < deadline {
+        if try await condition() { return true }
+        try await Task.sleep(for: .milliseconds(50))
+    }
+    return try await condition()
+}

@@ -1,0 +1,104 @@
+import Foundation
+import Hoist
+import HoistSQLite
+import Testing
+
+/// VideoService as its users run it: processes, HTTP, real video.
+@Suite("VideoService", .serialized, .timeLimit(.minutes(3)), .enabled(if: ServiceBench.hasFFmpeg, "ffmpeg is not installed"))
+struct VideoServiceTests {
+    @Test("an upload is answered at once and becomes a video, a poster and a contact sheet; a killed worker is replaced")
+    func wholeWay() async throws {
+        let bench = try ServiceBench()
+        try await bench.startServer()
+        let worker = try bench.start(["worker", "--backend", bench.backendURL, "--data", bench.path("videos")])
+        let video = try bench.makeVideo(seconds: 8)
+        let answer = try await bench.http("POST", "/upload", file: video)
+        #expect(answer.status == 202)
+        let id = try #require(answer.json["id"]?.stringValue)
+        #expect(answer.json["job"]?.stringValue == "/jobs/\(id)")
+
+        // Kill the worker in mid-transcode; another one finishes.
+        #expect(try await eventually { try await bench.job(id)["progress"]?["fraction"]?.doubleValue ?? 0 > 0.05 })
+        kill(worker.processIdentifier, SIGKILL)
+        _ = try bench.start(["worker", "--backend", bench.backendURL, "--data", bench.path("videos")])
+        #expect(try await eventually(.seconds(90)) { try await bench.job(id)["state"] == "succeeded" })
+        let record = try await bench.job(id)
+        #expect(record["lost_workers"] == 1)
+        #expect(record["output"]?["width"] == 640)
+
+        let base = "/videos/\(try #require(answer.json["video_id"]?.stringValue))/"
+        for (name, type) in [("video.mp4", "video/mp4"), ("poster.jpg", "image/jpeg"), ("contact.jpg", "image/jpeg")] {
+            let file = try await bench.http("GET", base + name)
+            #expect(file.status == 200 && file.headers["content-type"] == type && file.body.count > 1000, "\(name)")
+        }
+        let part = try await bench.http("GET", base + "video.mp4", headers: ["Range": "bytes=0-9"])
+        #expect(part.status == 206 && part.body.count == 10)
+        let left = try FileManager.default.contentsOfDirectory(atPath: bench.path("videos") + base.dropFirst("/videos".count))
+        #expect(Set(left) == ["input", "video.mp4", "poster.jpg", "contact.jpg"], "no partial file is left")
+        let page = try await bench.http("GET", "/")
+        #expect(page.status == 200 && String(decoding: page.body, as: UTF8.self).contains("VideoService"))
+    }
+
+    @Test("what is no video is refused, and nothing is kept of it")
+    func noVideo() async throws {
+        let bench = try ServiceBench()
+        try await bench.startServer()
+        let text = bench.path("text")
+        try String(repeating: "hello ", count: 1000).write(toFile: text, atomically: true, encoding: .utf8)
+        #expect(try await bench.http("POST", "/upload", file: text).status == 415)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: bench.path("videos")).isEmpty)
+        #expect(try await bench.http("GET", "/videos/..%2f..%2fjobs.db/video.mp4").status == 404)
+    }
+
+    @Test("a cancelled job stops ffmpeg and leaves no partial file")
+    func cancel() async throws {
+        let bench = try ServiceBench()
+        try await bench.startServer()
+        _ = try bench.start(["worker", "--backend", bench.backendURL, "--data", bench.path("videos")])
+        let answer = try await bench.http("POST", "/upload", file: try bench.makeVideo(seconds: 30))
+        let id = try #require(answer.json["id"]?.stringValue)
+        #expect(try await eventually { try await bench.job(id)["progress"]?["fraction"]?.doubleValue ?? 0 > 0.01 })
+        #expect(try await bench.http("DELETE", "/jobs/\(id)").status == 202)
+        #expect(try await eventually { try await bench.job(id)["state"] == "cancelled" })
+        let folder = bench.path("videos/" + (answer.json["video_id"]?.stringValue ?? ""))
+        #expect(try FileManager.default.contentsOfDirectory(atPath: folder) == ["input"])
+        #expect(!bench.isAnyoneUsing(folder), "no ffmpeg is left")
+    }
+}
+
+@Suite("The hoist tool", .timeLimit(.minutes(1)))
+struct HoistToolTests {
+    @Test("every command does its work, as text and as JSON")
+    func commands() async throws {
+        let bench = try ServiceBench()
+        func hoist(_ arguments: String..., status: Int32 = 0) throws -> String {
+            try bench.run("hoist", arguments + ["--backend", bench.backendURL], status: status)
+        }
+        let id = try hoist("enqueue", "mail.send", "--kwargs", #"{"to": "ada"}"#, "--queue", "mail", "--id", "m1")
+        #expect(id == "m1\n")
+        #expect(try hoist("enqueue", "mail.send", "--id", "m1") == "m1 (was there already)\n")
+        #expect(try hoist("queues").contains("mail"))
+        #expect(try hoist("status").contains("no workers"))
+        #expect(try hoist("jobs", "--text", "ada").contains("m1"))
+        #expect(try hoist("jobs", "--state", "failed") == "no jobs\n")
+        #expect(try hoist("job", "m1").contains("no worker is running"))
+        #expect(try JSONText.parse(Array(try hoist("job", "m1", "--json").utf8))["name"] == "mail.send")
+        #expect(try hoist("cancel", "m1") == "cancelled\n")
+        #expect(try hoist("workers", "--check", status: 1) == "no workers\n")
+        _ = try hoist("job", "nobody", status: 64)
+        _ = try hoist("enqueue", "x", "--kwargs", "[1]", status: 64)
+        _ = try hoist("dead", "drop", status: 64)
+
+        // A dead letter: listed, requeued with other arguments, dropped.
+        let backend = try SQLiteBackend(url: bench.backendURL)
+        try await bench.makeDeadLetter("d1", on: backend)
+        #expect(try hoist("dead", "list").contains("d1"))
+        #expect(try hoist("dead", "requeue", "d1", "--kwargs", #"{"to": "bob"}"#) == "1 requeued\n")
+        #expect(try hoist("job", "d1").contains("bob"))
+        try await bench.makeDeadLetter("d2", on: backend)
+        #expect(try hoist("dead", "drop", "--all", "--json") == "{\"dropped\":1}\n")
+        _ = try hoist("enqueue", "mail.doomed", "--queue", "dead")
+        #expect(try hoist("purge", "dead", "--force") == "1 purged\n")
+        #expect(try bench.run("hoist", ["status", "--backend", "ftp://x"], status: 1) == "")
+    }
+}
