@@ -5,7 +5,7 @@ import Synchronization
 
 /// Light work inside the web process, after the response: a mail, a log line, a cache to warm.
 ///
-/// What must survive a crash, takes long, or should be retried belongs in a queue; ``perform(_:on:_:)`` makes the same call durable by
+/// What must survive a crash, takes long, or should be retried belongs in a queue; ``perform(_:_:)`` makes the same call durable by
 /// one word. Add it to the server's services: at shutdown it takes no more and finishes what it has.
 public final class BackgroundTasks: Service {
     /// Where work runs.
@@ -39,8 +39,11 @@ public final class BackgroundTasks: Service {
     /// - Parameters:
     ///   - jobs: the client that durable jobs go through.
     ///   - limit: how much may wait or run at once. 1,000 by default; more is refused with ``BackgroundTasksError``.
+    ///   - concurrency: how much async work runs at once.
+    ///   - threads: how much blocking work runs at once.
     ///   - drainTimeout: how long a shutdown waits for what is left. 10 seconds by default.
-    ///   - handlers: for jobs that ``perform(_:on:_:)`` runs in this process.
+    ///   - logger: for what fails.
+    ///   - handlers: for jobs that ``perform(_:_:)`` runs in this process.
     public init(
         jobs: JobClient, limit: Int = 1000, concurrency: Int = 32, threads: Int = 4, drainTimeout: Duration = .seconds(10),
         logger: Logger, @HandlerBuilder handlers: () -> [Handle] = { [] }
@@ -56,7 +59,10 @@ public final class BackgroundTasks: Service {
     }
 
     /// Runs `body` soon. An error it throws is logged.
-    /// - Parameter name: for the log.
+    /// - Parameters:
+    ///   - name: for the log.
+    ///   - kind: where it runs.
+    ///   - body: the work.
     /// - Throws: ``BackgroundTasksError`` when too much waits already, or the server shuts down.
     public func run(_ name: String, _ kind: Kind = .async, _ body: @escaping @Sendable () async throws -> Void) async throws {
         try await admit()

@@ -23,7 +23,8 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
     private let keepAlive: Duration
 
     /// - Parameters:
-    ///   - allowing: the job names that may be enqueued from outside. None by default.
+    ///   - client: what jobs are enqueued and looked up through.
+    ///   - allowedNames: the job names that may be enqueued from outside. None by default.
     ///   - keepAlive: how often an event stream sends a comment when nothing happens. 15 seconds by default.
     public init(client: JobClient, allowing allowedNames: Set<String> = [], keepAlive: Duration = .seconds(15)) {
         self.client = client

@@ -62,8 +62,10 @@ public final class SQLiteBackend: Backend {
     private let files: FileDoorbells
 
     /// Opens the file, makes it when it is not there, and brings an older one up to this version.
-    /// - Parameter path: of a file on a local disk, in a folder that may be written to.
-    /// - Throws: ``BackendError`` `.unavailable` (no such folder, not a file), `.readOnly`, `.corrupt` (not a database),
+    /// - Parameters:
+    ///   - path: of a file on a local disk, in a folder that may be written to.
+    ///   - configuration: everything that has a default.
+    /// - Throws: `BackendError` `.unavailable` (no such folder, not a file), `.readOnly`, `.corrupt` (not a database),
     ///   `.incompatible` (written by a newer version, or by another program), `.busy` (locked for longer than the time-out). The file
     ///   is left as it is.
     public init(path: String, configuration: Configuration = Configuration()) throws {
@@ -85,7 +87,7 @@ public final class SQLiteBackend: Backend {
     }
 
     /// Opens what a URL of the form `sqlite:jobs.db` or `sqlite:/var/lib/jobs.db` names.
-    /// - Throws: ``BackendError`` `.misuse` for another URL, else as ``init(path:configuration:)``.
+    /// - Throws: `BackendError` `.misuse` for another URL, else as ``init(path:configuration:)``.
     public convenience init(url: String, configuration: Configuration = Configuration()) throws {
         guard url.hasPrefix("sqlite:") else {
             throw BackendError(.misuse, "the URL does not begin with sqlite:")

@@ -18,7 +18,9 @@ public final class FaultyBackend: Backend {
     private let base: any Backend
     private let faults: Mutex<[Fault?]>
 
-    /// - Parameter faults: for the calls to publish, exchange and renew in turn; nil lets a call through. Then all go through.
+    /// - Parameters:
+    ///   - base: what the calls go to.
+    ///   - faults: for the calls to publish, exchange and renew in turn; nil lets a call through. Then all go through.
     public init(_ base: any Backend, faults: [Fault?] = []) {
         self.base = base
         self.faults = Mutex(faults)

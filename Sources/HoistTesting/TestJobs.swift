@@ -7,7 +7,7 @@ extension JobAdministration {
     /// ```swift
     /// #expect(try await backend.enqueued(SendMail.self) == [SendMail(to: "ada@example.org")])
     /// ```
-    /// - Throws: ``ArgumentError`` when a waiting job does not fit its type.
+    /// - Throws: `ArgumentError` when a waiting job does not fit its type.
     public func enqueued<J: Job>(_ type: J.Type) async throws -> [J] {
         let filter = JobFilter(states: [.waiting, .scheduled, .retrying], name: J.name, limit: .max)
         var jobs: [J] = []

@@ -9,6 +9,7 @@ enum Page {
         <style>
           :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 18%, transparent); --go: #2f7d4f; --bad: #b3372f; }
           * { box-sizing: border-box; }
+          [hidden] { display: none !important; }
           body { font: 16px/1.5 system-ui, sans-serif; max-width: 54rem; margin: 0 auto; padding: 2.5rem 1.25rem; }
           h1 { font-size: 1.6rem; margin: 0 0 .25rem; }
           p.lead { margin: 0 0 1.5rem; opacity: .75; }
@@ -104,7 +105,7 @@ enum Page {
             localStorage.videos = JSON.stringify([...known, { id, name }].slice(-20));
           }
           const asked = new URLSearchParams(location.search).get('job');
-          const known = asked ? [{ id: asked, name: asked }] : JSON.parse(localStorage.videos || '[]');
+          const known = asked ? asked.split(",").map(id => ({ id, name: id })) : JSON.parse(localStorage.videos || '[]');
           for (const { id, name } of known) follow(card(name), id);
         </script>
         """

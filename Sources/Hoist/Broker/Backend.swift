@@ -25,7 +25,9 @@ public protocol Broker: Sendable {
     func exchange(_ request: Exchange) async throws -> ExchangeResult
 
     /// Announces a worker, or says that it still lives.
-    /// - Parameter lease: how long the worker counts as alive from now. When it passes, its jobs go to others.
+    /// - Parameters:
+    ///   - worker: what others may know of it.
+    ///   - lease: how long the worker counts as alive from now. When it passes, its jobs go to others.
     /// - Returns: false when the lease has been lost: every delivery of this worker is somebody else's by now.
     func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool
 

@@ -13,7 +13,9 @@ public protocol JobAdministration: Backend {
     /// The arguments of a job as they will be, or were, handed to its handler; nil when the id is unknown or they cannot be read.
     func arguments(of id: JobID) async throws -> Arguments?
     /// Gives ended jobs another life: waiting again, attempts counted from zero.
-    /// - Parameter arguments: what replaces the arguments; nil leaves them.
+    /// - Parameters:
+    ///   - filter: which; those that have not ended are left alone.
+    ///   - arguments: what replaces the arguments; nil leaves them.
     /// - Returns: how many there were.
     func requeue(_ filter: JobFilter, arguments: Arguments?) async throws -> Int
     /// Removes ended jobs for good.

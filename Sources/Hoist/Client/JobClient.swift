@@ -57,7 +57,9 @@ public struct JobClient: Sendable {
     }
 
     /// Enqueues many jobs of a kind in few round trips, in order, 5,000 in one step of the backend: all of these, or none.
-    /// - Parameter options: for each of them alike.
+    /// - Parameters:
+    ///   - jobs: any number.
+    ///   - options: for each of them alike.
     /// - Throws: as ``enqueue(_:_:)``; the jobs of earlier steps are enqueued then, and with ``EnqueueError`` all but those it names.
     @discardableResult
     public func enqueue<J: Job>(
@@ -78,7 +80,9 @@ public struct JobClient: Sendable {
     /// Enqueues a job that this program has no type for.
     /// - Parameters:
     ///   - name: the wire name.
+    ///   - arguments: by place and by name.
     ///   - defaults: what the job's own options would say.
+    ///   - options: over the defaults.
     @discardableResult
     public func enqueue(
         named name: String, arguments: Arguments = Arguments(), defaults: JobOptions = JobOptions(),
@@ -160,7 +164,9 @@ public struct EnqueueError: Error, Sendable, CustomStringConvertible {
 
 /// Sees messages on their way to the backend, and may change, drop or add to them.
 public protocol EnqueueMiddleware: Sendable {
-    /// - Parameter next: hands the messages on. It answers with one result for each, and so must this method for its own.
+    /// - Parameters:
+    ///   - messages: what the caller, or the middleware before this one, wants to enqueue.
+    ///   - next: hands messages on. It answers with one result for each, and so must this method for its own.
     func enqueue(
         _ messages: [Message], next: @Sendable ([Message]) async throws -> [PublishResult]
     ) async throws -> [PublishResult]

@@ -75,6 +75,7 @@ public final class JobContext: Sendable {
     /// - Parameters:
     ///   - progress: 0...1; nil when the job cannot tell.
     ///   - message: what it is doing.
+    ///   - details: whatever else is worth showing.
     /// - Throws: `CancellationError` when the job was asked to stop: this is a good place to notice.
     public func report(progress: Double?, _ message: String? = nil, details: [String: String]? = nil) async throws {
         heartbeat()

@@ -36,7 +36,10 @@ public struct UniqueKey: Sendable, Hashable, Codable {
     public var scope: Scope
     public var onClash: ClashPolicy
 
-    /// - Parameter key: any text. Keys are shared by all jobs of a backend, so begin it with what it is about: `"invoice:42"`.
+    /// - Parameters:
+    ///   - key: any text. Keys are shared by all jobs of a backend, so begin it with what it is about: `"invoice:42"`.
+    ///   - scope: how long the job holds the key.
+    ///   - onClash: what becomes of an enqueue while another job holds it.
     public init(_ key: String, scope: Scope = .untilFinished, onClash: ClashPolicy = .returnExisting) {
         self.key = key
         self.scope = scope

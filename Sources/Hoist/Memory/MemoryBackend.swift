@@ -15,6 +15,7 @@ public final class MemoryBackend: JobAdministration {
     private let state: Mutex<MemoryStore>
 
     /// - Parameters:
+    ///   - clock: what due times and leases are measured by.
     ///   - resultRetention: how long the records of ended jobs are kept by default. A day.
     ///   - maximumLostWorkers: a job that so many workers died with becomes a dead letter. 3 by default.
     public init(

@@ -16,13 +16,18 @@ public struct RetryPolicy: Sendable, Hashable, Codable {
         maximumAttempts: 1, initialSeconds: 0, factor: 1, capSeconds: 0, jitter: 0, windowSeconds: nil)
 
     /// The same wait before every further attempt.
-    /// - Parameter maxAttempts: 1 or more; less counts as 1.
+    /// - Parameters:
+    ///   - delay: the wait; 0 or more.
+    ///   - maxAttempts: 1 or more; less counts as 1.
     public static func fixed(_ delay: Duration, maxAttempts: Int) -> RetryPolicy {
         exponential(initial: delay, factor: 1, cap: delay, jitter: 0, maxAttempts: maxAttempts)
     }
 
     /// Waits that grow: `initial`, `initial × factor`, … up to `cap`.
     /// - Parameters:
+    ///   - initial: the first wait; 0 or more.
+    ///   - factor: by what each further wait grows; 1 or more.
+    ///   - cap: the longest wait.
     ///   - jitter: the share of each wait that is drawn by chance, 0...1. With 0.25 a wait of 8 s lies between 6 s and 8 s, so that
     ///     jobs which failed together do not come back together.
     ///   - maxAttempts: 1 or more; less counts as 1.
@@ -46,7 +51,9 @@ public struct RetryPolicy: Sendable, Hashable, Codable {
     public var window: Duration? { windowSeconds.map { Duration(boundedSeconds: $0) } }
 
     /// The wait after the attempt with number `attempt` (1 for the first) has failed.
-    /// - Parameter draw: a number in 0..<1 that decides the jitter.
+    /// - Parameters:
+    ///   - attempt: the number of the attempt that failed, 1 for the first.
+    ///   - draw: a number in 0..<1 that decides the jitter.
     public func delay(afterAttempt attempt: Int, draw: Double) -> Duration {
         var seconds = initialSeconds
         var remaining = max(0, attempt - 1)

@@ -218,14 +218,18 @@ package struct JSONParser {
     private mutating func string() throws(WireError) -> String {
         index += 1
         let start = index
+        var seen: UInt8 = 0
         while index < bytes.count {
             let byte = bytes[index]
             if byte == UInt8(ascii: "\"") {
                 let slice = UnsafeBufferPointer(rebasing: bytes[start..<index])
                 index += 1
+                // Nearly all strings are ASCII, which needs no validation.
+                if seen < 0x80 { return String(decoding: slice, as: UTF8.self) }
                 guard let string = String(validating: slice, as: UTF8.self) else { throw error("a string is not UTF-8") }
                 return string
             }
+            seen |= byte
             if byte == UInt8(ascii: "\\") { return try stringWithEscapes(from: start) }
             guard byte >= 0x20 else { throw error("a control character in a string") }
             index += 1

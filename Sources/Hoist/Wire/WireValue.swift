@@ -2,7 +2,7 @@
 ///
 /// It holds what Python's encoder really writes, which is a little more than JSON: integers of any size and the bare
 /// tokens `NaN`, `Infinity` and `-Infinity`. Dates, UUIDs, decimals and bytes travel as
-/// `{"__type__": …, "__value__": …}` objects and stay objects here; ``WireDecoder`` turns them into Swift types.
+/// `{"__type__": …, "__value__": …}` objects and stay objects here; they become Swift types when a job is decoded.
 public enum WireValue: Sendable, Hashable {
     public typealias Object = WireObject
 

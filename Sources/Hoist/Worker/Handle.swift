@@ -44,6 +44,7 @@ public struct Handle: Sendable {
     }
 
     /// - Parameters:
+    ///   - job: the kind of job.
     ///   - lane: where the handler runs. Nothing else about it changes with the lane.
     ///   - perform: may run more than once for a job, see the guarantees; throw ``JobDirective`` to decide what comes next.
     // Disfavoured, so that a closure which only throws counts as one without output where the job has none.
@@ -125,6 +126,8 @@ public enum HandlerBuilder {
 
 /// Runs around the performing of every job, in the lane of its handler.
 public protocol PerformMiddleware: Sendable {
-    /// - Parameter next: performs the job. What it throws decides the outcome, unless this method throws something else.
+    /// - Parameters:
+    ///   - context: the job that is to be performed.
+    ///   - next: performs the job. What it throws decides the outcome, unless this method throws something else.
     func perform(_ context: JobContext, next: @Sendable () async throws -> Void) async throws
 }

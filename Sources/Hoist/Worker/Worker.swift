@@ -66,8 +66,12 @@ public final class Worker: Service {
     private let timeLimits = Mutex<[String: Duration]>([:])
 
     /// - Parameters:
+    ///   - backend: where the jobs wait.
     ///   - queues: consumed in this order, see ``Configuration/order``.
     ///   - lanes: the slots of each lane; a lane that is not named has 64 (`async`) or 4 (`blocking`).
+    ///   - configuration: everything that has a default.
+    ///   - logger: for the worker's own lines, and for handlers with the job added.
+    ///   - handlers: the code of each kind of job.
     public init(
         _ backend: any Backend, queues: [QueueSubscription] = ["default"], lanes: [Lane] = [],
         configuration: Configuration = Configuration(), logger: Logger, @HandlerBuilder handlers: () -> [Handle]
@@ -104,7 +108,9 @@ public final class Worker: Service {
     public func stop(_ mode: StopMode = .drain) { inbox.stop(mode) }
 
     /// Changes the time limit of a job on the live worker, for attempts that begin from now on.
-    /// - Parameter limit: nil to go back to what call and job say.
+    /// - Parameters:
+    ///   - limit: nil to go back to what call and job say.
+    ///   - name: the wire name.
     public func setTimeLimit(_ limit: Duration?, forJob name: String) {
         timeLimits.withLock { $0[name] = limit }
     }

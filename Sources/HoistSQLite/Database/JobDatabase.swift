@@ -16,7 +16,7 @@ final class JobDatabase: @unchecked Sendable {
     }
 
     /// Runs `body` as one immediate transaction, to its end even when the caller is cancelled: whether it was committed is never unclear.
-    /// - Throws: ``BackendError``; nothing has changed then, and the call may be repeated.
+    /// - Throws: `BackendError`; nothing has changed then, and the call may be repeated.
     func transaction<T: Sendable>(_ what: String, _ body: @escaping @Sendable (JobStore) throws -> T) async throws -> T {
         try await withCheckedThrowingContinuation { continuation in
             queue.asyncWriteWithoutTransaction { [self] database in
