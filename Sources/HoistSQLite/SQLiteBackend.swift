@@ -24,7 +24,7 @@ public final class SQLiteBackend: Backend {
         public var resultRetention: Duration
         /// How long dead letters are kept. 90 days by default.
         public var deadLetterRetention: Duration
-        /// How many dead letters of a queue are kept at most, the newest. 10,000 by default.
+        /// How many dead letters of one queue and job name are kept at most, the newest. 10,000 by default.
         public var deadLetterLimit: Int
         /// A job that so many workers died with becomes a dead letter. 3 by default.
         public var maximumLostWorkers: Int

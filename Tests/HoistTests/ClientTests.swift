@@ -78,6 +78,25 @@ struct ClientTests {
         #expect(try await patient.enqueue(Work(), .id("x")).isNew, "the same id may be tried again")
     }
 
+    struct Deep: Job {
+        static let name = "test.deep"
+        typealias Output = WireValue
+    }
+
+    @Test("what no worker could read is refused where it is made")
+    func limits() async throws {
+        let client = JobClient(backend, logger: quiet)
+        let deep = (0..<200).reduce(WireValue.null) { value, _ in [value] }
+        await #expect(throws: WireError.self) {
+            try await client.enqueue(named: "x", arguments: Arguments(positional: [deep]))
+        }
+        let large = String(repeating: "x", count: WireLimits.default.maximumBytes)
+        await #expect(throws: WireError.self) { try await client.enqueue(Echo(text: large)) }
+        #expect(try await backend.jobs(JobFilter()).isEmpty)
+        let inline = InlineJobs { Handle(Deep.self) { _, _ in deep } }
+        #expect(try await inline.client.enqueue(Deep()).record()?.failure?.kind == .notEncodable)
+    }
+
     @Test("secret arguments are hidden where people look, also after an edit")
     func secrets() async throws {
         struct Login: Job {

@@ -5,7 +5,7 @@ import HoistSQLite
 
 struct Report {
     let python: String?
-    let jobs = 60_000
+    let jobs = 200_000
     let batch = 64
 
     func run() async throws {

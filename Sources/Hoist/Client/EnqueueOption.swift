@@ -69,7 +69,8 @@ struct EnqueueRequest {
     }
 
     /// The message. Inside a handler it becomes a child of the running job and inherits its headers.
-    func message(queue: String, origin: String, parent: JobContext?) -> Message {
+    /// - Throws: ``WireError`` when the arguments are larger or deeper than a worker would read.
+    func message(queue: String, origin: String, parent: JobContext?) throws(WireError) -> Message {
         let id = id ?? JobIdentifier.make()
         var headers = MessageHeaders(task: name, id: id)
         headers.eta = eta
@@ -97,6 +98,11 @@ struct EnqueueRequest {
         if let expires {
             properties.expiration = String(Int64(max(0, expires.timeIntervalSince(now) * 1000)))
         }
-        return Message(headers: headers, properties: properties, body: MessageBody(arguments: arguments).encoded())
+        let body = MessageBody(arguments: arguments)
+        let bytes = body.encoded()
+        // In an envelope the body grows by a third, and the headers come on top.
+        let limits = WireLimits(maximumBytes: (WireLimits.default.maximumBytes - 65_536) / 4 * 3)
+        try limits.check(.array([.array(arguments.positional), .object(arguments.keyword)]), encodedAs: bytes)
+        return Message(headers: headers, properties: properties, body: bytes)
     }
 }

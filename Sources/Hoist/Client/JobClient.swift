@@ -50,7 +50,8 @@ public struct JobClient: Sendable {
     ///   holds it, with ``JobHandle/isNew`` false.
     /// - Throws: ``EnqueueError`` when the unique key is held and the policy is to refuse; ``BackendError``, whose
     ///   ``BackendError/isRetrySafe`` says whether the job may be there all the same (try again with the same ``EnqueueOption/id(_:)``);
-    ///   `EncodingError` when the job does not encode, and then nothing was enqueued.
+    ///   `EncodingError` when the job does not encode, ``WireError`` when it is larger or deeper than ``WireLimits/default``; nothing was
+    ///   enqueued then.
     @discardableResult
     public func enqueue<J: Job>(_ job: J, _ options: EnqueueOption...) async throws -> JobHandle<J.Output> {
         try await enqueue(contentsOf: CollectionOfOne(job), options)[0]
@@ -112,9 +113,9 @@ public struct JobClient: Sendable {
 
     private func publish(_ requests: [EnqueueRequest], queue: String?) async throws -> [(id: JobID, isNew: Bool)] {
         let parent = JobContext.current
-        var messages = requests.map { request in
+        var messages = try requests.map { request in
             let routed = configuration.routes.lazy.compactMap { $0.queue(request.name) }.first
-            return request.message(
+            return try request.message(
                 queue: request.queue ?? routed ?? queue ?? configuration.defaultQueue, origin: origin, parent: parent)
         }
         return try await JobTracing.enqueueing(&messages) { messages in

@@ -14,6 +14,22 @@ public struct WireLimits: Sendable {
     }
 
     public static let `default` = WireLimits()
+
+    /// Refuses a value on its way out that nobody could read on its way in.
+    func check(_ value: WireValue, encodedAs bytes: [UInt8]) throws(WireError) {
+        guard bytes.count <= maximumBytes else {
+            throw WireError("\(bytes.count) bytes of JSON exceed the limit of \(maximumBytes)")
+        }
+        guard Self.depth(of: value, within: maximumDepth) else { throw WireError("nested deeper than \(maximumDepth)") }
+    }
+
+    private static func depth(of value: WireValue, within limit: Int) -> Bool {
+        switch value {
+        case .array(let elements): limit > 0 && elements.allSatisfy { depth(of: $0, within: limit - 1) }
+        case .object(let members): limit > 0 && members.allSatisfy { depth(of: $0.value, within: limit - 1) }
+        default: true
+        }
+    }
 }
 
 /// Bytes from a peer that are not what the wire format asks for.

@@ -59,7 +59,10 @@ public struct Handle: Sendable {
             let job = try arguments.bind(to: J.self)
             let output = try await perform(job, context)
             do {
-                return JSONWriter.bytes(of: try WireEncoder.encode(output))
+                let value = try WireEncoder.encode(output)
+                let bytes = JSONWriter.bytes(of: value)
+                try WireLimits.default.check(value, encodedAs: bytes)
+                return bytes
             } catch {
                 throw JobFailure(kind: .notEncodable, type: "\(type(of: error))", message: "\(error)")
             }

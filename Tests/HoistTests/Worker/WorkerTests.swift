@@ -137,18 +137,19 @@ struct WorkerTests {
     func heartbeat() async throws {
         let worker = Worker(backend, logger: quiet) {
             Handle(Work.self) { job, context in
-                for _ in 0..<100 {
+                guard job.number == 1 else { return try await Task.sleep(for: .seconds(3600)) }
+                for _ in 0..<250 {
                     try await Task.sleep(for: .milliseconds(10))
-                    if job.number == 1 { context.heartbeat() }
+                    context.heartbeat()
                 }
             }
         }
         try await withWorker(worker) {
-            let silent = try await client.enqueue(Work(number: 0), .heartbeatLimit(.milliseconds(400)))
-            let lively = try await client.enqueue(Work(number: 1), .heartbeatLimit(.milliseconds(400)))
+            let silent = try await client.enqueue(Work(number: 0), .heartbeatLimit(.milliseconds(100)))
+            let lively = try await client.enqueue(Work(number: 1), .heartbeatLimit(.seconds(2)))
             let error = await #expect(throws: JobError.self) { try await silent.output(timeout: .seconds(10)) }
             #expect(error?.failure?.kind == .stuck)
-            _ = try await lively.output(timeout: .seconds(10))
+            _ = try await lively.output(timeout: .seconds(20))
         }
     }
 
