@@ -66,6 +66,28 @@ struct VideoServiceTests {
     }
 }
 
+@Suite("The scheduler command", .timeLimit(.minutes(1)))
+struct SchedulerCommandTests {
+    @Test("it ends what was not started in time though no worker runs, and leaves on SIGTERM")
+    func expiry() async throws {
+        let bench = try ServiceBench()
+        let backend = try SQLiteBackend(url: bench.backendURL)
+        var headers = MessageHeaders(task: "nobody", id: "late")
+        headers.expires = Date() + 0.05
+        _ = try await backend.publish([
+            Message(headers: headers, properties: MessageProperties(routingKey: "q", deliveryTag: "late"), body: Array("[[],{},{}]".utf8))
+        ])
+        try await Task.sleep(for: .milliseconds(60))
+        let scheduler = try bench.start(["scheduler", "--backend", bench.backendURL])
+        #expect(try await eventually { try await backend.record(of: "late")?.endedAt != nil })
+        #expect(try await backend.record(of: "late")?.state == .expired)
+        scheduler.terminate()
+        #expect(try await eventually { !scheduler.isRunning })
+        #expect(scheduler.terminationStatus == 0)
+        #expect(try await backend.workers().isEmpty)
+    }
+}
+
 @Suite("The hoist tool", .timeLimit(.minutes(1)))
 struct HoistToolTests {
     @Test("every command does its work, as text and as JSON")

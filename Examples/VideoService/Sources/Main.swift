@@ -12,7 +12,7 @@ struct Main {
     struct VideoCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "VideoService", abstract: "Uploads videos and has workers transcode them.",
-            subcommands: [ServeCommand<VideoApp>.self, WorkerCommand<VideoApp>.self])
+            subcommands: [ServeCommand<VideoApp>.self, WorkerCommand<VideoApp>.self, SchedulerCommand.self])
     }
 
     static func main() async { await VideoCommand.main() }
