@@ -20,7 +20,7 @@ final class KillBench {
     let client: JobClient
     let lease: Double
 
-    init(lease: Double = 4) throws {
+    init(lease: Double = 3.5) throws {
         self.lease = lease
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-kill-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)

@@ -152,6 +152,7 @@ actor WorkerEngine {
     }
 
     private var pendingProgress: [WorkerInbox.RunID: JobProgress] = [:]
+    private var nextProgressAt: Int64 = 0
 
     /// Takes a job off the list and frees its slots.
     /// - Returns: false when it was not on the list, because it was given up.
@@ -166,11 +167,7 @@ actor WorkerEngine {
     private func makeExchange() -> Exchange {
         var request = Exchange(worker: presence.id, settlements: unsettled.map(\.settlement))
         if mustReconcile { request.holding = Set(running.values.map(\.token)) }
-        for (run, progress) in pendingProgress {
-            guard let job = running[run] else { continue }
-            request.progress.append(ProgressReport(jobID: job.jobID, token: job.token, progress: progress))
-        }
-        pendingProgress.removeAll()
+        takeProgress(into: &request)
         guard mayHaveWork, stop == nil else { return request }
         request.budget = free
         for queue in configuration.order.arrange(queues) {
@@ -180,6 +177,18 @@ actor WorkerEngine {
             }
         }
         return request
+    }
+
+    /// Progress goes out at most twenty times a second, the last of each job, however often handlers report.
+    private func takeProgress(into request: inout Exchange) {
+        let uptime = backend.clock.uptime
+        guard !pendingProgress.isEmpty, uptime >= nextProgressAt else { return }
+        for (run, progress) in pendingProgress {
+            guard let job = running[run] else { continue }
+            request.progress.append(ProgressReport(jobID: job.jobID, token: job.token, progress: progress))
+        }
+        pendingProgress.removeAll()
+        nextProgressAt = uptime + 50_000
     }
 
     private func exchange(_ request: Exchange) async {
@@ -226,6 +235,10 @@ actor WorkerEngine {
         var limit: Duration?
         if let nextDue, stop == nil {
             limit = .seconds(max(0, nextDue.timeIntervalSince(backend.clock.now)))
+        }
+        if !pendingProgress.isEmpty {
+            let left = Duration.microseconds(max(0, nextProgressAt - backend.clock.uptime))
+            limit = min(limit ?? left, left)
         }
         if let drainDeadline {
             let left = Duration.microseconds(max(0, drainDeadline - backend.clock.uptime))

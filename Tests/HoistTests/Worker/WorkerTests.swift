@@ -153,6 +153,27 @@ struct WorkerTests {
         }
     }
 
+    @Test("progress that is reported all the time is sent now and then, the last of it")
+    func progress() async throws {
+        let worker = Worker(backend, logger: quiet) {
+            Handle(Work.self) { _, context in
+                for step in 1...2000 {
+                    try await context.report(progress: Double(step) / 2000)
+                    await Task.yield()
+                }
+                try await Task.sleep(for: .milliseconds(200))
+            }
+        }
+        try await withWorker(worker) {
+            let handle = try await client.enqueue(Work())
+            var seen: [Double] = []
+            for try await record in handle.updates {
+                if let fraction = record.progress?.fraction, fraction != seen.last { seen.append(fraction) }
+            }
+            #expect(seen.last == 1 && seen == seen.sorted() && seen.count < 200, "\(seen.count) reports were sent")
+        }
+    }
+
     @Test("a worker takes no more jobs than it has slots, of a lane and of a queue")
     func slots() async throws {
         let running = Shared<[String: Int]>([:])
