@@ -152,7 +152,7 @@ let package = Package(
         ),
         .testTarget(
             name: "KillTests",
-            dependencies: ["Hoist", "HoistSQLite", "KillTestWorker", .product(name: "Logging", package: "swift-log")],
+            dependencies: ["Hoist", "HoistSQLite", "HoistTesting", "KillTestWorker", .product(name: "Logging", package: "swift-log")],
             swiftSettings: houseSettings
         ),
         .testTarget(
@@ -171,7 +171,7 @@ let package = Package(
         .testTarget(
             name: "ServiceTests",
             dependencies: [
-                "Hoist", "HoistSQLite", "HoistCLI", "VideoService", .product(name: "Logging", package: "swift-log"),
+                "Hoist", "HoistSQLite", "HoistTesting", "HoistCLI", "VideoService", .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: houseSettings
         ),

@@ -1,6 +1,7 @@
 import Foundation
 import Hoist
 import HoistSQLite
+import HoistTesting
 import Testing
 
 /// The guarantees, tried on real processes that are killed at bad moments.

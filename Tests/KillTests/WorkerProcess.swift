@@ -78,13 +78,3 @@ final class KillBench {
         try await backend.queues().reduce(0) { $0 + $1.waiting + $1.scheduled + $1.running }
     }
 }
-
-/// Waits until `condition` holds, at most `limit`.
-func eventually(_ limit: Duration, _ condition: () async throws -> Bool) async throws -> Bool {
-    let deadline = ContinuousClock.now + limit
-    while ContinuousClock.now < deadline {
-        if try await condition() { return true }
-        try await Task.sleep(for: .milliseconds(20))
-    }
-    return try await condition()
-}

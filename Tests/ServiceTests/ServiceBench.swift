@@ -2,6 +2,7 @@ import Foundation
 import FoundationNetworking
 import Hoist
 import HoistSQLite
+import HoistTesting
 import Logging
 import Testing
 
@@ -46,7 +47,7 @@ final class ServiceBench {
     func startServer() async throws {
         port = try freePort()
         _ = try start(["serve", "--backend", backendURL, "--data", path("videos"), "--port", String(port)])
-        #expect(try await eventually { (try? await self.http("GET", "/").status) == 200 })
+        #expect(try await eventually(.seconds(30)) { (try? await self.http("GET", "/").status) == 200 })
     }
 
     private func freePort() throws -> Int {
@@ -139,14 +140,4 @@ final class ServiceBench {
             Handle(Doomed.self) { job, context in if context.id == id { throw JobDirective.deadLetter("no such mailbox") } }
         }.run()
     }
-}
-
-/// Waits until `condition` holds, at most `limit`.
-func eventually(_ limit: Duration = .seconds(30), _ condition: () async throws -> Bool) async throws -> Bool {
-    let deadline = ContinuousClock.now + limit
-    while ContinuousClock.now < deadline {
-        if try await condition() { return true }
-        try await Task.sleep(for: .milliseconds(50))
-    }
-    return try await condition()
 }

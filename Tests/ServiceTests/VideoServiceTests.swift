@@ -1,6 +1,7 @@
 import Foundation
 import Hoist
 import HoistSQLite
+import HoistTesting
 import Testing
 
 /// VideoService as its users run it: processes, HTTP, real video.
@@ -18,7 +19,7 @@ struct VideoServiceTests {
         #expect(answer.json["job"]?.stringValue == "/jobs/\(id)")
 
         // Kill the worker in mid-transcode; another one finishes.
-        #expect(try await eventually { try await bench.job(id)["progress"]?["fraction"]?.doubleValue ?? 0 > 0.05 })
+        #expect(try await eventually(.seconds(30)) { try await bench.job(id)["progress"]?["fraction"]?.doubleValue ?? 0 > 0.05 })
         kill(worker.processIdentifier, SIGKILL)
         _ = try bench.start(["worker", "--backend", bench.backendURL, "--data", bench.path("videos")])
         #expect(try await eventually(.seconds(90)) { try await bench.job(id)["state"] == "succeeded" })
@@ -57,9 +58,9 @@ struct VideoServiceTests {
         _ = try bench.start(["worker", "--backend", bench.backendURL, "--data", bench.path("videos")])
         let answer = try await bench.http("POST", "/upload", file: try bench.makeVideo(seconds: 30))
         let id = try #require(answer.json["id"]?.stringValue)
-        #expect(try await eventually { try await bench.job(id)["progress"]?["fraction"]?.doubleValue ?? 0 > 0.01 })
+        #expect(try await eventually(.seconds(30)) { try await bench.job(id)["progress"]?["fraction"]?.doubleValue ?? 0 > 0.01 })
         #expect(try await bench.http("DELETE", "/jobs/\(id)").status == 202)
-        #expect(try await eventually { try await bench.job(id)["state"] == "cancelled" })
+        #expect(try await eventually(.seconds(30)) { try await bench.job(id)["state"] == "cancelled" })
         let folder = bench.path("videos/" + (answer.json["video_id"]?.stringValue ?? ""))
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder) == ["input"])
         #expect(!bench.isAnyoneUsing(folder), "no ffmpeg is left")
@@ -79,10 +80,10 @@ struct SchedulerCommandTests {
         ])
         try await Task.sleep(for: .milliseconds(60))
         let scheduler = try bench.start(["scheduler", "--backend", bench.backendURL])
-        #expect(try await eventually { try await backend.record(of: "late")?.endedAt != nil })
+        #expect(try await eventually(.seconds(30)) { try await backend.record(of: "late")?.endedAt != nil })
         #expect(try await backend.record(of: "late")?.state == .expired)
         scheduler.terminate()
-        #expect(try await eventually { !scheduler.isRunning })
+        #expect(try await eventually(.seconds(30)) { !scheduler.isRunning })
         #expect(scheduler.terminationStatus == 0)
         #expect(try await backend.workers().isEmpty)
     }

@@ -254,9 +254,7 @@ struct MemoryStore: Sendable {
     private mutating func handBack(_ id: JobID, now: Date) -> Bool {
         guard let job = jobs[id] else { return false }
         if job.message.headers.hoist.isAtMostOnce, !job.record.isCancelRequested {
-            let failure = JobFailure(
-                kind: .workerLost, type: "WorkerLost", message: "its worker stopped before it was done, and it runs at most once")
-            change(id) { $0.record.failure = failure }
+            change(id) { $0.record.failure = .stoppedAtMostOnce }
             end(id, as: .failed, now: now)
             return false
         }
@@ -278,8 +276,7 @@ struct MemoryStore: Sendable {
 
     private mutating func loseWorker(_ id: JobID, name: String, now: Date) {
         guard let job = jobs[id] else { return }
-        let failure = JobFailure(
-            kind: .workerLost, type: "WorkerLost", message: "the worker \(name) died or was cut off while it had the job")
+        let failure = JobFailure.workerLost(name)
         let attempt = AttemptRecord(
             number: job.record.attempts, worker: name, startedAt: job.record.startedAt, endedAt: now, outcome: "worker lost",
             failure: failure)

@@ -85,6 +85,15 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
     }
 
     public var description: String { "\(type): \(message) (\(kind))" }
+
+    /// The worker died, or was cut off for longer than its lease.
+    package static func workerLost(_ name: String) -> JobFailure {
+        JobFailure(kind: .workerLost, type: "WorkerLost", message: "the worker \(name) died or was cut off while it had the job")
+    }
+
+    /// The worker stopped in order, but the job may not be started again.
+    package static let stoppedAtMostOnce = JobFailure(
+        kind: .workerLost, type: "WorkerLost", message: "its worker stopped before it was done, and it runs at most once")
 }
 
 /// One attempt that did not end in success.

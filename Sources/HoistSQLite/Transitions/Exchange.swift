@@ -85,9 +85,7 @@ extension JobStore {
         case .handedBack:
             try append(attempt, to: sequence)
             if held.isAtMostOnce {
-                let failure = JobFailure(
-                    kind: .workerLost, type: "WorkerLost", message: "its worker stopped before it was done, and it runs at most once")
-                try end(sequence, as: .failed, failure: failure, now: now)
+                try end(sequence, as: .failed, failure: .stoppedAtMostOnce, now: now)
                 return .ended
             }
             return try putBack(sequence, as: .waiting, due: nil, spendsAttempt: false, isCancelled: held.isCancelled, now: now)

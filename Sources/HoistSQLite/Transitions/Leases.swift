@@ -74,9 +74,7 @@ extension JobStore {
             if job.isCancelled {
                 try end(job.sequence, as: .cancelled, now: now)
             } else if job.isAtMostOnce {
-                let failure = JobFailure(
-                    kind: .workerLost, type: "WorkerLost", message: "its worker stopped before it was done, and it runs at most once")
-                try end(job.sequence, as: .failed, failure: failure, now: now)
+                try end(job.sequence, as: .failed, failure: .stoppedAtMostOnce, now: now)
             } else {
                 try sql("UPDATE job SET state = 0, worker = NULL, revision = revision + 1 WHERE seq = ?").bind(job.sequence).run()
                 madeReady = true
@@ -111,8 +109,7 @@ extension JobStore {
 
     /// - Returns: whether the job is ready again; else it has ended.
     private func lose(_ job: RunningJob, workerName: String, now: Int64) throws -> Bool {
-        let failure = JobFailure(
-            kind: .workerLost, type: "WorkerLost", message: "the worker \(workerName) died or was cut off while it had the job")
+        let failure = JobFailure.workerLost(workerName)
         let attempt = AttemptRecord(
             number: job.retries + 1, worker: workerName, startedAt: job.started.map(JobDate.init(microsecondsSinceEpoch:)),
             endedAt: JobDate(microsecondsSinceEpoch: now), outcome: "worker lost", failure: failure)

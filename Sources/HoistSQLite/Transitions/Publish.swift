@@ -35,7 +35,7 @@ extension JobStore {
             let isKnown = try known.step()
             known.end()
             if isKnown { return .alreadyEnqueued }
-            if let holder = try holder(of: unique.key, now: now), try !expireIfLate(holder, now: now) {
+            if let holder = try holder(of: unique.key, now: now), try !freeIfLate(unique.key, holder, now: now) {
                 return try clash(job, unique, holder, now: now)
             }
         }
@@ -64,19 +64,14 @@ extension JobStore {
     }
 
     /// Ends a waiting job whose time has passed and which nobody has noticed yet, so that its key is free.
-    private func expireIfLate(_ id: JobID, now: Int64) throws -> Bool {
-        let select = try sql("SELECT seq FROM job WHERE id = ? AND state IN (0, 1, 2) AND expires <= ?").bind(id).bind(now)
+    /// - Returns: whether the key is free now.
+    private func freeIfLate(_ key: String, _ holder: JobID, now: Int64) throws -> Bool {
+        let select = try sql("SELECT seq FROM job WHERE id = ? AND state IN (0, 1, 2) AND expires <= ?").bind(holder).bind(now)
         guard try select.step() else { return false }
         let sequence = select.int(0)
         select.end()
         try end(sequence, as: .expired, now: now)
-        return try holder(of: uniqueKeyText(sequence) ?? "", now: now) == nil
-    }
-
-    private func uniqueKeyText(_ sequence: Int64) throws -> String? {
-        let select = try sql("SELECT unique_key FROM job WHERE seq = ?").bind(sequence)
-        defer { select.end() }
-        return try select.step() ? select.text(0) : nil
+        return try self.holder(of: key, now: now) == nil
     }
 
     /// The waiting job that holds the key takes over what is new, where the policy says so.

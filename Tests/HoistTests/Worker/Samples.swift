@@ -47,13 +47,3 @@ final class Shared<Value: Sendable>: Sendable {
         }
     }
 }
-
-/// Waits until `condition` holds, at most `limit`.
-func eventually(_ limit: Duration = .seconds(10), _ condition: () async throws -> Bool) async throws -> Bool {
-    let deadline = ContinuousClock.now + limit
-    while ContinuousClock.now < deadline {
-        if try await condition() { return true }
-        try await Task.sleep(for: .milliseconds(5))
-    }
-    return try await condition()
-}
