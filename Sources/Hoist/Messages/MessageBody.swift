@@ -24,16 +24,9 @@ extension Message {
     /// - Throws: ``WireError`` when the body is not what its content type says, has another shape, or comes in a serialization or
     ///   compression that is not accepted. Pickle never is: reading it would run code.
     public func decodedBody(limits: WireLimits = .default) throws(WireError) -> MessageBody {
-        if let compression = headers.compression {
-            throw WireError("compression \(compression) is not accepted by this worker")
-        }
-        switch contentType {
-        case "application/json": break
-        case "application/x-python-serialize":
-            throw WireError("content type \(contentType) (pickle) is refused: reading it would run code")
-        default: throw WireError("content type \(contentType) is not accepted by this worker")
-        }
-        guard case .array(let parts) = try JSONParser.parse(body, limits: limits), parts.count == 3 else {
+        var bytes = body
+        if let compression = headers.compression { bytes = try Compression.decompress(bytes, as: compression, limits: limits) }
+        guard case .array(let parts) = try Serialization.parse(bytes, as: contentType, limits: limits), parts.count == 3 else {
             throw WireError("the body is not an array of args, kwargs and embed")
         }
         guard case .array(let positional) = parts[0] else { throw WireError("args is not an array") }

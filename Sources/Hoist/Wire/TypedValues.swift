@@ -19,10 +19,12 @@ enum TypedValue {
 
     static func wire(_ decimal: Decimal) -> WireValue { tagged("decimal", .string(decimal.description)) }
 
-    static func wire(_ data: Data) -> WireValue {
-        if let text = String(validating: data, as: UTF8.self) { return tagged("bytes", .string(text)) }
+    static func wire(_ data: Data) -> WireValue { wire(bytes: Array(data)) }
+
+    static func wire(bytes: [UInt8]) -> WireValue {
+        if let text = String(validating: bytes, as: UTF8.self) { return tagged("bytes", .string(text)) }
         var encoded: [UInt8] = []
-        Base64.append(Array(data), to: &encoded)
+        Base64.append(bytes, to: &encoded)
         return tagged("base64", .string(String(decoding: encoded, as: UTF8.self)))
     }
 

@@ -1,0 +1,78 @@
+import Yams
+
+/// Reads YAML as Python's safe dumper writes it: the types that JSON has, dates and bytes. Tags beyond those are refused.
+enum YAMLText {
+    static func parse(_ bytes: [UInt8], limits: WireLimits = .default) throws(WireError) -> WireValue {
+        guard bytes.count <= limits.maximumBytes else {
+            throw WireError("\(bytes.count) bytes of YAML exceed the limit of \(limits.maximumBytes)")
+        }
+        guard let text = String(validating: bytes, as: UTF8.self) else { throw WireError("YAML: text that is not UTF-8") }
+        let root: Node?
+        do {
+            // libyaml itself refuses what is nested deeper than 1,000.
+            root = try Yams.compose(yaml: text)
+        } catch {
+            throw WireError("YAML: the body is not well formed")
+        }
+        guard let root else { return .null }
+        // An alias stands for all that its anchor holds: the count is of what comes out, not of what was written.
+        var reader = Reader(maximumDepth: limits.maximumDepth, maximumValues: min(limits.maximumValues, bytes.count * 10 + 100))
+        return try reader.value(of: root, depth: 0)
+    }
+
+    private struct Reader {
+        let maximumDepth: Int
+        let maximumValues: Int
+        private var values = 0
+
+        init(maximumDepth: Int, maximumValues: Int) {
+            self.maximumDepth = maximumDepth
+            self.maximumValues = maximumValues
+        }
+
+        mutating func value(of node: Node, depth: Int) throws(WireError) -> WireValue {
+            values += 1
+            guard values <= maximumValues else { throw WireError("YAML: more than \(maximumValues) values") }
+            guard depth <= maximumDepth else { throw WireError("YAML: nested deeper than \(maximumDepth)") }
+            let tag = Resolver.default.resolveTag(of: node)
+            switch node {
+            case .scalar(let scalar): return try self.scalar(scalar, tag)
+            case .sequence(let sequence):
+                guard tag == .seq || tag == .implicit else { throw WireError("YAML: a tag that is not accepted") }
+                var elements: [WireValue] = []
+                for element in sequence { elements.append(try value(of: element, depth: depth + 1)) }
+                return .array(elements)
+            case .mapping(let mapping):
+                guard tag == .map || tag == .implicit else { throw WireError("YAML: a tag that is not accepted") }
+                var members: WireValue.Object = [:]
+                for (key, member) in mapping {
+                    guard let key = key.scalar?.string else { throw WireError("YAML: a key is not a scalar") }
+                    members[key] = try value(of: member, depth: depth + 1)
+                }
+                return .object(members)
+            case .alias: throw WireError("YAML: an alias of nothing")
+            }
+        }
+
+        private func scalar(_ scalar: Node.Scalar, _ tag: Tag.Name) throws(WireError) -> WireValue {
+            let text = scalar.string
+            switch tag {
+            case .null: return .null
+            case .bool: return .bool(Bool.construct(from: scalar) ?? false)
+            case .int:
+                if let number = Int64.construct(from: scalar) { return .integer(number) }
+                let digits = text.drop { $0 == "-" || $0 == "+" }
+                guard !digits.isEmpty, digits.utf8.allSatisfy({ $0 &- 48 < 10 }) else { throw WireError("YAML: an integer out of range") }
+                return .bigInteger(text.hasPrefix("+") ? String(text.dropFirst()) : text)
+            case .float:
+                guard let number = Double.construct(from: scalar) else { throw WireError("YAML: no number") }
+                return .double(number)
+            case .str, .timestamp, .implicit: return .string(text)
+            case .binary:
+                guard let bytes = try? Base64.decode(text.utf8) else { throw WireError("YAML: binary that is not base64") }
+                return TypedValue.wire(bytes: bytes)
+            default: throw WireError("YAML: a tag that is not accepted")
+            }
+        }
+    }
+}
