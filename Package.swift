@@ -17,6 +17,8 @@ let package = Package(
     products: [
         .library(name: "Hoist", targets: ["Hoist"]),
         .library(name: "HoistSQLite", targets: ["HoistSQLite"]),
+        .library(name: "RESP", targets: ["RESP"]),
+        .library(name: "HoistRedis", targets: ["HoistRedis"]),
         .library(name: "HoistHummingbird", targets: ["HoistHummingbird"]),
         .library(name: "HoistTesting", targets: ["HoistTesting"]),
         .library(name: "HoistCommands", targets: ["HoistCommands"]),
@@ -31,6 +33,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
@@ -68,6 +71,26 @@ let package = Package(
                 .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "GRDBSQLite", package: "GRDB.swift"),
             ],
+            swiftSettings: houseSettings
+        ),
+        // Redis' protocol. Knows nothing of jobs.
+        .target(
+            name: "RESP",
+            dependencies: [
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            ],
+            swiftSettings: houseSettings
+        ),
+        // Redis and Valkey, in Celery's form.
+        .target(
+            name: "HoistRedis",
+            dependencies: [
+                "Hoist", "RESP", .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
+            ],
+            resources: [.embedInCode("Scripts")],
             swiftSettings: houseSettings
         ),
         // Job routes and work after the response, for Hummingbird servers.
@@ -145,6 +168,11 @@ let package = Package(
                 .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "Logging", package: "swift-log"),
             ],
+            swiftSettings: houseSettings
+        ),
+        .testTarget(
+            name: "HoistRedisTests",
+            dependencies: ["Hoist", "HoistRedis", "HoistTesting", "RESP", .product(name: "Logging", package: "swift-log")],
             swiftSettings: houseSettings
         ),
         .executableTarget(

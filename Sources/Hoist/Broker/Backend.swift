@@ -230,13 +230,16 @@ public struct Settlement: Sendable {
     public var outcome: Outcome
     public var startedAt: Date
     public var finishedAt: Date
+    /// What the worker knew of the job; nil when its message could not be read.
+    public var context: JobContext?
 
-    public init(jobID: JobID, token: Int64, outcome: Outcome, startedAt: Date, finishedAt: Date) {
+    public init(jobID: JobID, token: Int64, outcome: Outcome, startedAt: Date, finishedAt: Date, context: JobContext? = nil) {
         self.jobID = jobID
         self.token = token
         self.outcome = outcome
         self.startedAt = startedAt
         self.finishedAt = finishedAt
+        self.context = context
     }
 }
 

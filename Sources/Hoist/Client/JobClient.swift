@@ -118,9 +118,11 @@ public struct JobClient: Sendable {
             return try request.message(
                 queue: request.queue ?? routed ?? queue ?? configuration.defaultQueue, origin: origin, parent: parent)
         }
-        return try await JobTracing.enqueueing(&messages) { messages in
+        let published = try await JobTracing.enqueueing(&messages) { messages in
             try await publish(messages)
         }
+        parent?.noteChildren(published.map(\.id))
+        return published
     }
 
     private func publish(_ messages: [Message]) async throws -> [(id: JobID, isNew: Bool)] {

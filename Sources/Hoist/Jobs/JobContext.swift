@@ -36,13 +36,17 @@ public final class JobContext: Sendable {
     public var attempt: Int { execution.attempt }
     /// How often a worker died with this job.
     public var lostWorkers: Int { execution.lostWorkers }
-    public let enqueuedAt: Date?
+    public var enqueuedAt: Date? { messageHeaders.hoist.enqueuedAt }
     /// When the time limit passes; nil without one.
     public let deadline: Date?
-    public let parentID: JobID?
-    public let rootID: JobID
-    /// The headers that travelled with the job.
-    public let headers: WireValue.Object
+    public var parentID: JobID? { messageHeaders.parentID }
+    public var rootID: JobID { messageHeaders.rootID ?? execution.jobID }
+    /// The headers of the user's own that travelled with the job.
+    public var headers: WireValue.Object { messageHeaders.custom }
+    /// All headers of the message, as they came.
+    public let messageHeaders: MessageHeaders
+    /// The properties of the message, as they came.
+    public let messageProperties: MessageProperties
     /// The name of the worker.
     public var worker: String { execution.environment.worker }
     /// Logs with the job's id, name, queue and attempt.
@@ -53,6 +57,7 @@ public final class JobContext: Sendable {
     private struct State {
         var reason: CancellationReason?
         var lastSign: Int64
+        var children: [JobID] = []
     }
 
     private let state: Mutex<State>
@@ -60,11 +65,9 @@ public final class JobContext: Sendable {
 
     init(message: Message, execution: Execution, deadline: Date?, onProgress: @escaping @Sendable (JobProgress) -> Void) {
         self.execution = execution
-        enqueuedAt = message.headers.hoist.enqueuedAt
         self.deadline = deadline
-        parentID = message.headers.parentID
-        rootID = message.headers.rootID ?? execution.jobID
-        headers = message.headers.custom
+        messageHeaders = message.headers
+        messageProperties = message.properties
         state = Mutex(State(lastSign: execution.environment.jobs.backend.clock.uptime))
         self.onProgress = onProgress
     }
@@ -91,6 +94,11 @@ public final class JobContext: Sendable {
 
     /// Why the job was asked to stop; nil as long as it was not.
     public var cancellationReason: CancellationReason? { state.withLock { $0.reason } }
+
+    /// The jobs that the handler has enqueued so far.
+    package var children: [JobID] { state.withLock { $0.children } }
+
+    func noteChildren(_ ids: [JobID]) { state.withLock { $0.children += ids } }
 
     /// Microseconds since the last sign of progress.
     var silence: Int64 {

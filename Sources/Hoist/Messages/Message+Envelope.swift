@@ -2,16 +2,17 @@ extension Message {
     /// The message as one JSON object, the form in which SQLite stores it and Redis carries it.
     public func encodedEnvelope() -> [UInt8] {
         var json = JSONWriter(reserving: 1024 + body.count * 4 / 3)
-        json.token("{\"body\":")
-        json.base64String(body)
-        json.token(",\"content-encoding\":")
-        json.string(contentEncoding)
+        // The headers come first, in a fixed order: a script on a Redis server finds the job's name and id there without reading the rest.
+        json.token("{\"headers\":")
+        headers.write(to: &json)
         json.token(",\"content-type\":")
         json.string(contentType)
-        json.token(",\"headers\":")
-        headers.write(to: &json)
+        json.token(",\"content-encoding\":")
+        json.string(contentEncoding)
         json.token(",\"properties\":")
         properties.write(to: &json)
+        json.token(",\"body\":")
+        json.base64String(body)
         json.token("}")
         return json.bytes
     }

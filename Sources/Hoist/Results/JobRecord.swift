@@ -43,6 +43,16 @@ public struct JobProgress: Sendable, Hashable, Codable {
     }
 }
 
+/// An error that a program in another language shall know as one of its own: a Python client raises `module.typeName(*arguments)`
+/// where it has such a class.
+public protocol CrossLanguageError: Error {
+    var typeName: String { get }
+    /// The module of the type; nil when there is none.
+    var module: String? { get }
+    /// What the error is made from.
+    var arguments: [WireValue] { get }
+}
+
 /// Why an attempt did not succeed.
 public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConvertible {
     public struct Kind: Sendable, Hashable, Codable, CustomStringConvertible {
@@ -77,11 +87,27 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
     /// The type of the error.
     public var type: String
     public var message: String
+    /// Where the type is defined, for programs in other languages; nil when it does not matter to them.
+    public var module: String?
+    /// What such a program would make the error from; nil for the message alone.
+    public var arguments: [WireValue]?
 
-    public init(kind: Kind, type: String, message: String) {
+    public init(kind: Kind, type: String, message: String, module: String? = nil, arguments: [WireValue]? = nil) {
         self.kind = kind
         self.type = type
         self.message = String(message.prefix(8192))
+        self.module = module
+        self.arguments = arguments
+    }
+
+    /// What became of a handler that threw `error`.
+    package init(raised error: any Error) {
+        if let error = error as? any CrossLanguageError {
+            self.init(
+                kind: .raised, type: error.typeName, message: String(describing: error), module: error.module, arguments: error.arguments)
+        } else {
+            self.init(kind: .raised, type: String(describing: Swift.type(of: error)), message: String(describing: error))
+        }
     }
 
     public var description: String { "\(type): \(message) (\(kind))" }
@@ -183,14 +209,14 @@ public struct JobRecord: Sendable, Hashable {
     }
 
     /// Fills in what the message itself tells.
-    package mutating func describe(_ message: Message) {
+    package mutating func describe(_ message: Message) { describe(message.headers) }
+
+    package mutating func describe(_ message: MessageHeaders) {
         argumentsText =
-            message.headers.argumentsText == "()"
-            ? message.headers.keywordArgumentsText
-            : message.headers.argumentsText + " " + message.headers.keywordArgumentsText
-        parentID = message.headers.parentID
-        rootID = message.headers.rootID
-        headers = message.headers.custom
+            message.argumentsText == "()" ? message.keywordArgumentsText : message.argumentsText + " " + message.keywordArgumentsText
+        parentID = message.parentID
+        rootID = message.rootID
+        headers = message.custom
     }
 
     /// Why a job that is ready does not run, seen from the workers that are alive.

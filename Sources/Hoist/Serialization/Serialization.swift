@@ -1,9 +1,9 @@
 /// The serializations of message bodies that are read, by content type. Nothing in any of them can run code.
-enum Serialization {
-    static let json = "application/json"
+package enum Serialization {
+    package static let json = "application/json"
 
     /// - Throws: ``WireError`` when the content type is not accepted, or the bytes are not what it says.
-    static func parse(_ bytes: [UInt8], as contentType: String, limits: WireLimits) throws(WireError) -> WireValue {
+    package static func parse(_ bytes: [UInt8], as contentType: String, limits: WireLimits) throws(WireError) -> WireValue {
         switch contentType {
         case json: return try JSONParser.parse(bytes, limits: limits)
         case "application/x-msgpack": return try MessagePackParser.parse(bytes, limits: limits)

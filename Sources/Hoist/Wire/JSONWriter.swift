@@ -45,6 +45,9 @@ package struct JSONWriter {
         bytes.append(contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
 
+    /// JSON that was written elsewhere.
+    package mutating func encoded(_ json: [UInt8]) { bytes.append(contentsOf: json) }
+
     package mutating func integer(_ value: Int64) {
         if value >= 0, value < 10 {
             bytes.append(0x30 + UInt8(value))

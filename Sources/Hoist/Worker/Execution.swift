@@ -75,19 +75,19 @@ final class Execution: Sendable {
         onContext: @Sendable (JobContext) -> Void,
         onProgress: @escaping @Sendable (JobProgress) -> Void,
         cancel: @escaping @Sendable (JobContext.CancellationReason) -> Void
-    ) async -> (outcome: Outcome, waitMicroseconds: Int64?) {
+    ) async -> (outcome: Outcome, waitMicroseconds: Int64?, context: JobContext?) {
         switch read(onProgress: onProgress) {
         case .failure(let error):
             let failure = JobFailure(kind: .undecodable, type: "WireError", message: error.message)
             await environment.onDeadLetter?(jobID, failure)
-            return (.failed(failure), nil)
+            return (.failed(failure), nil, nil)
         case .success(let (call, arguments, context)):
             onContext(context)
             let watch = Watch(context: context, limits: call.limits, clock: clock, cancel: cancel)
             watch.begin()
             let outcome = await JobContext.$current.withValue(context) { await attempt(call, arguments, context) }
             watch.end()
-            return (outcome, call.waited)
+            return (outcome, call.waited, context)
         }
     }
 
@@ -176,7 +176,7 @@ final class Execution: Sendable {
             return .failed(JobFailure(kind: .badArguments, type: "ArgumentError", message: error.description))
         }
         if let failure = error as? JobFailure { return .failed(failure) }
-        let failure = JobFailure(kind: .raised, type: String(describing: type(of: error)), message: String(describing: error))
+        let failure = JobFailure(raised: error)
         return handle.options.mayRetry(error) ? retryOrFail(failure, call) : .failed(failure)
     }
 

@@ -281,14 +281,14 @@ actor WorkerEngine {
         let (inbox, metrics, clock) = (inbox, metrics, backend.clock)
         return Task(executorPreference: lane) {
             let (startedAt, start) = (clock.now, clock.uptime)
-            let (outcome, wait) = await execution.run(
+            let (outcome, wait, context) = await execution.run(
                 onContext: { box.set($0) }, onProgress: { inbox.report($0, run: run) }, cancel: { box.cancel($0) })
             metrics.finished(
                 queue: execution.queue, job: execution.jobName, outcome: outcome.label, runMicroseconds: clock.uptime - start,
                 waitMicroseconds: wait)
             execution.log(outcome)
             let settlement = Settlement(
-                jobID: execution.jobID, token: execution.token, outcome: outcome, startedAt: startedAt, finishedAt: clock.now)
+                jobID: execution.jobID, token: execution.token, outcome: outcome, startedAt: startedAt, finishedAt: clock.now, context: context)
             inbox.finish(.init(settlement: settlement, run: run))
         }
     }

@@ -1,0 +1,64 @@
+import Hoist
+
+/// The names of keys. Queues and results are named as Celery names them; everything else is our own, under `hoist:`.
+struct RedisKeys: Sendable {
+    /// kombu's `global_keyprefix`, in front of every key and channel of the broker.
+    let prefix: String
+    /// The `global_keyprefix` of the result backend.
+    let resultPrefix: String
+    /// The steps that priorities are rounded down to, ascending, the first one 0.
+    let prioritySteps: [Int]
+
+    private static let separator = "\u{06}\u{16}"
+
+    /// In front of our own keys. The scripts get it as their only key.
+    var own: String { prefix + "hoist:" }
+    /// Messages that somebody should hear of at once: `due` when a delayed job comes sooner than known, `cancel`, `ready`.
+    var workChannel: String { own + "work" }
+    /// The ids of jobs that have just been claimed, a line each.
+    var startedChannel: String { own + "started" }
+    var queues: String { own + "queues" }
+
+    func result(_ id: JobID) -> String { results + id }
+    /// In front of the ids of results.
+    var results: String { resultPrefix + "celery-task-meta-" }
+
+    /// All keys of results, as a pattern of Redis'.
+    var resultPattern: String { String(results.flatMap { "*?[]\\".contains($0) ? ["\\", $0] : [$0] }) + "*" }
+
+    /// The list of a queue that messages of this priority wait in. The number is the one on the wire: 0 is the most urgent.
+    func list(_ queue: String, wirePriority: Int) -> String {
+        let clamped = wirePriority.clamped(to: 0...9)
+        return list(queue, step: prioritySteps.last { $0 <= clamped } ?? 0)
+    }
+
+    private func list(_ queue: String, step: Int) -> String {
+        step == 0 ? prefix + queue : prefix + queue + Self.separator + String(step)
+    }
+
+    /// The lists of a queue, the most urgent first.
+    func lists(_ queue: String) -> [String] { prioritySteps.map { list(queue, step: $0) } }
+
+    /// The queue of a list.
+    func queue(ofList list: String) -> String {
+        let name = list.dropFirst(prefix.count)
+        return String(name.firstRange(of: Self.separator).map { name[..<$0.lowerBound] } ?? name)
+    }
+
+    /// The members by which kombu finds the queue of a direct exchange of the same name.
+    func binding(_ queue: String) -> (keys: [String], member: String) {
+        ([prefix + "_kombu.binding." + queue, prefix + "_kombu.binding_permanent." + queue], queue + Self.separator + Self.separator + queue)
+    }
+
+    static func step(ofResultPrefix prefix: String) -> String {
+        // As Celery does it: an underscore, unless the prefix ends in something that separates.
+        guard let last = prefix.last else { return "" }
+        return ":_-.".contains(last) ? prefix : prefix + "_"
+    }
+}
+
+/// Priorities on Redis. On the wire 0 is the most urgent, and a message without one counts as that; in Hoist 9 is.
+enum RedisPriority {
+    static func wire(urgency: Int) -> Int { 9 - urgency.clamped(to: 0...9) }
+    static func urgency(wire: Int?) -> Int { 9 - (wire ?? 0).clamped(to: 0...9) }
+}

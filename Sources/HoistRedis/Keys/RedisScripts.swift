@@ -1,0 +1,20 @@
+import RESP
+
+/// The scripts, each with what all of them share in front.
+enum RedisScripts {
+    static let publish = script(PackageResources.publish_lua)
+    static let exchange = script(PackageResources.exchange_lua)
+    static let renew = script(PackageResources.renew_lua)
+    static let bury = script(PackageResources.bury_lua)
+    static let locate = script(PackageResources.locate_lua)
+    static let amend = script(PackageResources.amend_lua)
+    static let revive = script(PackageResources.revive_lua)
+    static let forget = script(PackageResources.forget_lua)
+    static let purge = script(PackageResources.purge_lua)
+    static let sweep = script(PackageResources.sweep_lua)
+    static let restore = script(PackageResources.restore_lua)
+
+    private static func script(_ source: [UInt8]) -> RESPScript {
+        RESPScript(String(decoding: PackageResources.common_lua + source, as: UTF8.self))
+    }
+}

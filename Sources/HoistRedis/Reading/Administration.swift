@@ -1,0 +1,239 @@
+public import Hoist
+import RESP
+
+extension RedisBackend: JobAdministration {
+    func knownQueues() async throws -> [String] {
+        try await send(RESPCommand("SMEMBERS", [.text(keys.queues)]), doing: "list the queues").elements?.compactMap(\.text).sorted() ?? []
+    }
+
+    private func pipeline(_ commands: [RESPCommand], doing what: String) async throws -> [RESPValue] {
+        guard !commands.isEmpty else { return [] }
+        let routed = commands.map { command in
+            var command = command
+            command.route(by: keys.own)
+            return command
+        }
+        return try await call(what) { try await client.send(pipeline: routed) }
+    }
+
+    public func queues() async throws -> [QueueStatistics] {
+        let names = try await knownQueues()
+        let workers = try await workers()
+        let held = try await pipeline(workers.map { RESPCommand("HVALS", [.text(keys.own + "held:" + $0.id)]) }, doing: "count running jobs")
+        var running: [String: Int] = [:]
+        for value in held.flatMap({ $0.elements ?? [] }) {
+            if let job = value.bytes.flatMap(HeldJob.init) { running[keys.queue(ofList: job.list), default: 0] += 1 }
+        }
+        var statistics: [QueueStatistics] = []
+        for name in names {
+            let lists = keys.lists(name)
+            let counts = try await pipeline(
+                lists.map { RESPCommand("LLEN", [.text($0)]) } + [
+                    RESPCommand("ZCARD", [.text(keys.own + "delayed:" + name)]), RESPCommand("ZCARD", [.text(keys.own + "dead:" + name)]),
+                ] + lists.map { RESPCommand("LINDEX", [.text($0), -1]) }, doing: "count the queue \(name)")
+            var queue = QueueStatistics(name: name, running: running[name] ?? 0)
+            queue.waiting = counts.prefix(lists.count).reduce(0) { $0 + Int($1.integer ?? 0) }
+            queue.scheduled = Int(counts[lists.count].integer ?? 0)
+            queue.failed = Int(counts[lists.count + 1].integer ?? 0)
+            queue.oldestWaiting = counts.suffix(lists.count).compactMap { element in
+                element.bytes.flatMap { try? Message(envelope: $0) }?.headers.hoist.enqueuedAt
+            }.min()
+            if queue.waiting + queue.scheduled + queue.running + queue.failed > 0 { statistics.append(queue) }
+        }
+        return statistics
+    }
+
+    public func workers() async throws -> [WorkerPresence] {
+        let after = configuration.clock.map { "(\($0.now.microsecondsSinceEpoch)" } ?? "-inf"
+        let ids = try await send(RESPCommand("ZRANGEBYSCORE", [.text(keys.own + "workers"), .text(after), "+inf"]), doing: "list the workers")
+            .elements?.compactMap(\.text) ?? []
+        let found = try await pipeline(ids.map { RESPCommand("GET", [.text(keys.own + "worker:" + $0)]) }, doing: "list the workers")
+        return found.compactMap { $0.bytes.flatMap { try? JSONText.decode(WorkerPresence.self, from: $0) } }.sorted { $0.startedAt < $1.startedAt }
+    }
+
+    public func jobs(_ filter: JobFilter) async throws -> [JobRecord] {
+        var records: [JobRecord] = []
+        if let ids = filter.ids {
+            for id in ids { if let record = try await record(of: id), filter.matches(record) { records.append(record) } }
+            return Array(records.prefix(filter.limit))
+        }
+        let states = filter.states ?? Set(JobState.allCases)
+        let queues = if let queue = filter.queue { [queue] } else { try await knownQueues() }
+        func wants(_ some: JobState...) -> Bool { !states.isDisjoint(with: some) }
+        if wants(.running) { records += try await runningJobs() }
+        for queue in queues {
+            if wants(.waiting) { records += try await waitingJobs(queue, filter) }
+            if wants(.scheduled, .retrying, .waiting) { records += try await keptJobs("delayed", queue) }
+            if wants(.failed) { records += try await keptJobs("dead", queue) }
+            if wants(.cancelled, .expired) { records += try await keptJobs("stopped", queue) }
+        }
+        if wants(.succeeded) { records += try await succeededJobs() }
+        // The newest first; of one moment, the one that was found later in its queue.
+        let order = records.enumerated().sorted { left, right in
+            let (a, b) = (left.element.enqueuedAt?.microsecondsSinceEpoch ?? 0, right.element.enqueuedAt?.microsecondsSinceEpoch ?? 0)
+            return a == b ? (left.element.id, left.offset) > (right.element.id, right.offset) : a > b
+        }
+        var found = Array(order.lazy.map(\.element).filter(filter.matches).prefix(filter.limit))
+        let workers = try await workers()
+        for index in found.indices where found[index].state == .waiting {
+            found[index].waitingReason = JobRecord.waitingReason(queue: found[index].queue, name: found[index].name, workers: workers)
+        }
+        return found
+    }
+
+    private func runningJobs() async throws -> [JobRecord] {
+        var records: [JobRecord] = []
+        for worker in try await workers() {
+            let ids = try await send(RESPCommand("HKEYS", [.text(keys.own + "held:" + worker.id)]), doing: "list running jobs").elements ?? []
+            for id in ids.compactMap(\.text) { if let record = try await record(of: id) { records.append(record) } }
+        }
+        return records
+    }
+
+    /// Those that were put into the queue last, as many as are asked for; more when they must be searched.
+    private func waitingJobs(_ queue: String, _ filter: JobFilter) async throws -> [JobRecord] {
+        var records: [JobRecord] = []
+        for list in keys.lists(queue) {
+            var start: Int64 = 0
+            while records.count < filter.limit, start < 100_000 {
+                let slice = try await send(
+                    RESPCommand("LRANGE", [.text(list), .integer(start), .integer(start + 999)]), doing: "list the queue \(queue)").elements ?? []
+                for element in slice {
+                    guard let message = element.bytes.flatMap({ try? Message(envelope: $0) }) else { continue }
+                    var record = JobRecord(
+                        id: message.id, name: message.jobName, queue: queue, state: .waiting,
+                        priority: RedisPriority.urgency(wire: message.properties.priority), attempts: message.headers.retries,
+                        enqueuedAt: message.headers.hoist.enqueuedAt)
+                    record.describe(message)
+                    if filter.matches(record) { records.append(record) }
+                }
+                if slice.count < 1000 { break }
+                start += 1000
+            }
+        }
+        return records
+    }
+
+    private func keptJobs(_ kind: String, _ queue: String) async throws -> [JobRecord] {
+        let ids = try await send(
+            RESPCommand("ZRANGE", [.text(keys.own + kind + ":" + queue), 0, 9999, "REV"]), doing: "list jobs of the queue \(queue)"
+        ).elements?.compactMap(\.text) ?? []
+        var records: [JobRecord] = []
+        for id in ids { if let record = try await record(of: id) { records.append(record) } }
+        return records
+    }
+
+    private func succeededJobs() async throws -> [JobRecord] {
+        var cursor = "0"
+        var records: [JobRecord] = []
+        repeat {
+            let scan = RESPCommand("SCAN", [.text(cursor), "MATCH", .text(keys.resultPattern), "COUNT", 1000])
+            let page = try await sendToResults([scan]).first?.elements ?? []
+            cursor = page.first?.text ?? "0"
+            let found = page.last?.elements?.compactMap(\.text) ?? []
+            let values = try await sendToResults(found.map { RESPCommand("GET", [.text($0)]) })
+            for (key, value) in zip(found, values) {
+                guard let result = value.bytes.flatMap(StoredResult.init), result.state == .succeeded else { continue }
+                var location = Location(isCancelRequested: false)
+                location.result = result
+                if let record = record(String(key.dropFirst(keys.results.count)), location) { records.append(record) }
+            }
+        } while cursor != "0"
+        return records
+    }
+
+    private func sendToResults(_ commands: [RESPCommand]) async throws -> [RESPValue] {
+        guard !commands.isEmpty else { return [] }
+        if let resultClient { return try await call("read results") { try await resultClient.send(pipeline: commands) } }
+        guard !resultDatabase.isEmpty else { return try await pipeline(commands, doing: "read results") }
+        // In one go, with nothing of others in between.
+        let there = RESPCommand("SELECT", [.text(resultDatabase)])
+        let back = RESPCommand("SELECT", [brokerDatabase])
+        return Array(try await pipeline([there] + commands + [back], doing: "read results").dropFirst().dropLast())
+    }
+
+    public func arguments(of id: JobID) async throws -> Arguments? {
+        let location = try await locate(id)
+        var envelope = location.held?.envelope ?? location.envelope
+        if envelope == nil, let record = location.record { envelope = try await findElement(of: id, queues: [record.queue])?.element }
+        return envelope.flatMap { try? Message(envelope: $0).decodedBody().arguments }
+    }
+
+    public func requeue(_ filter: JobFilter, arguments: Arguments?) async throws -> Int {
+        var count = 0
+        for record in try await endedJobs(filter) {
+            if try await revive(record.id, arguments: arguments) { count += 1 }
+        }
+        workDoorbell.ring()
+        return count
+    }
+
+    private func endedJobs(_ filter: JobFilter) async throws -> [JobRecord] {
+        var filter = filter
+        let ended = Set(JobState.allCases.filter(\.hasEnded))
+        filter.states = filter.states.map { $0.intersection(ended) } ?? ended
+        return try await jobs(filter)
+    }
+
+    private func revive(_ id: JobID, arguments: Arguments?) async throws -> Bool {
+        let location = try await locate(id)
+        guard let old = location.record, old.state.hasEnded, let envelope = location.envelope else { return false }
+        let now = now
+        var element = envelope
+        var record = StoredJob(queue: old.queue, name: old.name, state: .waiting, now: now)
+        var priority = 0
+        if var message = try? Message(envelope: envelope) {
+            if let arguments { message.replaceArguments(arguments) }
+            message.headers.eta = nil
+            message.headers.expires = nil
+            message.headers.retries = 0
+            message.properties.deliveryTag = JobIdentifier.make()
+            message.queue = old.queue
+            priority = message.properties.priority ?? 0
+            record = StoredJob(message, state: .waiting, now: now)
+            element = message.encodedEnvelope()
+        }
+        let isRevived = try await run(
+            RedisScripts.revive,
+            [
+                brokerDatabase, .text(resultDatabase), .text(id), .text(old.state == .failed ? "dead" : "stopped"), .text(old.queue),
+                .text(keys.list(old.queue, wirePriority: priority)), .bytes(element), .bytes(record.encoded), .text(keys.result(id)),
+                .text(record.unique?.key ?? ""), .text(record.unique?.scope.kind.rawValue ?? ""),
+            ], doing: "requeue the job \(id)")[0].integer == 1
+        if isRevived, let resultClient {
+            let key = keys.result(id)
+            _ = try await call("forget a result") { try await resultClient.send(RESPCommand("DEL", [.text(key)], key: key)) }
+        }
+        if isRevived { follower.ring(id) }
+        return isRevived
+    }
+
+    public func drop(_ filter: JobFilter) async throws -> Int {
+        var count = 0
+        for record in try await endedJobs(filter) { if try await forget(record.id) { count += 1 } }
+        return count
+    }
+
+    public func purge(queue: String) async throws -> Int {
+        var count = 0
+        while true {
+            let slice = try await run(
+                RedisScripts.purge, [timeArgument, .text(queue), 2000] + keys.lists(queue).map { .text($0) }, doing: "purge the queue \(queue)")[0]
+                .integer ?? 0
+            count += Int(slice)
+            if slice < 2000 { return count }
+        }
+    }
+
+    public func edit(_ id: JobID, _ edit: JobEdit) async throws -> Bool {
+        try await amend(id) { waiting in
+            switch edit {
+            case .reschedule(let date):
+                waiting.message.headers.eta = date
+                waiting.due = date.microsecondsSinceEpoch
+            case .priority(let urgency): waiting.message.properties.priority = urgency.clamped(to: 0...9)
+            case .arguments(let arguments): waiting.message.replaceArguments(arguments)
+            }
+        }
+    }
+}

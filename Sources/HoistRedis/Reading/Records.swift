@@ -1,0 +1,113 @@
+public import Hoist
+import RESP
+import Synchronization
+
+extension RedisBackend {
+    public func record(of id: JobID) async throws -> JobRecord? {
+        let location = try await locate(id)
+        guard var record = record(id, location) else { return nil }
+        if record.state == .waiting { record.waitingReason = try await waitingReason(queue: record.queue, name: record.name) }
+        return record
+    }
+
+    func waitingReason(queue: String, name: String) async throws -> String {
+        let isPaused = try await send(RESPCommand("SISMEMBER", [.text(keys.own + "paused"), .text(queue)]), doing: "read paused queues").integer == 1
+        return isPaused ? "the queue \(queue) is paused" : JobRecord.waitingReason(queue: queue, name: name, workers: try await workers())
+    }
+
+    func record(_ id: JobID, _ location: Location) -> JobRecord? {
+        if let held = location.held { return running(id, held, location) }
+        if let stored = location.record {
+            // A worker of another kind took it out of its list and has more to say.
+            if let result = location.result, !stored.state.hasEnded, result.hoist.isNull, result.state != .waiting {
+                return self.record(id, result, stored)
+            }
+            return self.record(id, stored, location)
+        }
+        return location.result.map { self.record(id, $0, nil) }
+    }
+
+    private func running(_ id: JobID, _ held: HeldJob, _ location: Location) -> JobRecord {
+        let facts = JobFacts(id: id, held: held, keys: keys, worker: location.presence?.name, now: held.began)
+        var record = record(id, facts.record, Location(isCancelRequested: location.isCancelRequested))
+        record.describe(facts.headers)
+        record.state = .running
+        record.attempts = facts.attempt
+        record.startedAt = JobDate(microsecondsSinceEpoch: held.began)
+        record.worker = location.presence?.name
+        record.isCancelRequested = location.isCancelRequested
+        record.revision = held.began + (location.isCancelRequested ? 1 : 0)
+        // Of this attempt, and not of one before.
+        if let result = location.result, result.hoist["t"]?.integerValue ?? 0 >= held.began {
+            record.progress = result.progress
+            record.revision = max(record.revision, (result.hoist["t"]?.integerValue ?? 0) + 1)
+        }
+        return record
+    }
+
+    private func record(_ id: JobID, _ stored: StoredJob, _ location: Location) -> JobRecord {
+        var record = JobRecord(
+            id: id, name: stored.name, queue: stored.queue, state: stored.state, priority: stored.urgency,
+            lostWorkers: stored.lostWorkers, enqueuedAt: stored.enqueuedAt.map(JobDate.init(microsecondsSinceEpoch:)),
+            dueAt: location.due.map(JobDate.init(microsecondsSinceEpoch:)),
+            startedAt: stored.startedAt.map(JobDate.init(microsecondsSinceEpoch:)),
+            endedAt: stored.endedAt.map(JobDate.init(microsecondsSinceEpoch:)), worker: stored.worker, failure: stored.failure,
+            history: stored.history, revision: stored.changedAt)
+        if !stored.state.hasEnded { record.state = location.due == nil ? .waiting : stored.state == .retrying ? .retrying : .scheduled }
+        if let message = location.envelope.flatMap({ try? Message(envelope: $0) }) {
+            record.describe(message)
+            record.attempts = message.headers.retries + (stored.state.hasEnded && stored.startedAt != nil ? 1 : 0)
+        }
+        return record
+    }
+
+    private func record(_ id: JobID, _ result: StoredResult, _ stored: StoredJob?) -> JobRecord {
+        let (hoist, value) = (result.hoist, result.value)
+        func date(_ key: String) -> JobDate? { hoist[key]?.integerValue.map(JobDate.init(microsecondsSinceEpoch:)) }
+        var record = JobRecord(
+            id: id, name: hoist["name"]?.stringValue ?? value["name"]?.stringValue ?? stored?.name ?? "",
+            queue: hoist["queue"]?.stringValue ?? value["queue"]?.stringValue ?? stored?.queue ?? "", state: result.state,
+            priority: Int(hoist["p"]?.integerValue ?? Int64(stored?.urgency ?? 0)),
+            attempts: Int(hoist["attempts"]?.integerValue ?? value["retries"]?.integerValue.map { $0 + 1 } ?? 1),
+            lostWorkers: Int(hoist["lost"]?.integerValue ?? 0),
+            enqueuedAt: date("at") ?? stored?.enqueuedAt.map(JobDate.init(microsecondsSinceEpoch:)), startedAt: date("began"),
+            endedAt: date("ended") ?? value["date_done"]?.stringValue.flatMap(WireTimestamp.date(from:)),
+            worker: hoist["worker"]?.stringValue ?? value["worker"]?.stringValue, progress: result.progress,
+            output: result.state == .succeeded ? value["result"] : nil, failure: result.failure)
+        record.history = hoist["history"].flatMap { try? WireDecoder.decode([AttemptRecord].self, from: $0) } ?? []
+        let arguments = [hoist["args"]?.stringValue ?? "", hoist["kwargs"]?.stringValue ?? ""]
+        record.argumentsText = arguments.filter { !$0.isEmpty }.joined(separator: " ")
+        record.parentID = value["parent_id"]?.stringValue
+        record.rootID = hoist["root"]?.stringValue
+        record.headers = hoist["headers"]?.objectValue ?? [:]
+        record.revision = hoist["t"]?.integerValue ?? Int64(truncatingIfNeeded: value.hashValue)
+        return record
+    }
+
+    public func updates(of id: JobID) -> JobUpdates {
+        let known = Seen()
+        return JobUpdates(changes: follower.doorbell(of: id), clock: clock) { [weak self] in
+            guard let self else { return nil }
+            if let record = try await record(of: id) {
+                known.note()
+                return record
+            }
+            // An id that nobody has heard of may be one that a worker of Celery's has not begun yet: Celery calls it PENDING.
+            return known.isNoted ? nil : JobRecord(id: id, name: "", queue: "", state: .waiting)
+        }
+    }
+}
+
+/// Whether a job has been seen.
+private final class Seen: Sendable {
+    private let flag = Atomic(false)
+    func note() { flag.store(true, ordering: .relaxed) }
+    var isNoted: Bool { flag.load(ordering: .relaxed) }
+}
+
+extension RedisBackend.Location {
+    init(isCancelRequested: Bool) {
+        self.init(
+            worker: nil, presence: nil, held: nil, isCancelRequested: isCancelRequested, record: nil, due: nil, envelope: nil, result: nil)
+    }
+}

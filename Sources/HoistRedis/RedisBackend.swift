@@ -1,0 +1,240 @@
+public import Hoist
+public import RESP
+import Synchronization
+
+/// Keeps jobs in Redis or Valkey, in the same queues as Celery's workers and producers.
+///
+/// Queues and results have Celery's names and forms, so programs in Python take part unchanged. What Celery has no place for lies under
+/// `hoist:`. Every transition is one script.
+public final class RedisBackend: Backend {
+    public struct Configuration: Sendable {
+        /// kombu's `global_keyprefix`, in front of every key and channel. In a cluster it must hold a hash tag, such as `{hoist}:`, so that
+        /// all keys lie on one node; it does by itself when it is left empty there.
+        public var keyPrefix: String
+        /// The `global_keyprefix` of Celery's result backend.
+        public var resultKeyPrefix: String
+        /// Where results are kept, when that is another server or database; nil for the same.
+        public var results: RESPConfiguration?
+        /// kombu's `priority_steps`: priorities are rounded down to one of these. `[0, 3, 6, 9]` by default; `0...9` keeps all ten apart.
+        /// Every program on the queues must use the same.
+        public var prioritySteps: [Int]
+        /// How urgent a job of ours counts as that was enqueued without a priority: 0, as on every backend. Celery's own unlabelled messages
+        /// are the most urgent on Redis; 9 puts ours beside them, into the queue's main list.
+        public var unlabelledUrgency: Int
+        /// How long records of ended jobs are kept by default, Celery's `result_expires`. A day; nil for ever.
+        public var resultRetention: Duration?
+        /// How long dead letters are kept. 90 days by default.
+        public var deadLetterRetention: Duration
+        /// How many dead letters of a queue are kept at most, the newest. 10,000 by default.
+        public var deadLetterLimit: Int
+        /// A job that so many workers died with becomes a dead letter. 3 by default.
+        public var maximumLostWorkers: Int
+        /// Celery's `result_extended`: results carry name, arguments, worker, retries and queue in Celery's own members as well. Off.
+        public var extendsResults: Bool
+        /// Celery's `task_track_started`: a running job has the state STARTED for Celery's clients. Off.
+        public var tracksStarted: Bool
+        /// kombu's `visibility_timeout`: a message that a Celery worker took and did not acknowledge for so long is put back. An hour.
+        public var visibilityTimeout: Duration
+        /// How far a worker looks past jobs whose names it does not know. 1,000 elements by default.
+        public var scanLimit: Int
+        /// How an enqueue waits for copies. Not at all by default.
+        public var replication: Replication?
+        /// The clock of due times and leases; the server's own time by default, which all workers share.
+        public var clock: (any JobClock)?
+
+        public init(
+            keyPrefix: String = "", resultKeyPrefix: String = "", results: RESPConfiguration? = nil, prioritySteps: [Int] = [0, 3, 6, 9],
+            unlabelledUrgency: Int = 0, resultRetention: Duration? = .seconds(86_400), deadLetterRetention: Duration = .seconds(90 * 86_400),
+            deadLetterLimit: Int = 10_000, maximumLostWorkers: Int = 3, extendsResults: Bool = false, tracksStarted: Bool = false,
+            visibilityTimeout: Duration = .seconds(3600), scanLimit: Int = 1000, replication: Replication? = nil,
+            clock: (any JobClock)? = nil
+        ) {
+            self.keyPrefix = keyPrefix
+            self.resultKeyPrefix = resultKeyPrefix
+            self.results = results
+            self.prioritySteps = prioritySteps
+            self.unlabelledUrgency = unlabelledUrgency.clamped(to: 0...9)
+            self.resultRetention = resultRetention
+            self.deadLetterRetention = deadLetterRetention
+            self.deadLetterLimit = max(0, deadLetterLimit)
+            self.maximumLostWorkers = max(1, maximumLostWorkers)
+            self.extendsResults = extendsResults
+            self.tracksStarted = tracksStarted
+            self.visibilityTimeout = visibilityTimeout
+            self.scanLimit = max(1, scanLimit)
+            self.replication = replication
+            self.clock = clock
+        }
+    }
+
+    /// What an enqueue waits for beyond the server's own word.
+    public struct Replication: Sendable, Hashable {
+        var replicas: Int
+        var needsDisk: Bool
+        var timeout: Duration
+
+        /// Until so many replicas have the job (WAIT).
+        public static func replicas(_ count: Int, timeout: Duration = .seconds(1)) -> Replication {
+            Replication(replicas: max(0, count), needsDisk: false, timeout: timeout)
+        }
+
+        /// Until the job is in the server's append-only file, and in that of so many replicas (WAITAOF, Redis 7.2).
+        public static func disk(replicas: Int = 0, timeout: Duration = .seconds(1)) -> Replication {
+            Replication(replicas: max(0, replicas), needsDisk: true, timeout: timeout)
+        }
+    }
+
+    public let configuration: Configuration
+    public let workDoorbell = Doorbell()
+    public let clock: any JobClock
+
+    let client: RESPClient
+    /// Another server for results; nil when they are where the jobs are.
+    let resultClient: RESPClient?
+    let keys: RedisKeys
+    /// `''` when results are in the same database, else its number.
+    let resultDatabase: String
+    let watcher: ListWatcher
+    let follower: ResultFollower
+    let subscriptions: RESPSubscriptions
+    let announced = Mutex<Set<String>>([])
+    let consumed = Mutex<Set<String>>([])
+    let restoredAt = Mutex<Int64>(0)
+
+    /// - Parameters:
+    ///   - server: where the broker is.
+    ///   - configuration: everything that has a default.
+    /// - Throws: `BackendError` `.misuse` when the configuration makes no sense or certificates cannot be read. No connection is made yet.
+    public init(_ server: RESPConfiguration, configuration: Configuration = Configuration()) throws {
+        var configuration = configuration
+        var server = server
+        if case .cluster = server.topology, !configuration.keyPrefix.contains("{") { configuration.keyPrefix = "{hoist}:" + configuration.keyPrefix }
+        if server.clientName == nil { server.clientName = "hoist" }
+        let steps = configuration.prioritySteps
+        guard steps.first == 0, steps == steps.sorted(), Set(steps).count == steps.count, steps.allSatisfy((0...9).contains) else {
+            throw BackendError(.misuse, "priority steps must be ascending numbers from 0 to 9 that begin with 0")
+        }
+        self.configuration = configuration
+        clock = configuration.clock ?? SystemJobClock()
+        do {
+            client = try RESPClient(server)
+            if var results = configuration.results {
+                if results.clientName == nil { results.clientName = "hoist" }
+                let isSameServer = results.topology == server.topology
+                resultDatabase = isSameServer && results.database != server.database ? String(results.database) : ""
+                resultClient = isSameServer ? nil : try RESPClient(results)
+            } else {
+                resultDatabase = ""
+                resultClient = nil
+            }
+        } catch {
+            throw BackendError(.misuse, "the configuration of Redis is of no use: \(error.message)")
+        }
+        keys = RedisKeys(
+            prefix: configuration.keyPrefix, resultPrefix: RedisKeys.step(ofResultPrefix: configuration.resultKeyPrefix), prioritySteps: steps)
+        subscriptions = RESPSubscriptions(client)
+        watcher = ListWatcher(client: client, doorbell: workDoorbell)
+        follower = ResultFollower(
+            results: resultClient.map(RESPSubscriptions.init) ?? subscriptions, broker: subscriptions, keys: keys, clock: clock)
+    }
+
+    /// Opens what a URL names, see `RESPConfiguration.init(url:)` for the forms.
+    ///
+    /// Besides those, the query may hold `prefix` (kombu's `global_keyprefix`), `result_prefix`, `result_db`, `unlabelled_urgency` and
+    /// `priority_steps` (as in `0,3,6,9`).
+    /// - Throws: `BackendError` `.misuse`, with what is wrong; the URL is not repeated, for it may hold a password.
+    public convenience init(url: String, configuration: Configuration = Configuration()) throws {
+        var configuration = configuration
+        let server: RESPConfiguration
+        do {
+            server = try RESPConfiguration(url: url)
+        } catch {
+            throw BackendError(.misuse, error.message)
+        }
+        for option in url.split(separator: "?").dropFirst().joined(separator: "&").split(separator: "&") {
+            let pair = option.split(separator: "=", maxSplits: 1).map(String.init)
+            guard pair.count == 2 else { continue }
+            switch pair[0] {
+            case "prefix": configuration.keyPrefix = pair[1]
+            case "result_prefix": configuration.resultKeyPrefix = pair[1]
+            case "result_db":
+                guard let database = Int(pair[1]) else { throw BackendError(.misuse, "result_db must be a number") }
+                var results = server
+                results.database = database
+                configuration.results = results
+            case "unlabelled_urgency":
+                guard let urgency = Int(pair[1]), (0...9).contains(urgency) else { throw BackendError(.misuse, "unlabelled_urgency must be 0 to 9") }
+                configuration.unlabelledUrgency = urgency
+            case "priority_steps": configuration.prioritySteps = pair[1].split(separator: ",").compactMap { Int($0) }
+            default: break
+            }
+        }
+        try self.init(server, configuration: configuration)
+    }
+
+    /// Closes every connection. Calls under way fail.
+    public func close() {
+        watcher.close()
+        follower.close()
+        subscriptions.close()
+        client.close()
+        resultClient?.close()
+    }
+
+    deinit { close() }
+
+    // MARK: - Calling scripts
+
+    /// `now` for a script: nothing, for the server's own time, unless a test moves its own.
+    var timeArgument: RESPArgument { configuration.clock.map { .integer($0.now.microsecondsSinceEpoch) } ?? "" }
+    var now: Int64 { clock.now.microsecondsSinceEpoch }
+    var brokerDatabase: RESPArgument { .integer(Int64(client.configuration.database)) }
+
+    func run(
+        _ script: RESPScript, _ arguments: [RESPArgument], doing what: @autoclosure () -> String, then commands: [RESPCommand] = []
+    ) async throws -> [RESPValue] {
+        try await call(what()) { try await client.evaluate(script, keys: [keys.own], arguments: arguments, then: commands) }
+    }
+
+    func send(_ command: RESPCommand, doing what: @autoclosure () -> String) async throws -> RESPValue {
+        var command = command
+        command.route(by: keys.own)
+        return try await call(what()) { [command] in try await client.send(command) }
+    }
+
+    func call<T>(_ what: @autoclosure () -> String, _ body: () async throws -> T) async throws -> T {
+        do {
+            return try await body()
+        } catch let error as RESPError {
+            throw BackendError(redis: error, server: client.configuration.serverDescription, doing: what())
+        } catch let error as RESPServerError {
+            throw BackendError(redis: error, server: client.configuration.serverDescription, doing: what())
+        }
+    }
+}
+
+extension BackendError {
+    init(redis error: RESPError, server: String, doing what: String) {
+        let code: Code =
+            switch error.code {
+            case .timedOut: .timedOut
+            case .invalidURL, .tls: .misuse
+            default: .unavailable
+            }
+        self.init(code, "could not \(what) on Redis at \(server): \(error.message)", isRetrySafe: !error.mayHaveRun, cause: nil)
+    }
+
+    init(redis error: RESPServerError, server: String, doing what: String) {
+        let (code, advice): (Code, String) =
+            switch error.code {
+            case "OOM": (.full, "; the server's maxmemory is reached: give it more, or have workers catch up")
+            case "READONLY": (.readOnly, "; this is a replica: name the primary, or its sentinels")
+            case "NOPERM": (.misuse, "; the user's ACL must allow it")
+            case "MISCONF": (.readOnly, "; the server cannot save to its disk")
+            case "LOADING", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "NOREPLICAS": (.busy, "")
+            case "WRONGTYPE": (.corrupt, "; a key has the name of a queue and is none")
+            default: (.unavailable, "")
+            }
+        self.init(code, "could not \(what) on Redis at \(server): \(error.message)\(advice)", isRetrySafe: true, cause: nil)
+    }
+}

@@ -1,0 +1,65 @@
+-- Changes or ends a job that waits, if it is still where the caller saw it.
+--
+-- ARGV: now, broker database, result database ('' when it is the same), id, queue, the list it waits in ('' when it is delayed), its
+--       element as it was seen, then
+--         end, kind (dead, stopped), keep until, record, result key ('' for none), its seconds (0 for ever), result
+--         move, new list, new element, due ('' for now), record, 1 to keep its place in the list
+-- Returns 1 when it was there, else 0 and nothing has changed.
+-- Atomic, so that a worker gets the job as it was or as it is, never both and never none.
+
+local now = time_of(ARGV[1])
+local id, queue, list, element = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local delayed = P .. 'delayed:' .. queue
+local place
+if list == '' then
+    local value = redis.call('HGET', delayed .. ':jobs', id)
+    if not value or string.sub(value, string.find(value, '\n', 1, true) + 1) ~= element then return 0 end
+else
+    -- From the end that is served next, where the caller is likely to have found it.
+    place = redis.call('LPOS', list, element, 'RANK', -1)
+    if not place then return 0 end
+end
+
+local function remove()
+    if list == '' then
+        redis.call('ZREM', delayed, id)
+        redis.call('HDEL', delayed .. ':jobs', id)
+    else
+        redis.call('LREM', list, -1, element)
+    end
+end
+
+if ARGV[8] == 'end' then
+    local kind, keep_until, record = ARGV[9], ARGV[10], ARGV[11]
+    remove()
+    local old = redis.call('GET', P .. 'job:' .. id)
+    if old then release_key(old, id, false, now) end
+    redis.call('SET', P .. 'job:' .. id, record, 'PX', math.max(1, math.ceil((tonumber(keep_until) - now) / 1000)))
+    redis.call('ZADD', P .. kind .. ':' .. queue, keep_until, id)
+    redis.call('HSET', P .. kind .. ':' .. queue .. ':jobs', id, element)
+    if ARGV[12] ~= '' then
+        in_database(ARGV[3], function()
+            if ARGV[13] == '0' then redis.call('SET', ARGV[12], ARGV[14]) else redis.call('SETEX', ARGV[12], ARGV[13], ARGV[14]) end
+            redis.call('PUBLISH', ARGV[12], ARGV[14])
+        end)
+    end
+    return 1
+end
+
+local target, changed, due, record, keeps_place = ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13] == '1'
+if due ~= '' and tonumber(due) > now then
+    remove()
+    redis.call('SET', P .. 'job:' .. id, record)
+    redis.call('ZADD', delayed, due, id)
+    redis.call('HSET', delayed .. ':jobs', id, target .. '\n' .. changed)
+    redis.call('PUBLISH', P .. 'work', 'due')
+else
+    redis.call('SET', P .. 'job:' .. id, record, 'PX', 604800000)
+    if keeps_place and list == target then
+        redis.call('LSET', list, place, changed)
+    else
+        remove()
+        redis.call('LPUSH', target, changed)
+    end
+end
+return 1

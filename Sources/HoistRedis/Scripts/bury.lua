@@ -1,0 +1,13 @@
+-- Takes a worker off the list. From then on nothing that it says counts; its jobs wait to be given back, by the caller or, should the
+-- caller die as well, by whoever renews a lease next.
+--
+-- ARGV: now, worker, 1 when it goes of its own will
+-- Returns nil when it lives, else {what others knew of it, its jobs and the deliveries it held in turn}
+-- Atomic, so that the worker either renewed its lease before or never can.
+
+local lease = redis.call('ZSCORE', P .. 'workers', ARGV[2])
+if lease and ARGV[3] ~= '1' and tonumber(lease) > time_of(ARGV[1]) then return nil end
+redis.call('ZREM', P .. 'workers', ARGV[2])
+local held = redis.call('HGETALL', P .. 'held:' .. ARGV[2])
+if #held > 0 then redis.call('SADD', P .. 'dying', ARGV[2]) else redis.call('SREM', P .. 'dying', ARGV[2]) end
+return { redis.call('GET', P .. 'worker:' .. ARGV[2]) or '', held }

@@ -1,0 +1,276 @@
+-- Settles what a worker has finished, stores progress, and hands it new jobs.
+--
+-- ARGV: now, worker, broker database, result database ('' when it is the same), prefix of result keys, how many elements may be looked
+--       at in each list, 1 to settle for a worker whose lease is over, then
+--       the number of settlements, and for each ten: id, token, operation, result key ('' for no result), its seconds (0 for ever),
+--       result, queue, and three that the operation needs:
+--         S  the job is done                       -, -, -
+--         E  it is done and its message is kept    kind (dead, stopped), keep until, record
+--         B  it goes back                          list, due ('' for now) and side (L back, R front) in one word, record; and an
+--                                                  eleventh: the envelope, '' for the one that is held
+--       the number of progress reports, and for each five: id, token, result key, its seconds, result
+--       the number of claims, and for each: queue, free slots of the queue ('' for no limit), number of lists, the lists, number of
+--         names, and for each name: the name and the number of its lane
+--       the free slots of each lane
+-- Returns {alive, a code for each settlement (1 done, 0 refused, 2 somebody wants it cancelled: settle it so), ids of refused progress,
+--          ids to cancel, workers whose lease is over, next due time ('' for none), whether there is more, whether elements were left
+--          that nobody here can take, lists that are empty, and nine for each delivery: id, name, list, queue, token, record, retries,
+--          kind ('' normal, t look at its times, u it cannot be read), envelope}
+-- Atomic, so that a job is at every moment in a queue, with a worker, or ended: never in none of them, never in two.
+
+local now = time_of(ARGV[1])
+local worker = ARGV[2]
+local broker_db, result_db, result_prefix = ARGV[3], ARGV[4], ARGV[5]
+local scan_limit = tonumber(ARGV[6])
+local is_forced = ARGV[7] == '1'
+local at = 8
+local function next_argument()
+    local value = ARGV[at]
+    at = at + 1
+    return value
+end
+
+-- Workers whose lease is over. When nobody renewed anything for a while it was the server that stood still, not the workers: they get
+-- time to come back.
+local dead = redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', whole(now), 'LIMIT', 0, 16)
+if #dead > 0 then
+    local pulse = tonumber(redis.call('GET', P .. 'pulse') or '0')
+    local real = server_time()
+    if pulse > 0 and real - pulse > 2000000 then
+        for _, name in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', whole(now + 3000000))) do
+            redis.call('ZADD', P .. 'workers', 'XX', whole(now + 3000000), name)
+        end
+        redis.call('SET', P .. 'pulse', whole(real))
+        dead = {}
+    end
+end
+
+local lease = redis.call('ZSCORE', P .. 'workers', worker)
+local is_alive = is_forced or (lease and tonumber(lease) > now)
+local held = P .. 'held:' .. worker
+local cancelled = P .. 'cancel:' .. worker
+
+local writes = {}
+local function store_result(key, seconds, value, is_final)
+    if key ~= '' then writes[#writes + 1] = { key, seconds, value, is_final } end
+end
+
+local codes = {}
+local made_ready = false
+local settlement_count = tonumber(next_argument())
+for i = 1, settlement_count do
+    local id, token, operation, result_key, seconds, result, queue = next_argument(), next_argument(), next_argument(),
+        next_argument(), next_argument(), next_argument(), next_argument()
+    local first, second, third = next_argument(), next_argument(), next_argument()
+    local envelope = operation == 'B' and next_argument() or ''
+    local value = is_alive and redis.call('HGET', held, id)
+    if not value or string.sub(value, 1, #token + 1) ~= token .. '\n' then
+        codes[i] = 0
+    elseif operation == 'B' and redis.call('SISMEMBER', cancelled, id) == 1 then
+        codes[i] = 2
+    else
+        codes[i] = 1
+        local _, _, _, record, kept = held_parts(value)
+        redis.call('HDEL', held, id)
+        redis.call('SREM', cancelled, id)
+        if operation == 'S' then
+            redis.call('DEL', P .. 'job:' .. id)
+            if record ~= '' then release_key(record, id, false, now) end
+            store_result(result_key, seconds, result, true)
+        elseif operation == 'E' then
+            redis.call('SET', P .. 'job:' .. id, third, 'PX', math.max(1, math.ceil((tonumber(second) - now) / 1000)))
+            redis.call('ZADD', P .. first .. ':' .. queue, second, id)
+            redis.call('HSET', P .. first .. ':' .. queue .. ':jobs', id, kept)
+            if record ~= '' then release_key(record, id, false, now) end
+            store_result(result_key, seconds, result, false)
+        else
+            if envelope ~= '' then kept = envelope end
+            local due, side = string.match(second, '^(%d*)(%u)$')
+            if due ~= '' and tonumber(due) > now then
+                redis.call('SET', P .. 'job:' .. id, third)
+                redis.call('ZADD', P .. 'delayed:' .. queue, due, id)
+                redis.call('HSET', P .. 'delayed:' .. queue .. ':jobs', id, first .. '\n' .. kept)
+            else
+                redis.call('SET', P .. 'job:' .. id, third, 'PX', 604800000)
+                redis.call(side == 'R' and 'RPUSH' or 'LPUSH', first, kept)
+                made_ready = true
+            end
+            store_result(result_key, seconds, result, false)
+        end
+    end
+end
+
+local refused = {}
+for _ = 1, tonumber(next_argument()) do
+    local id, token, result_key, seconds, result = next_argument(), next_argument(), next_argument(), next_argument(), next_argument()
+    local value = is_alive and redis.call('HGET', held, id)
+    if not value or string.sub(value, 1, #token + 1) ~= token .. '\n' then
+        refused[#refused + 1] = id
+    else
+        store_result(result_key, seconds, result, true)
+    end
+end
+
+if #writes > 0 then
+    in_database(result_db, function()
+        for _, write in ipairs(writes) do
+            local key, seconds, value, is_final = write[1], write[2], write[3], write[4]
+            local stored = not is_final and redis.call('GET', key)
+            -- A success is never written over, by whomever it was stored.
+            if not (stored and string.match(stored, '"status": ?"(%u+)"') == 'SUCCESS') then
+                if seconds == '0' then redis.call('SET', key, value) else redis.call('SETEX', key, seconds, value) end
+                redis.call('PUBLISH', key, value)
+            end
+        end
+    end)
+    if result_db ~= '' then redis.call('SELECT', broker_db) end
+end
+
+local deliveries, empty = {}, {}
+local next_due, has_more, has_strangers = nil, false, false
+local claim_count = tonumber(next_argument())
+if claim_count > 0 and is_alive then
+    local claims = {}
+    for i = 1, claim_count do
+        local claim = { queue = next_argument(), free = tonumber(next_argument()) or math.huge, lists = {}, lanes = {} }
+        for j = 1, tonumber(next_argument()) do claim.lists[j] = next_argument() end
+        for _ = 1, tonumber(next_argument()) do
+            local name = next_argument()
+            claim.lanes[name] = tonumber(next_argument())
+        end
+        claims[i] = claim
+    end
+    local lanes = {}
+    while at <= #ARGV do lanes[#lanes + 1] = tonumber(next_argument()) end
+    local has_paused = redis.call('EXISTS', P .. 'paused') == 1
+    local taken = {}
+
+    local function free_of(claim)
+        local sum, seen = 0, {}
+        for _, lane in pairs(claim.lanes) do
+            if not seen[lane] then
+                seen[lane] = true
+                sum = sum + lanes[lane]
+            end
+        end
+        return math.min(sum, claim.free)
+    end
+
+    -- Takes one element off the hands of a list, or says that it must stay.
+    local function take(claim, list, element)
+        local name, id, retries, timed = describe(element)
+        local kind = timed and 't' or ''
+        local lane
+        if name then
+            lane = claim.lanes[name]
+            if not lane then return false end
+        else
+            -- It cannot be read here: whoever asked finds out why, and puts it aside.
+            kind, retries, name = 'u', 0, ''
+            id = 'unreadable-' .. redis.call('INCR', P .. 'token')
+            for _, candidate in pairs(claim.lanes) do lane = candidate end
+        end
+        if lanes[lane] <= 0 then return false end
+        local record = redis.call('GET', P .. 'job:' .. id)
+        if not record then
+            record = ''
+            -- A copy of a job that has succeeded is not run again.
+            local result = kind ~= 'u' and in_database(result_db, function() return redis.call('GET', result_prefix .. id) end)
+            if result_db ~= '' then redis.call('SELECT', broker_db) end
+            if result and string.match(result, '"status": ?"(%u+)"') == 'SUCCESS' then return true end
+        elseif string.byte(record, 1) == 99 then
+            -- It was cancelled where it could not be taken out of the list.
+            redis.call('HSET', P .. 'stopped:' .. claim.queue .. ':jobs', id, element)
+            return true
+        elseif string.byte(record, 1) == 120 then
+            release_key(record, id, true, now)
+        end
+        if redis.call('HEXISTS', held, id) == 1 then return false end
+        taken[#taken + 1] = { id, name, list, claim.queue, record, retries, kind, element }
+        lanes[lane] = lanes[lane] - 1
+        claim.free = claim.free - 1
+        return true
+    end
+
+    local function claim_from(claim, list)
+        local looked, stay = 0, {}
+        while true do
+            local want = free_of(claim)
+            if want <= 0 then
+                break
+            end
+            if #stay > 0 then want = math.max(want, 50) end
+            want = math.min(want, 500, scan_limit - looked)
+            if want <= 0 then break end
+            local elements = redis.call('RPOP', list, want)
+            if not elements or #elements == 0 then break end
+            looked = looked + #elements
+            for _, element in ipairs(elements) do
+                if not take(claim, list, element) then stay[#stay + 1] = element end
+            end
+            if #elements < want then break end
+        end
+        if #stay > 0 then
+            local rotates = looked >= scan_limit and #stay == looked
+            if rotates then
+                -- Nothing but strangers as far as may be looked: they go to the back, so that those behind them have their turn.
+                for _, element in ipairs(stay) do redis.call('LPUSH', list, element) end
+                has_more = true
+            else
+                for i = #stay, 1, -1 do redis.call('RPUSH', list, stay[i]) end
+            end
+        end
+        return #stay
+    end
+
+    for _, claim in ipairs(claims) do
+        local delayed = P .. 'delayed:' .. claim.queue
+        local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', whole(now), 'LIMIT', 0, 500)
+        for _, id in ipairs(due) do
+            local value = redis.call('HGET', delayed .. ':jobs', id)
+            if value then
+                local line = string.find(value, '\n', 1, true)
+                redis.call('LPUSH', string.sub(value, 1, line - 1), string.sub(value, line + 1))
+                redis.call('PEXPIRE', P .. 'job:' .. id, 604800000)
+            end
+            redis.call('ZREM', delayed, id)
+            redis.call('HDEL', delayed .. ':jobs', id)
+        end
+        if #due == 500 then has_more = true end
+        local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+        if first[2] and (not next_due or tonumber(first[2]) < next_due) then next_due = tonumber(first[2]) end
+
+        if not (has_paused and redis.call('SISMEMBER', P .. 'paused', claim.queue) == 1) then
+            for _, list in ipairs(claim.lists) do
+                local left = claim_from(claim, list)
+                if left > 0 then has_strangers = true end
+                if free_of(claim) <= 0 then
+                    -- Whatever is left in any of its lists must be asked for again.
+                    for _, other in ipairs(claim.lists) do
+                        if redis.call('LLEN', other) > 0 then has_more = true end
+                    end
+                    break
+                end
+                if left == 0 then empty[#empty + 1] = list end
+            end
+        end
+    end
+
+    if #taken > 0 then
+        local token = redis.call('INCRBY', P .. 'token', #taken) - #taken
+        local began, ids = whole(now), {}
+        for i, job in ipairs(taken) do
+            local mine = whole(token + i)
+            redis.call('HSET', held, job[1], held_value(mine, began, job[3], job[5], job[8]))
+            ids[i] = job[1]
+            for _, part in ipairs({ job[1], job[2], job[3], job[4], mine, job[5], job[6], job[7], job[8] }) do
+                deliveries[#deliveries + 1] = part
+            end
+        end
+        redis.call('PUBLISH', P .. 'started', table.concat(ids, '\n'))
+    end
+end
+
+if made_ready then redis.call('PUBLISH', P .. 'work', 'ready') end
+return { is_alive and 1 or 0, codes, refused, redis.call('SMEMBERS', cancelled), dead, next_due and whole(next_due) or '',
+    has_more and 1 or 0, has_strangers and 1 or 0, empty, deliveries }

@@ -1,0 +1,126 @@
+-- Stores jobs in their queues, or none when a queue has no room.
+--
+-- ARGV: now, broker database, result database ('' when it is the same), prefix of result keys, milliseconds that the record of a
+--       waiting job is kept, then for each job eight: id, list, queue, record, envelope, due ('' for now), unique key ('' for none),
+--       end of the key's window ('' for none)
+-- Returns for each job: 1 enqueued; 0 its id is known; the id of the job that holds its unique key. Or {-1, queue} when that queue is
+-- full, and then nothing was stored.
+-- Atomic, so that an id or a unique key is never taken twice, and a job is never recorded without being in its queue.
+
+local now = time_of(ARGV[1])
+local count = (#ARGV - 5) / 8
+
+if redis.call('EXISTS', P .. 'caps') == 1 then
+    local asked = {}
+    for i = 0, count - 1 do
+        local queue = ARGV[5 + i * 8 + 3]
+        asked[queue] = (asked[queue] or 0) + 1
+    end
+    for queue, number in pairs(asked) do
+        local cap = redis.call('HGET', P .. 'caps', queue)
+        if cap then
+            local cap_size, lists = string.match(cap, '^(%d+)\n(.*)$')
+            local size = redis.call('ZCARD', P .. 'delayed:' .. queue)
+            for list in string.gmatch(lists, '[^\n]+') do size = size + redis.call('LLEN', list) end
+            if size + number > tonumber(cap_size) then return { -1, queue } end
+        end
+    end
+end
+
+local known = {}
+in_database(ARGV[3], function()
+    for i = 0, count - 1 do known[i] = redis.call('EXISTS', ARGV[4] .. ARGV[5 + i * 8 + 1]) == 1 end
+end)
+if ARGV[3] ~= '' then redis.call('SELECT', ARGV[2]) end
+
+-- The job that holds a unique key now; false when nobody does.
+local function holder_of(name)
+    local key = P .. 'unique:' .. name
+    local value = redis.call('GET', key)
+    if not value then return false end
+    local scope, holder = string.match(value, '^([^\n]*)\n(.*)$')
+    local window = redis.call('GET', P .. 'unique-until:' .. name)
+    if window then
+        if tonumber(window) > now then return holder end
+        redis.call('DEL', key, P .. 'unique-until:' .. name)
+        return false
+    end
+    if scope == 'waiting' or scope == 'unfinished' then
+        local record = redis.call('GET', P .. 'job:' .. holder)
+        local job = decoded_record(record)
+        -- It was not started in time, and nobody has noticed yet.
+        if job and job.x and job.x <= now then
+            redis.call('DEL', key)
+            return false
+        end
+        -- A worker that is not Hoist's has finished it, and knew nothing of the key.
+        local result = in_database(ARGV[3], function() return redis.call('GET', ARGV[4] .. holder) end)
+        if ARGV[3] ~= '' then redis.call('SELECT', ARGV[2]) end
+        local status = result and string.match(result, '"status": ?"(%u+)"')
+        if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then
+            redis.call('DEL', key)
+            return false
+        end
+    end
+    return holder
+end
+
+local results, list, batch = {}, nil, {}
+local function flush()
+    if #batch > 0 then redis.call('LPUSH', list, unpack(batch)) end
+    batch = {}
+end
+
+local nearer = false
+for i = 0, count - 1 do
+    local base = 5 + i * 8
+    local id, target, queue, record = ARGV[base + 1], ARGV[base + 2], ARGV[base + 3], ARGV[base + 4]
+    local due, unique = ARGV[base + 6], ARGV[base + 7]
+    local is_later = due ~= '' and tonumber(due) > now
+    local outcome = 1
+    if known[i] then
+        outcome = 0
+    elseif unique ~= '' then
+        if redis.call('EXISTS', P .. 'job:' .. id) == 1 then
+            outcome = 0
+        else
+            local holder = holder_of(unique)
+            if holder then outcome = holder end
+        end
+    end
+    if outcome == 1 then
+        local stored
+        if is_later then
+            stored = redis.call('SET', P .. 'job:' .. id, record, 'NX')
+        else
+            stored = redis.call('SET', P .. 'job:' .. id, record, 'NX', 'PX', ARGV[5])
+        end
+        if not stored then outcome = 0 end
+    end
+    if outcome == 1 then
+        if unique ~= '' then
+            local job = decoded_record(record)
+            redis.call('SET', P .. 'unique:' .. unique, job.u[2] .. '\n' .. id)
+            if ARGV[base + 8] ~= '' then
+                local left = math.ceil((tonumber(ARGV[base + 8]) - now) / 1000) + 60000
+                redis.call('SET', P .. 'unique-until:' .. unique, ARGV[base + 8], 'PX', left)
+                redis.call('PEXPIRE', P .. 'unique:' .. unique, left)
+            end
+        end
+        if is_later then
+            redis.call('ZADD', P .. 'delayed:' .. queue, due, id)
+            redis.call('HSET', P .. 'delayed:' .. queue .. ':jobs', id, target .. '\n' .. ARGV[base + 5])
+            if redis.call('ZRANGE', P .. 'delayed:' .. queue, 0, 0)[1] == id then nearer = true end
+        else
+            if target ~= list or #batch >= 1000 then
+                flush()
+                list = target
+            end
+            batch[#batch + 1] = ARGV[base + 5]
+        end
+    end
+    results[i + 1] = outcome
+end
+flush()
+if nearer then redis.call('PUBLISH', P .. 'work', 'due') end
+return results

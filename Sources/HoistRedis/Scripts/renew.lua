@@ -1,0 +1,28 @@
+-- Announces a worker, or says that it still lives.
+--
+-- ARGV: now, worker, lease in microseconds, what others may know of it
+-- Returns {1 when it has a lease, 0 when it lost it; workers whose lease is over; workers whose jobs are still to be given back}
+-- Atomic, so that a worker cannot renew a lease that another has just taken from it.
+
+local now = time_of(ARGV[1])
+local worker = ARGV[2]
+local lease = redis.call('ZSCORE', P .. 'workers', worker)
+local is_known = redis.call('EXISTS', P .. 'worker:' .. worker) == 1
+
+-- When nobody renewed anything for a while it was the server that stood still, not the workers: see exchange.lua.
+local real = server_time()
+local pulse = tonumber(redis.call('GET', P .. 'pulse') or '0')
+if pulse > 0 and real - pulse > 2000000 then
+    for _, name in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', whole(now + 3000000))) do
+        redis.call('ZADD', P .. 'workers', 'XX', whole(now + 3000000), name)
+    end
+end
+redis.call('SET', P .. 'pulse', whole(real))
+
+local has_lease = 0
+if lease or not is_known then
+    redis.call('ZADD', P .. 'workers', whole(now + tonumber(ARGV[3])), worker)
+    redis.call('SET', P .. 'worker:' .. worker, ARGV[4], 'EX', 604800)
+    has_lease = 1
+end
+return { has_lease, redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', whole(now), 'LIMIT', 0, 16), redis.call('SMEMBERS', P .. 'dying') }

@@ -1,0 +1,307 @@
+public import Hoist
+import RESP
+
+extension RedisBackend {
+    public func exchange(_ request: Exchange) async throws -> ExchangeResult {
+        var result = ExchangeResult()
+        var cancelledHere: Set<JobID> = []
+        if let holding = request.holding {
+            let known = holding.union(request.settlements.map(\.token))
+            try await putBackJobs(of: request.worker, except: known)
+        }
+        var steps = try await steps(for: request.settlements, of: request.worker)
+        var progress = try await progressSteps(for: request.progress, of: request.worker)
+        var claims = request.claims
+        var budget = request.budget
+        var rounds = 0
+        while true {
+            rounds += 1
+            let answer = try await exchange(worker: request.worker, steps: steps, progress: progress, claims: claims, budget: budget)
+            // Settled by now: another round is for claims alone.
+            let settled = zip(steps, answer.codes)
+            result.lost += settled.compactMap { $1 == 0 ? $0.id : nil } + answer.refused
+            cancelledHere.formUnion(settled.compactMap { $1 == 2 ? $0.id : nil })
+            (steps, progress) = ([], [])
+            result.cancellations = answer.cancellations
+            result.nextDue = answer.nextDue
+            result.hasMore = answer.hasMore
+            let usable = try await setAside(answer.deliveries, worker: request.worker)
+            result.deliveries += usable
+            for delivery in usable { if let claim = claims.first(where: { $0.queue == delivery.queue && $0.jobNames.contains(delivery.jobName) }) { budget.spend(1, on: claim) } }
+            if usable.count < answer.deliveries.count { result.hasMore = true }
+            if !claims.isEmpty { watch(answer) }
+            guard !answer.dead.isEmpty, rounds < 4 else { break }
+            for worker in answer.dead { try await takeOver(worker) }
+            if !answer.isAlive { break }
+            claims = claims.filter { budget.available(to: $0) > 0 }
+            if claims.isEmpty { break }
+        }
+        if !cancelledHere.isEmpty {
+            let again = request.settlements.filter { cancelledHere.contains($0.jobID) }
+            let steps = try await self.steps(for: again, of: request.worker, isCancelled: true)
+            let answer = try await exchange(worker: request.worker, steps: steps)
+            result.lost += zip(steps, answer.codes).compactMap { $1 == 0 ? $0.id : nil }
+        }
+        return result
+    }
+
+    // MARK: - Steps
+
+    private func steps(for settlements: [Settlement], of worker: WorkerID, isCancelled: Bool = false) async throws -> [SettlingStep] {
+        guard !settlements.isEmpty else { return [] }
+        let now = now
+        let asked = settlements.filter { isCancelled || !isPlain($0) }
+        let held = try await heldJobs(asked.map(\.jobID), of: worker)
+        let name = try await held.isEmpty ? nil : presence(of: worker)?.name
+        return settlements.map { settlement in
+            var facts: JobFacts
+            if isPlain(settlement), !isCancelled, let context = settlement.context {
+                facts = JobFacts(context, startedAt: settlement.startedAt.microsecondsSinceEpoch, now: now)
+            } else if let job = held[settlement.jobID], job.token == settlement.token {
+                facts = JobFacts(id: settlement.jobID, held: job, keys: keys, worker: settlement.context?.worker ?? name, now: now)
+                facts.children = settlement.context?.children ?? []
+            } else {
+                // Somebody else has it: the script will say so.
+                return SettlingStep(id: settlement.jobID, token: settlement.token, operation: .done, result: nil, queue: "")
+            }
+            return step(settlement, facts, isCancelled: isCancelled, now: now)
+        }
+    }
+
+    struct ProgressStep {
+        var report: ProgressReport
+        var result: SettlingStep.StoredMeta?
+    }
+
+    private func progressSteps(for reports: [ProgressReport], of worker: WorkerID) async throws -> [ProgressStep] {
+        guard !reports.isEmpty else { return [] }
+        let now = now
+        let held = try await heldJobs(reports.map(\.jobID), of: worker)
+        let name = try await presence(of: worker)?.name
+        return reports.map { report in
+            guard let job = held[report.jobID] else { return ProgressStep(report: report) }
+            let facts = JobFacts(id: report.jobID, held: job, keys: keys, worker: name, now: now)
+            return ProgressStep(report: report, result: progressMeta(report, facts, now: now))
+        }
+    }
+
+    func heldJobs(_ ids: [JobID], of worker: WorkerID) async throws -> [JobID: HeldJob] {
+        guard !ids.isEmpty else { return [:] }
+        let command = RESPCommand("HMGET", [.text(keys.own + "held:" + worker)] + ids.map { .text($0) })
+        let values = try await send(command, doing: "read jobs under way").elements ?? []
+        return Dictionary(zip(ids, values).compactMap { id, value in value.bytes.flatMap(HeldJob.init).map { (id, $0) } }) { first, _ in first }
+    }
+
+    func presence(of worker: WorkerID) async throws -> WorkerPresence? {
+        let bytes = try await send(RESPCommand("GET", [.text(keys.own + "worker:" + worker)]), doing: "read a worker").bytes
+        return bytes.flatMap { try? JSONText.decode(WorkerPresence.self, from: $0) }
+    }
+
+    // MARK: - The script
+
+    struct Answer {
+        var isAlive: Bool
+        var codes: [Int64]
+        var refused: [JobID]
+        var cancellations: [JobID]
+        var dead: [WorkerID]
+        var nextDue: JobDate?
+        var hasMore: Bool
+        var hasStrangers: Bool
+        var emptyLists: [String]
+        var deliveries: [RawDelivery]
+    }
+
+    /// One element of a queue that a worker has now.
+    struct RawDelivery {
+        enum Kind { case ready, timed, unreadable }
+
+        var id: JobID
+        var name: String
+        var list: String
+        var queue: String
+        var token: Int64
+        var record: [UInt8]
+        var retries: Int
+        var kind: Kind
+        var envelope: [UInt8]
+
+        init?(_ parts: ArraySlice<RESPValue>) {
+            let parts = Array(parts)
+            guard parts.count == 9, let id = parts[0].text, let name = parts[1].text, let list = parts[2].text, let queue = parts[3].text,
+                let token = parts[4].integer, let record = parts[5].bytes, let retries = parts[6].integer, let kind = parts[7].text,
+                let envelope = parts[8].bytes
+            else { return nil }
+            (self.id, self.name, self.list, self.queue, self.token, self.record) = (id, name, list, queue, token, record)
+            self.retries = Int(retries.clamped(to: 0...1_000_000_000))
+            self.kind = kind == "t" ? .timed : kind == "u" ? .unreadable : .ready
+            self.envelope = envelope
+        }
+
+        /// How many workers died with it; most records are not looked into.
+        var lostWorkers: Int {
+            guard record.contains(sequence: "\"lost\"") else { return 0 }
+            return StoredJob(record)?.lostWorkers ?? 0
+        }
+
+        var delivery: Delivery {
+            Delivery(
+                jobID: id, jobName: name, queue: queue, payload: .envelope(envelope), attempt: retries + 1, lostWorkers: lostWorkers,
+                token: token)
+        }
+    }
+
+    func exchange(
+        worker: WorkerID, isForced: Bool = false, steps: [SettlingStep] = [], progress: [ProgressStep] = [], claims: [Claim] = [],
+        budget: ClaimBudget = ClaimBudget()
+    ) async throws -> Answer {
+        let storesApart = resultClient != nil
+        if storesApart { try await storeApart(steps.compactMap(\.result) + progress.compactMap(\.result)) }
+        var arguments: [RESPArgument] = [
+            timeArgument, .text(worker), brokerDatabase, .text(resultDatabase), .text(keys.results), .integer(Int64(configuration.scanLimit)),
+            isForced ? "1" : "", .integer(Int64(steps.count)),
+        ]
+        arguments.reserveCapacity(64 + steps.count * 11)
+        for step in steps { step.append(to: &arguments, withResult: !storesApart) }
+        arguments.append(.integer(Int64(progress.count)))
+        for step in progress {
+            let result = storesApart ? nil : step.result
+            arguments += [
+                .text(step.report.jobID), .integer(step.report.token), .text(result?.key ?? ""), .integer(result?.seconds ?? 0),
+                .bytes(result?.value ?? []),
+            ]
+        }
+        append(claims, budget, to: &arguments)
+        let reply = try await run(RedisScripts.exchange, arguments, doing: "exchange jobs")[0]
+        guard let answer = Answer(reply) else { throw unexpected(reply, "exchange jobs") }
+        return answer
+    }
+
+    private func append(_ claims: [Claim], _ budget: ClaimBudget, to arguments: inout [RESPArgument]) {
+        let lanes = budget.lanes.keys.sorted()
+        var queues: [String] = []
+        for claim in claims where !queues.contains(claim.queue) { queues.append(claim.queue) }
+        arguments.append(.integer(Int64(queues.count)))
+        for queue in queues {
+            let lists = keys.lists(queue)
+            let mine = claims.filter { $0.queue == queue }
+            arguments.append(.text(queue))
+            arguments.append(budget.queues[queue].map { .integer(Int64($0)) } ?? "")
+            arguments.append(.integer(Int64(lists.count)))
+            arguments += lists.map { .text($0) }
+            arguments.append(.integer(Int64(mine.reduce(0) { $0 + $1.jobNames.count })))
+            for claim in mine {
+                let lane = RESPArgument.integer(Int64((lanes.firstIndex(of: claim.lane) ?? -2) + 1))
+                for name in claim.jobNames { arguments += [.text(name), lane] }
+            }
+        }
+        if !claims.isEmpty { arguments += lanes.map { .integer(Int64(max(0, budget.lanes[$0] ?? 0))) } }
+    }
+
+    /// Results on a server of their own are stored first: a crash between the two repeats the job and never loses its result.
+    private func storeApart(_ results: [SettlingStep.StoredMeta]) async throws {
+        guard let resultClient, !results.isEmpty else { return }
+        let commands = results.flatMap { result in
+            [
+                result.seconds == 0
+                    ? RESPCommand("SET", [.text(result.key), .bytes(result.value)], key: result.key)
+                    : RESPCommand("SETEX", [.text(result.key), .integer(result.seconds), .bytes(result.value)], key: result.key),
+                RESPCommand("PUBLISH", [.text(result.key), .bytes(result.value)], key: result.key),
+            ]
+        }
+        _ = try await call("store results") { try await resultClient.send(pipeline: commands) }
+    }
+
+    // MARK: - What must be looked at before it runs
+
+    /// Sets aside what is not to run now: delayed by a producer that is not ours, expired, or unreadable.
+    private func setAside(_ deliveries: [RawDelivery], worker: WorkerID) async throws -> [Delivery] {
+        guard deliveries.contains(where: { $0.kind != .ready }) else { return deliveries.map(\.delivery) }
+        let now = now
+        var ready: [Delivery] = []
+        var steps: [SettlingStep] = []
+        for delivery in deliveries {
+            switch delivery.kind {
+            case .ready: ready.append(delivery.delivery)
+            case .timed:
+                if let step = stepAside(delivery, now: now) { steps.append(step) } else { ready.append(delivery.delivery) }
+            case .unreadable: steps.append(stepForUnreadable(delivery, now: now))
+            }
+        }
+        if !steps.isEmpty { _ = try await exchange(worker: worker, steps: steps) }
+        return ready
+    }
+
+    private func facts(_ delivery: RawDelivery, _ message: Message?, now: Int64) -> JobFacts {
+        var lines = Array("\(delivery.token)\n0\n\(delivery.list)\n".utf8) + delivery.record + [UInt8(ascii: "\n")]
+        lines += delivery.envelope
+        var facts = JobFacts(id: delivery.id, held: HeldJob(lines)!, keys: keys, worker: nil, now: now)
+        facts.startedAt = nil
+        return facts
+    }
+
+    private func stepAside(_ delivery: RawDelivery, now: Int64) -> SettlingStep? {
+        // What cannot be read fails where it runs, with the reason.
+        guard let message = try? Message(envelope: delivery.envelope) else { return nil }
+        let facts = facts(delivery, message, now: now)
+        if let expires = message.headers.expires?.microsecondsSinceEpoch, expires <= now {
+            return end(facts, delivery.token, as: .expired, at: now, now: now)
+        }
+        guard let due = message.headers.eta?.microsecondsSinceEpoch, due > now else { return nil }
+        return back(facts, delivery.token, as: message.headers.retries > 0 ? .retrying : .scheduled, due: due, now: now)
+    }
+
+    private func stepForUnreadable(_ delivery: RawDelivery, now: Int64) -> SettlingStep {
+        var facts = facts(delivery, nil, now: now)
+        do throws(WireError) {
+            // Readable after all, for instance a message of protocol 1: it goes back in the form that the script reads.
+            var message = try Message(envelope: delivery.envelope)
+            if message.queue.isEmpty { message.queue = delivery.queue }
+            facts.message = message
+            facts.headers = message.headers
+            facts.record = StoredJob(message, state: .waiting, now: now)
+            var step = back(facts, delivery.token, as: .waiting, due: nil, inFront: true, now: now)
+            if case .back(let list, let due, let inFront, let record, _) = step.operation {
+                step.operation = .back(list: list, due: due, inFront: inFront, record: record, envelope: message.encodedEnvelope())
+            }
+            return step
+        } catch {
+            let failure = JobFailure(kind: .undecodable, type: "WireError", message: error.message)
+            facts.record.name = "(unreadable)"
+            facts.headers.ignoresResult = true
+            return end(facts, delivery.token, as: .failed, failure: failure, at: now, now: now)
+        }
+    }
+
+    /// Has Redis wake this process when one of the lists gets something.
+    private func watch(_ answer: Answer) {
+        watcher.arm(answer.emptyLists)
+        // Others may take what is there and leave room for ours behind it: nobody rings then.
+        if answer.hasStrangers, !answer.hasMore { watcher.lookAgainLater(clock: clock) } else { watcher.foundNoStrangers() }
+    }
+}
+
+extension RedisBackend.Answer {
+    init?(_ reply: RESPValue) {
+        guard let parts = reply.elements, parts.count == 10 else { return nil }
+        func texts(_ index: Int) -> [String] { parts[index].elements?.compactMap(\.text) ?? [] }
+        isAlive = parts[0].integer == 1
+        codes = parts[1].elements?.compactMap(\.integer) ?? []
+        refused = texts(2)
+        cancellations = texts(3)
+        dead = texts(4)
+        nextDue = parts[5].integer.map(JobDate.init(microsecondsSinceEpoch:))
+        hasMore = parts[6].integer == 1
+        hasStrangers = parts[7].integer == 1
+        emptyLists = texts(8)
+        let flat = parts[9].elements ?? []
+        deliveries = stride(from: 0, to: flat.count, by: 9).compactMap { .init(flat[$0..<min($0 + 9, flat.count)]) }
+    }
+}
+
+extension [UInt8] {
+    func contains(sequence text: StaticString) -> Bool {
+        let wanted = UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
+        return withUnsafeBytes { $0.count >= wanted.count && $0.firstRange(of: wanted) != nil }
+    }
+}

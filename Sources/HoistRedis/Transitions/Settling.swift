@@ -1,0 +1,212 @@
+import Hoist
+import RESP
+
+/// What a script is to do with one delivery; its arguments as exchange.lua takes them.
+struct SettlingStep {
+    var id: JobID
+    var token: Int64
+    var operation: Operation
+    /// Nil when nobody wants to know.
+    var result: StoredMeta?
+    var queue: String
+
+    enum Operation {
+        case done
+        /// Ended otherwise; the message is kept until then.
+        case ended(kind: String, keepUntil: Int64, record: StoredJob)
+        /// Back to its queue, at once or at `due`; an envelope when it has changed.
+        case back(list: String, due: Int64?, inFront: Bool, record: StoredJob, envelope: [UInt8]?)
+    }
+
+    struct StoredMeta {
+        var key: String
+        /// 0 for ever.
+        var seconds: Int64
+        var value: [UInt8]
+    }
+
+    func append(to arguments: inout [RESPArgument], withResult: Bool) {
+        arguments.append(.text(id))
+        arguments.append(.integer(token))
+        switch operation {
+        case .done: arguments.append("S")
+        case .ended: arguments.append("E")
+        case .back: arguments.append("B")
+        }
+        arguments.append(withResult ? result.map { .text($0.key) } ?? "" : "")
+        arguments.append(.integer(result?.seconds ?? 0))
+        arguments.append(withResult ? result.map { .bytes($0.value) } ?? "" : "")
+        arguments.append(.text(queue))
+        switch operation {
+        case .done: arguments += ["", "", ""]
+        case .ended(let kind, let keepUntil, let record):
+            arguments += [.text(kind), .integer(keepUntil), .bytes(record.encoded)]
+        case .back(let list, let due, let inFront, let record, let envelope):
+            arguments += [
+                .text(list), .text((due.map { String($0) } ?? "") + (inFront ? "R" : "L")), .bytes(record.encoded), .bytes(envelope ?? []),
+            ]
+        }
+    }
+}
+
+extension RedisBackend {
+    /// Seconds for which a result is kept: 0 for ever.
+    private func seconds(_ retention: Double?, _ headers: MessageHeaders) -> Int64 {
+        guard let seconds = retention ?? headers.hoist.resultRetention ?? configuration.resultRetention?.inSeconds else { return 0 }
+        return max(1, Duration(boundedSeconds: seconds.rounded(.up)).components.seconds)
+    }
+
+    private func meta(
+        _ facts: JobFacts, _ status: String, _ result: [UInt8], endedAt: Int64?, retention: Double? = nil, now: Int64
+    ) -> SettlingStep.StoredMeta? {
+        guard !facts.ignoresResult else { return nil }
+        let seconds = seconds(retention, facts.headers)
+        var hoist = facts.hoistMember(endedAt: endedAt, now: now)
+        // Redis forgets by its own clock; a test that moves another must not have to wait.
+        if configuration.clock != nil, seconds > 0 { hoist["until"] = .integer(now + seconds * 1_000_000) }
+        var stored = CeleryResult(id: facts.id, status: status, result: result, hoist: hoist)
+        stored.children = facts.children
+        stored.groupID = facts.headers.group
+        stored.parentID = facts.headers.parentID
+        stored.doneAt = endedAt.map(JobDate.init(microsecondsSinceEpoch:))
+        if configuration.extendsResults { stored.extended = facts.extendedMembers }
+        return SettlingStep.StoredMeta(key: keys.result(facts.id), seconds: seconds, value: stored.encoded)
+    }
+
+    /// Whether an outcome can be settled without asking what the server keeps of the job.
+    func isPlain(_ settlement: Settlement) -> Bool {
+        guard case .succeeded = settlement.outcome, let context = settlement.context else { return false }
+        return context.attempt == 1 && context.lostWorkers == 0 && !configuration.extendsResults
+    }
+
+    func progressMeta(_ report: ProgressReport, _ facts: JobFacts, now: Int64) -> SettlingStep.StoredMeta? {
+        meta(facts, "PROGRESS", CeleryResult.progress(report.progress), endedAt: nil, now: now)
+    }
+
+    func step(_ settlement: Settlement, _ facts: JobFacts, isCancelled: Bool = false, now: Int64) -> SettlingStep {
+        let ended = settlement.finishedAt.microsecondsSinceEpoch
+        var facts = facts
+        facts.startedAt = settlement.startedAt.microsecondsSinceEpoch
+        var attempt = AttemptRecord(
+            number: facts.attempt, worker: facts.worker, startedAt: settlement.startedAt, endedAt: settlement.finishedAt,
+            outcome: settlement.outcome.label, failure: nil)
+        switch settlement.outcome {
+        case .succeeded(let output, let retention):
+            let result = retention == 0 ? nil : meta(facts, "SUCCESS", output, endedAt: ended, retention: retention, now: now)
+            return SettlingStep(id: facts.id, token: settlement.token, operation: .done, result: result, queue: facts.queue)
+        case .failed(let failure):
+            attempt.failure = failure
+            facts.record.append(attempt)
+            return end(facts, settlement.token, as: .failed, failure: failure, at: ended, now: now)
+        case .retry(let date, let failure):
+            attempt.failure = failure
+            facts.record.append(attempt)
+            if isCancelled { return end(facts, settlement.token, as: .cancelled, at: ended, now: now) }
+            facts.record.failure = failure
+            return back(facts, settlement.token, as: .retrying, due: date.microsecondsSinceEpoch, spendsAttempt: true, now: now)
+        case .snoozed(let date):
+            facts.record.append(attempt)
+            if isCancelled { return end(facts, settlement.token, as: .cancelled, at: ended, now: now) }
+            return back(facts, settlement.token, as: .scheduled, due: date.microsecondsSinceEpoch, now: now)
+        case .handedBack:
+            facts.record.append(attempt)
+            return handBack(facts, settlement.token, isCancelled: isCancelled, at: ended, now: now)
+        case .cancelled:
+            facts.record.append(attempt)
+            return end(facts, settlement.token, as: .cancelled, at: ended, now: now)
+        case .expired: return end(facts, settlement.token, as: .expired, at: ended, now: now)
+        }
+    }
+
+    /// A job that its worker stopped before the end, or never heard of. One that runs at most once is not run again.
+    func handBack(_ facts: JobFacts, _ token: Int64, isCancelled: Bool, at ended: Int64, now: Int64) -> SettlingStep {
+        if isCancelled { return end(facts, token, as: .cancelled, at: ended, now: now) }
+        if facts.headers.hoist.isAtMostOnce { return end(facts, token, as: .failed, failure: .stoppedAtMostOnce, at: ended, now: now) }
+        return back(facts, token, as: .waiting, due: nil, inFront: true, now: now)
+    }
+
+    /// The worker died with the job.
+    func lose(_ facts: JobFacts, _ token: Int64, isCancelled: Bool, now: Int64) -> SettlingStep {
+        var facts = facts
+        let failure = JobFailure.workerLost(facts.worker ?? "")
+        facts.record.append(
+            AttemptRecord(
+                number: facts.attempt, worker: facts.worker, startedAt: facts.startedAt.map(JobDate.init(microsecondsSinceEpoch:)),
+                endedAt: JobDate(microsecondsSinceEpoch: now), outcome: "worker lost", failure: failure))
+        facts.record.lostWorkers += 1
+        if isCancelled { return end(facts, token, as: .cancelled, at: now, now: now) }
+        if facts.headers.hoist.isAtMostOnce || facts.record.lostWorkers >= configuration.maximumLostWorkers {
+            return end(facts, token, as: .failed, failure: failure, at: now, now: now)
+        }
+        return back(facts, token, as: .waiting, due: nil, inFront: true, now: now)
+    }
+
+    func back(
+        _ facts: JobFacts, _ token: Int64, as state: JobState, due: Int64?, inFront: Bool = false, spendsAttempt: Bool = false, now: Int64
+    ) -> SettlingStep {
+        var record = facts.record
+        record.state = state
+        var result: SettlingStep.StoredMeta?
+        var envelope: [UInt8]?
+        if var message = facts.message {
+            if spendsAttempt {
+                message.headers.retries += 1
+                message.headers.parentID = message.headers.parentID ?? message.id
+                var retried = facts
+                retried.record = record
+                result = record.failure.flatMap { meta(retried, "RETRY", CeleryResult.exception($0), endedAt: nil, now: now) }
+            }
+            if due != nil { message.headers.eta = due.map(JobDate.init(microsecondsSinceEpoch:)) }
+            message.properties.isRedelivered = !spendsAttempt && due == nil
+            message.properties.deliveryTag = JobIdentifier.make()
+            message.queue = facts.queue
+            message.properties.exchange = ""
+            envelope = message.encodedEnvelope()
+        }
+        return SettlingStep(
+            id: facts.id, token: token,
+            operation: .back(list: facts.list ?? keys.list(facts.queue, wirePriority: 0), due: due, inFront: inFront, record: record, envelope: envelope),
+            result: result, queue: facts.queue)
+    }
+
+    func end(
+        _ facts: JobFacts, _ token: Int64, as state: JobState, failure: JobFailure? = nil, at ended: Int64, now: Int64
+    ) -> SettlingStep {
+        let ending = ending(facts, as: state, failure: failure, at: ended, now: now)
+        return SettlingStep(
+            id: facts.id, token: token, operation: .ended(kind: ending.kind, keepUntil: ending.keepUntil, record: ending.record),
+            result: ending.result, queue: facts.queue)
+    }
+
+    struct Ending {
+        var kind: String
+        var keepUntil: Int64
+        var record: StoredJob
+        var result: SettlingStep.StoredMeta?
+    }
+
+    /// How a job is kept that ended without success.
+    func ending(_ facts: JobFacts, as state: JobState, failure: JobFailure?, at ended: Int64, now: Int64) -> Ending {
+        var facts = facts
+        facts.record.state = state
+        facts.record.failure = failure ?? facts.record.failure
+        facts.record.endedAt = ended
+        facts.record.startedAt = facts.startedAt
+        facts.record.worker = facts.worker
+        facts.record.changedAt = now
+        let (kind, status, result, kept): (String, String, [UInt8], Duration) =
+            switch state {
+            case .failed:
+                ("dead", "FAILURE", CeleryResult.exception(failure ?? .stoppedAtMostOnce), configuration.deadLetterRetention)
+            case .expired: ("stopped", "REVOKED", CeleryResult.revoked("expired"), retention(facts))
+            default: ("stopped", "REVOKED", CeleryResult.revoked(facts.startedAt == nil ? "revoked" : "terminated"), retention(facts))
+            }
+        return Ending(
+            kind: kind, keepUntil: now + kept.inMicroseconds, record: facts.record,
+            result: meta(facts, status, result, endedAt: ended, now: now))
+    }
+
+    private func retention(_ facts: JobFacts) -> Duration {
+        facts.headers.hoist.resultRetention.map(Duration.init(boundedSeconds:)) ?? configuration.resultRetention ?? .seconds(365 * 86_400)
+    }
+}

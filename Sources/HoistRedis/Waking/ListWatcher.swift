@@ -1,0 +1,111 @@
+import Hoist
+import NIOCore
+import RESP
+import Synchronization
+
+/// Has Redis tell when an empty list gets an element, whoever puts it there.
+///
+/// Each watched list has a connection that blocks in `BLMOVE list list RIGHT RIGHT`: the element is taken from the end of the list and put
+/// back in the same place in one step, so that it is never missing, and the answer is the ring.
+final class ListWatcher: Sendable {
+    private struct Watch {
+        var isArmed = false
+        var connection: RESPConnection?
+    }
+
+    private struct State {
+        var watches: [String: Watch] = [:]
+        var isClosed = false
+        var strangerDelay: Int64 = 0
+    }
+
+    private let client: RESPClient
+    private let doorbell: Doorbell
+    private let state = Mutex(State())
+    /// How long one command blocks. A connection that dies meanwhile is noticed at its end.
+    private static let blockSeconds: Int64 = 4
+
+    init(client: RESPClient, doorbell: Doorbell) {
+        self.client = client
+        self.doorbell = doorbell
+    }
+
+    /// Rings once for each of these lists, as soon as it has an element.
+    func arm(_ lists: [String]) {
+        let new = state.withLock { state -> [String] in
+            guard !state.isClosed else { return [] }
+            return lists.filter { list in
+                if state.watches[list]?.isArmed == true { return false }
+                state.watches[list, default: Watch()].isArmed = true
+                return true
+            }
+        }
+        for list in new { block(on: list) }
+    }
+
+    private func block(on list: String) {
+        let (connection, isWanted) = state.withLock { ($0.watches[list]?.connection, !$0.isClosed) }
+        guard isWanted else { return }
+        guard let connection, connection.isOpen else { return connect(for: list) }
+        let command = RESPCommand("BLMOVE", [.text(list), .text(list), "RIGHT", "RIGHT", .integer(Self.blockSeconds)])
+        connection.send(command, timeout: .seconds(Self.blockSeconds + 3)) { [weak self] result in self?.answered(result, list) }
+    }
+
+    private func connect(for list: String) {
+        client.openConnection().whenComplete { [weak self] result in
+            guard let self else {
+                if case .success(let connection) = result { connection.close() }
+                return
+            }
+            switch result {
+            case .success(let connection):
+                let isWanted = state.withLock { state in
+                    guard !state.isClosed else { return false }
+                    state.watches[list]?.connection = connection
+                    return true
+                }
+                if isWanted { block(on: list) } else { connection.close() }
+            case .failure: again(list)
+            }
+        }
+    }
+
+    private func answered(_ result: Result<RESPValue, RESPError>, _ list: String) {
+        switch result {
+        case .success(.null): block(on: list)
+        case .success(.error), .failure:
+            // Whatever came meanwhile may have been missed.
+            ring(list)
+        case .success: ring(list)
+        }
+    }
+
+    private func ring(_ list: String) {
+        state.withLock { $0.watches[list]?.isArmed = false }
+        doorbell.ring()
+    }
+
+    private func again(_ list: String) {
+        client.schedule(after: .milliseconds(250)) { [weak self] in self?.block(on: list) }
+    }
+
+    /// Rings after a while: the lists hold what nobody here can take, so that Redis would answer at once, again and again.
+    func lookAgainLater(clock: any JobClock) {
+        let delay = state.withLock { state in
+            state.strangerDelay = min(max(state.strangerDelay * 2, 20_000), 500_000)
+            return state.strangerDelay
+        }
+        _ = clock.schedule(after: .microseconds(delay)) { [doorbell] in doorbell.ring() }
+    }
+
+    func foundNoStrangers() { state.withLock { $0.strangerDelay = 0 } }
+
+    func close() {
+        let connections = state.withLock { state in
+            state.isClosed = true
+            defer { state.watches = [:] }
+            return state.watches.values.compactMap(\.connection)
+        }
+        for connection in connections { connection.close() }
+    }
+}

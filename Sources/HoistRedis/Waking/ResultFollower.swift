@@ -1,0 +1,95 @@
+import Hoist
+import RESP
+import Synchronization
+
+/// Tells those who follow a job that something became of it: one subscription for all of them, to the channels that results are published on.
+final class ResultFollower: Sendable {
+    private struct Bell {
+        weak var doorbell: Doorbell?
+    }
+
+    private struct State {
+        var bells: [JobID: Bell] = [:]
+        var isSubscribed = false
+        var lastFollowed: Int64 = 0
+        var sizeAtCleaning = 64
+    }
+
+    private let results: RESPSubscriptions
+    private let broker: RESPSubscriptions
+    private let keys: RedisKeys
+    private let clock: any JobClock
+    private let state = Mutex(State())
+
+    init(results: RESPSubscriptions, broker: RESPSubscriptions, keys: RedisKeys, clock: any JobClock) {
+        self.results = results
+        self.broker = broker
+        self.keys = keys
+        self.clock = clock
+    }
+
+    private var pattern: RESPSubscriptions.Target {
+        .pattern(keys.resultPattern)
+    }
+
+    /// The bell of one job, shared by all who follow it.
+    func doorbell(of id: JobID) -> Doorbell {
+        let uptime = clock.uptime
+        let (bell, mustSubscribe) = state.withLock { state -> (Doorbell, Bool) in
+            state.lastFollowed = uptime
+            defer { state.isSubscribed = true }
+            if let bell = state.bells[id]?.doorbell { return (bell, !state.isSubscribed) }
+            if state.bells.count >= state.sizeAtCleaning {
+                state.bells = state.bells.filter { $0.value.doorbell != nil }
+                state.sizeAtCleaning = max(64, state.bells.count * 2)
+            }
+            let bell = Doorbell()
+            state.bells[id] = Bell(doorbell: bell)
+            return (bell, !state.isSubscribed)
+        }
+        if mustSubscribe {
+            results.subscribe(to: pattern) { [weak self] event in self?.heard(event) }
+            broker.subscribe(to: .channel(keys.startedChannel)) { [weak self] event in self?.heardOfStarts(event) }
+        }
+        return bell
+    }
+
+    func ring(_ id: JobID) { state.withLock { $0.bells[id]?.doorbell }?.ring() }
+
+    private func heard(_ event: RESPSubscriptions.Event) {
+        switch event {
+        // What was published before may have been missed.
+        case .subscribed: ringAll()
+        case .message(let channel, _):
+            let id = String(channel.dropFirst(keys.results.count))
+            let uptime = clock.uptime
+            let (bell, isIdle) = state.withLock { state -> (Doorbell?, Bool) in
+                let bell = state.bells[id]?.doorbell
+                if bell == nil { state.bells[id] = nil }
+                // Nobody has followed anything for a while: no need to hear of everybody's results.
+                let isIdle = bell == nil && uptime - state.lastFollowed > 30_000_000 && state.bells.values.allSatisfy { $0.doorbell == nil }
+                if isIdle {
+                    state.isSubscribed = false
+                    state.bells = [:]
+                }
+                return (bell, isIdle)
+            }
+            bell?.ring()
+            if isIdle {
+                results.unsubscribe(from: pattern)
+                broker.unsubscribe(from: .channel(keys.startedChannel))
+            }
+        }
+    }
+
+    private func heardOfStarts(_ event: RESPSubscriptions.Event) {
+        guard case .message(_, let payload) = event else { return ringAll() }
+        for line in payload.split(separator: UInt8(ascii: "\n")) { ring(String(decoding: line, as: UTF8.self)) }
+    }
+
+    private func ringAll() {
+        for bell in state.withLock({ $0.bells.values.compactMap(\.doorbell) }) { bell.ring() }
+    }
+
+    func close() { results.close() }
+}

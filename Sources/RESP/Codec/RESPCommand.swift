@@ -1,0 +1,76 @@
+import NIOCore
+
+/// One command, as it goes to the server.
+public struct RESPCommand: Sendable {
+    /// The encoded command.
+    var bytes: ByteBuffer
+    /// The key that decides where in a cluster the command runs; nil when it does not matter.
+    var key: [UInt8]?
+
+    /// - Parameters:
+    ///   - name: the command, and its subcommand where it has one.
+    ///   - arguments: whatever follows.
+    ///   - key: a key of the command, needed only in a cluster.
+    public init(_ name: String, _ arguments: [RESPArgument] = [], key: String? = nil) {
+        self.init(name.split(separator: " ").map { .text(String($0)) } + arguments)
+        self.key = key.map { Array($0.utf8) }
+    }
+
+    /// Names a key that decides where in a cluster the command runs.
+    public mutating func route(by key: String) { self.key = Array(key.utf8) }
+
+    private init(_ words: [RESPArgument]) {
+        bytes = ByteBuffer()
+        bytes.reserveCapacity(words.reduce(16) { $0 + 16 + $1.length })
+        bytes.writeLine(UInt8(ascii: "*"), words.count)
+        for word in words { word.write(to: &bytes) }
+    }
+}
+
+/// One word of a command.
+public enum RESPArgument: Sendable, Hashable, ExpressibleByStringLiteral, ExpressibleByIntegerLiteral {
+    case text(String)
+    case bytes([UInt8])
+    case integer(Int64)
+
+    public init(stringLiteral value: String) { self = .text(value) }
+    public init(integerLiteral value: Int64) { self = .integer(value) }
+
+    var length: Int {
+        switch self {
+        case .text(let text): text.utf8.count
+        case .bytes(let bytes): bytes.count
+        case .integer: 20
+        }
+    }
+
+    func write(to buffer: inout ByteBuffer) {
+        switch self {
+        case .text(let text):
+            buffer.writeLine(UInt8(ascii: "$"), text.utf8.count)
+            buffer.writeString(text)
+        case .bytes(let bytes):
+            buffer.writeLine(UInt8(ascii: "$"), bytes.count)
+            buffer.writeBytes(bytes)
+        case .integer(let value):
+            let digits = String(value)
+            buffer.writeLine(UInt8(ascii: "$"), digits.utf8.count)
+            buffer.writeString(digits)
+        }
+        buffer.writeInteger(0x0D0A as UInt16)
+    }
+}
+
+extension ByteBuffer {
+    fileprivate mutating func writeLine(_ type: UInt8, _ count: Int) {
+        writeInteger(type)
+        writeString(String(count))
+        writeInteger(0x0D0A as UInt16)
+    }
+
+    func viewBytes(at index: Int, length: Int) -> ByteBufferView? { viewBytes(at: index, length: length, in: self) }
+
+    private func viewBytes(at index: Int, length: Int, in buffer: ByteBuffer) -> ByteBufferView? {
+        buffer.getSlice(at: index, length: length).map { $0.readableBytesView }
+    }
+}

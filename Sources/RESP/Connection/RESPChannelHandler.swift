@@ -1,0 +1,171 @@
+import NIOCore
+
+/// Moves bytes between a channel and the state machines, and does what they decide.
+///
+/// Lives on its channel's event loop.
+final class RESPChannelHandler: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    private enum Phase: ~Copyable {
+        case handshaking(HandshakeStateMachine)
+        case ready(PipelineStateMachine<RESPConnection.Request>)
+        case closed
+    }
+
+    private let settings: HandshakeStateMachine.Settings
+    private let address: ServerAddress
+    private let keepAlive: TimeAmount
+    private let isSubscriber: Bool
+    private let onMessage: (@Sendable ([RESPValue]) -> Void)?
+    /// Completed when the handshake is over, one way or the other.
+    private let ready: EventLoopPromise<RESPConnection>
+
+    private var phase: Phase
+    private var parser: RESPParser
+    private var received = ByteBuffer()
+    private var connection: RESPConnection?
+    private var reason: RESPError?
+    private var ticker: RepeatedTask?
+
+    init(
+        settings: HandshakeStateMachine.Settings, address: ServerAddress, limits: RESPParser.Limits, keepAlive: TimeAmount,
+        isSubscriber: Bool, ready: EventLoopPromise<RESPConnection>, onMessage: (@Sendable ([RESPValue]) -> Void)?
+    ) {
+        self.settings = settings
+        self.address = address
+        self.keepAlive = keepAlive
+        self.isSubscriber = isSubscriber
+        self.ready = ready
+        self.onMessage = onMessage
+        phase = .handshaking(HandshakeStateMachine(settings))
+        parser = RESPParser(limits: limits)
+    }
+
+    /// The phase, to be put back once it is decided; `closed` stands in for it meanwhile.
+    private func takePhase() -> Phase {
+        var taken = Phase.closed
+        swap(&taken, &phase)
+        return taken
+    }
+
+    private var now: Int64 { Int64(clamping: NIODeadline.now().uptimeNanoseconds) }
+
+    func channelActive(context: ChannelHandlerContext) {
+        if case .handshaking(var machine) = takePhase() {
+            let action = machine.begin()
+            phase = .handshaking(machine)
+            perform(action, context)
+        }
+        context.fireChannelActive()
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        var bytes = unwrapInboundIn(data)
+        if received.readableBytes == 0 { received = bytes } else { received.writeBuffer(&bytes) }
+        do throws(RESPParser.Violation) {
+            while reason == nil, let reply = try parser.next(from: &received) { handle(reply, context) }
+        } catch {
+            close(context, RESPError(.protocolViolation, "\(address) does not speak Redis' protocol: \(error)", mayHaveRun: true))
+        }
+        if received.readableBytes == 0 { received.clear(minimumCapacity: 0) } else { received.discardReadBytes() }
+    }
+
+    private func handle(_ reply: RESPParser.Reply, _ context: ChannelHandlerContext) {
+        switch takePhase() {
+        case .handshaking(var machine):
+            guard case .value(let value) = reply else {
+                phase = .handshaking(machine)
+                return
+            }
+            let action = machine.received(value)
+            phase = .handshaking(machine)
+            perform(action, context)
+        case .ready(var machine):
+            let action = machine.received(reply, now: now)
+            phase = .ready(machine)
+            switch action {
+            case .nothing: break
+            case .complete(let request, let replies): request.completion(.success(replies))
+            case .push(let elements): onMessage?(elements)
+            case .close(let error): close(context, error)
+            }
+        case .closed: break
+        }
+    }
+
+    private func perform(_ action: HandshakeStateMachine.Action, _ context: ChannelHandlerContext) {
+        switch action {
+        case .send(let command): context.writeAndFlush(wrapOutboundOut(command.bytes), promise: nil)
+        case .becomeReady(let isRESP3):
+            phase = .ready(PipelineStateMachine(keepAlive: keepAlive.nanoseconds, isSubscriber: isSubscriber, now: now))
+            let connection = RESPConnection(address: address, channel: context.channel, isRESP3: isRESP3)
+            self.connection = connection
+            let bound = NIOLoopBound((handler: self, context: context), eventLoop: context.eventLoop)
+            ticker = context.eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
+                bound.value.handler.tick(bound.value.context)
+            }
+            ready.succeed(connection)
+        case .fail(let error): close(context, RESPError(error.code, "\(address): \(error.message)", mayHaveRun: false))
+        }
+    }
+
+    private func tick(_ context: ChannelHandlerContext) {
+        guard case .ready(var machine) = takePhase() else { return }
+        let action = machine.tick(now: now)
+        phase = .ready(machine)
+        switch action {
+        case .nothing: break
+        case .ping: context.writeAndFlush(wrapOutboundOut(RESPCommand("PING").bytes), promise: nil)
+        case .close(let error): close(context, RESPError(error.code, "\(address): \(error.message)", mayHaveRun: true))
+        }
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        guard let flush = event as? FlushOutbox else { return context.fireUserInboundEventTriggered(event) }
+        let requests = flush.connection.takeOutbox()
+        guard case .ready(var machine) = takePhase() else {
+            let error = reason ?? RESPError(.connectionLost, "the connection to \(address) is gone")
+            for request in requests { request.completion(.failure(error)) }
+            return
+        }
+        guard !requests.isEmpty else {
+            phase = .ready(machine)
+            return
+        }
+        let sentAt = now
+        var bytes = requests[0].bytes
+        for (index, request) in requests.enumerated() {
+            if index > 0 { bytes.writeImmutableBuffer(request.bytes) }
+            guard request.expectedReplies > 0 else { continue }
+            machine.sent(request, expecting: request.expectedReplies, deadline: sentAt + request.timeout.nanoseconds)
+        }
+        phase = .ready(machine)
+        context.writeAndFlush(wrapOutboundOut(bytes), promise: nil)
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        let what = String(describing: error)
+        let isTLS = what.contains("SSL") || what.contains("certificate") || what.contains("handshake")
+        close(
+            context,
+            RESPError(isTLS ? .tls : .connectionLost, "the connection to \(address) failed: \(what)", mayHaveRun: connection != nil))
+    }
+
+    private func close(_ context: ChannelHandlerContext, _ error: RESPError) {
+        if reason == nil { reason = error }
+        context.close(promise: nil)
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        ticker?.cancel()
+        let error = reason ?? RESPError(.connectionLost, "\(address) closed the connection", mayHaveRun: true)
+        reason = error
+        ready.fail(error)
+        if case .ready(var machine) = takePhase() {
+            for request in machine.close() { request.completion(.failure(RESPError(error.code, error.message, mayHaveRun: true))) }
+        }
+        connection?.noteClosed(error)
+        context.fireChannelInactive()
+    }
+}

@@ -1,0 +1,219 @@
+public import NIOCore
+public import NIOPosix
+import Synchronization
+
+/// Talks to a Redis or Valkey server, to the primary that sentinels name, or to a cluster.
+///
+/// It may be shared by any number of tasks: their commands go over one connection, written together and answered in order. The connection is
+/// made when it is first needed, and again after it was lost.
+public final class RESPClient: Sendable {
+    public let configuration: RESPConfiguration
+    let connector: Connector
+    private let locator: PrimaryLocator
+
+    private struct Link {
+        var connection: RESPConnection?
+        var opening: EventLoopFuture<RESPConnection>?
+    }
+
+    private struct State {
+        /// By address in a cluster, under nil otherwise.
+        var links: [ServerAddress?: Link] = [:]
+        var slots: [Int: ServerAddress] = [:]
+        var idle: [RESPConnection] = []
+        var isClosed = false
+    }
+
+    private let state = Mutex(State())
+
+    /// - Parameters:
+    ///   - configuration: where the server is.
+    ///   - group: the threads that connections live on; those of the process by default.
+    /// - Throws: ``RESPError`` `.tls` when certificates or keys cannot be read.
+    public init(_ configuration: RESPConfiguration, group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton) throws(RESPError) {
+        self.configuration = configuration
+        connector = try Connector(configuration, group: group)
+        locator = PrimaryLocator(connector: connector)
+    }
+
+    // MARK: - Commands
+
+    /// Sends one command.
+    /// - Parameter timeout: until its answer; nil for ``RESPConfiguration/commandTimeout``.
+    /// - Throws: ``RESPServerError`` when the server refuses it, ``RESPError`` when there is no answer.
+    @discardableResult
+    public func send(_ command: RESPCommand, timeout: Duration? = nil) async throws -> RESPValue {
+        let value = try await send(pipeline: [command], timeout: timeout)[0]
+        if case .error(let error) = value { throw error }
+        return value
+    }
+
+    /// Sends commands in one go, with nothing of others in between. In a cluster all of them go where the first one's key lies.
+    /// - Returns: an answer for each, in order; errors of the server are answers here.
+    /// - Throws: ``RESPError``; its ``RESPError/mayHaveRun`` tells whether they may have been carried out.
+    public func send(pipeline commands: [RESPCommand], timeout: Duration? = nil) async throws -> [RESPValue] {
+        guard let first = commands.first else { return [] }
+        let slot = first.key.map(ClusterSlot.of)
+        var address = slot.flatMap { slot in state.withLock { $0.slots[slot] } }
+        var isAsking = false
+        for attempt in 1... {
+            let connection = try await connection(to: address)
+            var replies = try await connection.send(
+                isAsking ? [RESPCommand("ASKING")] + commands : commands, timeout: timeout ?? configuration.commandTimeout)
+            if isAsking { replies.removeFirst() }
+            isAsking = false
+            guard let trouble = replies.lazy.compactMap(Self.error).first else { return replies }
+            switch trouble.code {
+            case "READONLY":
+                // The primary has become a replica: whoever comes next must look for the new one.
+                connection.close()
+                return replies
+            case "MOVED", "ASK":
+                guard attempt < 8, let elsewhere = ClusterRedirection(.error(trouble), from: connection.address) else { return replies }
+                address = elsewhere.address
+                isAsking = elsewhere.isForOnce
+                if !isAsking { state.withLock { $0.slots[elsewhere.slot] = elsewhere.address } }
+            default: return replies
+            }
+        }
+        return []
+    }
+
+    private static func error(_ value: RESPValue) -> RESPServerError? {
+        if case .error(let error) = value { error } else { nil }
+    }
+
+    /// Runs commands as one transaction (MULTI … EXEC).
+    /// - Returns: the answer of each.
+    /// - Throws: ``RESPServerError`` when the server refuses a command, and then none has run; ``RESPError``.
+    public func transaction(_ commands: [RESPCommand], timeout: Duration? = nil) async throws -> [RESPValue] {
+        guard let first = commands.first else { return [] }
+        var begin = RESPCommand("MULTI")
+        begin.key = first.key
+        let replies = try await send(pipeline: [begin] + commands + [RESPCommand("EXEC")], timeout: timeout)
+        for case .error(let error) in replies { throw error }
+        return replies.last?.elements ?? []
+    }
+
+    /// Runs a script by its digest, and hands the script over where the server does not have it.
+    /// - Parameter commands: sent right after the script, in the same go; their answers come after the script's.
+    /// - Throws: ``RESPServerError``, ``RESPError``.
+    public func evaluate(
+        _ script: RESPScript, keys: [String], arguments: [RESPArgument], then commands: [RESPCommand] = [], timeout: Duration? = nil
+    ) async throws -> [RESPValue] {
+        func command(_ name: String, _ what: String) -> RESPCommand {
+            RESPCommand(name, [.text(what), .integer(Int64(keys.count))] + keys.map { .text($0) } + arguments, key: keys.first)
+        }
+        if let digest = script.digest {
+            let replies = try await send(pipeline: [command("EVALSHA", digest)] + commands, timeout: timeout)
+            guard Self.error(replies[0])?.code == "NOSCRIPT" else { return try Self.checked(replies) }
+        }
+        let load = RESPCommand("SCRIPT LOAD", [.text(script.source)], key: keys.first)
+        let replies = try Self.checked(try await send(pipeline: [load, command("EVAL", script.source)] + commands, timeout: timeout), 2)
+        script.digest = replies[0].text
+        return Array(replies.dropFirst())
+    }
+
+    private static func checked(_ replies: [RESPValue], _ count: Int = 1) throws -> [RESPValue] {
+        for case .error(let error) in replies.prefix(count) { throw error }
+        return replies
+    }
+
+    // MARK: - Connections
+
+    /// A connection of one's own for the time of `body`: for blocking commands, and for WATCH.
+    /// - Throws: ``RESPError`` when no server can be reached, and what `body` throws.
+    public func withConnection<T: Sendable>(_ body: (RESPConnection) async throws -> T) async throws -> T {
+        let idle = state.withLock { state in
+            state.idle.removeAll { !$0.isOpen }
+            return state.idle.popLast()
+        }
+        let connection = if let idle { idle } else { try await locator.connect(for: .commands).get() }
+        do {
+            let result = try await body(connection)
+            let isKept = state.withLock { state in
+                guard !state.isClosed, state.idle.count < 8 else { return false }
+                state.idle.append(connection)
+                return true
+            }
+            if !isKept { connection.close() }
+            return result
+        } catch {
+            // Nobody knows what state it is in.
+            connection.close()
+            throw error
+        }
+    }
+
+    /// The shared connection: to a node of a cluster, or to the server.
+    private func connection(to address: ServerAddress?) async throws -> RESPConnection {
+        enum Found {
+            case open(RESPConnection)
+            case opening(EventLoopFuture<RESPConnection>)
+        }
+        let found: Found = try state.withLock { state throws(RESPError) in
+            guard !state.isClosed else { throw RESPError(.closed, "the client was closed") }
+            if let open = state.links[address]?.connection, open.isOpen { return .open(open) }
+            if let opening = state.links[address]?.opening { return .opening(opening) }
+            let opening = address.map { connector.connect(to: $0, for: .commands) } ?? locator.connect(for: .commands)
+            state.links[address] = Link(opening: opening)
+            return .opening(opening)
+        }
+        switch found {
+        case .open(let connection): return connection
+        case .opening(let opening):
+            do {
+                let connection = try await opening.get()
+                state.withLock { $0.links[address] = Link(connection: connection) }
+                return connection
+            } catch {
+                state.withLock { state in
+                    state.links[address] = nil
+                    // The node is gone: whoever is asked next will know where its slots are now.
+                    if let address { state.slots = state.slots.filter { $0.value != address } }
+                }
+                throw error
+            }
+        }
+    }
+
+    /// Opens a connection for the caller alone, who closes it.
+    public func openConnection() -> EventLoopFuture<RESPConnection> { locator.connect(for: .commands) }
+
+    func openSubscriptions(_ onMessage: @escaping @Sendable ([RESPValue]) -> Void) -> EventLoopFuture<RESPConnection> {
+        locator.connect(for: .subscriptions(onMessage: onMessage))
+    }
+
+    /// Calls `body` on an event loop, once.
+    public func schedule(after delay: Duration, _ body: @escaping @Sendable () -> Void) {
+        eventLoop.scheduleTask(in: TimeAmount(delay), body)
+    }
+
+    var eventLoop: any EventLoop { connector.group.next() }
+
+    /// Closes every connection. Commands under way fail.
+    public func close() {
+        let connections = state.withLock { state in
+            state.isClosed = true
+            defer {
+                state.links = [:]
+                state.idle = []
+            }
+            return state.links.values.compactMap(\.connection) + state.idle
+        }
+        for connection in connections { connection.close() }
+    }
+}
+
+/// A Lua script, and its digest once a server told it.
+public final class RESPScript: Sendable {
+    public let source: String
+    private let known = Mutex<String?>(nil)
+
+    public init(_ source: String) { self.source = source }
+
+    var digest: String? {
+        get { known.withLock { $0 } }
+        set { known.withLock { $0 = newValue } }
+    }
+}

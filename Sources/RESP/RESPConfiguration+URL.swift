@@ -1,0 +1,162 @@
+extension RESPConfiguration {
+    /// Reads a URL.
+    ///
+    /// | form | meaning |
+    /// |---|---|
+    /// | `redis://[user:password@]host[:6379][/db]` | a server; `valkey://` is the same |
+    /// | `rediss://…?ssl_cert_reqs=required&ssl_ca_certs=FILE&ssl_certfile=FILE&ssl_keyfile=FILE&ssl_check_hostname=true` | over TLS |
+    /// | `unix:///path/to.sock?db=0`, `redis+socket:///path/to.sock?virtual_host=0` | a Unix socket |
+    /// | `redis://one/0;redis://two/0` | the first that answers |
+    /// | `sentinel://[:password@]one:26379/0;sentinel://two:26379?master_name=mymaster` | the primary that sentinels name |
+    /// | `redis+cluster://one:6379;redis+cluster://two:6379`, `rediss+cluster://…` | a cluster |
+    ///
+    /// User, password and file names may be percent-encoded. Of several, the first that has them gives credentials, database and options.
+    /// - Parameter url: of one of these forms.
+    /// - Throws: ``RESPError`` `.invalidURL`, with what is wrong, never the URL itself: it may hold a password.
+    public init(url: String) throws(RESPError) {
+        var addresses: [ServerAddress] = []
+        var parts: [Part] = []
+        for text in url.split(separator: ";") {
+            let part = try Part(String(text), inheriting: parts.first?.scheme)
+            parts.append(part)
+            addresses.append(part.address)
+        }
+        guard let first = parts.first else { throw RESPError(.invalidURL, "the URL is empty") }
+        let options = parts.reduce(into: [String: String]()) { $0.merge($1.options) { first, _ in first } }
+        let topology: Topology
+        switch first.scheme {
+        case .sentinel:
+            guard let name = options["master_name"], !name.isEmpty else {
+                throw RESPError(.invalidURL, "a sentinel:// URL needs the name of the primary: add ?master_name=NAME")
+            }
+            topology = .sentinels(addresses, primary: name)
+        case .cluster: topology = .cluster(addresses)
+        case .server: topology = .servers(addresses)
+        }
+        let credentials = parts.lazy.compactMap(\.credentials).first
+        self.init(topology: topology, credentials: { credentials })
+        let database = parts.lazy.compactMap(\.database).first ?? options["db"] ?? options["virtual_host"] ?? "0"
+        guard let number = Int(database), (0...65535).contains(number) else {
+            throw RESPError(.invalidURL, "the database of the URL is not a number")
+        }
+        guard number == 0 || first.scheme != .cluster else { throw RESPError(.invalidURL, "a cluster has only the database 0") }
+        self.database = number
+        if let password = options["sentinel_password"] {
+            sentinelCredentials = Credentials(username: options["sentinel_username"], password: password)
+        }
+        if parts.contains(where: \.isTLS) { tls = try Self.tls(options) }
+    }
+
+    private static func tls(_ options: [String: String]) throws(RESPError) -> TLS {
+        var tls = TLS()
+        switch options["ssl_cert_reqs"]?.lowercased().replacing("cert_", with: "") {
+        case nil, "required": break
+        case "none", "optional": (tls.verifiesCertificate, tls.verifiesHostname) = (false, false)
+        default: throw RESPError(.invalidURL, "ssl_cert_reqs must be required, optional or none")
+        }
+        if let check = options["ssl_check_hostname"] { tls.verifiesHostname = ["true", "1", "yes"].contains(check.lowercased()) }
+        tls.trustedCertificatesFile = options["ssl_ca_certs"]
+        tls.certificateFile = options["ssl_certfile"]
+        tls.keyFile = options["ssl_keyfile"]
+        return tls
+    }
+
+    /// One of the URLs between semicolons.
+    private struct Part {
+        enum Scheme { case server, sentinel, cluster }
+
+        var scheme: Scheme
+        var isTLS: Bool
+        var address: ServerAddress
+        var credentials: Credentials?
+        var database: String?
+        var options: [String: String] = [:]
+
+        /// - Parameter inherited: what `host:port` without a scheme counts as, after the first.
+        init(_ text: String, inheriting inherited: Scheme?) throws(RESPError) {
+            var rest = Substring(text)
+            let schemeName: String
+            if let separator = rest.firstRange(of: ":"), rest[separator.upperBound...].hasPrefix("//") || rest.hasPrefix("unix:") {
+                schemeName = rest[..<separator.lowerBound].lowercased()
+                rest = rest[separator.upperBound...]
+                if rest.hasPrefix("//") { rest = rest.dropFirst(2) }
+            } else if inherited != nil {
+                schemeName = ""
+            } else {
+                throw RESPError(.invalidURL, "the URL has no scheme; write redis://HOST")
+            }
+            isTLS = schemeName.hasPrefix("rediss") || schemeName == "valkeys"
+            if let query = rest.firstIndex(of: "?") {
+                for option in rest[rest.index(after: query)...].split(separator: "&") {
+                    let pair = option.split(separator: "=", maxSplits: 1)
+                    options[String(pair[0])] = try Self.decoded(pair.count > 1 ? pair[1] : "")
+                }
+                rest = rest[..<query]
+            }
+            switch schemeName {
+            case "redis", "rediss", "valkey", "valkeys": scheme = .server
+            case "sentinel": scheme = .sentinel
+            case "redis+cluster", "rediss+cluster": scheme = .cluster
+            case "": scheme = inherited ?? .server
+            case "unix", "redis+socket", "socket":
+                scheme = .server
+                var path = rest
+                if let at = rest.firstIndex(of: "@") {
+                    credentials = try Self.credentials(rest[..<at])
+                    path = rest[rest.index(after: at)...]
+                }
+                guard path.hasPrefix("/") else { throw RESPError(.invalidURL, "the URL of a socket needs an absolute path") }
+                address = .unix(try Self.decoded(path))
+                return
+            default: throw RESPError(.invalidURL, "\(schemeName) is no scheme of a Redis server")
+            }
+            if let slash = rest.firstIndex(of: "/") {
+                let path = rest[rest.index(after: slash)...]
+                if !path.isEmpty { database = String(path) }
+                rest = rest[..<slash]
+            }
+            if let at = rest.lastIndex(of: "@") {
+                credentials = try Self.credentials(rest[..<at])
+                rest = rest[rest.index(after: at)...]
+            }
+            address = try Self.address(rest, defaultPort: scheme == .sentinel ? 26379 : 6379)
+        }
+
+        private static func address(_ text: Substring, defaultPort: Int) throws(RESPError) -> ServerAddress {
+            var (host, port) = (text, Substring(""))
+            if text.hasPrefix("["), let end = text.firstIndex(of: "]") {
+                host = text[text.index(after: text.startIndex)..<end]
+                port = text[text.index(after: end)...].drop { $0 == ":" }
+            } else if let colon = text.lastIndex(of: ":") {
+                host = text[..<colon]
+                port = text[text.index(after: colon)...]
+            }
+            guard port.isEmpty || (1...65535).contains(Int(port) ?? 0) else { throw RESPError(.invalidURL, "the port of the URL is no port") }
+            return .host(host.isEmpty ? "localhost" : String(host), port: Int(port) ?? defaultPort)
+        }
+
+        private static func credentials(_ text: Substring) throws(RESPError) -> Credentials? {
+            let pair = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+            guard pair.count == 2 else { return text.isEmpty ? nil : Credentials(password: try decoded(text)) }
+            return Credentials(username: pair[0].isEmpty ? nil : try decoded(pair[0]), password: try decoded(pair[1]))
+        }
+
+        /// Undoes percent-encoding (RFC 3986 §2.1).
+        private static func decoded(_ text: Substring) throws(RESPError) -> String {
+            var bytes: [UInt8] = []
+            var rest = text.utf8[...]
+            while let byte = rest.popFirst() {
+                guard byte == UInt8(ascii: "%") else {
+                    bytes.append(byte)
+                    continue
+                }
+                guard let value = UInt8(Substring(rest.prefix(2)), radix: 16), rest.count >= 2 else {
+                    throw RESPError(.invalidURL, "the URL is wrongly percent-encoded")
+                }
+                bytes.append(value)
+                rest = rest.dropFirst(2)
+            }
+            return String(decoding: bytes, as: UTF8.self)
+        }
+    }
+}

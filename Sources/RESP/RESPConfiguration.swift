@@ -1,0 +1,110 @@
+import NIOSSL
+
+/// Where a server listens.
+public enum ServerAddress: Sendable, Hashable, CustomStringConvertible {
+    case host(String, port: Int)
+    /// The path of a Unix socket.
+    case unix(String)
+
+    public var description: String {
+        switch self {
+        case .host(let host, let port): host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+        case .unix(let path): path
+        }
+    }
+}
+
+/// How to find a server, and how to talk to it.
+public struct RESPConfiguration: Sendable {
+    public struct Credentials: Sendable, Hashable {
+        /// nil for the user `default`.
+        public var username: String?
+        public var password: String
+
+        public init(username: String? = nil, password: String) {
+            self.username = username
+            self.password = password
+        }
+    }
+
+    public enum Topology: Sendable, Hashable {
+        /// The first of these that answers.
+        case servers([ServerAddress])
+        /// The primary of this name, as these sentinels know it.
+        case sentinels([ServerAddress], primary: String)
+        /// A cluster that these are part of.
+        case cluster([ServerAddress])
+    }
+
+    /// TLS. Certificates are verified unless it says otherwise.
+    public struct TLS: Sendable, Hashable {
+        /// Checks that the server's certificate comes from an authority that is trusted.
+        public var verifiesCertificate = true
+        /// Checks that it is the certificate of this host.
+        public var verifiesHostname = true
+        /// A file of certificates to trust in place of the system's, PEM.
+        public var trustedCertificatesFile: String?
+        /// Our own certificate and key, PEM, for servers that ask for one.
+        public var certificateFile: String?
+        public var keyFile: String?
+
+        public init() {}
+
+        func nioConfiguration() throws -> TLSConfiguration {
+            var configuration = TLSConfiguration.makeClientConfiguration()
+            configuration.certificateVerification = !verifiesCertificate ? .none : verifiesHostname ? .fullVerification : .noHostnameVerification
+            if let trustedCertificatesFile { configuration.trustRoots = .file(trustedCertificatesFile) }
+            if let certificateFile {
+                configuration.certificateChain = try NIOSSLCertificate.fromPEMFile(certificateFile).map { .certificate($0) }
+                configuration.privateKey = .privateKey(try NIOSSLPrivateKey(file: keyFile ?? certificateFile, format: .pem))
+            }
+            return configuration
+        }
+    }
+
+    public var topology: Topology
+    /// Asked at each connection, so that passwords may change while the program runs.
+    public var credentials: @Sendable () -> Credentials?
+    /// For the sentinels themselves.
+    public var sentinelCredentials: Credentials?
+    /// The database number, 0 by default. A cluster has only 0.
+    public var database: Int
+    public var tls: TLS?
+    /// The name that the server shows of us.
+    public var clientName: String?
+    /// Until a connection is ready for commands. 3 seconds by default.
+    public var connectTimeout: Duration
+    /// Until a command has its answer. 5 seconds by default.
+    public var commandTimeout: Duration
+    /// A connection that was silent for so long is asked whether it still lives, and counts as dead when the answer takes as long again.
+    /// 3 seconds by default.
+    public var keepAlive: Duration
+    /// What is accepted from the server.
+    public var limits: RESPParser.Limits
+
+    public init(
+        topology: Topology, credentials: @escaping @Sendable () -> Credentials? = { nil }, sentinelCredentials: Credentials? = nil,
+        database: Int = 0, tls: TLS? = nil, clientName: String? = nil, connectTimeout: Duration = .seconds(3),
+        commandTimeout: Duration = .seconds(5), keepAlive: Duration = .seconds(3), limits: RESPParser.Limits = .init()
+    ) {
+        self.topology = topology
+        self.credentials = credentials
+        self.sentinelCredentials = sentinelCredentials
+        self.database = database
+        self.tls = tls
+        self.clientName = clientName
+        self.connectTimeout = connectTimeout
+        self.commandTimeout = commandTimeout
+        self.keepAlive = keepAlive
+        self.limits = limits
+    }
+
+    /// The servers, without credentials.
+    public var serverDescription: String {
+        switch topology {
+        case .servers(let addresses): addresses.map(\.description).joined(separator: ", ")
+        case .sentinels(let addresses, let primary): "\(primary) of the sentinels \(addresses.map(\.description).joined(separator: ", "))"
+        case .cluster(let addresses): "the cluster of \(addresses.map(\.description).joined(separator: ", "))"
+        }
+    }
+}

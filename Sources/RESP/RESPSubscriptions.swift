@@ -1,0 +1,140 @@
+import NIOCore
+import Synchronization
+
+/// Channels and patterns that a client listens to, on one connection that is made again when it is lost.
+public final class RESPSubscriptions: Sendable {
+    public enum Event: Sendable, Hashable {
+        /// A message, and the channel it came on.
+        case message(channel: String, [UInt8])
+        /// The subscription holds from now on. Messages of the time before are missed: also after the connection was lost.
+        case subscribed
+    }
+
+    public enum Target: Sendable, Hashable {
+        case channel(String)
+        case pattern(String)
+
+        var subscribe: RESPCommand {
+            switch self {
+            case .channel(let name): RESPCommand("SUBSCRIBE", [.text(name)])
+            case .pattern(let pattern): RESPCommand("PSUBSCRIBE", [.text(pattern)])
+            }
+        }
+
+        var unsubscribe: RESPCommand {
+            switch self {
+            case .channel(let name): RESPCommand("UNSUBSCRIBE", [.text(name)])
+            case .pattern(let pattern): RESPCommand("PUNSUBSCRIBE", [.text(pattern)])
+            }
+        }
+    }
+
+    private struct State {
+        var handlers: [Target: @Sendable (Event) -> Void] = [:]
+        var connection: RESPConnection?
+        var isConnecting = false
+        var isClosed = false
+        var failures = 0
+    }
+
+    private let client: RESPClient
+    private let loop: any EventLoop
+    private let state = Mutex(State())
+
+    public init(_ client: RESPClient) {
+        self.client = client
+        loop = client.eventLoop
+    }
+
+    /// Listens to a target, until ``unsubscribe(from:)`` or ``close()``.
+    /// - Parameter handler: called on an event loop: it must be quick and must not block. A second handler of the same target replaces the first.
+    public func subscribe(to target: Target, _ handler: @escaping @Sendable (Event) -> Void) {
+        let connection = state.withLock { state in
+            state.handlers[target] = handler
+            return state.connection
+        }
+        if let connection { connection.sendWithoutReply(target.subscribe) } else { connect() }
+    }
+
+    public func unsubscribe(from target: Target) {
+        let connection = state.withLock { state in
+            state.handlers.removeValue(forKey: target).flatMap { _ in state.connection }
+        }
+        connection?.sendWithoutReply(target.unsubscribe)
+    }
+
+    public func close() {
+        let connection = state.withLock { state in
+            state.isClosed = true
+            state.handlers = [:]
+            return state.connection.take()
+        }
+        connection?.close()
+    }
+
+    private func connect() {
+        let mustConnect = state.withLock { state in
+            guard !state.isConnecting, !state.isClosed, state.connection == nil, !state.handlers.isEmpty else { return false }
+            state.isConnecting = true
+            return true
+        }
+        guard mustConnect else { return }
+        client.openSubscriptions { [weak self] in self?.received($0) }.whenComplete { [weak self] result in
+            guard let self else {
+                if case .success(let connection) = result { connection.close() }
+                return
+            }
+            opened(result)
+        }
+    }
+
+    private func opened(_ result: Result<RESPConnection, any Error>) {
+        switch result {
+        case .success(let connection):
+            let targets = state.withLock { state -> [Target] in
+                state.isConnecting = false
+                state.failures = 0
+                guard !state.isClosed else { return [] }
+                state.connection = connection
+                return Array(state.handlers.keys)
+            }
+            for target in targets { connection.sendWithoutReply(target.subscribe) }
+            if targets.isEmpty { connection.close() }
+            connection.closeFuture.whenComplete { [weak self] _ in self?.lost() }
+        case .failure:
+            state.withLock { state in
+                state.isConnecting = false
+                state.failures += 1
+            }
+            connectLater()
+        }
+    }
+
+    private func lost() {
+        state.withLock { $0.connection = nil }
+        connectLater()
+    }
+
+    /// Soon at first, then every second: somebody waits for what is published.
+    private func connectLater() {
+        let failures = state.withLock { $0.failures }
+        loop.scheduleTask(in: .milliseconds(min(1000, 50 << min(failures, 5)))) { [weak self] in self?.connect() }
+    }
+
+    private func received(_ elements: [RESPValue]) {
+        guard let kind = elements.first?.text else { return }
+        switch kind {
+        case "message" where elements.count == 3:
+            deliver(.channel(elements[1].text ?? ""), .message(channel: elements[1].text ?? "", elements[2].bytes ?? []))
+        case "pmessage" where elements.count == 4:
+            deliver(.pattern(elements[1].text ?? ""), .message(channel: elements[2].text ?? "", elements[3].bytes ?? []))
+        case "subscribe" where elements.count == 3: deliver(.channel(elements[1].text ?? ""), .subscribed)
+        case "psubscribe" where elements.count == 3: deliver(.pattern(elements[1].text ?? ""), .subscribed)
+        default: break
+        }
+    }
+
+    private func deliver(_ target: Target, _ event: Event) {
+        state.withLock { $0.handlers[target] }?(event)
+    }
+}

@@ -1,0 +1,49 @@
+import NIOCore
+
+/// Finds the server that takes commands, and connects to it.
+struct PrimaryLocator: Sendable {
+    let connector: Connector
+
+    func connect(for purpose: Connector.Purpose) -> EventLoopFuture<RESPConnection> {
+        let loop = connector.group.next()
+        switch connector.configuration.topology {
+        case .servers(let addresses), .cluster(let addresses):
+            return firstOf(addresses[...], on: loop) { connector.connect(to: $0, for: purpose) }
+        case .sentinels(let addresses, let primary):
+            return firstOf(addresses[...], on: loop) { sentinel in
+                ask(sentinel, for: primary).flatMap { connector.connect(to: $0, for: purpose, mustBePrimary: true) }
+            }
+        }
+    }
+
+    private func ask(_ sentinel: ServerAddress, for primary: String) -> EventLoopFuture<ServerAddress> {
+        connector.connect(to: sentinel, for: .sentinel).flatMap { connection in
+            let answer = connection.closeFuture.eventLoop.makePromise(of: ServerAddress.self)
+            let command = RESPCommand("SENTINEL GET-MASTER-ADDR-BY-NAME", [.text(primary)])
+            connection.send([command], timeout: TimeAmount(connector.configuration.connectTimeout)) { result in
+                connection.close()
+                answer.completeWith(
+                    Result {
+                        let found = try result.get().first
+                        if case .error(let error)? = found { throw RESPError(.server, "\(sentinel): \(error.message)") }
+                        guard let pair = found?.elements, pair.count == 2, let host = pair[0].text, let port = pair[1].integer,
+                            (1...65535).contains(port)
+                        else { throw RESPError(.unreachable, "\(sentinel) knows no primary of the name \(primary)") }
+                        return .host(host, port: Int(port))
+                    })
+            }
+            return answer.futureResult
+        }
+    }
+
+    private func firstOf(
+        _ addresses: ArraySlice<ServerAddress>, on loop: any EventLoop,
+        _ connect: @escaping @Sendable (ServerAddress) -> EventLoopFuture<RESPConnection>
+    ) -> EventLoopFuture<RESPConnection> {
+        guard let first = addresses.first else { return loop.makeFailedFuture(RESPError(.unreachable, "no server is named")) }
+        let rest = addresses.dropFirst()
+        return connect(first).hop(to: loop).flatMapError { error in
+            rest.isEmpty ? loop.makeFailedFuture(error) : firstOf(rest, on: loop, connect)
+        }
+    }
+}

@@ -1,0 +1,92 @@
+import Foundation
+import RESP
+import Synchronization
+
+/// A redis-server of a test's own, on a free port of the loopback interface, with its files in a temporary folder. Ends with the object.
+final class RedisServer: Sendable {
+    let port: Int
+    let folder: URL
+    private let arguments: [String]
+    private let process: Mutex<Process?>
+
+    /// One for all tests that need no server to themselves; each takes a key prefix of its own.
+    static let shared = Result { try RedisServer() }
+
+    /// - Parameter options: over the defaults, as on the command line.
+    init(_ options: [String] = []) throws {
+        port = try Self.freePort()
+        folder = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-redis-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        arguments =
+            ["--port", "\(port)", "--bind", "127.0.0.1", "--dir", folder.path, "--save", "", "--daemonize", "no", "--unixsocket", "redis.sock"]
+            + options
+        process = Mutex(nil)
+        try start()
+    }
+
+    deinit {
+        stop()
+        try? FileManager.default.removeItem(at: folder)
+    }
+
+    var url: String { "redis://127.0.0.1:\(port)/0" }
+    var socketPath: String { folder.appendingPathComponent("redis.sock").path }
+    var pid: pid_t { process.withLock { $0?.processIdentifier ?? 0 } }
+
+    func start() throws {
+        let server = Process()
+        server.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        server.arguments = ["redis-server"] + arguments
+        server.standardOutput = FileHandle.nullDevice
+        server.standardError = FileHandle.nullDevice
+        try server.run()
+        process.withLock { $0 = server }
+        try waitUntilListening()
+    }
+
+    /// Kills the server and waits until it is gone.
+    func stop(_ signal: Int32 = SIGKILL) {
+        process.withLock { process in
+            guard let server = process else { return }
+            kill(server.processIdentifier, signal)
+            server.waitUntilExit()
+            process = nil
+        }
+    }
+
+    private func waitUntilListening() throws {
+        for _ in 0..<500 {
+            if Self.canConnect(port) { return }
+            usleep(10_000)
+        }
+        throw RESPError(.unreachable, "redis-server did not come up")
+    }
+
+    static func canConnect(_ port: Int) -> Bool {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        defer { close(descriptor) }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = in_port_t(port).bigEndian
+        address.sin_addr.s_addr = inet_addr("127.0.0.1")
+        return withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0 }
+        }
+    }
+
+    static func freePort() throws -> Int {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        defer { close(descriptor) }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = inet_addr("127.0.0.1")
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let isBound = withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, length) == 0 && getsockname(descriptor, $0, &length) == 0
+            }
+        }
+        guard isBound else { throw RESPError(.unreachable, "no free port") }
+        return Int(in_port_t(bigEndian: address.sin_port))
+    }
+}
