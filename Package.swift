@@ -116,7 +116,7 @@ let package = Package(
         .target(
             name: "HoistCommands",
             dependencies: [
-                "Hoist", "HoistSQLite",
+                "Hoist", "HoistRedis", "HoistSQLite",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Configuration", package: "swift-configuration"),
                 .product(name: "Logging", package: "swift-log"),
@@ -146,6 +146,18 @@ let package = Package(
                 .product(name: "_NIOFileSystem", package: "swift-nio"),
             ],
             path: "Examples/VideoService/Sources",
+            swiftSettings: houseSettings
+        ),
+
+        .executableTarget(
+            name: "CeleryConformance",
+            dependencies: [
+                "Hoist", "HoistRedis", "RESP",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ],
+            path: "Examples/CeleryConformance/Sources",
             swiftSettings: houseSettings
         ),
 

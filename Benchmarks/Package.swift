@@ -16,7 +16,9 @@ let package = Package(
             dependencies: [
                 "CSQLiteLimit",
                 .product(name: "Hoist", package: "hoist"),
+                .product(name: "HoistRedis", package: "hoist"),
                 .product(name: "HoistSQLite", package: "hoist"),
+                .product(name: "RESP", package: "hoist"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: [.swiftLanguageMode(.v6)]

@@ -202,6 +202,16 @@ public final class RedisBackend: Backend {
         return try await call(what()) { [command] in try await client.send(command) }
     }
 
+    func pipeline(_ commands: [RESPCommand], doing what: @autoclosure () -> String) async throws -> [RESPValue] {
+        guard !commands.isEmpty else { return [] }
+        let routed = commands.map { command in
+            var command = command
+            command.route(by: keys.own)
+            return command
+        }
+        return try await call(what()) { try await client.send(pipeline: routed) }
+    }
+
     func call<T>(_ what: @autoclosure () -> String, _ body: () async throws -> T) async throws -> T {
         do {
             return try await body()

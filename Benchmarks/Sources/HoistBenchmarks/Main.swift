@@ -13,6 +13,13 @@ struct Main {
         case "worker": try await BenchmarkWorker.run(database: arguments[2], slots: Int(arguments[3]) ?? 64)
         case "prepare": try await BenchmarkWorker.prepare(database: arguments[2], jobs: Int(arguments[3]) ?? 100_000)
         case "waiting": try await BenchmarkWorker.runWaiting(jobs: Int(arguments[2]) ?? 10_000)
+        case "redis-work": try await RedisBenchmark.work(arguments[2], slots: Int(arguments[3]) ?? 256)
+        case "redis-serve": try await RedisBenchmark.serve(arguments[2], slots: Int(arguments[3]) ?? 64)
+        case "redis-latency": try await RedisBenchmark.latency(arguments[2], jobs: Int(arguments[3]) ?? 1000)
+        case "redis-enqueue":
+            try await RedisBenchmark.enqueue(
+                arguments[2], mode: arguments[3], jobs: Int(arguments[4]) ?? 10_000, bytes: Int(arguments[5]) ?? 32,
+                keepsResults: arguments[6] == "on")
         default: try await Report(python: arguments.dropFirst().first).run()
         }
     }

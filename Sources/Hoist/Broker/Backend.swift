@@ -248,8 +248,8 @@ public enum Outcome: Sendable {
     case succeeded(output: [UInt8], retention: Double?)
     /// Given up: the job becomes a dead letter.
     case failed(JobFailure)
-    /// Another attempt at `date`.
-    case retry(at: Date, JobFailure)
+    /// Another attempt at `date`, with other arguments when there are some.
+    case retry(at: Date, JobFailure, arguments: Arguments? = nil)
     /// Put off until `date`; the attempt is not counted.
     case snoozed(until: Date)
     case cancelled

@@ -63,7 +63,13 @@ public final class JobContext: Sendable {
     private let state: Mutex<State>
     private let onProgress: @Sendable (JobProgress) -> Void
 
-    init(message: Message, execution: Execution, deadline: Date?, onProgress: @escaping @Sendable (JobProgress) -> Void) {
+    /// Whether nobody wants the result: none is kept.
+    package let ignoresResult: Bool
+
+    init(
+        message: Message, execution: Execution, deadline: Date?, ignoresResult: Bool, onProgress: @escaping @Sendable (JobProgress) -> Void
+    ) {
+        self.ignoresResult = ignoresResult
         self.execution = execution
         self.deadline = deadline
         messageHeaders = message.headers

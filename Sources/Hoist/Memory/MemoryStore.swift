@@ -215,10 +215,14 @@ struct MemoryStore: Sendable {
                 job.record.history.append(attempt)
             }
             end(id, as: .failed, now: settlement.finishedAt)
-        case .retry(let date, let failure):
+        case .retry(let date, let failure, let arguments):
             attempt.failure = failure
             change(id) { job in
                 job.retries += 1
+                if let arguments {
+                    job.message.replaceArguments(arguments)
+                    job.record.describe(job.message)
+                }
                 job.record.failure = failure
                 job.record.history.append(attempt)
             }

@@ -7,7 +7,7 @@
 /// ```
 public struct JobDirective: Error, Sendable {
     enum Kind: Sendable {
-        case retry(after: Duration, reason: String)
+        case retry(after: Duration, failure: JobFailure, arguments: Arguments?, maxAttempts: Int?)
         case snooze(Duration)
         case deadLetter(reason: String)
     }
@@ -15,8 +15,23 @@ public struct JobDirective: Error, Sendable {
     let kind: Kind
 
     /// Try again after `delay`. Spends an attempt; when the policy allows no more, the job becomes a dead letter.
-    public static func retry(after delay: Duration, reason: String = "asked for by the job") -> JobDirective {
-        JobDirective(kind: .retry(after: delay, reason: reason))
+    /// - Parameters:
+    ///   - delay: the wait; 0 or more.
+    ///   - reason: for the history.
+    ///   - arguments: what the next attempt gets in place of the job's arguments; nil for the same.
+    ///   - maxAttempts: how many attempts there may be in all, in place of the policy's number; nil to leave that to the policy.
+    public static func retry(
+        after delay: Duration, reason: String = "asked for by the job", arguments: Arguments? = nil, maxAttempts: Int? = nil
+    ) -> JobDirective {
+        let failure = JobFailure(kind: .raised, type: "JobDirective", message: reason)
+        return JobDirective(kind: .retry(after: delay, failure: failure, arguments: arguments, maxAttempts: maxAttempts))
+    }
+
+    /// Try again after `delay`, because of an error; it is what the job fails with when there are no attempts left.
+    public static func retry(
+        after delay: Duration, because error: any Error, arguments: Arguments? = nil, maxAttempts: Int? = nil
+    ) -> JobDirective {
+        JobDirective(kind: .retry(after: delay, failure: JobFailure(raised: error), arguments: arguments, maxAttempts: maxAttempts))
     }
 
     /// Put the job off for `delay` without spending an attempt. There is no limit to how often.

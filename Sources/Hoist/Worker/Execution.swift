@@ -111,14 +111,20 @@ final class Execution: Sendable {
                 message.headers.hoist.enqueuedAt?.microsecondsSinceEpoch ?? .max, message.headers.eta?.microsecondsSinceEpoch ?? .min)
             let call = Call(
                 retry: message.headers.hoist.retry, enqueuedAt: message.headers.hoist.enqueuedAt,
-                retention: message.headers.ignoresResult == true ? 0 : message.headers.hoist.resultRetention, limits: limits,
+                retention: ignoresResult(message.headers) ? 0 : message.headers.hoist.resultRetention, limits: limits,
                 waited: readyAt == .max ? nil : max(0, started.microsecondsSinceEpoch - readyAt))
             let context = JobContext(
-                message: message, execution: self, deadline: limits.time.map(started.advanced(by:)), onProgress: onProgress)
+                message: message, execution: self, deadline: limits.time.map(started.advanced(by:)),
+                ignoresResult: ignoresResult(message.headers), onProgress: onProgress)
             return .success((call, arguments, context))
         } catch {
             return .failure(error)
         }
+    }
+
+    /// The call's word wins; a producer that has none leaves it to the job.
+    private func ignoresResult(_ headers: MessageHeaders) -> Bool {
+        headers.ignoresResult ?? (handle.options.result.kind == .ignored)
     }
 
     private func attempt(_ call: Call, _ arguments: Arguments, _ context: JobContext) async -> Outcome {
@@ -149,7 +155,7 @@ final class Execution: Sendable {
     private func runHooks(after outcome: Outcome, _ context: JobContext) async {
         switch outcome {
         case .succeeded: for hook in handle.hooks.success { await hook(context) }
-        case .retry(_, let failure): for hook in handle.hooks.retry { await hook(context, failure) }
+        case .retry(_, let failure, _): for hook in handle.hooks.retry { await hook(context, failure) }
         case .failed(let failure):
             for hook in handle.hooks.failure { await hook(context, failure) }
             await environment.onDeadLetter?(context.id, failure)
@@ -185,10 +191,9 @@ final class Execution: Sendable {
         case .snooze(let delay): return .snoozed(until: now.advanced(by: delay))
         case .deadLetter(let reason):
             return .failed(JobFailure(kind: .deadLettered, type: "JobDirective", message: reason))
-        case .retry(let delay, let reason):
-            let failure = JobFailure(kind: .raised, type: "JobDirective", message: reason)
-            guard policyDelay(call) != nil else { return .failed(failure) }
-            return .retry(at: now.advanced(by: delay), failure)
+        case .retry(let delay, let failure, let arguments, let maxAttempts):
+            let isAllowed = maxAttempts.map { attempt < $0 } ?? (policyDelay(call) != nil)
+            return isAllowed ? .retry(at: now.advanced(by: delay), failure, arguments: arguments) : .failed(failure)
         }
     }
 
@@ -224,7 +229,7 @@ final class Execution: Sendable {
     func log(_ outcome: Outcome) {
         switch outcome {
         case .failed(let failure): logger.warning("job failed for good", metadata: ["error": "\(failure)"])
-        case .retry(let date, let failure):
+        case .retry(let date, let failure, _):
             logger.info("job failed and will be retried", metadata: ["error": "\(failure)", "at": "\(date)"])
         default:
             if environment.logger.logLevel <= .debug { logger.debug("job \(outcome.label)") }

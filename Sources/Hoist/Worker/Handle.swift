@@ -57,15 +57,7 @@ public struct Handle: Sendable {
         options = J.options
         self.perform = { arguments, context in
             let job = try arguments.bind(to: J.self)
-            let output = try await perform(job, context)
-            do {
-                let value = try WireEncoder.encode(output)
-                let bytes = JSONWriter.bytes(of: value)
-                try WireLimits.default.check(value, encodedAs: bytes)
-                return bytes
-            } catch {
-                throw JobFailure(kind: .notEncodable, type: "\(type(of: error))", message: "\(error)")
-            }
+            return try Self.encoded(try await perform(job, context))
         }
     }
 
@@ -76,6 +68,36 @@ public struct Handle: Sendable {
         self.init(job, in: lane) { (job: J, context: JobContext) -> NoOutput in
             try await perform(job, context)
             return NoOutput()
+        }
+    }
+
+    /// A handler of jobs that this program has no type for: the arguments as they came, and an output as it will travel.
+    ///
+    /// Prefer a ``Job``, which binds and checks its arguments. This one is for names that are known only at run time, and for Python
+    /// functions with `*args`.
+    /// - Parameters:
+    ///   - names: the wire name, and aliases.
+    ///   - options: what a job's own options would say.
+    public init(
+        named names: String..., in lane: LaneKind = .async, options: JobOptions = JobOptions(),
+        _ perform: @escaping @Sendable (Arguments, JobContext) async throws -> WireValue
+    ) {
+        self.names = names
+        self.lane = lane
+        self.options = options
+        self.perform = { arguments, context in try Self.encoded(try await perform(arguments, context)) }
+    }
+
+    /// The output as JSON.
+    /// - Throws: ``JobFailure`` when it is nothing that could be read again.
+    private static func encoded(_ output: some Encodable) throws -> [UInt8] {
+        do {
+            let value = try WireEncoder.encode(output)
+            let bytes = JSONWriter.bytes(of: value)
+            try WireLimits.default.check(value, encodedAs: bytes)
+            return bytes
+        } catch {
+            throw JobFailure(kind: .notEncodable, type: "\(type(of: error))", message: "\(error)")
         }
     }
 

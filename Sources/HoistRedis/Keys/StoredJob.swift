@@ -129,7 +129,7 @@ extension UniqueKey.Scope {
     }
 }
 
-/// A delivery as the server keeps it while a worker has it: five lines, the last one the message.
+/// A delivery as the server keeps it while a worker has it.
 struct HeldJob: Sendable {
     var token: Int64
     var began: Int64
@@ -137,13 +137,20 @@ struct HeldJob: Sendable {
     var record: StoredJob?
     var envelope: [UInt8]
 
-    init?(_ bytes: [UInt8]) {
-        let lines = bytes.split(separator: UInt8(ascii: "\n"), maxSplits: 4, omittingEmptySubsequences: false)
-        guard lines.count == 5, let token = Int64(String(decoding: lines[0], as: UTF8.self)) else { return nil }
+    /// - Parameter information: token, time of claim, list and record, a line each.
+    init?(_ information: [UInt8], envelope: [UInt8]) {
+        let lines = information.split(separator: UInt8(ascii: "\n"), maxSplits: 3, omittingEmptySubsequences: false)
+        guard lines.count == 4, let token = Int64(String(decoding: lines[0], as: UTF8.self)) else { return nil }
+        self.init(
+            token: token, began: Int64(String(decoding: lines[1], as: UTF8.self)) ?? 0, list: String(decoding: lines[2], as: UTF8.self),
+            record: StoredJob(Array(lines[3])), envelope: envelope)
+    }
+
+    init(token: Int64, began: Int64, list: String, record: StoredJob?, envelope: [UInt8]) {
         self.token = token
-        began = Int64(String(decoding: lines[1], as: UTF8.self)) ?? 0
-        list = String(decoding: lines[2], as: UTF8.self)
-        record = StoredJob(Array(lines[3]))
-        envelope = Array(lines[4])
+        self.began = began
+        self.list = list
+        self.record = record
+        self.envelope = envelope
     }
 }

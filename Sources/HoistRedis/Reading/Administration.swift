@@ -6,23 +6,13 @@ extension RedisBackend: JobAdministration {
         try await send(RESPCommand("SMEMBERS", [.text(keys.queues)]), doing: "list the queues").elements?.compactMap(\.text).sorted() ?? []
     }
 
-    private func pipeline(_ commands: [RESPCommand], doing what: String) async throws -> [RESPValue] {
-        guard !commands.isEmpty else { return [] }
-        let routed = commands.map { command in
-            var command = command
-            command.route(by: keys.own)
-            return command
-        }
-        return try await call(what) { try await client.send(pipeline: routed) }
-    }
-
     public func queues() async throws -> [QueueStatistics] {
         let names = try await knownQueues()
         let workers = try await workers()
-        let held = try await pipeline(workers.map { RESPCommand("HVALS", [.text(keys.own + "held:" + $0.id)]) }, doing: "count running jobs")
+        let held = try await pipeline(workers.map { RESPCommand("HVALS", [.text(keys.own + "held:" + $0.id + ":info")]) }, doing: "count running jobs")
         var running: [String: Int] = [:]
         for value in held.flatMap({ $0.elements ?? [] }) {
-            if let job = value.bytes.flatMap(HeldJob.init) { running[keys.queue(ofList: job.list), default: 0] += 1 }
+            if let job = value.bytes.flatMap({ HeldJob($0, envelope: []) }) { running[keys.queue(ofList: job.list), default: 0] += 1 }
         }
         var statistics: [QueueStatistics] = []
         for name in names {

@@ -27,18 +27,19 @@ local function in_database(number, body)
     return body()
 end
 
--- The delivery that a worker holds: token, time of claim, list, record and envelope, a line each but for the last.
-local function held_value(token, began, list, record, envelope)
-    return token .. '\n' .. began .. '\n' .. list .. '\n' .. record .. '\n' .. envelope
+-- What a worker holds is two hashes: the elements of its jobs, and what is to be known of each delivery: token, time of claim, list and
+-- record, a line each. A script that settles a job need not touch the element, which may be large.
+local function info_of(token, began, list, record)
+    return token .. '\n' .. began .. '\n' .. list .. '\n' .. record
 end
 
-local function held_parts(value)
-    local a = string.find(value, '\n', 1, true)
-    local b = string.find(value, '\n', a + 1, true)
-    local c = string.find(value, '\n', b + 1, true)
-    local d = string.find(value, '\n', c + 1, true)
-    return string.sub(value, 1, a - 1), string.sub(value, a + 1, b - 1), string.sub(value, b + 1, c - 1),
-        string.sub(value, c + 1, d - 1), string.sub(value, d + 1)
+local function has_token(info, token) return info and string.sub(info, 1, #token + 1) == token .. '\n' end
+
+local function record_in(info)
+    local line = string.find(info, '\n', 1, true)
+    line = string.find(info, '\n', line + 1, true)
+    line = string.find(info, '\n', line + 1, true)
+    return string.sub(info, line + 1)
 end
 
 -- A record begins with a letter: p for plain, x for one that must be looked into (a unique key, an earlier attempt), c for cancelled.
@@ -69,7 +70,11 @@ end
 -- Name, id, retries of the element of a queue, and whether a time to start or to expire must be looked at; nil when it cannot be read.
 -- What Hoist wrote is read by its fixed beginning, everything else as JSON.
 local function describe(element)
-    local name, id, eta, expires, retries = string.match(element,
+    local name, id = string.match(element, '^{"headers":{"lang":"swift","task":"([^"\\]*)","id":"([^"\\]*)","shadow":null,"eta":null,"expires":null'
+        .. ',"group":null,"group_index":null,"retries":0,')
+    if name then return name, id, 0, false end
+    local eta, expires, retries
+    name, id, eta, expires, retries = string.match(element,
         '^{"headers":{"lang":"swift","task":"([^"\\]*)","id":"([^"\\]*)","shadow":[^,]*,"eta":([^,]*),"expires":([^,]*)'
             .. ',"group":[^,]*,"group_index":[^,]*,"retries":(%d+),')
     if name then return name, id, tonumber(retries), eta ~= 'null' or expires ~= 'null' end

@@ -2,9 +2,10 @@
 --
 -- ARGV: now, worker, broker database, result database ('' when it is the same), prefix of result keys, how many elements may be looked
 --       at in each list, 1 to settle for a worker whose lease is over, then
---       the number of settlements, and for each ten: id, token, operation, result key ('' for no result), its seconds (0 for ever),
+--       the number of jobs that are simply done, and for each four: id, token, seconds of its result ('' for no result, 0 for ever), result
+--       the number of other settlements, and for each ten: id, token, operation, result key ('' for no result), its seconds (0 for ever),
 --       result, queue, and three that the operation needs:
---         S  the job is done                       -, -, -
+--         S  the job is done                       -, -, -; as above, for a result with a key of its own
 --         E  it is done and its message is kept    kind (dead, stopped), keep until, record
 --         B  it goes back                          list, due ('' for now) and side (L back, R front) in one word, record; and an
 --                                                  eleventh: the envelope, '' for the one that is held
@@ -12,7 +13,8 @@
 --       the number of claims, and for each: queue, free slots of the queue ('' for no limit), number of lists, the lists, number of
 --         names, and for each name: the name and the number of its lane
 --       the free slots of each lane
--- Returns {alive, a code for each settlement (1 done, 0 refused, 2 somebody wants it cancelled: settle it so), ids of refused progress,
+-- Returns {alive, a code for each of the other settlements (1 done, 0 refused, 2 somebody wants it cancelled: settle it so), ids of refused
+--          progress and of jobs refused as done,
 --          ids to cancel, workers whose lease is over, next due time ('' for none), whether there is more, whether elements were left
 --          that nobody here can take, lists that are empty, and nine for each delivery: id, name, list, queue, token, record, retries,
 --          kind ('' normal, t look at its times, u it cannot be read), envelope}
@@ -48,11 +50,33 @@ end
 local lease = redis.call('ZSCORE', P .. 'workers', worker)
 local is_alive = is_forced or (lease and tonumber(lease) > now)
 local held = P .. 'held:' .. worker
+local info = P .. 'held:' .. worker .. ':info'
 local cancelled = P .. 'cancel:' .. worker
 
 local writes = {}
 local function store_result(key, seconds, value, is_final)
     if key ~= '' then writes[#writes + 1] = { key, seconds, value, is_final } end
+end
+
+local function let_go(id)
+    redis.call('HDEL', held, id)
+    redis.call('HDEL', info, id)
+end
+
+local any_cancelled = redis.call('EXISTS', cancelled) == 1
+local lost = {}
+for _ = 1, tonumber(next_argument()) do
+    local id, token, seconds, result = next_argument(), next_argument(), next_argument(), next_argument()
+    local known = is_alive and redis.call('HGET', info, id)
+    if has_token(known, token) then
+        let_go(id)
+        redis.call('DEL', P .. 'job:' .. id)
+        if string.byte(known, -1) == 125 and string.find(known, '"u":', 1, true) then release_key(record_in(known), id, false, now) end
+        if any_cancelled then redis.call('SREM', cancelled, id) end
+        if seconds ~= '' then store_result(result_prefix .. id, seconds, result, true) end
+    else
+        lost[#lost + 1] = id
+    end
 end
 
 local codes = {}
@@ -63,15 +87,16 @@ for i = 1, settlement_count do
         next_argument(), next_argument(), next_argument(), next_argument()
     local first, second, third = next_argument(), next_argument(), next_argument()
     local envelope = operation == 'B' and next_argument() or ''
-    local value = is_alive and redis.call('HGET', held, id)
-    if not value or string.sub(value, 1, #token + 1) ~= token .. '\n' then
+    local known = is_alive and redis.call('HGET', info, id)
+    if not has_token(known, token) then
         codes[i] = 0
     elseif operation == 'B' and redis.call('SISMEMBER', cancelled, id) == 1 then
         codes[i] = 2
     else
         codes[i] = 1
-        local _, _, _, record, kept = held_parts(value)
-        redis.call('HDEL', held, id)
+        local record = record_in(known)
+        local kept = operation ~= 'S' and envelope == '' and redis.call('HGET', held, id) or envelope
+        let_go(id)
         redis.call('SREM', cancelled, id)
         if operation == 'S' then
             redis.call('DEL', P .. 'job:' .. id)
@@ -84,12 +109,13 @@ for i = 1, settlement_count do
             if record ~= '' then release_key(record, id, false, now) end
             store_result(result_key, seconds, result, false)
         else
-            if envelope ~= '' then kept = envelope end
             local due, side = string.match(second, '^(%d*)(%u)$')
             if due ~= '' and tonumber(due) > now then
                 redis.call('SET', P .. 'job:' .. id, third)
                 redis.call('ZADD', P .. 'delayed:' .. queue, due, id)
                 redis.call('HSET', P .. 'delayed:' .. queue .. ':jobs', id, first .. '\n' .. kept)
+                -- It may be due before anything that workers wait for.
+                if redis.call('ZRANGE', P .. 'delayed:' .. queue, 0, 0)[1] == id then made_ready = true end
             else
                 redis.call('SET', P .. 'job:' .. id, third, 'PX', 604800000)
                 redis.call(side == 'R' and 'RPUSH' or 'LPUSH', first, kept)
@@ -100,11 +126,10 @@ for i = 1, settlement_count do
     end
 end
 
-local refused = {}
+local refused = lost
 for _ = 1, tonumber(next_argument()) do
     local id, token, result_key, seconds, result = next_argument(), next_argument(), next_argument(), next_argument(), next_argument()
-    local value = is_alive and redis.call('HGET', held, id)
-    if not value or string.sub(value, 1, #token + 1) ~= token .. '\n' then
+    if not has_token(is_alive and redis.call('HGET', info, id), token) then
         refused[#refused + 1] = id
     else
         store_result(result_key, seconds, result, true)
@@ -185,7 +210,7 @@ if claim_count > 0 and is_alive then
         elseif string.byte(record, 1) == 120 then
             release_key(record, id, true, now)
         end
-        if redis.call('HEXISTS', held, id) == 1 then return false end
+        if redis.call('HEXISTS', info, id) == 1 then return false end
         taken[#taken + 1] = { id, name, list, claim.queue, record, retries, kind, element }
         lanes[lane] = lanes[lane] - 1
         claim.free = claim.free - 1
@@ -261,7 +286,8 @@ if claim_count > 0 and is_alive then
         local began, ids = whole(now), {}
         for i, job in ipairs(taken) do
             local mine = whole(token + i)
-            redis.call('HSET', held, job[1], held_value(mine, began, job[3], job[5], job[8]))
+            redis.call('HSET', held, job[1], job[8])
+            redis.call('HSET', info, job[1], info_of(mine, began, job[3], job[5]))
             ids[i] = job[1]
             for _, part in ipairs({ job[1], job[2], job[3], job[4], mine, job[5], job[6], job[7], job[8] }) do
                 deliveries[#deliveries + 1] = part

@@ -1,23 +1,25 @@
 -- Finds a job, wherever it is.
 --
 -- ARGV: id, result database ('' when it is the same), broker database, prefix of result keys
--- Returns {worker that holds it ('' for none), what others know of that worker, the delivery, whether it is to be cancelled,
---          its record ('' for none), its due time ('' when it is not delayed), its delayed or kept message, its result ('' for none)}
+-- Returns {worker that holds it ('' for none), what others know of that worker, what is known of the delivery, whether it is to be
+--          cancelled, its record ('' for none), its due time ('' when it is not delayed), its message where it is held, delayed or kept,
+--          its result ('' for none)}
 -- Atomic, so that a job on its way from one place to the next is seen in one of them.
 
 local id = ARGV[1]
-local worker, presence, delivery, cancelled = '', '', '', 0
+local worker, presence, delivery, cancelled, message = '', '', '', 0, ''
 for _, name in ipairs(redis.call('ZRANGE', P .. 'workers', 0, -1)) do
-    local value = redis.call('HGET', P .. 'held:' .. name, id)
+    local value = redis.call('HGET', P .. 'held:' .. name .. ':info', id)
     if value then
         worker, delivery = name, value
+        message = redis.call('HGET', P .. 'held:' .. name, id) or ''
         presence = redis.call('GET', P .. 'worker:' .. name) or ''
         cancelled = redis.call('SISMEMBER', P .. 'cancel:' .. name, id)
     end
 end
 local record = redis.call('GET', P .. 'job:' .. id) or ''
-local due, message = '', ''
-if record ~= '' then
+local due = ''
+if delivery == '' and record ~= '' then
     local sound, job = pcall(cjson.decode, string.sub(record, 2))
     if sound and type(job) == 'table' and type(job.q) == 'string' then
         due = redis.call('ZSCORE', P .. 'delayed:' .. job.q, id) or ''

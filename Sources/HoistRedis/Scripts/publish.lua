@@ -1,37 +1,73 @@
 -- Stores jobs in their queues, or none when a queue has no room.
 --
 -- ARGV: now, broker database, result database ('' when it is the same), prefix of result keys, milliseconds that the record of a
---       waiting job is kept, then for each job eight: id, list, queue, record, envelope, due ('' for now), unique key ('' for none),
---       end of the key's window ('' for none)
--- Returns for each job: 1 enqueued; 0 its id is known; the id of the job that holds its unique key. Or {-1, queue} when that queue is
+--       waiting job is kept,
+--       the number of lists, and for each: list, queue, the number of plain jobs for it, and for each job three: id, record, envelope
+--       then for each other job eight: id, list, queue, record, envelope, due ('' for now), unique key ('' for none), end of the key's
+--         window ('' for none)
+-- Returns for each job, in that order: 1 enqueued; 0 its id is known; the id of the job that holds its unique key. Or {-1, queue} when that queue is
 -- full, and then nothing was stored.
 -- Atomic, so that an id or a unique key is never taken twice, and a job is never recorded without being in its queue.
 
 local now = time_of(ARGV[1])
-local count = (#ARGV - 5) / 8
+local at = 6
+local lists = {}
+for i = 1, tonumber(ARGV[at]) do
+    lists[i] = { list = ARGV[at + 1], queue = ARGV[at + 2], count = tonumber(ARGV[at + 3]), first = at + 4 }
+    at = at + 3 + lists[i].count * 3
+end
+local others = at + 1
+local count = (#ARGV - others + 1) / 8
 
 if redis.call('EXISTS', P .. 'caps') == 1 then
     local asked = {}
+    for _, plain in ipairs(lists) do asked[plain.queue] = (asked[plain.queue] or 0) + plain.count end
     for i = 0, count - 1 do
-        local queue = ARGV[5 + i * 8 + 3]
+        local queue = ARGV[others + i * 8 + 2]
         asked[queue] = (asked[queue] or 0) + 1
     end
     for queue, number in pairs(asked) do
         local cap = redis.call('HGET', P .. 'caps', queue)
         if cap then
-            local cap_size, lists = string.match(cap, '^(%d+)\n(.*)$')
+            local cap_size, names = string.match(cap, '^(%d+)\n(.*)$')
             local size = redis.call('ZCARD', P .. 'delayed:' .. queue)
-            for list in string.gmatch(lists, '[^\n]+') do size = size + redis.call('LLEN', list) end
+            for list in string.gmatch(names, '[^\n]+') do size = size + redis.call('LLEN', list) end
             if size + number > tonumber(cap_size) then return { -1, queue } end
         end
     end
 end
 
+-- Ids that have a result are known.
 local known = {}
 in_database(ARGV[3], function()
-    for i = 0, count - 1 do known[i] = redis.call('EXISTS', ARGV[4] .. ARGV[5 + i * 8 + 1]) == 1 end
+    for _, plain in ipairs(lists) do
+        for i = plain.first, plain.first + plain.count * 3 - 1, 3 do
+            if redis.call('EXISTS', ARGV[4] .. ARGV[i]) == 1 then known[ARGV[i]] = true end
+        end
+    end
+    for i = 0, count - 1 do
+        if redis.call('EXISTS', ARGV[4] .. ARGV[others + i * 8]) == 1 then known[ARGV[others + i * 8]] = true end
+    end
 end)
 if ARGV[3] ~= '' then redis.call('SELECT', ARGV[2]) end
+
+local results = {}
+for _, plain in ipairs(lists) do
+    local batch = {}
+    for i = plain.first, plain.first + plain.count * 3 - 1, 3 do
+        if not known[ARGV[i]] and redis.call('SET', P .. 'job:' .. ARGV[i], ARGV[i + 1], 'NX', 'PX', ARGV[5]) then
+            batch[#batch + 1] = ARGV[i + 2]
+            results[#results + 1] = 1
+            if #batch == 1000 then
+                redis.call('LPUSH', plain.list, unpack(batch))
+                batch = {}
+            end
+        else
+            results[#results + 1] = 0
+        end
+    end
+    if #batch > 0 then redis.call('LPUSH', plain.list, unpack(batch)) end
+end
 
 -- The job that holds a unique key now; false when nobody does.
 local function holder_of(name)
@@ -65,37 +101,18 @@ local function holder_of(name)
     return holder
 end
 
-local results, list, batch = {}, nil, {}
-local function flush()
-    if #batch > 0 then redis.call('LPUSH', list, unpack(batch)) end
-    batch = {}
-end
-
 local nearer = false
 for i = 0, count - 1 do
-    local base = 5 + i * 8
+    local base = others - 1 + i * 8
     local id, target, queue, record = ARGV[base + 1], ARGV[base + 2], ARGV[base + 3], ARGV[base + 4]
     local due, unique = ARGV[base + 6], ARGV[base + 7]
     local is_later = due ~= '' and tonumber(due) > now
     local outcome = 1
-    if known[i] then
+    if known[id] or redis.call('EXISTS', P .. 'job:' .. id) == 1 then
         outcome = 0
     elseif unique ~= '' then
-        if redis.call('EXISTS', P .. 'job:' .. id) == 1 then
-            outcome = 0
-        else
-            local holder = holder_of(unique)
-            if holder then outcome = holder end
-        end
-    end
-    if outcome == 1 then
-        local stored
-        if is_later then
-            stored = redis.call('SET', P .. 'job:' .. id, record, 'NX')
-        else
-            stored = redis.call('SET', P .. 'job:' .. id, record, 'NX', 'PX', ARGV[5])
-        end
-        if not stored then outcome = 0 end
+        local holder = holder_of(unique)
+        if holder then outcome = holder end
     end
     if outcome == 1 then
         if unique ~= '' then
@@ -108,19 +125,16 @@ for i = 0, count - 1 do
             end
         end
         if is_later then
+            redis.call('SET', P .. 'job:' .. id, record)
             redis.call('ZADD', P .. 'delayed:' .. queue, due, id)
             redis.call('HSET', P .. 'delayed:' .. queue .. ':jobs', id, target .. '\n' .. ARGV[base + 5])
             if redis.call('ZRANGE', P .. 'delayed:' .. queue, 0, 0)[1] == id then nearer = true end
         else
-            if target ~= list or #batch >= 1000 then
-                flush()
-                list = target
-            end
-            batch[#batch + 1] = ARGV[base + 5]
+            redis.call('SET', P .. 'job:' .. id, record, 'PX', ARGV[5])
+            redis.call('LPUSH', target, ARGV[base + 5])
         end
     end
-    results[i + 1] = outcome
+    results[#results + 1] = outcome
 end
-flush()
 if nearer then redis.call('PUBLISH', P .. 'work', 'due') end
 return results

@@ -41,7 +41,7 @@ extension RedisBackend {
         if due != nil, let whole = envelope, let line = whole.firstIndex(of: UInt8(ascii: "\n")) { envelope = Array(whole[(line + 1)...]) }
         return Location(
             worker: parts[0].text.flatMap { $0.isEmpty ? nil : $0 },
-            presence: bytes(1).flatMap { try? JSONText.decode(WorkerPresence.self, from: $0) }, held: bytes(2).flatMap(HeldJob.init),
+            presence: bytes(1).flatMap { try? JSONText.decode(WorkerPresence.self, from: $0) }, held: bytes(2).flatMap { HeldJob($0, envelope: envelope ?? []) },
             isCancelRequested: parts[3].integer == 1, record: bytes(4).flatMap(StoredJob.init), due: due, envelope: envelope,
             result: result.flatMap(StoredResult.init).flatMap(isKept))
     }
@@ -163,9 +163,7 @@ extension RedisBackend {
         }
         let now = now
         let list = place.list.isEmpty ? keys.list(location.record?.queue ?? "", wirePriority: 0) : place.list
-        var lines = Array("0\n0\n\(list)\n".utf8) + (location.record?.encoded ?? []) + [UInt8(ascii: "\n")]
-        lines += place.element
-        guard let held = HeldJob(lines) else { return false }
+        let held = HeldJob(token: 0, began: 0, list: list, record: location.record, envelope: place.element)
         var facts = JobFacts(id: id, held: held, keys: keys, worker: nil, now: now)
         facts.startedAt = nil
         facts.attempt -= 1

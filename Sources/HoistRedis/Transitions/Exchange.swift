@@ -9,19 +9,22 @@ extension RedisBackend {
             let known = holding.union(request.settlements.map(\.token))
             try await putBackJobs(of: request.worker, except: known)
         }
-        var steps = try await steps(for: request.settlements, of: request.worker)
+        let all = try await steps(for: request.settlements, of: request.worker)
+        var done = all.filter(\.isPlainlyDone)
+        var steps = all.filter { !$0.isPlainlyDone }
         var progress = try await progressSteps(for: request.progress, of: request.worker)
         var claims = request.claims
         var budget = request.budget
         var rounds = 0
         while true {
             rounds += 1
-            let answer = try await exchange(worker: request.worker, steps: steps, progress: progress, claims: claims, budget: budget)
+            let answer = try await exchange(
+                worker: request.worker, done: done, steps: steps, progress: progress, claims: claims, budget: budget)
             // Settled by now: another round is for claims alone.
             let settled = zip(steps, answer.codes)
             result.lost += settled.compactMap { $1 == 0 ? $0.id : nil } + answer.refused
             cancelledHere.formUnion(settled.compactMap { $1 == 2 ? $0.id : nil })
-            (steps, progress) = ([], [])
+            (done, steps, progress) = ([], [], [])
             result.cancellations = answer.cancellations
             result.nextDue = answer.nextDue
             result.hasMore = answer.hasMore
@@ -59,7 +62,7 @@ extension RedisBackend {
                 facts = JobFacts(context, startedAt: settlement.startedAt.microsecondsSinceEpoch, now: now)
             } else if let job = held[settlement.jobID], job.token == settlement.token {
                 facts = JobFacts(id: settlement.jobID, held: job, keys: keys, worker: settlement.context?.worker ?? name, now: now)
-                facts.children = settlement.context?.children ?? []
+                if let context = settlement.context { (facts.children, facts.ignoresResult) = (context.children, context.ignoresResult) }
             } else {
                 // Somebody else has it: the script will say so.
                 return SettlingStep(id: settlement.jobID, token: settlement.token, operation: .done, result: nil, queue: "")
@@ -87,9 +90,14 @@ extension RedisBackend {
 
     func heldJobs(_ ids: [JobID], of worker: WorkerID) async throws -> [JobID: HeldJob] {
         guard !ids.isEmpty else { return [:] }
-        let command = RESPCommand("HMGET", [.text(keys.own + "held:" + worker)] + ids.map { .text($0) })
-        let values = try await send(command, doing: "read jobs under way").elements ?? []
-        return Dictionary(zip(ids, values).compactMap { id, value in value.bytes.flatMap(HeldJob.init).map { (id, $0) } }) { first, _ in first }
+        let held = keys.own + "held:" + worker
+        let found = try await pipeline(
+            [held + ":info", held].map { RESPCommand("HMGET", [.text($0)] + ids.map { .text($0) }) }, doing: "read jobs under way")
+        var jobs: [JobID: HeldJob] = [:]
+        for (id, (information, element)) in zip(ids, zip(found[0].elements ?? [], found[1].elements ?? [])) {
+            if let information = information.bytes, let element = element.bytes { jobs[id] = HeldJob(information, envelope: element) }
+        }
+        return jobs
     }
 
     func presence(of worker: WorkerID) async throws -> WorkerPresence? {
@@ -152,16 +160,24 @@ extension RedisBackend {
     }
 
     func exchange(
-        worker: WorkerID, isForced: Bool = false, steps: [SettlingStep] = [], progress: [ProgressStep] = [], claims: [Claim] = [],
+        worker: WorkerID, isForced: Bool = false, done: [SettlingStep] = [], steps: [SettlingStep] = [], progress: [ProgressStep] = [], claims: [Claim] = [],
         budget: ClaimBudget = ClaimBudget()
     ) async throws -> Answer {
         let storesApart = resultClient != nil
-        if storesApart { try await storeApart(steps.compactMap(\.result) + progress.compactMap(\.result)) }
+        if storesApart { try await storeApart((done + steps).compactMap(\.result) + progress.compactMap(\.result)) }
         var arguments: [RESPArgument] = [
             timeArgument, .text(worker), brokerDatabase, .text(resultDatabase), .text(keys.results), .integer(Int64(configuration.scanLimit)),
-            isForced ? "1" : "", .integer(Int64(steps.count)),
+            isForced ? "1" : "", .integer(Int64(done.count)),
         ]
-        arguments.reserveCapacity(64 + steps.count * 11)
+        arguments.reserveCapacity(64 + done.count * 4 + steps.count * 11)
+        for step in done {
+            let result = storesApart ? nil : step.result
+            arguments.append(.text(step.id))
+            arguments.append(.integer(step.token))
+            arguments.append(result.map { .integer($0.seconds) } ?? "")
+            arguments.append(result.map { .bytes($0.value) } ?? "")
+        }
+        arguments.append(.integer(Int64(steps.count)))
         for step in steps { step.append(to: &arguments, withResult: !storesApart) }
         arguments.append(.integer(Int64(progress.count)))
         for step in progress {
@@ -233,9 +249,9 @@ extension RedisBackend {
     }
 
     private func facts(_ delivery: RawDelivery, _ message: Message?, now: Int64) -> JobFacts {
-        var lines = Array("\(delivery.token)\n0\n\(delivery.list)\n".utf8) + delivery.record + [UInt8(ascii: "\n")]
-        lines += delivery.envelope
-        var facts = JobFacts(id: delivery.id, held: HeldJob(lines)!, keys: keys, worker: nil, now: now)
+        let held = HeldJob(
+            token: delivery.token, began: 0, list: delivery.list, record: StoredJob(delivery.record), envelope: delivery.envelope)
+        var facts = JobFacts(id: delivery.id, held: held, keys: keys, worker: nil, now: now)
         facts.startedAt = nil
         return facts
     }
@@ -268,7 +284,7 @@ extension RedisBackend {
         } catch {
             let failure = JobFailure(kind: .undecodable, type: "WireError", message: error.message)
             facts.record.name = "(unreadable)"
-            facts.headers.ignoresResult = true
+            facts.ignoresResult = true
             return end(facts, delivery.token, as: .failed, failure: failure, at: now, now: now)
         }
     }
@@ -300,8 +316,14 @@ extension RedisBackend.Answer {
 }
 
 extension [UInt8] {
+    /// Whether the bytes hold those of `text`. The library's own search costs more than all the rest of a delivery.
     func contains(sequence text: StaticString) -> Bool {
-        let wanted = UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
-        return withUnsafeBytes { $0.count >= wanted.count && $0.firstRange(of: wanted) != nil }
+        let wanted = UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
+        return withUnsafeBufferPointer { bytes in
+            guard bytes.count >= wanted.count else { return false }
+            return (0...(bytes.count - wanted.count)).contains { start in
+                bytes[start] == wanted[0] && wanted.indices.allSatisfy { bytes[start + $0] == wanted[$0] }
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ struct JobFacts {
     var children: [JobID] = []
     var startedAt: Int64?
     var worker: String?
+    var ignoresResult: Bool
 
     /// As the handler's context tells it, without asking the server.
     init(_ context: JobContext, startedAt: Int64, now: Int64) {
@@ -24,6 +25,7 @@ struct JobFacts {
         record.enqueuedAt = headers.hoist.enqueuedAt?.microsecondsSinceEpoch
         attempt = context.attempt
         children = context.children
+        ignoresResult = context.ignoresResult
         self.startedAt = startedAt
         worker = context.worker
     }
@@ -48,9 +50,9 @@ struct JobFacts {
         attempt = headers.retries + 1
         startedAt = held.began
         self.worker = worker
+        ignoresResult = headers.ignoresResult == true
     }
 
-    var ignoresResult: Bool { headers.ignoresResult == true }
 
     /// What only Hoist knows, for a result.
     func hoistMember(endedAt: Int64?, now: Int64) -> WireValue.Object {

@@ -27,13 +27,9 @@ extension RedisBackend {
             let reply = try await run(
                 RedisScripts.bury, [timeArgument, .text(worker), isResigning ? "1" : ""], doing: "give the jobs of a worker back")[0]
             // It has renewed its lease meanwhile.
-            guard let parts = reply.elements, parts.count == 2 else { return }
+            guard let parts = reply.elements, parts.count == 3 else { return }
             let name = parts[0].bytes.flatMap { try? JSONText.decode(WorkerPresence.self, from: $0) }?.name
-            let flat = parts[1].elements ?? []
-            let jobs = stride(from: 0, to: flat.count - 1, by: 2).compactMap { index -> (JobID, HeldJob)? in
-                guard let id = flat[index].text, let held = flat[index + 1].bytes.flatMap(HeldJob.init) else { return nil }
-                return (id, held)
-            }
+            let jobs = Self.heldJobs(parts[1], parts[2])
             guard !jobs.isEmpty else { return }
             let cancelled = try await cancellations(of: worker)
             let now = now
@@ -52,16 +48,32 @@ extension RedisBackend {
 
     /// Gives jobs back that a worker never heard of.
     func putBackJobs(of worker: WorkerID, except tokens: Set<Int64>) async throws {
-        let flat = try await send(RESPCommand("HGETALL", [.text(keys.own + "held:" + worker)]), doing: "read jobs under way").elements ?? []
+        let held = keys.own + "held:" + worker
+        let found = try await pipeline([held + ":info", held].map { RESPCommand("HGETALL", [.text($0)]) }, doing: "read jobs under way")
+        let strays = Self.heldJobs(found[0], found[1]).filter { !tokens.contains($0.held.token) }
+        guard !strays.isEmpty else { return }
         let now = now
-        var steps: [SettlingStep] = []
-        let cancelled = try await flat.isEmpty ? [] : cancellations(of: worker)
-        for index in stride(from: 0, to: flat.count - 1, by: 2) {
-            guard let id = flat[index].text, let held = flat[index + 1].bytes.flatMap(HeldJob.init), !tokens.contains(held.token) else { continue }
+        let cancelled = try await cancellations(of: worker)
+        let steps = strays.map { id, held in
             let facts = JobFacts(id: id, held: held, keys: keys, worker: nil, now: now)
-            steps.append(handBack(facts, held.token, isCancelled: cancelled.contains(id), at: now, now: now))
+            return handBack(facts, held.token, isCancelled: cancelled.contains(id), at: now, now: now)
         }
-        if !steps.isEmpty { _ = try await exchange(worker: worker, steps: steps) }
+        _ = try await exchange(worker: worker, steps: steps)
+    }
+
+    /// The two hashes of a worker, put together.
+    private static func heldJobs(_ information: RESPValue, _ elements: RESPValue) -> [(id: JobID, held: HeldJob)] {
+        func pairs(_ value: RESPValue) -> [(String, [UInt8])] {
+            let flat = value.elements ?? []
+            return stride(from: 0, to: flat.count - 1, by: 2).compactMap { index in
+                guard let key = flat[index].text, let value = flat[index + 1].bytes else { return nil }
+                return (key, value)
+            }
+        }
+        let envelopes = Dictionary(pairs(elements)) { first, _ in first }
+        return pairs(information).compactMap { id, line in
+            HeldJob(line, envelope: envelopes[id] ?? []).map { (id, $0) }
+        }
     }
 
     private func cancellations(of worker: WorkerID) async throws -> Set<JobID> {

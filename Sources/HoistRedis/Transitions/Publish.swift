@@ -13,8 +13,8 @@ extension RedisBackend {
         var arguments: [RESPArgument] = [
             timeArgument, brokerDatabase, .text(resultDatabase), .text(keys.results), .integer(Self.waitingRecordMilliseconds),
         ]
-        arguments.reserveCapacity(5 + messages.count * 8)
-        for message in messages { append(message, to: &arguments, now: now) }
+        arguments.reserveCapacity(8 + messages.count * 8)
+        let order = append(messages, to: &arguments, now: now)
         let replies = try await run(
             RedisScripts.publish, arguments, doing: "enqueue \(messages.count) jobs on \(messages[0].queue)", then: replicationCommands)
         try checkReplication(replies.last)
@@ -24,15 +24,45 @@ extension RedisBackend {
         }
         guard outcomes.count == messages.count else { throw unexpected(replies[0], "enqueue jobs") }
         workDoorbell.ring()
-        var results: [PublishResult] = []
-        for (message, outcome) in zip(messages, outcomes) {
+        var results = [PublishResult](repeating: .enqueued, count: messages.count)
+        for (index, outcome) in zip(order, outcomes) {
             switch outcome {
-            case .integer(1): results.append(.enqueued)
-            case .integer: results.append(.alreadyEnqueued)
-            default: results.append(try await clash(message, with: outcome.text ?? ""))
+            case .integer(1): break
+            case .integer: results[index] = .alreadyEnqueued
+            default: results[index] = try await clash(messages[index], with: outcome.text ?? "")
             }
         }
         return results
+    }
+
+    /// The jobs as the script takes them: first those that need nothing but a place in their list, by list.
+    /// - Returns: the index of each message, in the order of the script's answers.
+    private func append(_ messages: [Message], to arguments: inout [RESPArgument], now: Int64) -> [Int] {
+        var plain: [String: [Int]] = [:]
+        var others: [Int] = []
+        for (index, message) in messages.enumerated() {
+            guard message.headers.hoist.unique == nil, message.headers.eta == nil else {
+                others.append(index)
+                continue
+            }
+            plain[keys.list(message.queue, wirePriority: wirePriority(message)), default: []].append(index)
+        }
+        var order: [Int] = []
+        order.reserveCapacity(messages.count)
+        arguments.append(.integer(Int64(plain.count)))
+        for (list, indices) in plain {
+            arguments += [.text(list), .text(messages[indices[0]].queue), .integer(Int64(indices.count))]
+            for index in indices {
+                var onWire = messages[index]
+                onWire.properties.priority = wirePriority(onWire)
+                arguments.append(.text(onWire.id))
+                arguments.append(.bytes(StoredJob(onWire, state: .waiting, now: now).encoded))
+                arguments.append(.bytes(onWire.encodedEnvelope()))
+            }
+            order += indices
+        }
+        for index in others { append(messages[index], to: &arguments, now: now) }
+        return order + others
     }
 
     private func append(_ message: Message, to arguments: inout [RESPArgument], now: Int64) {
@@ -56,8 +86,12 @@ extension RedisBackend {
     /// The message as Celery's workers expect it here: 0 the most urgent.
     func wireMessage(_ message: Message) -> Message {
         var message = message
-        message.properties.priority = RedisPriority.wire(urgency: message.properties.priority ?? configuration.unlabelledUrgency)
+        message.properties.priority = wirePriority(message)
         return message
+    }
+
+    private func wirePriority(_ message: Message) -> Int {
+        RedisPriority.wire(urgency: message.properties.priority ?? configuration.unlabelledUrgency)
     }
 
     /// Lists the queues of this program among those that are known, once each.

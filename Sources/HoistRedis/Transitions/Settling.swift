@@ -25,6 +25,8 @@ struct SettlingStep {
         var value: [UInt8]
     }
 
+    var isPlainlyDone: Bool { if case .done = operation { true } else { false } }
+
     func append(to arguments: inout [RESPArgument], withResult: Bool) {
         arguments.append(.text(id))
         arguments.append(.integer(token))
@@ -98,8 +100,9 @@ extension RedisBackend {
             attempt.failure = failure
             facts.record.append(attempt)
             return end(facts, settlement.token, as: .failed, failure: failure, at: ended, now: now)
-        case .retry(let date, let failure):
+        case .retry(let date, let failure, let arguments):
             attempt.failure = failure
+            if let arguments { facts.message?.replaceArguments(arguments) }
             facts.record.append(attempt)
             if isCancelled { return end(facts, settlement.token, as: .cancelled, at: ended, now: now) }
             facts.record.failure = failure
@@ -157,7 +160,7 @@ extension RedisBackend {
                 result = record.failure.flatMap { meta(retried, "RETRY", CeleryResult.exception($0), endedAt: nil, now: now) }
             }
             if due != nil { message.headers.eta = due.map(JobDate.init(microsecondsSinceEpoch:)) }
-            message.properties.isRedelivered = !spendsAttempt && due == nil
+            message.properties.isRedelivered = !spendsAttempt && facts.startedAt != nil
             message.properties.deliveryTag = JobIdentifier.make()
             message.queue = facts.queue
             message.properties.exchange = ""

@@ -72,8 +72,9 @@ extension JobStore {
             try append(attempt, to: sequence)
             try end(sequence, as: .failed, failure: failure, now: settlement.finishedAt.microsecondsSinceEpoch)
             return .ended
-        case .retry(let date, let failure):
+        case .retry(let date, let failure, let arguments):
             attempt.failure = failure
+            if let arguments { try rewriteMessage(sequence) { $0.replaceArguments(arguments) } }
             try append(attempt, to: sequence)
             try store(failure, of: sequence)
             return try putBack(

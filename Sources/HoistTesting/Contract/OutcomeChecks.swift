@@ -36,6 +36,15 @@ extension BackendContract {
             try bench.expect(record.history.count == 1 && record.history[0].failure == failure, "history: \(record.history)")
             try bench.expect(record.attempts == 2, "two attempts begun")
         },
+        Check("a retry may come with other arguments") { bench in
+            try await bench.publish(bench.message("a"))
+            try await bench.join("w")
+            let delivery = try await bench.claim("w")[0]
+            try await bench.settle("w", delivery, .retry(at: bench.clock.now, failure, arguments: Arguments(keyword: ["n": 5])))
+            let arguments = try await bench.backend.arguments(of: "a")
+            try bench.expect(arguments?.keyword == ["n": 5], "the new ones: \(String(describing: arguments))")
+            try bench.expect(try await bench.claim("w").first?.attempt == 2, "the second attempt")
+        },
         Check("a snooze waits without spending an attempt") { bench in
             try await bench.publish(bench.message("a"))
             try await bench.join("w", lease: .seconds(1000))

@@ -1,0 +1,109 @@
+import Foundation
+import Hoist
+import HoistRedis
+import RESP
+import Synchronization
+
+/// What the processes of the Redis benchmarks do.
+enum RedisBenchmark {
+    static func backend(_ url: String) throws -> RedisBackend { try RedisBackend(url: url) }
+
+    static func noOps(_ range: Range<Int>, bytes: Int = 32) -> [NoOp] {
+        let text = String(repeating: "x", count: bytes)
+        return range.map { NoOp(text: text, number: $0) }
+    }
+
+    /// Performs what there is, says how fast, and ends.
+    static func work(_ url: String, slots: Int) async throws {
+        var configuration = Worker.Configuration(isBurst: true)
+        configuration.burstLeavesDelayedJobs = true
+        let tally = Tally()
+        let worker = Worker(try backend(url), lanes: [.async(slots)], configuration: configuration, logger: silent) {
+            Handle(NoOp.self) { job, _ in
+                tally.count()
+                return job.number
+            }
+        }
+        try await worker.run()
+        print(tally.rate)
+    }
+
+    /// A worker that stays, and writes when each job began into the job's own key.
+    static func serve(_ url: String, slots: Int) async throws {
+        let worker = Worker(try backend(url), lanes: [.async(slots)], logger: silent) {
+            Handle(NoOp.self) { job, _ in job.number }
+            Handle(Stamp.self) { job, _ in Int(DispatchTime.now().uptimeNanoseconds) - job.sentAt }
+        }
+        try await worker.run()
+    }
+
+    /// Enqueues, and says how fast.
+    static func enqueue(_ url: String, mode: String, jobs: Int, bytes: Int, keepsResults: Bool) async throws {
+        let client = JobClient(try backend(url), logger: silent)
+        let all = noOps(0..<jobs, bytes: bytes)
+        let options: [EnqueueOption] = keepsResults ? [] : [.result(.ignore)]
+        try await client.enqueue(contentsOf: noOps(0..<1, bytes: 8), options + [.queue("warm")])
+        let begin = DispatchTime.now().uptimeNanoseconds
+        switch mode {
+        case "bulk":
+            for start in stride(from: 0, to: jobs, by: 1000) {
+                try await client.enqueue(contentsOf: all[start..<min(start + 1000, jobs)], options)
+            }
+        case "concurrent":
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for lane in 0..<64 {
+                    group.addTask {
+                        for index in stride(from: lane, to: jobs, by: 64) {
+                            if keepsResults { try await client.enqueue(all[index]) } else { try await client.enqueue(all[index], .result(.ignore)) }
+                        }
+                    }
+                }
+                try await group.waitForAll()
+            }
+        case "delayed":
+            for start in stride(from: 0, to: jobs, by: 1000) {
+                try await client.enqueue(contentsOf: all[start..<min(start + 1000, jobs)], options + [.after(.seconds(86_400))])
+            }
+        default:
+            for job in all { if keepsResults { try await client.enqueue(job) } else { try await client.enqueue(job, .result(.ignore)) } }
+        }
+        print(Double(jobs) / (Double(DispatchTime.now().uptimeNanoseconds - begin) / 1e9))
+    }
+
+    /// One job at a time on an idle worker: until it begins, and until its result is here, in milliseconds.
+    static func latency(_ url: String, jobs: Int) async throws {
+        let client = JobClient(try backend(url), logger: silent)
+        var (starts, results): ([Double], [Double]) = ([], [])
+        for _ in 0..<jobs {
+            let begin = DispatchTime.now().uptimeNanoseconds
+            let wait = try await client.enqueue(Stamp(sentAt: Int(begin))).output(timeout: .seconds(10))
+            results.append(Double(DispatchTime.now().uptimeNanoseconds - begin) / 1e6)
+            starts.append(Double(wait) / 1e6)
+            try await Task.sleep(for: .milliseconds(5))
+        }
+        func at(_ values: [Double], _ share: Double) -> Double { values.sorted()[Int(Double(values.count - 1) * share)] }
+        print(at(starts, 0.5), at(starts, 0.99), at(results, 0.5), at(results, 0.99))
+    }
+}
+
+/// Jobs performed since the first one.
+final class Tally: Sendable {
+    private let began = Atomic<UInt64>(0)
+    private let jobs = Atomic(0)
+
+    func count() {
+        if jobs.add(1, ordering: .relaxed).newValue == 1 { began.store(DispatchTime.now().uptimeNanoseconds, ordering: .relaxed) }
+    }
+
+    var rate: Double {
+        let seconds = Double(DispatchTime.now().uptimeNanoseconds - began.load(ordering: .relaxed)) / 1e9
+        return Double(jobs.load(ordering: .relaxed)) / seconds
+    }
+}
+
+/// Says how long it was under way.
+struct Stamp: Job {
+    static let name = "bench.stamp"
+    var sentAt: Int
+    typealias Output = Int
+}
