@@ -44,7 +44,8 @@ public final class RedisBackend: Backend {
 
         public init(
             keyPrefix: String = "", resultKeyPrefix: String = "", results: RESPConfiguration? = nil, prioritySteps: [Int] = [0, 3, 6, 9],
-            unlabelledUrgency: Int = 0, resultRetention: Duration? = .seconds(86_400), deadLetterRetention: Duration = .seconds(90 * 86_400),
+            unlabelledUrgency: Int = 0, resultRetention: Duration? = .seconds(86_400),
+            deadLetterRetention: Duration = .seconds(90 * 86_400),
             deadLetterLimit: Int = 10_000, maximumLostWorkers: Int = 3, extendsResults: Bool = false, tracksStarted: Bool = false,
             visibilityTimeout: Duration = .seconds(3600), scanLimit: Int = 1000, replication: Replication? = nil,
             clock: (any JobClock)? = nil
@@ -108,7 +109,9 @@ public final class RedisBackend: Backend {
     public init(_ server: RESPConfiguration, configuration: Configuration = Configuration()) throws {
         var configuration = configuration
         var server = server
-        if case .cluster = server.topology, !configuration.keyPrefix.contains("{") { configuration.keyPrefix = "{hoist}:" + configuration.keyPrefix }
+        if case .cluster = server.topology, !configuration.keyPrefix.contains("{") {
+            configuration.keyPrefix = "{hoist}:" + configuration.keyPrefix
+        }
         if server.clientName == nil { server.clientName = "hoist" }
         let steps = configuration.prioritySteps
         guard steps.first == 0, steps == steps.sorted(), Set(steps).count == steps.count, steps.allSatisfy((0...9).contains) else {
@@ -131,7 +134,8 @@ public final class RedisBackend: Backend {
             throw BackendError(.misuse, "the configuration of Redis is of no use: \(error.message)")
         }
         keys = RedisKeys(
-            prefix: configuration.keyPrefix, resultPrefix: RedisKeys.step(ofResultPrefix: configuration.resultKeyPrefix), prioritySteps: steps)
+            prefix: configuration.keyPrefix, resultPrefix: RedisKeys.step(ofResultPrefix: configuration.resultKeyPrefix),
+            prioritySteps: steps)
         subscriptions = RESPSubscriptions(client)
         watcher = ListWatcher(client: client, doorbell: workDoorbell)
         follower = ResultFollower(
@@ -163,7 +167,9 @@ public final class RedisBackend: Backend {
                 results.database = database
                 configuration.results = results
             case "unlabelled_urgency":
-                guard let urgency = Int(pair[1]), (0...9).contains(urgency) else { throw BackendError(.misuse, "unlabelled_urgency must be 0 to 9") }
+                guard let urgency = Int(pair[1]), (0...9).contains(urgency) else {
+                    throw BackendError(.misuse, "unlabelled_urgency must be 0 to 9")
+                }
                 configuration.unlabelledUrgency = urgency
             case "priority_steps": configuration.prioritySteps = pair[1].split(separator: ",").compactMap { Int($0) }
             default: break
@@ -191,9 +197,12 @@ public final class RedisBackend: Backend {
     var brokerDatabase: RESPArgument { .integer(Int64(client.configuration.database)) }
 
     func run(
-        _ script: RESPScript, _ arguments: [RESPArgument], doing what: @autoclosure () -> String, then commands: [RESPCommand] = []
+        _ script: RESPScript, _ arguments: [RESPArgument], doing what: @autoclosure () -> String, then commands: [RESPCommand] = [],
+        timeout: Duration? = nil
     ) async throws -> [RESPValue] {
-        try await call(what()) { try await client.evaluate(script, keys: [keys.own], arguments: arguments, then: commands) }
+        try await call(what()) {
+            try await client.evaluate(script, keys: [keys.own], arguments: arguments, then: commands, timeout: timeout)
+        }
     }
 
     func send(_ command: RESPCommand, doing what: @autoclosure () -> String) async throws -> RESPValue {

@@ -131,7 +131,9 @@ extension RESPConfiguration {
                 host = text[..<colon]
                 port = text[text.index(after: colon)...]
             }
-            guard port.isEmpty || (1...65535).contains(Int(port) ?? 0) else { throw RESPError(.invalidURL, "the port of the URL is no port") }
+            guard port.isEmpty || (1...65535).contains(Int(port) ?? 0) else {
+                throw RESPError(.invalidURL, "the port of the URL is no port")
+            }
             return .host(host.isEmpty ? "localhost" : String(host), port: Int(port) ?? defaultPort)
         }
 

@@ -52,7 +52,8 @@ public struct RESPConfiguration: Sendable {
 
         func nioConfiguration() throws -> TLSConfiguration {
             var configuration = TLSConfiguration.makeClientConfiguration()
-            configuration.certificateVerification = !verifiesCertificate ? .none : verifiesHostname ? .fullVerification : .noHostnameVerification
+            configuration.certificateVerification =
+                !verifiesCertificate ? .none : verifiesHostname ? .fullVerification : .noHostnameVerification
             if let trustedCertificatesFile { configuration.trustRoots = .file(trustedCertificatesFile) }
             if let certificateFile {
                 configuration.certificateChain = try NIOSSLCertificate.fromPEMFile(certificateFile).map { .certificate($0) }

@@ -12,7 +12,8 @@ struct RedisContractTests {
         let server = try RedisServer.shared.get()
         try await check.run { clock in
             try RedisBackend(
-                RESPConfiguration(url: server.url), configuration: .init(keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString, clock: clock))
+                RESPConfiguration(url: server.url),
+                configuration: .init(keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString, clock: clock))
         }
     }
 }

@@ -59,7 +59,9 @@ private struct PythonError: CrossLanguageError, CustomStringConvertible {
     static func expected(_ arguments: WireValue...) -> PythonError {
         PythonError(typeName: "ExpectedException", module: "t.integration.tasks", arguments: arguments)
     }
-    static func value(_ arguments: WireValue...) -> PythonError { PythonError(typeName: "ValueError", module: "builtins", arguments: arguments) }
+    static func value(_ arguments: WireValue...) -> PythonError {
+        PythonError(typeName: "ValueError", module: "builtins", arguments: arguments)
+    }
     /// What Celery makes of an exception that no message can carry: its class and its arguments, in words.
     static func unpickleable(_ foo: WireValue) -> PythonError {
         PythonError(
@@ -92,7 +94,8 @@ enum BuiltInTasks {
 enum ArithmeticTasks {
     static let handles: [Handle] = [
         .task("identity") { call in try call.bound(["x"])["x"] ?? nil },
-        add("add", optional: ["z"]), add("add_not_typed"), add("add_ignore_result", options: JobOptions(result: .ignore)), add("add_with_result"),
+        add("add", optional: ["z"]), add("add_not_typed"), add("add_ignore_result", options: JobOptions(result: .ignore)),
+        add("add_with_result"),
         .task("mul") { call in
             let values = try call.bound(["x", "y"])
             guard let x = values["x"]?.integerValue, let y = values["y"]?.integerValue else { throw WrongArguments("can't multiply") }

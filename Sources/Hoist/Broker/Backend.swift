@@ -21,6 +21,10 @@ public protocol Broker: Sendable {
     ///   published again all the same, for an id is stored once.
     func publish(_ messages: [Message]) async throws -> [PublishResult]
 
+    /// The same, but waits no longer than `limit`. A backend whose calls end in time by themselves may do better than the default, which
+    /// runs the call in a task of its own.
+    func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult]
+
     /// Settles what a worker has finished and hands it new work, in one step.
     func exchange(_ request: Exchange) async throws -> ExchangeResult
 
@@ -36,6 +40,12 @@ public protocol Broker: Sendable {
 
     /// Asks for a job to be stopped: a waiting one is cancelled at once, a running one is told.
     func cancel(_ id: JobID) async throws -> CancelResult
+}
+
+extension Broker {
+    public func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult] {
+        try await withDeadline(limit, clock: clock) { try await publish(messages) }
+    }
 }
 
 /// Keeps state, progress and result of each job.

@@ -127,9 +127,7 @@ public struct JobClient: Sendable {
 
     private func publish(_ messages: [Message]) async throws -> [(id: JobID, isNew: Bool)] {
         let results = try await EnqueueChain(middleware: configuration.middleware[...]) { [backend, configuration] messages in
-            try await withDeadline(configuration.enqueueTimeout, clock: backend.clock) {
-                try await backend.publish(messages)
-            }
+            try await backend.publish(messages, within: configuration.enqueueTimeout)
         }.run(messages)
         let refused = zip(messages, results).compactMap { message, result -> EnqueueError.Refusal? in
             guard case .keyHeld(let holder) = result, message.headers.hoist.unique?.onClash == .refuse else { return nil }

@@ -4,9 +4,8 @@ public struct MessageBody: Sendable, Equatable {
     /// Callbacks, error callbacks, the rest of a chain and a chord, in Celery's form.
     public var embed: WireValue
 
-    public static let nothingFollows: WireValue = [
-        "callbacks": nil, "errbacks": nil, "chain": nil, "chord": nil,
-    ]
+    /// Celery's workers read the empty object as they read one full of nulls.
+    public static let nothingFollows: WireValue = [:]
 
     public init(arguments: Arguments, embed: WireValue = MessageBody.nothingFollows) {
         self.arguments = arguments

@@ -83,7 +83,7 @@ extension MessageHeaders {
         case "ignore_result": ignoresResult = value.boolValue
         case "replaced_task_nesting": replacedTaskNesting = value.integerValue ?? 0
         case "stamped_headers": stampedHeaders = value
-        case "stamps": stamps = value
+        case "stamps": stamps = value.isNull ? .object([:]) : value
         case "compression": compression = value.stringValue
         case Self.hoistKey: hoist = HoistHeader(value)
         default: custom[key] = value
@@ -105,53 +105,63 @@ extension MessageHeaders {
     }
 
     func write(to json: inout JSONWriter) {
-        func text(_ value: String?) {
-            if let value { json.string(value) } else { json.token("null") }
+        func text(_ key: StaticString, _ value: String?) {
+            guard let value else { return }
+            json.token(key)
+            json.string(value)
         }
         func number(_ value: Double?) {
             guard let value else { return json.token("null") }
             if let whole = Int64(exactly: value) { json.integer(whole) } else { json.double(value) }
         }
+        // These six always, and in this order: a script reads them without parsing. The others only where they say something: what is
+        // missing means to Celery what null does.
         json.token("{\"lang\":")
         json.string(language)
         json.token(",\"task\":")
         json.string(task)
         json.token(",\"id\":")
         json.string(id)
-        json.token(",\"shadow\":")
-        text(shadow)
-        json.token(",\"eta\":")
-        text(eta.map(WireTimestamp.string(from:)))
-        json.token(",\"expires\":")
-        text(expires.map(WireTimestamp.string(from:)))
-        json.token(",\"group\":")
-        text(group)
-        json.token(",\"group_index\":")
-        if let groupIndex { json.integer(groupIndex) } else { json.token("null") }
         json.token(",\"retries\":")
         json.integer(Int64(retries))
-        json.token(",\"timelimit\":[")
-        number(hardTimeLimit)
-        json.token(",")
-        number(softTimeLimit)
-        json.token("],\"root_id\":")
-        text(rootID)
-        json.token(",\"parent_id\":")
-        text(parentID)
-        json.token(",\"argsrepr\":")
-        json.string(argumentsText)
-        json.token(",\"kwargsrepr\":")
-        json.string(keywordArgumentsText)
-        json.token(",\"origin\":")
-        text(origin)
-        json.token(",\"ignore_result\":")
-        json.write(ignoresResult.map(WireValue.bool) ?? .null)
-        json.token(",\"replaced_task_nesting\":")
-        json.integer(replacedTaskNesting)
-        json.token(",\"stamped_headers\":")
-        json.write(stampedHeaders)
-        json.token(",\"stamps\":")
-        json.write(stamps)
+        json.token(",\"eta\":")
+        json.write(eta.map { .string(WireTimestamp.string(from: $0)) } ?? .null)
+        json.token(",\"expires\":")
+        json.write(expires.map { .string(WireTimestamp.string(from: $0)) } ?? .null)
+        text(",\"shadow\":", shadow)
+        text(",\"group\":", group)
+        if let groupIndex {
+            json.token(",\"group_index\":")
+            json.integer(groupIndex)
+        }
+        if hardTimeLimit != nil || softTimeLimit != nil {
+            json.token(",\"timelimit\":[")
+            number(hardTimeLimit)
+            json.token(",")
+            number(softTimeLimit)
+            json.token("]")
+        }
+        text(",\"root_id\":", rootID)
+        text(",\"parent_id\":", parentID)
+        text(",\"argsrepr\":", argumentsText)
+        text(",\"kwargsrepr\":", keywordArgumentsText)
+        text(",\"origin\":", origin)
+        if let ignoresResult {
+            json.token(",\"ignore_result\":")
+            json.write(.bool(ignoresResult))
+        }
+        if replacedTaskNesting != 0 {
+            json.token(",\"replaced_task_nesting\":")
+            json.integer(replacedTaskNesting)
+        }
+        if !stampedHeaders.isNull {
+            json.token(",\"stamped_headers\":")
+            json.write(stampedHeaders)
+        }
+        if stamps != .object([:]) {
+            json.token(",\"stamps\":")
+            json.write(stamps)
+        }
         if let compression {
             json.token(",\"compression\":")
             json.string(compression)

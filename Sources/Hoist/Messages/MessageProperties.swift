@@ -46,12 +46,16 @@ public struct MessageProperties: Sendable, Hashable {
     }
 
     func write(to json: inout JSONWriter) {
-        json.token("{\"correlation_id\":")
-        if let correlationID { json.string(correlationID) } else { json.token("null") }
-        json.token(",\"reply_to\":")
-        json.string(replyTo ?? "")
-        json.token(",\"delivery_mode\":")
+        json.token("{\"delivery_mode\":")
         json.integer(deliveryMode)
+        if let correlationID {
+            json.token(",\"correlation_id\":")
+            json.string(correlationID)
+        }
+        if let replyTo {
+            json.token(",\"reply_to\":")
+            json.string(replyTo)
+        }
         json.token(",\"delivery_info\":{\"exchange\":")
         json.string(exchange)
         json.token(",\"routing_key\":")

@@ -288,7 +288,8 @@ actor WorkerEngine {
                 waitMicroseconds: wait)
             execution.log(outcome)
             let settlement = Settlement(
-                jobID: execution.jobID, token: execution.token, outcome: outcome, startedAt: startedAt, finishedAt: clock.now, context: context)
+                jobID: execution.jobID, token: execution.token, outcome: outcome, startedAt: startedAt, finishedAt: clock.now,
+                context: context)
             inbox.finish(.init(settlement: settlement, run: run))
         }
     }

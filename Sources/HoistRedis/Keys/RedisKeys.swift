@@ -47,7 +47,10 @@ struct RedisKeys: Sendable {
 
     /// The members by which kombu finds the queue of a direct exchange of the same name.
     func binding(_ queue: String) -> (keys: [String], member: String) {
-        ([prefix + "_kombu.binding." + queue, prefix + "_kombu.binding_permanent." + queue], queue + Self.separator + Self.separator + queue)
+        (
+            [prefix + "_kombu.binding." + queue, prefix + "_kombu.binding_permanent." + queue],
+            queue + Self.separator + Self.separator + queue
+        )
     }
 
     static func step(ofResultPrefix prefix: String) -> String {

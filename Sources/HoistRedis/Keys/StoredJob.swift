@@ -103,7 +103,9 @@ struct StoredJob: Sendable {
         }
         if let unique {
             json.token(",\"u\":")
-            json.write([.string(unique.key), .string(unique.scope.kind.rawValue), .double(Duration(boundedSeconds: unique.scope.seconds).inSeconds)])
+            json.write([
+                .string(unique.key), .string(unique.scope.kind.rawValue), .double(Duration(boundedSeconds: unique.scope.seconds).inSeconds),
+            ])
         }
         if !history.isEmpty { value(",\"h\":", history) }
         value(",\"f\":", failure)

@@ -9,7 +9,8 @@ extension RedisBackend: JobAdministration {
     public func queues() async throws -> [QueueStatistics] {
         let names = try await knownQueues()
         let workers = try await workers()
-        let held = try await pipeline(workers.map { RESPCommand("HVALS", [.text(keys.own + "held:" + $0.id + ":info")]) }, doing: "count running jobs")
+        let held = try await pipeline(
+            workers.map { RESPCommand("HVALS", [.text(keys.own + "held:" + $0.id + ":info")]) }, doing: "count running jobs")
         var running: [String: Int] = [:]
         for value in held.flatMap({ $0.elements ?? [] }) {
             if let job = value.bytes.flatMap({ HeldJob($0, envelope: []) }) { running[keys.queue(ofList: job.list), default: 0] += 1 }
@@ -35,10 +36,13 @@ extension RedisBackend: JobAdministration {
 
     public func workers() async throws -> [WorkerPresence] {
         let after = configuration.clock.map { "(\($0.now.microsecondsSinceEpoch)" } ?? "-inf"
-        let ids = try await send(RESPCommand("ZRANGEBYSCORE", [.text(keys.own + "workers"), .text(after), "+inf"]), doing: "list the workers")
+        let ids =
+            try await send(RESPCommand("ZRANGEBYSCORE", [.text(keys.own + "workers"), .text(after), "+inf"]), doing: "list the workers")
             .elements?.compactMap(\.text) ?? []
         let found = try await pipeline(ids.map { RESPCommand("GET", [.text(keys.own + "worker:" + $0)]) }, doing: "list the workers")
-        return found.compactMap { $0.bytes.flatMap { try? JSONText.decode(WorkerPresence.self, from: $0) } }.sorted { $0.startedAt < $1.startedAt }
+        return found.compactMap { $0.bytes.flatMap { try? JSONText.decode(WorkerPresence.self, from: $0) } }.sorted {
+            $0.startedAt < $1.startedAt
+        }
     }
 
     public func jobs(_ filter: JobFilter) async throws -> [JobRecord] {
@@ -74,7 +78,8 @@ extension RedisBackend: JobAdministration {
     private func runningJobs() async throws -> [JobRecord] {
         var records: [JobRecord] = []
         for worker in try await workers() {
-            let ids = try await send(RESPCommand("HKEYS", [.text(keys.own + "held:" + worker.id)]), doing: "list running jobs").elements ?? []
+            let ids =
+                try await send(RESPCommand("HKEYS", [.text(keys.own + "held:" + worker.id)]), doing: "list running jobs").elements ?? []
             for id in ids.compactMap(\.text) { if let record = try await record(of: id) { records.append(record) } }
         }
         return records
@@ -86,8 +91,10 @@ extension RedisBackend: JobAdministration {
         for list in keys.lists(queue) {
             var start: Int64 = 0
             while records.count < filter.limit, start < 100_000 {
-                let slice = try await send(
-                    RESPCommand("LRANGE", [.text(list), .integer(start), .integer(start + 999)]), doing: "list the queue \(queue)").elements ?? []
+                let slice =
+                    try await send(
+                        RESPCommand("LRANGE", [.text(list), .integer(start), .integer(start + 999)]), doing: "list the queue \(queue)"
+                    ).elements ?? []
                 for element in slice {
                     guard let message = element.bytes.flatMap({ try? Message(envelope: $0) }) else { continue }
                     var record = JobRecord(
@@ -105,9 +112,10 @@ extension RedisBackend: JobAdministration {
     }
 
     private func keptJobs(_ kind: String, _ queue: String) async throws -> [JobRecord] {
-        let ids = try await send(
-            RESPCommand("ZRANGE", [.text(keys.own + kind + ":" + queue), 0, 9999, "REV"]), doing: "list jobs of the queue \(queue)"
-        ).elements?.compactMap(\.text) ?? []
+        let ids =
+            try await send(
+                RESPCommand("ZRANGE", [.text(keys.own + kind + ":" + queue), 0, 9999, "REV"]), doing: "list jobs of the queue \(queue)"
+            ).elements?.compactMap(\.text) ?? []
         var records: [JobRecord] = []
         for id in ids { if let record = try await record(of: id) { records.append(record) } }
         return records
@@ -183,13 +191,14 @@ extension RedisBackend: JobAdministration {
             record = StoredJob(message, state: .waiting, now: now)
             element = message.encodedEnvelope()
         }
-        let isRevived = try await run(
-            RedisScripts.revive,
-            [
-                brokerDatabase, .text(resultDatabase), .text(id), .text(old.state == .failed ? "dead" : "stopped"), .text(old.queue),
-                .text(keys.list(old.queue, wirePriority: priority)), .bytes(element), .bytes(record.encoded), .text(keys.result(id)),
-                .text(record.unique?.key ?? ""), .text(record.unique?.scope.kind.rawValue ?? ""),
-            ], doing: "requeue the job \(id)")[0].integer == 1
+        let isRevived =
+            try await run(
+                RedisScripts.revive,
+                [
+                    brokerDatabase, .text(resultDatabase), .text(id), .text(old.state == .failed ? "dead" : "stopped"), .text(old.queue),
+                    .text(keys.list(old.queue, wirePriority: priority)), .bytes(element), .bytes(record.encoded), .text(keys.result(id)),
+                    .text(record.unique?.key ?? ""), .text(record.unique?.scope.kind.rawValue ?? ""),
+                ], doing: "requeue the job \(id)")[0].integer == 1
         if isRevived, let resultClient {
             let key = keys.result(id)
             _ = try await call("forget a result") { try await resultClient.send(RESPCommand("DEL", [.text(key)], key: key)) }
@@ -207,8 +216,10 @@ extension RedisBackend: JobAdministration {
     public func purge(queue: String) async throws -> Int {
         var count = 0
         while true {
-            let slice = try await run(
-                RedisScripts.purge, [timeArgument, .text(queue), 2000] + keys.lists(queue).map { .text($0) }, doing: "purge the queue \(queue)")[0]
+            let slice =
+                try await run(
+                    RedisScripts.purge, [timeArgument, .text(queue), 2000] + keys.lists(queue).map { .text($0) },
+                    doing: "purge the queue \(queue)")[0]
                 .integer ?? 0
             count += Int(slice)
             if slice < 2000 { return count }

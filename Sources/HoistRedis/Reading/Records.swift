@@ -11,7 +11,8 @@ extension RedisBackend {
     }
 
     func waitingReason(queue: String, name: String) async throws -> String {
-        let isPaused = try await send(RESPCommand("SISMEMBER", [.text(keys.own + "paused"), .text(queue)]), doing: "read paused queues").integer == 1
+        let isPaused =
+            try await send(RESPCommand("SISMEMBER", [.text(keys.own + "paused"), .text(queue)]), doing: "read paused queues").integer == 1
         return isPaused ? "the queue \(queue) is paused" : JobRecord.waitingReason(queue: queue, name: name, workers: try await workers())
     }
 

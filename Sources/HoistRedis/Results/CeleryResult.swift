@@ -101,7 +101,8 @@ struct StoredResult: Sendable {
         }
         // Nothing in the value says which serializer wrote it; a map begins differently in each.
         switch bytes[0] {
-        case UInt8(ascii: "{"): return (try? JSONParser.parse(bytes)) ?? (try? Serialization.parse(bytes, as: "application/x-yaml", limits: .default))
+        case UInt8(ascii: "{"):
+            return (try? JSONParser.parse(bytes)) ?? (try? Serialization.parse(bytes, as: "application/x-yaml", limits: .default))
         case 0x80...0x8F, 0xDE, 0xDF: return try? Serialization.parse(bytes, as: "application/x-msgpack", limits: .default)
         default: return try? Serialization.parse(bytes, as: "application/x-yaml", limits: .default)
         }
@@ -129,7 +130,8 @@ struct StoredResult: Sendable {
         let arguments = result["exc_message"]?.arrayValue ?? result["exc_message"].map { [$0] } ?? []
         let message = arguments.map { $0.stringValue ?? $0.description }.joined(separator: ", ")
         return JobFailure(
-            kind: .raised, type: result["exc_type"]?.stringValue ?? "Exception", message: message, module: result["exc_module"]?.stringValue,
+            kind: .raised, type: result["exc_type"]?.stringValue ?? "Exception", message: message,
+            module: result["exc_module"]?.stringValue,
             arguments: arguments)
     }
 

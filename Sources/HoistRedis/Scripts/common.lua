@@ -70,13 +70,8 @@ end
 -- Name, id, retries of the element of a queue, and whether a time to start or to expire must be looked at; nil when it cannot be read.
 -- What Hoist wrote is read by its fixed beginning, everything else as JSON.
 local function describe(element)
-    local name, id = string.match(element, '^{"headers":{"lang":"swift","task":"([^"\\]*)","id":"([^"\\]*)","shadow":null,"eta":null,"expires":null'
-        .. ',"group":null,"group_index":null,"retries":0,')
-    if name then return name, id, 0, false end
-    local eta, expires, retries
-    name, id, eta, expires, retries = string.match(element,
-        '^{"headers":{"lang":"swift","task":"([^"\\]*)","id":"([^"\\]*)","shadow":[^,]*,"eta":([^,]*),"expires":([^,]*)'
-            .. ',"group":[^,]*,"group_index":[^,]*,"retries":(%d+),')
+    local name, id, retries, eta, expires = string.match(element,
+        '^{"headers":{"lang":"swift","task":"([^"\\]*)","id":"([^"\\]*)","retries":(%d+),"eta":([^,]*),"expires":([^,}]*)')
     if name then return name, id, tonumber(retries), eta ~= 'null' or expires ~= 'null' end
     local sound, message = pcall(cjson.decode, element)
     if not sound or type(message) ~= 'table' or type(message.headers) ~= 'table' then return nil end

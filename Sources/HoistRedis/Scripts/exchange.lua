@@ -16,8 +16,9 @@
 -- Returns {alive, a code for each of the other settlements (1 done, 0 refused, 2 somebody wants it cancelled: settle it so), ids of refused
 --          progress and of jobs refused as done,
 --          ids to cancel, workers whose lease is over, next due time ('' for none), whether there is more, whether elements were left
---          that nobody here can take, lists that are empty, and nine for each delivery: id, name, list, queue, token, record, retries,
---          kind ('' normal, t look at its times, u it cannot be read), envelope}
+--          that nobody here can take, the numbers of lists that are empty (counted through all claims), the token of the first delivery,
+--          and for each delivery six: the number of its list, id, name, retries and kind in one word (kind: n normal, t look at its
+--          times, u it cannot be read), record ('' when it holds nothing of interest), envelope}. Tokens go up by one.
 -- Atomic, so that a job is at every moment in a queue, with a worker, or ended: never in none of them, never in two.
 
 local now = time_of(ARGV[1])
@@ -35,7 +36,7 @@ end
 -- Workers whose lease is over. When nobody renewed anything for a while it was the server that stood still, not the workers: they get
 -- time to come back.
 local dead = redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', whole(now), 'LIMIT', 0, 16)
-if #dead > 0 then
+if #dead > 0 and ARGV[1] == '' then
     local pulse = tonumber(redis.call('GET', P .. 'pulse') or '0')
     local real = server_time()
     if pulse > 0 and real - pulse > 2000000 then
@@ -151,14 +152,15 @@ if #writes > 0 then
     if result_db ~= '' then redis.call('SELECT', broker_db) end
 end
 
-local deliveries, empty = {}, {}
+local deliveries, empty, token = {}, {}, 0
 local next_due, has_more, has_strangers = nil, false, false
 local claim_count = tonumber(next_argument())
 if claim_count > 0 and is_alive then
-    local claims = {}
+    local claims, lists_before = {}, 0
     for i = 1, claim_count do
-        local claim = { queue = next_argument(), free = tonumber(next_argument()) or math.huge, lists = {}, lanes = {} }
+        local claim = { queue = next_argument(), free = tonumber(next_argument()) or math.huge, lists = {}, first = lists_before, lanes = {} }
         for j = 1, tonumber(next_argument()) do claim.lists[j] = next_argument() end
+        lists_before = lists_before + #claim.lists
         for _ = 1, tonumber(next_argument()) do
             local name = next_argument()
             claim.lanes[name] = tonumber(next_argument())
@@ -182,9 +184,9 @@ if claim_count > 0 and is_alive then
     end
 
     -- Takes one element off the hands of a list, or says that it must stay.
-    local function take(claim, list, element)
+    local function take(claim, number, list, element)
         local name, id, retries, timed = describe(element)
-        local kind = timed and 't' or ''
+        local kind = timed and 't' or 'n'
         local lane
         if name then
             lane = claim.lanes[name]
@@ -211,13 +213,13 @@ if claim_count > 0 and is_alive then
             release_key(record, id, true, now)
         end
         if redis.call('HEXISTS', info, id) == 1 then return false end
-        taken[#taken + 1] = { id, name, list, claim.queue, record, retries, kind, element }
+        taken[#taken + 1] = { id, name, list, number, record, retries .. kind, element }
         lanes[lane] = lanes[lane] - 1
         claim.free = claim.free - 1
         return true
     end
 
-    local function claim_from(claim, list)
+    local function claim_from(claim, number, list)
         local looked, stay = 0, {}
         while true do
             local want = free_of(claim)
@@ -231,7 +233,7 @@ if claim_count > 0 and is_alive then
             if not elements or #elements == 0 then break end
             looked = looked + #elements
             for _, element in ipairs(elements) do
-                if not take(claim, list, element) then stay[#stay + 1] = element end
+                if not take(claim, number, list, element) then stay[#stay + 1] = element end
             end
             if #elements < want then break end
         end
@@ -266,8 +268,9 @@ if claim_count > 0 and is_alive then
         if first[2] and (not next_due or tonumber(first[2]) < next_due) then next_due = tonumber(first[2]) end
 
         if not (has_paused and redis.call('SISMEMBER', P .. 'paused', claim.queue) == 1) then
-            for _, list in ipairs(claim.lists) do
-                local left = claim_from(claim, list)
+            for index, list in ipairs(claim.lists) do
+                local number = claim.first + index
+                local left = claim_from(claim, number, list)
                 if left > 0 then has_strangers = true end
                 if free_of(claim) <= 0 then
                     -- Whatever is left in any of its lists must be asked for again.
@@ -276,22 +279,24 @@ if claim_count > 0 and is_alive then
                     end
                     break
                 end
-                if left == 0 then empty[#empty + 1] = list end
+                if left == 0 then empty[#empty + 1] = number end
             end
         end
     end
 
     if #taken > 0 then
-        local token = redis.call('INCRBY', P .. 'token', #taken) - #taken
+        token = redis.call('INCRBY', P .. 'token', #taken) - #taken
         local began, ids = whole(now), {}
         for i, job in ipairs(taken) do
             local mine = whole(token + i)
-            redis.call('HSET', held, job[1], job[8])
+            redis.call('HSET', held, job[1], job[7])
             redis.call('HSET', info, job[1], info_of(mine, began, job[3], job[5]))
             ids[i] = job[1]
-            for _, part in ipairs({ job[1], job[2], job[3], job[4], mine, job[5], job[6], job[7], job[8] }) do
-                deliveries[#deliveries + 1] = part
-            end
+            -- Only what was put back before has a record of interest.
+            local record = string.find(job[5], '"lost":', 1, true) and job[5] or (job[6] ~= '0n' and job[5]) or ''
+            local last = #deliveries
+            deliveries[last + 1], deliveries[last + 2], deliveries[last + 3] = job[4], job[1], job[2]
+            deliveries[last + 4], deliveries[last + 5], deliveries[last + 6] = job[6], record, job[7]
         end
         redis.call('PUBLISH', P .. 'started', table.concat(ids, '\n'))
     end
@@ -299,4 +304,4 @@ end
 
 if made_ready then redis.call('PUBLISH', P .. 'work', 'ready') end
 return { is_alive and 1 or 0, codes, refused, redis.call('SMEMBERS', cancelled), dead, next_due and whole(next_due) or '',
-    has_more and 1 or 0, has_strangers and 1 or 0, empty, deliveries }
+    has_more and 1 or 0, has_strangers and 1 or 0, empty, token + 1, deliveries }

@@ -12,7 +12,7 @@ local is_known = redis.call('EXISTS', P .. 'worker:' .. worker) == 1
 -- When nobody renewed anything for a while it was the server that stood still, not the workers: see exchange.lua.
 local real = server_time()
 local pulse = tonumber(redis.call('GET', P .. 'pulse') or '0')
-if pulse > 0 and real - pulse > 2000000 then
+if ARGV[1] == '' and pulse > 0 and real - pulse > 2000000 then
     for _, name in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', whole(now + 3000000))) do
         redis.call('ZADD', P .. 'workers', 'XX', whole(now + 3000000), name)
     end

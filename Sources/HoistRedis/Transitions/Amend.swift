@@ -41,7 +41,8 @@ extension RedisBackend {
         if due != nil, let whole = envelope, let line = whole.firstIndex(of: UInt8(ascii: "\n")) { envelope = Array(whole[(line + 1)...]) }
         return Location(
             worker: parts[0].text.flatMap { $0.isEmpty ? nil : $0 },
-            presence: bytes(1).flatMap { try? JSONText.decode(WorkerPresence.self, from: $0) }, held: bytes(2).flatMap { HeldJob($0, envelope: envelope ?? []) },
+            presence: bytes(1).flatMap { try? JSONText.decode(WorkerPresence.self, from: $0) },
+            held: bytes(2).flatMap { HeldJob($0, envelope: envelope ?? []) },
             isCancelRequested: parts[3].integer == 1, record: bytes(4).flatMap(StoredJob.init), due: due, envelope: envelope,
             result: result.flatMap(StoredResult.init).flatMap(isKept))
     }
@@ -59,11 +60,14 @@ extension RedisBackend {
                 // From the end that is served next, a slice at a time, so that nobody is held up by a long list.
                 var end: Int64 = -1
                 while true {
-                    let slice = try await send(
-                        RESPCommand("LRANGE", [.text(list), .integer(end - 999), .integer(end)]), doing: "look through the queue \(queue)"
-                    ).elements ?? []
+                    let slice =
+                        try await send(
+                            RESPCommand("LRANGE", [.text(list), .integer(end - 999), .integer(end)]),
+                            doing: "look through the queue \(queue)"
+                        ).elements ?? []
                     for element in slice.reversed() {
-                        guard let bytes = element.bytes, bytes.firstRange(of: needle) != nil, (try? Message(envelope: bytes))?.id == id else { continue }
+                        guard let bytes = element.bytes, bytes.firstRange(of: needle) != nil, (try? Message(envelope: bytes))?.id == id
+                        else { continue }
                         return (list, bytes)
                     }
                     if slice.count < 1000 { break }
@@ -112,13 +116,16 @@ extension RedisBackend {
         record.expires = waiting.message.headers.expires?.microsecondsSinceEpoch
         record.changedAt = max(now, record.changedAt + 1)
         let target = keys.list(record.queue, wirePriority: onWire.properties.priority ?? 0)
-        let moved = try await run(
-            RedisScripts.amend,
-            [
-                timeArgument, brokerDatabase, .text(resultDatabase), .text(id), .text(record.queue), .text(place.list), .bytes(place.element),
-                "move", .text(target), .bytes(onWire.encodedEnvelope()), waiting.due.map(RESPArgument.integer) ?? "", .bytes(record.encoded),
-                waiting.keepsPlace ? "1" : "",
-            ], doing: "change the job \(id)")[0].integer == 1
+        let moved =
+            try await run(
+                RedisScripts.amend,
+                [
+                    timeArgument, brokerDatabase, .text(resultDatabase), .text(id), .text(record.queue), .text(place.list),
+                    .bytes(place.element),
+                    "move", .text(target), .bytes(onWire.encodedEnvelope()), waiting.due.map(RESPArgument.integer) ?? "",
+                    .bytes(record.encoded),
+                    waiting.keepsPlace ? "1" : "",
+                ], doing: "change the job \(id)")[0].integer == 1
         if moved {
             follower.ring(id)
             workDoorbell.ring()
@@ -169,13 +176,15 @@ extension RedisBackend {
         facts.attempt -= 1
         let ending = ending(facts, as: state, failure: nil, at: now, now: now)
         let result = resultClient == nil ? ending.result : nil
-        let isEnded = try await run(
-            RedisScripts.amend,
-            [
-                timeArgument, brokerDatabase, .text(resultDatabase), .text(id), .text(facts.queue), .text(place.list), .bytes(place.element),
-                "end", .text(ending.kind), .integer(ending.keepUntil), .bytes(ending.record.encoded), .text(result?.key ?? ""),
-                .integer(result?.seconds ?? 0), .bytes(result?.value ?? []),
-            ], doing: "cancel the job \(id)")[0].integer == 1
+        let isEnded =
+            try await run(
+                RedisScripts.amend,
+                [
+                    timeArgument, brokerDatabase, .text(resultDatabase), .text(id), .text(facts.queue), .text(place.list),
+                    .bytes(place.element),
+                    "end", .text(ending.kind), .integer(ending.keepUntil), .bytes(ending.record.encoded), .text(result?.key ?? ""),
+                    .integer(result?.seconds ?? 0), .bytes(result?.value ?? []),
+                ], doing: "cancel the job \(id)")[0].integer == 1
         if isEnded { follower.ring(id) }
         return isEnded
     }
@@ -192,13 +201,17 @@ extension RedisBackend {
     }
 
     public func forget(_ id: JobID) async throws -> Bool {
-        let found = try await run(
-            RedisScripts.forget, [.text(resultDatabase), brokerDatabase, .text(keys.results), .text(id)], doing: "forget the job \(id)")[0]
+        let found =
+            try await run(
+                RedisScripts.forget, [.text(resultDatabase), brokerDatabase, .text(keys.results), .text(id)], doing: "forget the job \(id)")[
+                0
+            ]
             .integer == 1
         var foundApart = false
         if let resultClient {
             let key = keys.result(id)
-            foundApart = try await call("forget a result") { try await resultClient.send(RESPCommand("DEL", [.text(key)], key: key)) }.integer == 1
+            foundApart =
+                try await call("forget a result") { try await resultClient.send(RESPCommand("DEL", [.text(key)], key: key)) }.integer == 1
         }
         follower.ring(id)
         return found || foundApart

@@ -30,7 +30,11 @@ extension RedisBackend {
             result.hasMore = answer.hasMore
             let usable = try await setAside(answer.deliveries, worker: request.worker)
             result.deliveries += usable
-            for delivery in usable { if let claim = claims.first(where: { $0.queue == delivery.queue && $0.jobNames.contains(delivery.jobName) }) { budget.spend(1, on: claim) } }
+            for delivery in usable {
+                if let claim = claims.first(where: { $0.queue == delivery.queue && $0.jobNames.contains(delivery.jobName) }) {
+                    budget.spend(1, on: claim)
+                }
+            }
             if usable.count < answer.deliveries.count { result.hasMore = true }
             if !claims.isEmpty { watch(answer) }
             guard !answer.dead.isEmpty, rounds < 4 else { break }
@@ -59,6 +63,9 @@ extension RedisBackend {
         return settlements.map { settlement in
             var facts: JobFacts
             if isPlain(settlement), !isCancelled, let context = settlement.context {
+                if case .succeeded(_, let retention) = settlement.outcome, retention == 0 || context.ignoresResult {
+                    return SettlingStep(id: settlement.jobID, token: settlement.token, operation: .done, result: nil, queue: "")
+                }
                 facts = JobFacts(context, startedAt: settlement.startedAt.microsecondsSinceEpoch, now: now)
             } else if let job = held[settlement.jobID], job.token == settlement.token {
                 facts = JobFacts(id: settlement.jobID, held: job, keys: keys, worker: settlement.context?.worker ?? name, now: now)
@@ -134,22 +141,23 @@ extension RedisBackend {
         var kind: Kind
         var envelope: [UInt8]
 
-        init?(_ parts: ArraySlice<RESPValue>) {
-            let parts = Array(parts)
-            guard parts.count == 9, let id = parts[0].text, let name = parts[1].text, let list = parts[2].text, let queue = parts[3].text,
-                let token = parts[4].integer, let record = parts[5].bytes, let retries = parts[6].integer, let kind = parts[7].text,
-                let envelope = parts[8].bytes
+        /// - Parameter parts: the six of exchange.lua.
+        init?(_ parts: ArraySlice<RESPValue>, token: Int64, lists: [(queue: String, list: String)]) {
+            let first = parts.startIndex
+            guard parts.count == 6, let number = parts[first].integer, lists.indices.contains(Int(clamping: number - 1)),
+                let id = parts[first + 1].text, let name = parts[first + 2].text, let word = parts[first + 3].bytes, let letter = word.last,
+                let record = parts[first + 4].bytes, let envelope = parts[first + 5].bytes
             else { return nil }
-            (self.id, self.name, self.list, self.queue, self.token, self.record) = (id, name, list, queue, token, record)
-            self.retries = Int(retries.clamped(to: 0...1_000_000_000))
-            self.kind = kind == "t" ? .timed : kind == "u" ? .unreadable : .ready
-            self.envelope = envelope
+            (queue, list) = lists[Int(number - 1)]
+            (self.id, self.name, self.token, self.record, self.envelope) = (id, name, token, record, envelope)
+            let digits = word.dropLast().reduce(0) { min($0 * 10 + Int($1 &- 48), 1_000_000_000) }
+            retries = max(0, digits)
+            kind = letter == UInt8(ascii: "t") ? .timed : letter == UInt8(ascii: "u") ? .unreadable : .ready
         }
 
         /// How many workers died with it; most records are not looked into.
         var lostWorkers: Int {
-            guard record.contains(sequence: "\"lost\"") else { return 0 }
-            return StoredJob(record)?.lostWorkers ?? 0
+            record.isEmpty ? 0 : StoredJob(record)?.lostWorkers ?? 0
         }
 
         var delivery: Delivery {
@@ -160,13 +168,15 @@ extension RedisBackend {
     }
 
     func exchange(
-        worker: WorkerID, isForced: Bool = false, done: [SettlingStep] = [], steps: [SettlingStep] = [], progress: [ProgressStep] = [], claims: [Claim] = [],
+        worker: WorkerID, isForced: Bool = false, done: [SettlingStep] = [], steps: [SettlingStep] = [], progress: [ProgressStep] = [],
+        claims: [Claim] = [],
         budget: ClaimBudget = ClaimBudget()
     ) async throws -> Answer {
         let storesApart = resultClient != nil
         if storesApart { try await storeApart((done + steps).compactMap(\.result) + progress.compactMap(\.result)) }
         var arguments: [RESPArgument] = [
-            timeArgument, .text(worker), brokerDatabase, .text(resultDatabase), .text(keys.results), .integer(Int64(configuration.scanLimit)),
+            timeArgument, .text(worker), brokerDatabase, .text(resultDatabase), .text(keys.results),
+            .integer(Int64(configuration.scanLimit)),
             isForced ? "1" : "", .integer(Int64(done.count)),
         ]
         arguments.reserveCapacity(64 + done.count * 4 + steps.count * 11)
@@ -189,14 +199,21 @@ extension RedisBackend {
         }
         append(claims, budget, to: &arguments)
         let reply = try await run(RedisScripts.exchange, arguments, doing: "exchange jobs")[0]
-        guard let answer = Answer(reply) else { throw unexpected(reply, "exchange jobs") }
+        let lists = Self.queues(of: claims).flatMap { queue in keys.lists(queue).map { (queue, $0) } }
+        guard let answer = Answer(reply, lists: lists) else { throw unexpected(reply, "exchange jobs") }
         return answer
+    }
+
+    /// The queues of the claims, in their order.
+    private static func queues(of claims: [Claim]) -> [String] {
+        var queues: [String] = []
+        for claim in claims where !queues.contains(claim.queue) { queues.append(claim.queue) }
+        return queues
     }
 
     private func append(_ claims: [Claim], _ budget: ClaimBudget, to arguments: inout [RESPArgument]) {
         let lanes = budget.lanes.keys.sorted()
-        var queues: [String] = []
-        for claim in claims where !queues.contains(claim.queue) { queues.append(claim.queue) }
+        let queues = Self.queues(of: claims)
         arguments.append(.integer(Int64(queues.count)))
         for queue in queues {
             let lists = keys.lists(queue)
@@ -298,8 +315,8 @@ extension RedisBackend {
 }
 
 extension RedisBackend.Answer {
-    init?(_ reply: RESPValue) {
-        guard let parts = reply.elements, parts.count == 10 else { return nil }
+    init?(_ reply: RESPValue, lists: [(queue: String, list: String)]) {
+        guard let parts = reply.elements, parts.count == 11, let token = parts[9].integer else { return nil }
         func texts(_ index: Int) -> [String] { parts[index].elements?.compactMap(\.text) ?? [] }
         isAlive = parts[0].integer == 1
         codes = parts[1].elements?.compactMap(\.integer) ?? []
@@ -309,21 +326,13 @@ extension RedisBackend.Answer {
         nextDue = parts[5].integer.map(JobDate.init(microsecondsSinceEpoch:))
         hasMore = parts[6].integer == 1
         hasStrangers = parts[7].integer == 1
-        emptyLists = texts(8)
-        let flat = parts[9].elements ?? []
-        deliveries = stride(from: 0, to: flat.count, by: 9).compactMap { .init(flat[$0..<min($0 + 9, flat.count)]) }
-    }
-}
-
-extension [UInt8] {
-    /// Whether the bytes hold those of `text`. The library's own search costs more than all the rest of a delivery.
-    func contains(sequence text: StaticString) -> Bool {
-        let wanted = UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
-        return withUnsafeBufferPointer { bytes in
-            guard bytes.count >= wanted.count else { return false }
-            return (0...(bytes.count - wanted.count)).contains { start in
-                bytes[start] == wanted[0] && wanted.indices.allSatisfy { bytes[start + $0] == wanted[$0] }
-            }
+        emptyLists =
+            parts[8].elements?.compactMap { number in
+                number.integer.flatMap { lists.indices.contains(Int(clamping: $0 - 1)) ? lists[Int($0 - 1)].list : nil }
+            } ?? []
+        let flat = parts[10].elements ?? []
+        deliveries = stride(from: 0, to: flat.count, by: 6).compactMap { index in
+            .init(flat[index..<min(index + 6, flat.count)], token: token + Int64(index / 6), lists: lists)
         }
     }
 }

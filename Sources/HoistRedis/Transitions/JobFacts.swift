@@ -53,11 +53,11 @@ struct JobFacts {
         ignoresResult = headers.ignoresResult == true
     }
 
-
     /// What only Hoist knows, for a result.
     func hoistMember(endedAt: Int64?, now: Int64) -> WireValue.Object {
         var object: WireValue.Object = [
-            "name": .string(record.name), "queue": .string(queue), "p": .integer(Int64(record.urgency)), "attempts": .integer(Int64(attempt)),
+            "name": .string(record.name), "queue": .string(queue), "p": .integer(Int64(record.urgency)),
+            "attempts": .integer(Int64(attempt)),
             "t": .integer(now),
         ]
         object["at"] = record.enqueuedAt.map(WireValue.integer)

@@ -88,7 +88,9 @@ extension RedisBackend {
         try await announce(new)
         for queue in new {
             let (bindings, member) = keys.binding(queue)
-            for key in bindings { _ = try await send(RESPCommand("SADD", [.text(key), .text(member)]), doing: "declare the queue \(queue)") }
+            for key in bindings {
+                _ = try await send(RESPCommand("SADD", [.text(key), .text(member)]), doing: "declare the queue \(queue)")
+            }
         }
         subscriptions.subscribe(to: .channel(keys.workChannel)) { [workDoorbell] _ in workDoorbell.ring() }
         consumed.withLock { $0.formUnion(new) }

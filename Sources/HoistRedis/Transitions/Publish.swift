@@ -7,6 +7,10 @@ extension RedisBackend {
     static let waitingRecordMilliseconds: Int64 = 7 * 86_400_000
 
     public func publish(_ messages: [Message]) async throws -> [PublishResult] {
+        try await publish(messages, within: client.configuration.commandTimeout)
+    }
+
+    public func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult] {
         guard !messages.isEmpty else { return [] }
         try await announce(Set(messages.map(\.queue)))
         let now = now
@@ -16,7 +20,8 @@ extension RedisBackend {
         arguments.reserveCapacity(8 + messages.count * 8)
         let order = append(messages, to: &arguments, now: now)
         let replies = try await run(
-            RedisScripts.publish, arguments, doing: "enqueue \(messages.count) jobs on \(messages[0].queue)", then: replicationCommands)
+            RedisScripts.publish, arguments, doing: "enqueue \(messages.count) jobs on \(messages[0].queue)", then: replicationCommands,
+            timeout: limit)
         try checkReplication(replies.last)
         guard let outcomes = replies[0].elements else { throw unexpected(replies[0], "enqueue jobs") }
         if outcomes.first?.integer == -1 {
@@ -53,8 +58,7 @@ extension RedisBackend {
         for (list, indices) in plain {
             arguments += [.text(list), .text(messages[indices[0]].queue), .integer(Int64(indices.count))]
             for index in indices {
-                var onWire = messages[index]
-                onWire.properties.priority = wirePriority(onWire)
+                let onWire = wireMessage(messages[index])
                 arguments.append(.text(onWire.id))
                 arguments.append(.bytes(StoredJob(onWire, state: .waiting, now: now).encoded))
                 arguments.append(.bytes(onWire.encodedEnvelope()))
@@ -87,6 +91,8 @@ extension RedisBackend {
     func wireMessage(_ message: Message) -> Message {
         var message = message
         message.properties.priority = wirePriority(message)
+        // It says nothing that the id does not, and every byte here is copied several times by the server.
+        if message.properties.correlationID == message.id { message.properties.correlationID = nil }
         return message
     }
 
@@ -119,16 +125,20 @@ extension RedisBackend {
         if case .error(let error) = reply {
             throw BackendError(.misuse, "the jobs are enqueued, but the server cannot say where: \(error.message)", isRetrySafe: false)
         }
-        let (local, copies) = replication.needsDisk ? (reply.elements?.first?.integer ?? 0, reply.elements?.last?.integer ?? 0) : (1, reply.integer ?? 0)
+        let (local, copies) =
+            replication.needsDisk ? (reply.elements?.first?.integer ?? 0, reply.elements?.last?.integer ?? 0) : (1, reply.integer ?? 0)
         guard local >= 1, copies >= Int64(replication.replicas) else {
             throw BackendError(
-                .timedOut, "the jobs are enqueued, but only \(copies) of \(replication.replicas) replicas have them\(local < 1 ? ", and the disk has not" : "")",
+                .timedOut,
+                "the jobs are enqueued, but only \(copies) of \(replication.replicas) replicas have them\(local < 1 ? ", and the disk has not" : "")",
                 isRetrySafe: false)
         }
     }
 
     private func clash(_ message: Message, with holder: JobID) async throws -> PublishResult {
-        guard let policy = message.headers.hoist.unique?.onClash, policy == .replace || policy == .reschedule else { return .keyHeld(by: holder) }
+        guard let policy = message.headers.hoist.unique?.onClash, policy == .replace || policy == .reschedule else {
+            return .keyHeld(by: holder)
+        }
         let isAmended = try await amend(holder) { waiting in
             waiting.message.body = message.body
             waiting.message.contentType = message.contentType

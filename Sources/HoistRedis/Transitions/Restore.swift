@@ -6,9 +6,11 @@ extension RedisBackend {
     func restoreUnacknowledged() async throws {
         let (unacked, index, mutex) = (keys.prefix + "unacked", keys.prefix + "unacked_index", keys.prefix + "unacked_mutex")
         let latest = Double(now) / 1_000_000 - configuration.visibilityTimeout.inSeconds
-        let tags = try await send(
-            RESPCommand("ZRANGEBYSCORE", [.text(index), "-inf", .text(String(latest)), "LIMIT", 0, 100]), doing: "look for unacknowledged messages"
-        ).elements?.compactMap(\.text) ?? []
+        let tags =
+            try await send(
+                RESPCommand("ZRANGEBYSCORE", [.text(index), "-inf", .text(String(latest)), "LIMIT", 0, 100]),
+                doing: "look for unacknowledged messages"
+            ).elements?.compactMap(\.text) ?? []
         guard !tags.isEmpty else { return }
         let token = JobIdentifier.make()
         let isOurs = try await send(RESPCommand("SET", [.text(mutex), .text(token), "NX", "PX", 300_000]), doing: "restore messages")
@@ -49,9 +51,10 @@ extension RedisBackend {
     /// The queues that a message goes to: the one of its routing key, or those that are bound to its exchange with it.
     private func queues(exchange: String, routingKey: String) async throws -> [String] {
         guard !exchange.isEmpty else { return [routingKey] }
-        let members = try await send(
-            RESPCommand("SMEMBERS", [.text(keys.prefix + "_kombu.binding." + exchange)]), doing: "read the bindings of an exchange"
-        ).elements?.compactMap(\.text) ?? []
+        let members =
+            try await send(
+                RESPCommand("SMEMBERS", [.text(keys.prefix + "_kombu.binding." + exchange)]), doing: "read the bindings of an exchange"
+            ).elements?.compactMap(\.text) ?? []
         return members.compactMap { member in
             let parts = member.split(separator: "\u{06}\u{16}", omittingEmptySubsequences: false)
             return parts.count == 3 && parts[0] == routingKey ? String(parts[2]) : nil

@@ -168,7 +168,8 @@ extension RedisBackend {
         }
         return SettlingStep(
             id: facts.id, token: token,
-            operation: .back(list: facts.list ?? keys.list(facts.queue, wirePriority: 0), due: due, inFront: inFront, record: record, envelope: envelope),
+            operation: .back(
+                list: facts.list ?? keys.list(facts.queue, wirePriority: 0), due: due, inFront: inFront, record: record, envelope: envelope),
             result: result, queue: facts.queue)
     }
 

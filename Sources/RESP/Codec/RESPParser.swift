@@ -66,7 +66,9 @@ public struct RESPParser: Sendable {
             switch step {
             case .open(let kind, let count):
                 guard stack.count < limits.maximumDepth else { throw Violation("nested deeper than \(limits.maximumDepth)") }
-                guard count <= limits.maximumElements - elementCount else { throw Violation("more than \(limits.maximumElements) elements") }
+                guard count <= limits.maximumElements - elementCount else {
+                    throw Violation("more than \(limits.maximumElements) elements")
+                }
                 elementCount += count
                 var elements: [RESPValue] = []
                 elements.reserveCapacity(min(count, 1024))
@@ -118,7 +120,9 @@ public struct RESPParser: Sendable {
         let after = start + lineLength + 2
         func line() -> String { buffer.getString(at: start + 1, length: lineLength - 1) ?? "" }
         func number() throws(Violation) -> Int {
-            guard let number = integer(buffer, at: start + 1, length: lineLength - 1) else { throw Violation("no number where one belongs") }
+            guard let number = integer(buffer, at: start + 1, length: lineLength - 1) else {
+                throw Violation("no number where one belongs")
+            }
             return Int(number)
         }
         func consumed(_ value: RESPValue) -> Step {
@@ -173,11 +177,15 @@ public struct RESPParser: Sendable {
     /// How long the next line is, without its end; nil when the end has not come yet.
     private func lineLength(_ buffer: ByteBuffer) throws(Violation) -> Int? {
         let newline = buffer.withUnsafeReadableBytes { bytes -> Int? in
-            guard let base = bytes.baseAddress, let found = memchr(base, 0x0A, min(bytes.count, Self.maximumLineBytes + 2)) else { return nil }
+            guard let base = bytes.baseAddress, let found = memchr(base, 0x0A, min(bytes.count, Self.maximumLineBytes + 2)) else {
+                return nil
+            }
             return UnsafeRawPointer(found) - base
         }
         guard let newline else {
-            guard buffer.readableBytes <= Self.maximumLineBytes else { throw Violation("a line of more than \(Self.maximumLineBytes) bytes") }
+            guard buffer.readableBytes <= Self.maximumLineBytes else {
+                throw Violation("a line of more than \(Self.maximumLineBytes) bytes")
+            }
             return nil
         }
         guard newline > 0, buffer.getInteger(at: buffer.readerIndex + newline - 1, as: UInt8.self) == 0x0D else {

@@ -9,7 +9,9 @@ public enum ClusterSlot {
     /// The slot of a key: of the part between the first braces, when there is one that is not empty.
     public static func of(_ key: [UInt8]) -> Int {
         var hashed = key[...]
-        if let open = key.firstIndex(of: UInt8(ascii: "{")), let close = key[(open + 1)...].firstIndex(of: UInt8(ascii: "}")), close > open + 1 {
+        if let open = key.firstIndex(of: UInt8(ascii: "{")), let close = key[(open + 1)...].firstIndex(of: UInt8(ascii: "}")),
+            close > open + 1
+        {
             hashed = key[(open + 1)..<close]
         }
         let crc = hashed.reduce(UInt16(0)) { crc, byte in crc << 8 ^ table[Int((crc >> 8 ^ UInt16(byte)) & 0xFF)] }
