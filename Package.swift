@@ -182,15 +182,30 @@ let package = Package(
             ],
             swiftSettings: houseSettings
         ),
+        // Servers and peers that tests start for themselves.
+        .target(
+            name: "TestServers",
+            dependencies: [.product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio")],
+            path: "Tests/TestServers",
+            swiftSettings: houseSettings
+        ),
+        .testTarget(
+            name: "RESPTests",
+            dependencies: [
+                "RESP", "TestServers", .product(name: "NIOCore", package: "swift-nio"),
+            ],
+            swiftSettings: houseSettings
+        ),
         .testTarget(
             name: "HoistRedisTests",
-            dependencies: ["Hoist", "HoistRedis", "HoistTesting", "RESP", .product(name: "Logging", package: "swift-log")],
+            dependencies: ["Hoist", "HoistRedis", "HoistTesting", "RESP", "TestServers", .product(name: "Logging", package: "swift-log")],
+            exclude: ["Python"],
             swiftSettings: houseSettings
         ),
         .executableTarget(
             name: "KillTestWorker",
             dependencies: [
-                "Hoist", "HoistSQLite",
+                "Hoist", "HoistRedis", "HoistSQLite",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
@@ -200,7 +215,10 @@ let package = Package(
         ),
         .testTarget(
             name: "KillTests",
-            dependencies: ["Hoist", "HoistSQLite", "HoistTesting", "KillTestWorker", .product(name: "Logging", package: "swift-log")],
+            dependencies: [
+                "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "KillTestWorker", "RESP", "TestServers",
+                .product(name: "Logging", package: "swift-log"),
+            ],
             swiftSettings: houseSettings
         ),
         .testTarget(
@@ -219,7 +237,8 @@ let package = Package(
         .testTarget(
             name: "ServiceTests",
             dependencies: [
-                "Hoist", "HoistSQLite", "HoistTesting", "HoistCLI", "VideoService", .product(name: "Logging", package: "swift-log"),
+                "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "HoistCLI", "TestServers", "VideoService",
+                .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: houseSettings
         ),

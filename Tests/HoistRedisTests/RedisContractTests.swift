@@ -3,6 +3,7 @@ import Hoist
 import HoistRedis
 import HoistTesting
 import RESP
+import TestServers
 import Testing
 
 @Suite("The contract on Redis")

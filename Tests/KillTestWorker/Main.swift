@@ -1,16 +1,22 @@
 import Foundation
 import Hoist
+import HoistRedis
 import HoistSQLite
 import Logging
 import ServiceLifecycle
 import UnixSignals
 
-/// A worker to be killed. Arguments: DATABASE JOURNAL [LEASE-SECONDS]. Each job writes a line to the journal when it begins and when it ends.
+/// A worker to be killed. Arguments: URL JOURNAL [LEASE-SECONDS]. Each job writes a line to the journal when it begins and when it ends.
 @main
 struct Main {
     static func main() async throws {
         let arguments = CommandLine.arguments
-        let backend = try SQLiteBackend(path: arguments[1], configuration: .init(maximumLostWorkers: 1000))
+        let backend: any Backend =
+            if arguments[1].hasPrefix("sqlite:") {
+                try SQLiteBackend(url: arguments[1], configuration: .init(maximumLostWorkers: 1000))
+            } else {
+                try RedisBackend(url: arguments[1], configuration: .init(maximumLostWorkers: 1000))
+            }
         let journal = Journal(path: arguments[2])
         var configuration = Worker.Configuration()
         if arguments.count > 3, let seconds = Double(arguments[3]) { configuration.lease = .seconds(seconds) }

@@ -8,52 +8,7 @@ import Testing
 @Suite("Killing workers", .serialized, .timeLimit(.minutes(3)))
 struct KillTests {
     @Test("workers killed at random during 2,000 jobs lose none; only jobs in flight run twice")
-    func storm() async throws {
-        let bench = try KillBench()
-        let clock = SystemJobClock()
-        _ = try await bench.client.enqueue(contentsOf: (0..<2000).map { _ in Step(milliseconds: Int.random(in: 20...80)) })
-        for _ in 0..<3 { try bench.startWorker() }
-        #expect(try await eventually(.seconds(30)) { !bench.journal().isEmpty })
-
-        var kills: [(time: Int64, process: Int32)] = []
-        while try await bench.unfinished() > 200, kills.count < 30 {
-            try await Task.sleep(for: .milliseconds(Int.random(in: 200...400)))
-            guard let victim = bench.workers.filter(\.isRunning).randomElement() else { continue }
-            kills.append((clock.uptime, victim.processIdentifier))
-            kill(victim.processIdentifier, SIGKILL)
-            victim.waitUntilExit()
-            try bench.startWorker()
-        }
-        #expect(try await eventually(.seconds(60)) { try await bench.unfinished() == 0 })
-        let succeeded = try await bench.backend.jobs(JobFilter(states: [.succeeded], limit: .max)).count
-        #expect(succeeded == 2000)
-
-        let journal = bench.journal()
-        let ends = Dictionary(grouping: journal.filter { $0.event == "end" }, by: \.job)
-        let begins = Dictionary(grouping: journal.filter { $0.event == "begin" }, by: \.job)
-        var inFlight: Set<String> = []
-        var takeovers: [Double] = []
-        for (time, process) in kills {
-            for (job, starts) in begins where starts.contains(where: { $0.process == process && $0.time <= time }) {
-                let finished = ends[job]?.contains { $0.process == process && $0.time <= time - 1_000_000 } ?? false
-                guard !finished else { continue }
-                inFlight.insert(job)
-                let hadEnded = ends[job]?.contains { $0.process == process } ?? false
-                if !hadEnded, let next = starts.map(\.time).filter({ $0 > time }).min() {
-                    takeovers.append(Double(next - time) / 1_000_000)
-                }
-            }
-        }
-        let duplicates = begins.filter { $0.value.count > 1 }
-        print(
-            "\(kills.count) kills, \(2000 - ends.count) lost, \(duplicates.count) begun twice, "
-                + "\(ends.filter { $0.value.count > 1 }.count) finished twice, takeover "
-                + "median \(takeovers.sorted()[safe: takeovers.count / 2] ?? 0) s, longest \(takeovers.max() ?? 0) s")
-        #expect(kills.count > 3)
-        #expect(ends.count == 2000, "none lost")
-        #expect(duplicates.keys.allSatisfy(inFlight.contains), "only jobs in flight at a kill run again")
-        #expect(takeovers.max() ?? 0 < 5)
-    }
+    func storm() async throws { try await killStorm(on: try KillBench()) }
 
     @Test("a worker stopped for longer than its lease is fenced when it goes on")
     func stopAndContinue() async throws {
@@ -132,4 +87,51 @@ struct KillTests {
 
 extension Array {
     fileprivate subscript(safe index: Int) -> Element? { indices.contains(index) ? self[index] : nil }
+}
+
+/// Kills workers at random while they work through 2,000 jobs, and counts what was lost and what ran twice.
+func killStorm(on bench: KillBench) async throws {
+    let clock = SystemJobClock()
+    _ = try await bench.client.enqueue(contentsOf: (0..<2000).map { _ in Step(milliseconds: Int.random(in: 20...80)) })
+    for _ in 0..<3 { try bench.startWorker() }
+    #expect(try await eventually(.seconds(30)) { !bench.journal().isEmpty })
+
+    var kills: [(time: Int64, process: Int32)] = []
+    while try await bench.unfinished() > 200, kills.count < 30 {
+        try await Task.sleep(for: .milliseconds(Int.random(in: 200...400)))
+        guard let victim = bench.workers.filter(\.isRunning).randomElement() else { continue }
+        kills.append((clock.uptime, victim.processIdentifier))
+        kill(victim.processIdentifier, SIGKILL)
+        victim.waitUntilExit()
+        try bench.startWorker()
+    }
+    #expect(try await eventually(.seconds(60)) { try await bench.unfinished() == 0 })
+    let succeeded = try await bench.backend.jobs(JobFilter(states: [.succeeded], limit: .max)).count
+    #expect(succeeded == 2000)
+
+    let journal = bench.journal()
+    let ends = Dictionary(grouping: journal.filter { $0.event == "end" }, by: \.job)
+    let begins = Dictionary(grouping: journal.filter { $0.event == "begin" }, by: \.job)
+    var inFlight: Set<String> = []
+    var takeovers: [Double] = []
+    for (time, process) in kills {
+        for (job, starts) in begins where starts.contains(where: { $0.process == process && $0.time <= time }) {
+            let finished = ends[job]?.contains { $0.process == process && $0.time <= time - 1_000_000 } ?? false
+            guard !finished else { continue }
+            inFlight.insert(job)
+            let hadEnded = ends[job]?.contains { $0.process == process } ?? false
+            if !hadEnded, let next = starts.map(\.time).filter({ $0 > time }).min() {
+                takeovers.append(Double(next - time) / 1_000_000)
+            }
+        }
+    }
+    let duplicates = begins.filter { $0.value.count > 1 }
+    print(
+        "\(kills.count) kills, \(2000 - ends.count) lost, \(duplicates.count) begun twice, "
+            + "\(ends.filter { $0.value.count > 1 }.count) finished twice, takeover "
+            + "median \(takeovers.sorted()[safe: takeovers.count / 2] ?? 0) s, longest \(takeovers.max() ?? 0) s")
+    #expect(kills.count > 3)
+    #expect(ends.count == 2000, "none lost")
+    #expect(duplicates.keys.allSatisfy(inFlight.contains), "only jobs in flight at a kill run again")
+    #expect(takeovers.max() ?? 0 < 5)
 }

@@ -1,5 +1,6 @@
 import Foundation
 import Hoist
+import HoistRedis
 import HoistSQLite
 import Logging
 import Testing
@@ -12,19 +13,27 @@ struct Step: Job {
     typealias Output = Int
 }
 
-/// A folder with a database, and worker processes on it. Everything is stopped and removed at the end.
+/// A backend, and worker processes on it. Everything is stopped and removed at the end.
 final class KillBench {
     private let folder: URL
     private(set) var workers: [Process] = []
-    let backend: SQLiteBackend
+    let backend: any JobAdministration
+    private let url: String
     let client: JobClient
     let lease: Double
 
-    init(lease: Double = 3.5) throws {
+    /// - Parameter url: a backend; nil for a database in the bench's folder.
+    init(lease: Double = 3.5, url: String? = nil) throws {
         self.lease = lease
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-kill-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        backend = try SQLiteBackend(path: folder.appendingPathComponent("jobs.db").path)
+        if let url {
+            self.url = url
+            backend = try RedisBackend(url: url)
+        } else {
+            self.url = "sqlite:" + folder.appendingPathComponent("jobs.db").path
+            backend = try SQLiteBackend(url: self.url)
+        }
         client = JobClient(backend, logger: Logger(label: "kill-test", factory: { _ in SwiftLogNoOpLogHandler() }))
     }
 
@@ -43,7 +52,7 @@ final class KillBench {
         process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
             .appendingPathComponent("KillTestWorker")
         process.arguments = [
-            folder.appendingPathComponent("jobs.db").path, folder.appendingPathComponent("journal").path, String(lease),
+            url, folder.appendingPathComponent("journal").path, String(lease),
         ]
         let log = folder.appendingPathComponent("worker-\(workers.count).log")
         _ = FileManager.default.createFile(atPath: log.path, contents: nil)

@@ -1,28 +1,44 @@
-import Foundation
-import RESP
+public import Foundation
 import Synchronization
 
 /// A redis-server of a test's own, on a free port of the loopback interface, with its files in a temporary folder. Ends with the object.
-final class RedisServer: Sendable {
-    let port: Int
-    let folder: URL
+public final class RedisServer: Sendable {
+    public let port: Int
+    public let folder: URL
     private let arguments: [String]
     private let process: Mutex<Process?>
 
     /// One for all tests that need no server to themselves; each takes a key prefix of its own.
-    static let shared = Result { try RedisServer() }
+    public static let shared = Result { try RedisServer() }
 
     /// - Parameter options: over the defaults, as on the command line.
-    init(_ options: [String] = []) throws {
+    public convenience init(_ options: [String] = []) throws {
+        try self.init(isSentinel: false, configuration: "", options: options)
+    }
+
+    /// A sentinel that looks after the server on `port`, under the name `main`, and fails over within seconds.
+    public convenience init(sentinelOf port: Int) throws {
+        let configuration = """
+            sentinel monitor main 127.0.0.1 \(port) 1
+            sentinel down-after-milliseconds main 1000
+            sentinel failover-timeout main 3000
+            """
+        try self.init(isSentinel: true, configuration: configuration, options: [])
+    }
+
+    private init(isSentinel: Bool, configuration: String, options: [String]) throws {
         port = try Self.freePort()
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-redis-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        arguments =
-            [
-                "--port", "\(port)", "--bind", "127.0.0.1", "--dir", folder.path, "--save", "", "--daemonize", "no", "--unixsocket",
-                "redis.sock",
-            ]
-            + options
+        socketPath = "/tmp/hoist-\(port).sock"
+        if isSentinel {
+            let file = folder.appendingPathComponent("sentinel.conf")
+            try configuration.write(to: file, atomically: true, encoding: .utf8)
+            arguments = [file.path, "--sentinel", "--port", "\(port)", "--bind", "127.0.0.1", "--dir", folder.path]
+        } else {
+            arguments =
+                ["--port", "\(port)", "--bind", "127.0.0.1", "--dir", folder.path, "--save", "", "--unixsocket", socketPath] + options
+        }
         process = Mutex(nil)
         try start()
     }
@@ -32,11 +48,12 @@ final class RedisServer: Sendable {
         try? FileManager.default.removeItem(at: folder)
     }
 
-    var url: String { "redis://127.0.0.1:\(port)/0" }
-    var socketPath: String { folder.appendingPathComponent("redis.sock").path }
-    var pid: pid_t { process.withLock { $0?.processIdentifier ?? 0 } }
+    public var url: String { "redis://127.0.0.1:\(port)/0" }
+    /// Short, whatever the system's temporary folder: the path of a socket must be.
+    public let socketPath: String
+    public var pid: pid_t { process.withLock { $0?.processIdentifier ?? 0 } }
 
-    func start() throws {
+    public func start() throws {
         let server = Process()
         server.executableURL = URL(fileURLWithPath: "/usr/bin/env")
         server.arguments = ["redis-server"] + arguments
@@ -48,7 +65,7 @@ final class RedisServer: Sendable {
     }
 
     /// Kills the server and waits until it is gone.
-    func stop(_ signal: Int32 = SIGKILL) {
+    public func stop(_ signal: Int32 = SIGKILL) {
         process.withLock { process in
             guard let server = process else { return }
             kill(server.processIdentifier, signal)
@@ -62,10 +79,10 @@ final class RedisServer: Sendable {
             if Self.canConnect(port) { return }
             usleep(10_000)
         }
-        throw RESPError(.unreachable, "redis-server did not come up")
+        throw TestServerError(description: "redis-server did not come up")
     }
 
-    static func canConnect(_ port: Int) -> Bool {
+    public static func canConnect(_ port: Int) -> Bool {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         defer { close(descriptor) }
         var address = sockaddr_in()
@@ -79,7 +96,7 @@ final class RedisServer: Sendable {
         }
     }
 
-    static func freePort() throws -> Int {
+    public static func freePort() throws -> Int {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         defer { close(descriptor) }
         var address = sockaddr_in()
@@ -91,7 +108,11 @@ final class RedisServer: Sendable {
                 bind(descriptor, $0, length) == 0 && getsockname(descriptor, $0, &length) == 0
             }
         }
-        guard isBound else { throw RESPError(.unreachable, "no free port") }
+        guard isBound else { throw TestServerError(description: "no free port") }
         return Int(in_port_t(bigEndian: address.sin_port))
     }
+}
+
+public struct TestServerError: Error, CustomStringConvertible {
+    public var description: String
 }

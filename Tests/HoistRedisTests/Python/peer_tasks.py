@@ -1,0 +1,52 @@
+"""A Celery application as its users write one: the other side of the tests of the Redis backend."""
+import os
+import time
+
+from celery import Celery
+from celery.exceptions import Reject
+
+PREFIX = os.environ.get("PEER_PREFIX", "")
+app = Celery("peer", broker=os.environ["PEER_BROKER"], backend=os.environ.get("PEER_RESULTS", os.environ["PEER_BROKER"]))
+app.conf.update(
+    broker_transport_options={"global_keyprefix": PREFIX, "visibility_timeout": float(os.environ.get("PEER_VISIBILITY", "3600"))},
+    result_backend_transport_options={"global_keyprefix": PREFIX.rstrip(":") + ":"} if PREFIX else {},
+    task_default_queue="mixed",
+    worker_prefetch_multiplier=1,
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    broker_connection_retry_on_startup=True,
+    accept_content=["json", "msgpack", "yaml"],
+    worker_send_task_events=False,
+)
+
+
+@app.task(name="mixed.add")
+def add(x, y):
+    return x + y
+
+
+@app.task(name="mixed.fail")
+def fail(message):
+    raise ValueError(message)
+
+
+@app.task(name="mixed.work", bind=True, max_retries=5)
+def work(self, number, fails=0):
+    """Fails so many times before it succeeds, wherever each attempt runs."""
+    if self.request.retries < fails:
+        raise self.retry(countdown=0.05, exc=RuntimeError("not yet"))
+    return {"number": number, "by": "python", "retries": self.request.retries}
+
+
+@app.task(name="mixed.nap")
+def nap(seconds):
+    time.sleep(seconds)
+    return "rested"
+
+
+@app.task(name="mixed.steps", bind=True)
+def steps(self, total):
+    for step in range(total):
+        self.update_state(state="PROGRESS", meta={"current": step + 1, "total": total})
+        time.sleep(0.1)
+    return total
