@@ -35,7 +35,8 @@ struct TopologyTests {
 
     @Test("commands find the node of their key, also after it moved")
     func cluster() async throws {
-        let nodes = try (0..<3).map { _ in try RedisServer(["--cluster-enabled", "yes"]) }
+        let busPorts = try (0..<3).map { _ in try RedisServer.freePort() }
+        let nodes = try busPorts.map { try RedisServer(["--cluster-enabled", "yes", "--cluster-port", "\($0)"]) }
         defer { for node in nodes { node.stop() } }
         let clients = try nodes.map { try RESPClient(RESPConfiguration(url: $0.url)) }
         defer { for client in clients { client.close() } }
@@ -44,8 +45,8 @@ struct TopologyTests {
             try await client.send(RESPCommand("CLUSTER ADDSLOTSRANGE", [.integer(Int64(first)), .integer(Int64(last))]))
             try await client.send(RESPCommand("CLUSTER SET-CONFIG-EPOCH", [.integer(Int64(index + 1))]))
         }
-        for node in nodes.dropFirst() {
-            try await clients[0].send(RESPCommand("CLUSTER MEET", ["127.0.0.1", .integer(Int64(node.port))]))
+        for (node, busPort) in zip(nodes, busPorts).dropFirst() {
+            try await clients[0].send(RESPCommand("CLUSTER MEET", ["127.0.0.1", .integer(Int64(node.port)), .integer(Int64(busPort))]))
         }
         #expect(
             try await wait(.seconds(30)) {

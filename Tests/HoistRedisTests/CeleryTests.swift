@@ -1,0 +1,271 @@
+import Foundation
+import Hoist
+import HoistRedis
+import HoistTesting
+import Logging
+import RESP
+import TestServers
+import Testing
+
+private struct Add: Job {
+    static let name = "mixed.add"
+    var x: Int
+    var y: Int
+    typealias Output = Int
+}
+
+private struct Fail: Job {
+    static let name = "mixed.fail"
+    var message: String
+}
+
+private struct Work: Job {
+    static let name = "mixed.work"
+    static let options = JobOptions(retry: .fixed(.milliseconds(50), maxAttempts: 6))
+    var number: Int
+    var fails = 0
+
+    struct Output: Codable, Sendable {
+        var number: Int
+        var by: String
+        var retries: Int
+    }
+
+    init(number: Int, fails: Int = 0) {
+        self.number = number
+        self.fails = fails
+    }
+
+    init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        number = try container.decode(Int.self, forKey: .number)
+        fails = try container.decodeIfPresent(Int.self, forKey: .fails) ?? 0
+    }
+}
+
+private struct NotYet: Error {}
+private struct NoLuck: CrossLanguageError, CustomStringConvertible {
+    var description: String
+    var typeName: String { "ValueError" }
+    var module: String? { "builtins" }
+    var arguments: [WireValue] { [.string(description)] }
+}
+
+/// A key prefix of its own on the shared server, and Python programs that use it.
+private struct MixedBench {
+    static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Python").path
+    let prefix = "t\(UUID().uuidString.prefix(8)):"
+    let url: String
+    let backend: RedisBackend
+    let client: JobClient
+    let environment: [String: String]
+    let log = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-peer-\(UUID().uuidString).log")
+
+    init(resultDatabase: Int? = nil) throws {
+        url = try RedisServer.shared.get().url
+        var configuration = RedisBackend.Configuration(keyPrefix: prefix, resultKeyPrefix: prefix, unlabelledUrgency: 9)
+        var environment = ["PEER_BROKER": url, "PEER_PREFIX": prefix]
+        if let resultDatabase {
+            let results = String(url.dropLast()) + String(resultDatabase)
+            configuration.results = try RESPConfiguration(url: results)
+            environment["PEER_RESULTS"] = results
+        }
+        self.environment = environment
+        backend = try RedisBackend(RESPConfiguration(url: url), configuration: configuration)
+        client = JobClient(backend, configuration: .init(defaultQueue: "mixed"), logger: Logger(label: "mixed", factory: { _ in SwiftLogNoOpLogHandler() }))
+    }
+
+    func python(_ arguments: String...) throws -> WireValue {
+        let text = try PythonPeer.run(["producer.py"] + arguments, in: Self.folder, environment: environment)
+        return try JSONText.parse(Array(text.utf8))
+    }
+
+    func startPythonWorker(_ extra: [String] = []) throws -> Process {
+        try PythonPeer.start(
+            ["-m", "celery", "-A", "peer_tasks", "worker", "-P", "solo", "-l", "warning", "--without-gossip", "--without-mingle", "-Q", "mixed"] + extra,
+            in: Self.folder, environment: environment, log: log)
+    }
+
+    func worker(_ configuration: Worker.Configuration = .init()) -> Worker {
+        Worker(
+            backend, queues: ["mixed"], lanes: [.async(8)], configuration: configuration,
+            logger: Logger(label: "mixed", factory: { _ in SwiftLogNoOpLogHandler() })
+        ) {
+            Handle(Add.self) { job, _ in job.x + job.y }
+            Handle(Fail.self) { job, _ in throw NoLuck(description: job.message) }
+            Handle(Work.self) { job, context in
+                if context.attempt <= job.fails { throw NotYet() }
+                return Work.Output(number: job.number, by: "swift", retries: context.attempt - 1)
+            }
+            Handle(named: "mixed.steps") { arguments, context in
+                for step in 1...3 {
+                    try await context.report(progress: Double(step) / 3, "step \(step)")
+                    try await Task.sleep(for: .milliseconds(100))
+                }
+                _ = try await context.jobs.enqueue(Add(x: 1, y: 1))
+                return 3
+            }
+        }
+    }
+
+    func withWorker<T>(_ body: () async throws -> T) async throws -> T {
+        let worker = worker()
+        let running = Task { try await worker.run() }
+        do {
+            let result = try await body()
+            worker.stop(.immediately)
+            try await running.value
+            return result
+        } catch {
+            worker.stop(.immediately)
+            try? await running.value
+            throw error
+        }
+    }
+}
+
+@Suite("With real Celery", .serialized, .timeLimit(.minutes(4)), .enabled(if: PythonPeer.interpreter != nil, "\(PythonPeer.isMissing)"))
+struct CeleryTests {
+    @Test("Python enqueues, Swift works, Python reads: values, errors, serializers, compression; also with results in another database", arguments: [nil, 5])
+    func pythonToSwift(_ resultDatabase: Int?) async throws {
+        let bench = try MixedBench(resultDatabase: resultDatabase)
+        let found = try await bench.withWorker { try bench.python("results") }
+        #expect(found["good"] == 5 && found["state"] == "SUCCESS" && found["children"] == [] && found["done"] == true)
+        #expect(found["packed"] == 9 && found["written"] == 13 && found["squeezed"] == 17)
+        #expect(found["error"] == ["ValueError", "no luck"] && found["bad_state"] == "FAILURE")
+        #expect(found["ignored"] == "PENDING", "an ignored result writes nothing")
+    }
+
+    @Test("Swift enqueues, Python works, Swift reads: output, errors, progress, by push")
+    func swiftToPython() async throws {
+        let bench = try MixedBench()
+        let worker = try bench.startPythonWorker()
+        defer { PythonPeer.stop(worker) }
+        #expect(try await bench.client.enqueue(Add(x: 20, y: 22)).output(timeout: .seconds(30)) == 42)
+        let failure = await #expect(throws: JobError.self) {
+            try await bench.client.enqueue(Fail(message: "no luck")).output(timeout: .seconds(30))
+        }
+        #expect(failure?.code == .failed && failure?.failure?.type == "ValueError" && failure?.failure?.message == "no luck")
+        let retried = try await bench.client.enqueue(Work(number: 7, fails: 2)).output(timeout: .seconds(30))
+        #expect(retried.by == "python" && retried.retries == 2)
+        let steps = try await bench.client.enqueue(named: "mixed.steps", arguments: Arguments(positional: [5]))
+        var fractions: [Double] = []
+        for try await record in steps.updates { if let fraction = record.progress?.fraction { fractions.append(fraction) } }
+        #expect(fractions.count >= 2 && fractions.last == 1 && fractions == fractions.sorted())
+        #expect(try await steps.output(timeout: .seconds(10)) == 5)
+        // What became of a job that Python published: the same, from the id alone.
+        let one = try bench.python("one", "mixed.add", "[1, 2]")
+        #expect(try await bench.client.handle(of: one["id"]?.stringValue ?? "").output(timeout: .seconds(10)) == 3)
+    }
+
+    @Test("Celery reads progress, children, cancellation and expiry of Swift jobs")
+    func states() async throws {
+        let bench = try MixedBench()
+        try await bench.withWorker {
+            let handle = try await bench.client.enqueue(named: "mixed.steps", arguments: Arguments(positional: [3]))
+            var isProgressSeen = false
+            for try await record in handle.updates where record.progress != nil && !isProgressSeen {
+                let seen = try bench.python("peek", handle.id)
+                isProgressSeen = seen["state"] == "PROGRESS" && seen["info"]?["fraction"] != nil
+                if seen["state"] == "SUCCESS" { break }
+            }
+            #expect(isProgressSeen)
+            let read = try bench.python("read", handle.id)
+            #expect(read["state"] == "SUCCESS" && read["value"] == 3 && read["children"]?.arrayValue?.count == 1)
+        }
+        let cancelled = try await bench.client.enqueue(Add(x: 1, y: 1), .after(.seconds(100)))
+        #expect(try await cancelled.cancel() == .cancelled)
+        #expect(try bench.python("read", cancelled.id)["error"]?.arrayValue?.first == "TaskRevokedError")
+        let expired = try await bench.client.enqueue(Add(x: 1, y: 1), .expires(after: .milliseconds(1)))
+        let read = try await bench.withWorker { try bench.python("read", expired.id) }
+        #expect(read["error"] == ["TaskRevokedError", "expired"])
+        #expect(try await expired.state() == .expired)
+    }
+
+    @Test("a task that Python sends for later waits in Redis, in no worker, and runs once at its time")
+    func later() async throws {
+        let bench = try MixedBench()
+        try await bench.withWorker {
+            let id = try bench.python("later", "1.5")["id"]?.stringValue ?? ""
+            let handle = bench.client.handle(of: id)
+            #expect(try await eventually(.seconds(5)) { try await handle.state() == .scheduled })
+            #expect(try await bench.backend.workers().allSatisfy { $0.running == 0 })
+            let begin = ContinuousClock.now
+            #expect(try await handle.output(timeout: .seconds(10)) == 42)
+            #expect(ContinuousClock.now - begin > .milliseconds(300))
+        }
+    }
+
+    @Test("what a Python worker left unacknowledged when it died comes back as kombu would restore it")
+    func restored() async throws {
+        let bench = try MixedBench()
+        let worker = try bench.startPythonWorker()
+        defer { PythonPeer.stop(worker) }
+        let warm = try await bench.client.enqueue(Add(x: 1, y: 1))
+        _ = try await warm.output(timeout: .seconds(30))
+        let handle = try await bench.client.enqueue(named: "mixed.nap", arguments: Arguments(positional: [60]))
+        let probe = try RESPClient(RESPConfiguration(url: bench.url))
+        defer { probe.close() }
+        #expect(try await eventually(.seconds(20)) { try await probe.send(RESPCommand("HLEN", [.text(bench.prefix + "unacked")])).integer == 1 })
+        PythonPeer.stop(worker)
+        // A minute short of kombu's hour would be a long test: this fleet agreed on a shorter time.
+        var configuration = RedisBackend.Configuration(keyPrefix: bench.prefix, resultKeyPrefix: bench.prefix)
+        configuration.visibilityTimeout = .seconds(1)
+        let backend = try RedisBackend(RESPConfiguration(url: bench.url), configuration: configuration)
+        let logger = Logger(label: "mixed", factory: { _ in SwiftLogNoOpLogHandler() })
+        let swift = Worker(backend, queues: ["mixed"], logger: logger) {
+            Handle(named: "mixed.nap") { _, context in .bool(context.messageProperties.isRedelivered) }
+        }
+        let running = Task { try await swift.run() }
+        #expect(try await handle.output(timeout: .seconds(30)) == true, "marked as redelivered")
+        swift.stop()
+        try await running.value
+        #expect(try await probe.send(RESPCommand("HLEN", [.text(bench.prefix + "unacked")])).integer == 0)
+    }
+
+    @Test("two Swift and two Python workers share a queue of 10,000 jobs: none is lost, every result is read from both sides")
+    func mixedFleet() async throws {
+        let bench = try MixedBench()
+        let pythonWorkers = try (0..<2).map { try bench.startPythonWorker(["-n", "py\($0)@test"]) }
+        defer { for worker in pythonWorkers { PythonPeer.stop(worker) } }
+        let ids = Task.detached {
+            try PythonPeer.run(["producer.py", "many", "5000"], in: MixedBench.folder, environment: bench.environment)
+                .split(separator: "\n").map(String.init)
+        }
+        var handles: [JobHandle<Work.Output>] = []
+        for start in stride(from: 5000, to: 10_000, by: 500) {
+            let jobs = (start..<start + 500).map { Work(number: $0, fails: $0 % 20 == 0 ? 2 : 0) }
+            handles += try await bench.client.enqueue(contentsOf: jobs, [.priority(start / 500 % 10)])
+        }
+        handles += try await bench.client.enqueue(contentsOf: [Work(number: -1)], [.after(.seconds(1))])
+        // Python first, so that it has its share.
+        #expect(try await eventually(.seconds(60)) { try await !self.isUntouched(bench) })
+        let swiftWorkers = (0..<2).map { bench.worker(.init(name: "swift\($0)")) }
+        let running = swiftWorkers.map { worker in Task { try await worker.run() } }
+        let all = try await ids.value + handles.map(\.id)
+        #expect(all.count == 10_001 && Set(all).count == 10_001)
+        var by: [String: Int] = [:]
+        for id in all {
+            let output = try await bench.client.handle(of: id).output(timeout: .seconds(120))
+            by[output["by"]?.stringValue ?? "?", default: 0] += 1
+        }
+        for worker in swiftWorkers { worker.stop() }
+        for task in running { try await task.value }
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-ids-\(UUID().uuidString)")
+        defer { try? FileManager.default.removeItem(at: file) }
+        try all.joined(separator: "\n").write(to: file, atomically: true, encoding: .utf8)
+        let text = try PythonPeer.run(
+            ["-c", "import sys; sys.stdin = open('\(file.path)'); sys.argv = ['producer.py', 'collect']; exec(open('producer.py').read())"],
+            in: MixedBench.folder, environment: bench.environment)
+        print("10,001 jobs by \(by.sorted { $0.key < $1.key }), read in Python as \(text)")
+        #expect((by["swift"] ?? 0) > 0 && (by["python"] ?? 0) > 0 && by.values.reduce(0, +) == 10_001)
+        let queues = try await bench.backend.queues()
+        #expect(queues.allSatisfy { $0.waiting == 0 && $0.scheduled == 0 && $0.running == 0 && $0.failed == 0 }, "\(queues)")
+    }
+
+    private func isUntouched(_ bench: MixedBench) async throws -> Bool {
+        let client = try RESPClient(RESPConfiguration(url: bench.url))
+        defer { client.close() }
+        return try await client.send(RESPCommand("EXISTS", [.text(bench.prefix + "unacked")])).integer == 0
+    }
+}
