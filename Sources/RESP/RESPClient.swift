@@ -53,30 +53,30 @@ public final class RESPClient: Sendable {
     /// - Throws: ``RESPError``; its ``RESPError/mayHaveRun`` tells whether they may have been carried out.
     public func send(pipeline commands: [RESPCommand], timeout: Duration? = nil) async throws -> [RESPValue] {
         guard let first = commands.first else { return [] }
-        let slot = first.key.map(ClusterSlot.of)
-        var address = slot.flatMap { slot in state.withLock { $0.slots[slot] } }
+        var address = first.key.map(ClusterSlot.of).flatMap { slot in state.withLock { $0.slots[slot] } }
+        var replies = [RESPValue](repeating: .null, count: commands.count)
+        // Those without an answer yet. A redirected command goes out again alone: the others have run.
+        var open = Array(commands.indices)
         var isAsking = false
         for attempt in 1... {
             let connection = try await connection(to: address)
-            var replies = try await connection.send(
-                isAsking ? [RESPCommand("ASKING")] + commands : commands, timeout: timeout ?? configuration.commandTimeout)
-            if isAsking { replies.removeFirst() }
-            isAsking = false
-            guard let trouble = replies.lazy.compactMap(Self.error).first else { return replies }
-            switch trouble.code {
-            case "READONLY":
-                // The primary has become a replica: whoever comes next must look for the new one.
-                connection.close()
-                return replies
-            case "MOVED", "ASK":
-                guard attempt < 8, let elsewhere = ClusterRedirection(.error(trouble), from: connection.address) else { return replies }
-                address = elsewhere.address
-                isAsking = elsewhere.isForOnce
-                if !isAsking { state.withLock { $0.slots[elsewhere.slot] = elsewhere.address } }
-            default: return replies
+            let batch = open.flatMap { isAsking ? [RESPCommand("ASKING"), commands[$0]] : [commands[$0]] }
+            var answers = try await connection.send(batch, timeout: timeout ?? configuration.commandTimeout)
+            if isAsking { answers = stride(from: 1, to: answers.count, by: 2).map { answers[$0] } }
+            for (index, answer) in zip(open, answers) { replies[index] = answer }
+            // The primary has become a replica: whoever comes next must look for the new one.
+            if answers.contains(where: { Self.error($0)?.code == "READONLY" }) { connection.close() }
+            let redirections = zip(open, answers).compactMap { index, answer in
+                ClusterRedirection(answer, from: connection.address).map { (index, $0) }
             }
+            guard let elsewhere = redirections.first?.1, attempt < 8 else { return replies }
+            if !elsewhere.isForOnce { state.withLock { $0.slots[elsewhere.slot] = elsewhere.address } }
+            address = elsewhere.address
+            isAsking = elsewhere.isForOnce
+            // A transaction that was redirected has not run at all.
+            open = commands.count > 1 && String(buffer: commands[0].bytes).contains("MULTI") ? Array(commands.indices) : redirections.map(\.0)
         }
-        return []
+        return replies
     }
 
     private static func error(_ value: RESPValue) -> RESPServerError? {
@@ -96,13 +96,19 @@ public final class RESPClient: Sendable {
     }
 
     /// Runs a script by its digest, and hands the script over where the server does not have it.
-    /// - Parameter commands: sent right after the script, in the same go; their answers come after the script's.
+    /// - Parameter commands: sent right after the script, in the same go; their answers come after the script's. They run twice when the
+    ///   server has lost the script meanwhile.
     /// - Throws: ``RESPServerError``, ``RESPError``.
     public func evaluate(
         _ script: RESPScript, keys: [String], arguments: [RESPArgument], then commands: [RESPCommand] = [], timeout: Duration? = nil
     ) async throws -> [RESPValue] {
         func command(_ name: String, _ what: String) -> RESPCommand {
             RESPCommand(name, [.text(what), .integer(Int64(keys.count))] + keys.map { .text($0) } + arguments, key: keys.first)
+        }
+        if script.digest == nil, !commands.isEmpty {
+            // What follows is to run once, after the script.
+            let load = RESPCommand("SCRIPT LOAD", [.text(script.source)], key: keys.first)
+            script.digest = try Self.checked(try await send(pipeline: [load], timeout: timeout))[0].text
         }
         if let digest = script.digest {
             let replies = try await send(pipeline: [command("EVALSHA", digest)] + commands, timeout: timeout)
@@ -147,42 +153,50 @@ public final class RESPClient: Sendable {
 
     /// The shared connection: to a node of a cluster, or to the server.
     private func connection(to address: ServerAddress?) async throws -> RESPConnection {
-        enum Found {
-            case open(RESPConnection)
-            case opening(EventLoopFuture<RESPConnection>)
-        }
-        let found: Found = try state.withLock { state throws(RESPError) in
+        let opening: EventLoopFuture<RESPConnection> = try state.withLock { state throws(RESPError) in
             guard !state.isClosed else { throw RESPError(.closed, "the client was closed") }
-            if let open = state.links[address]?.connection, open.isOpen { return .open(open) }
-            if let opening = state.links[address]?.opening { return .opening(opening) }
+            if let open = state.links[address]?.connection, open.isOpen { return eventLoop.makeSucceededFuture(open) }
+            if let opening = state.links[address]?.opening { return opening }
             let opening = address.map { connector.connect(to: $0, for: .commands) } ?? locator.connect(for: .commands)
             state.links[address] = Link(opening: opening)
-            return .opening(opening)
+            opening.whenComplete { [weak self] in self?.opened($0, opening, to: address) }
+            return opening
         }
-        switch found {
-        case .open(let connection): return connection
-        case .opening(let opening):
-            do {
-                let connection = try await opening.get()
-                state.withLock { $0.links[address] = Link(connection: connection) }
-                return connection
-            } catch {
-                state.withLock { state in
-                    state.links[address] = nil
-                    // The node is gone: whoever is asked next will know where its slots are now.
-                    if let address { state.slots = state.slots.filter { $0.value != address } }
-                }
-                throw error
+        return try await opening.get()
+    }
+
+    /// Keeps what has been opened, once, whoever waits for it.
+    private func opened(_ result: Result<RESPConnection, any Error>, _ opening: EventLoopFuture<RESPConnection>, to address: ServerAddress?) {
+        let surplus = state.withLock { state -> RESPConnection? in
+            let isCurrent = state.links[address]?.opening === opening
+            switch result {
+            case .success(let connection):
+                guard isCurrent, !state.isClosed else { return connection }
+                state.links[address] = Link(connection: connection)
+            case .failure:
+                if isCurrent { state.links[address] = nil }
+                // The node is gone: whoever is asked next will know where its slots are now.
+                if let address { state.slots = state.slots.filter { $0.value != address } }
             }
+            return nil
         }
+        surplus?.close()
     }
 
     /// Opens a connection for the caller alone, who closes it.
-    public func openConnection() -> EventLoopFuture<RESPConnection> { locator.connect(for: .commands) }
+    /// - Parameter key: a key that will be asked for: in a cluster it leads to its node, as far as that is known.
+    public func openConnection(for key: String? = nil) -> EventLoopFuture<RESPConnection> {
+        let slot = key.map { ClusterSlot.of(Array($0.utf8)) }
+        let node = state.withLock { state in slot.flatMap { state.slots[$0] } }
+        return node.map { connector.connect(to: $0, for: .commands) } ?? locator.connect(for: .commands, preferring: currentServer)
+    }
 
     func openSubscriptions(_ onMessage: @escaping @Sendable ([RESPValue]) -> Void) -> EventLoopFuture<RESPConnection> {
-        locator.connect(for: .subscriptions(onMessage: onMessage))
+        locator.connect(for: .subscriptions(onMessage: onMessage), preferring: currentServer)
     }
+
+    /// The server that commands go to. Whoever listens must listen there, and not at another one of the list.
+    private var currentServer: ServerAddress? { state.withLock { $0.links[nil]?.connection?.address } }
 
     /// Calls `body` on an event loop, once.
     public func schedule(after delay: Duration, _ body: @escaping @Sendable () -> Void) {

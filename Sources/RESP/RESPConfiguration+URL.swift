@@ -50,11 +50,12 @@ extension RESPConfiguration {
     private static func tls(_ options: [String: String]) throws(RESPError) -> TLS {
         var tls = TLS()
         switch options["ssl_cert_reqs"]?.lowercased().replacing("cert_", with: "") {
-        case nil, "required": break
-        case "none", "optional": (tls.verifiesCertificate, tls.verifiesHostname) = (false, false)
+        // For a client Python's "optional" means the same as "required".
+        case nil, "required", "optional": break
+        case "none": (tls.verifiesCertificate, tls.verifiesHostname) = (false, false)
         default: throw RESPError(.invalidURL, "ssl_cert_reqs must be required, optional or none")
         }
-        if let check = options["ssl_check_hostname"] { tls.verifiesHostname = ["true", "1", "yes"].contains(check.lowercased()) }
+        if let check = options["ssl_check_hostname"], ["false", "f", "0", "no", "n", "off"].contains(check.lowercased()) { tls.verifiesHostname = false }
         tls.trustedCertificatesFile = options["ssl_ca_certs"]
         tls.certificateFile = options["ssl_certfile"]
         tls.keyFile = options["ssl_keyfile"]
@@ -88,7 +89,7 @@ extension RESPConfiguration {
             isTLS = schemeName.hasPrefix("rediss") || schemeName == "valkeys"
             if let query = rest.firstIndex(of: "?") {
                 for option in rest[rest.index(after: query)...].split(separator: "&") {
-                    let pair = option.split(separator: "=", maxSplits: 1)
+                    let pair = option.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
                     options[String(pair[0])] = try Self.decoded(pair.count > 1 ? pair[1] : "")
                 }
                 rest = rest[..<query]
@@ -101,7 +102,7 @@ extension RESPConfiguration {
             case "unix", "redis+socket", "socket":
                 scheme = .server
                 var path = rest
-                if let at = rest.firstIndex(of: "@") {
+                if !rest.hasPrefix("/"), let at = rest.firstIndex(of: "@") {
                     credentials = try Self.credentials(rest[..<at])
                     path = rest[rest.index(after: at)...]
                 }
@@ -111,7 +112,7 @@ extension RESPConfiguration {
             default: throw RESPError(.invalidURL, "\(schemeName) is no scheme of a Redis server")
             }
             if let slash = rest.firstIndex(of: "/") {
-                let path = rest[rest.index(after: slash)...]
+                let path = rest[slash...].drop { $0 == "/" }
                 if !path.isEmpty { database = String(path) }
                 rest = rest[..<slash]
             }

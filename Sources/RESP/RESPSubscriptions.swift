@@ -49,18 +49,19 @@ public final class RESPSubscriptions: Sendable {
     /// Listens to a target, until ``unsubscribe(from:)`` or ``close()``.
     /// - Parameter handler: called on an event loop: it must be quick and must not block. A second handler of the same target replaces the first.
     public func subscribe(to target: Target, _ handler: @escaping @Sendable (Event) -> Void) {
-        let connection = state.withLock { state in
+        // Sent under the lock, so that the server hears of changes in the order in which they were made.
+        let isConnected = state.withLock { state in
             state.handlers[target] = handler
-            return state.connection
+            state.connection?.sendWithoutReply(target.subscribe)
+            return state.connection != nil
         }
-        if let connection { connection.sendWithoutReply(target.subscribe) } else { connect() }
+        if !isConnected { connect() }
     }
 
     public func unsubscribe(from target: Target) {
-        let connection = state.withLock { state in
-            state.handlers.removeValue(forKey: target).flatMap { _ in state.connection }
+        state.withLock { state in
+            if state.handlers.removeValue(forKey: target) != nil { state.connection?.sendWithoutReply(target.unsubscribe) }
         }
-        connection?.sendWithoutReply(target.unsubscribe)
     }
 
     public func close() {
@@ -91,15 +92,16 @@ public final class RESPSubscriptions: Sendable {
     private func opened(_ result: Result<RESPConnection, any Error>) {
         switch result {
         case .success(let connection):
-            let targets = state.withLock { state -> [Target] in
+            let isWanted = state.withLock { state in
                 state.isConnecting = false
-                state.failures = 0
-                guard !state.isClosed else { return [] }
+                // Until the server has agreed to something, a connection is no success.
+                state.failures += 1
+                guard !state.isClosed, !state.handlers.isEmpty else { return false }
                 state.connection = connection
-                return Array(state.handlers.keys)
+                for target in state.handlers.keys { connection.sendWithoutReply(target.subscribe) }
+                return true
             }
-            for target in targets { connection.sendWithoutReply(target.subscribe) }
-            if targets.isEmpty { connection.close() }
+            if !isWanted { connection.close() }
             connection.closeFuture.whenComplete { [weak self] _ in self?.lost() }
         case .failure:
             state.withLock { state in
@@ -118,7 +120,7 @@ public final class RESPSubscriptions: Sendable {
     /// Soon at first, then every second: somebody waits for what is published.
     private func connectLater() {
         let failures = state.withLock { $0.failures }
-        loop.scheduleTask(in: .milliseconds(min(1000, 50 << min(failures, 5)))) { [weak self] in self?.connect() }
+        loop.scheduleTask(in: .milliseconds(min(2000, 25 << min(failures, 7)))) { [weak self] in self?.connect() }
     }
 
     private func received(_ elements: [RESPValue]) {
@@ -128,8 +130,12 @@ public final class RESPSubscriptions: Sendable {
             deliver(.channel(elements[1].text ?? ""), .message(channel: elements[1].text ?? "", elements[2].bytes ?? []))
         case "pmessage" where elements.count == 4:
             deliver(.pattern(elements[1].text ?? ""), .message(channel: elements[2].text ?? "", elements[3].bytes ?? []))
-        case "subscribe" where elements.count == 3: deliver(.channel(elements[1].text ?? ""), .subscribed)
-        case "psubscribe" where elements.count == 3: deliver(.pattern(elements[1].text ?? ""), .subscribed)
+        case "subscribe" where elements.count == 3:
+            state.withLock { $0.failures = 0 }
+            deliver(.channel(elements[1].text ?? ""), .subscribed)
+        case "psubscribe" where elements.count == 3:
+            state.withLock { $0.failures = 0 }
+            deliver(.pattern(elements[1].text ?? ""), .subscribed)
         default: break
         }
     }

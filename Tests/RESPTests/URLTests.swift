@@ -40,7 +40,10 @@ struct URLTests {
     }
 
     @Test("what is wrong is said, without the URL")
-    func refused() {
+    func refused() throws {
+        #expect(try RESPConfiguration(url: "redis://h//1?=&x").database == 1)
+        #expect(try RESPConfiguration(url: "redis+socket:///run/redis@1/r.sock").topology == .servers([.unix("/run/redis@1/r.sock")]))
+        #expect(try RESPConfiguration(url: "rediss://h?ssl_cert_reqs=optional&ssl_check_hostname=on").tls?.verifiesHostname == true)
         for url in [
             "", "localhost", "http://x", "redis://h:99999", "redis://h/x", "sentinel://h", "rediss://h?ssl_cert_reqs=maybe", "unix://relative",
             "redis+cluster://h/3", "redis://u:%zz@h",

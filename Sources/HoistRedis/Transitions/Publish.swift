@@ -21,7 +21,7 @@ extension RedisBackend {
         let order = append(messages, to: &arguments, now: now)
         let replies = try await run(
             RedisScripts.publish, arguments, doing: "enqueue \(messages.count) jobs on \(messages[0].queue)", then: replicationCommands,
-            timeout: limit)
+            timeout: limit + (configuration.replication?.timeout ?? .zero))
         try checkReplication(replies.last)
         guard let outcomes = replies[0].elements else { throw unexpected(replies[0], "enqueue jobs") }
         if outcomes.first?.integer == -1 {
@@ -113,7 +113,7 @@ extension RedisBackend {
 
     private var replicationCommands: [RESPCommand] {
         guard let replication = configuration.replication else { return [] }
-        let (count, wait) = (Int64(replication.replicas), replication.timeout.inMicroseconds / 1000)
+        let (count, wait) = (Int64(replication.replicas), max(1, replication.timeout.inMicroseconds / 1000))
         return [
             replication.needsDisk
                 ? RESPCommand("WAITAOF", [1, .integer(count), .integer(wait)]) : RESPCommand("WAIT", [.integer(count), .integer(wait)])

@@ -11,6 +11,7 @@ final class ListWatcher: Sendable {
     private struct Watch {
         var isArmed = false
         var connection: RESPConnection?
+        var failures = 0
     }
 
     private struct State {
@@ -52,7 +53,7 @@ final class ListWatcher: Sendable {
     }
 
     private func connect(for list: String) {
-        client.openConnection().whenComplete { [weak self] result in
+        client.openConnection(for: list).whenComplete { [weak self] result in
             guard let self else {
                 if case .success(let connection) = result { connection.close() }
                 return
@@ -65,28 +66,39 @@ final class ListWatcher: Sendable {
                     return true
                 }
                 if isWanted { block(on: list) } else { connection.close() }
-            case .failure: again(list)
+            case .failure: failed(list)
             }
         }
     }
 
     private func answered(_ result: Result<RESPValue, RESPError>, _ list: String) {
         switch result {
-        case .success(.null): block(on: list)
-        case .success(.error), .failure:
-            // Whatever came meanwhile may have been missed.
-            ring(list)
-        case .success: ring(list)
+        case .success(.null):
+            state.withLock { $0.watches[list]?.failures = 0 }
+            block(on: list)
+        // No longer the primary, or not the node of the list.
+        case .success(.error), .failure: failed(list)
+        case .success:
+            state.withLock { state in
+                state.watches[list]?.isArmed = false
+                state.watches[list]?.failures = 0
+            }
+            doorbell.ring()
         }
     }
 
-    private func ring(_ list: String) {
-        state.withLock { $0.watches[list]?.isArmed = false }
-        doorbell.ring()
-    }
-
-    private func again(_ list: String) {
-        client.schedule(after: .milliseconds(250)) { [weak self] in self?.block(on: list) }
+    /// Gives the connection up, and rings after a while: whatever came meanwhile may have been missed.
+    private func failed(_ list: String) {
+        let (connection, failures) = state.withLock { state -> (RESPConnection?, Int) in
+            state.watches[list]?.failures += 1
+            return (state.watches[list]?.connection.take(), state.watches[list]?.failures ?? 0)
+        }
+        connection?.close()
+        client.schedule(after: .milliseconds(min(4000, 100 << min(failures, 6)))) { [weak self] in
+            guard let self else { return }
+            state.withLock { $0.watches[list]?.isArmed = false }
+            doorbell.ring()
+        }
     }
 
     /// Rings after a while: the lists hold what nobody here can take, so that Redis would answer at once, again and again.

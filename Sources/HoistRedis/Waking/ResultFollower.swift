@@ -47,11 +47,13 @@ final class ResultFollower: Sendable {
             state.bells[id] = Bell(doorbell: bell)
             return (bell, !state.isSubscribed)
         }
-        if mustSubscribe {
-            results.subscribe(to: pattern) { [weak self] event in self?.heard(event) }
-            broker.subscribe(to: .channel(keys.startedChannel)) { [weak self] event in self?.heardOfStarts(event) }
-        }
+        if mustSubscribe { subscribe() }
         return bell
+    }
+
+    private func subscribe() {
+        results.subscribe(to: pattern) { [weak self] event in self?.heard(event) }
+        broker.subscribe(to: .channel(keys.startedChannel)) { [weak self] event in self?.heardOfStarts(event) }
     }
 
     func ring(_ id: JobID) { state.withLock { $0.bells[id]?.doorbell }?.ring() }
@@ -75,10 +77,11 @@ final class ResultFollower: Sendable {
                 return (bell, isIdle)
             }
             bell?.ring()
-            if isIdle {
-                results.unsubscribe(from: pattern)
-                broker.unsubscribe(from: .channel(keys.startedChannel))
-            }
+            guard isIdle else { return }
+            results.unsubscribe(from: pattern)
+            broker.unsubscribe(from: .channel(keys.startedChannel))
+            // Somebody may have come between the two.
+            if state.withLock({ $0.isSubscribed }) { subscribe() }
         }
     }
 

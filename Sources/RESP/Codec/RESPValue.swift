@@ -26,7 +26,10 @@ public struct RESPServerError: Error, Sendable, Hashable, CustomStringConvertibl
 
     public init(_ message: String) {
         self.message = message
-        code = String(message.prefix { $0 != " " })
+        var coded = message[...]
+        // Before Redis 7 an error inside a script comes wrapped, its own code last.
+        if message.hasPrefix("ERR Error running script"), let last = message.ranges(of: ": -").last { coded = message[last.upperBound...] }
+        code = String(coded.prefix { $0 != " " })
     }
 
     public var description: String { message }

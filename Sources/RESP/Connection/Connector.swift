@@ -84,7 +84,8 @@ struct Connector: Sendable {
 
 extension TimeAmount {
     init(_ duration: Duration) {
-        let (seconds, attoseconds) = duration.components
-        self = .nanoseconds(seconds.multipliedReportingOverflow(by: 1_000_000_000).partialValue + attoseconds / 1_000_000_000)
+        // A year is as good as for ever, and leaves room for sums.
+        let (seconds, attoseconds) = min(max(duration, .zero), .seconds(366 * 86_400)).components
+        self = .nanoseconds(seconds * 1_000_000_000 + attoseconds / 1_000_000_000)
     }
 }

@@ -44,7 +44,8 @@ struct HandshakeStateMachine: ~Copyable {
             guard case .error(let error) = value else { return next(after: .name, isRESP3: true) }
             switch error.code {
             case "WRONGPASS": return fail(.authentication, error)
-            case "LOADING": return fail(.unreachable, error)
+            case "LOADING", "DENIED", "MAX", "MAXCLIENTS": return fail(.unreachable, error)
+            case "ERR" where error.message.contains("max number of clients"): return fail(.unreachable, error)
             default: return next(after: nil, isRESP3: false)
             }
         case .awaiting(let step, let isRESP3):
@@ -89,6 +90,8 @@ struct HandshakeStateMachine: ~Copyable {
 
     private mutating func fail(_ code: RESPError.Code, _ error: RESPServerError) -> Action {
         state = .finished
-        return .fail(RESPError(code, error.message))
+        // Some servers repeat the arguments of a command that they do not know, and those may be a password.
+        let isQuiet = code == .authentication && !["WRONGPASS", "NOPERM", "NOAUTH"].contains(error.code)
+        return .fail(RESPError(code, isQuiet ? "the server refuses to authenticate (\(error.code))" : error.message))
     }
 }

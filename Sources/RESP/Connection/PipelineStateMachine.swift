@@ -46,7 +46,11 @@ struct PipelineStateMachine<Request>: ~Copyable {
         switch reply {
         case .push(let elements): return .push(elements)
         case .value(let value):
-            if isSubscriber, let elements = value.elements, Self.isMessage(elements) { return .push(elements) }
+            if isSubscriber {
+                if let elements = value.elements, Self.isMessage(elements) { return .push(elements) }
+                // A subscription that the server refuses: the others hold.
+                if case .error = value { return .nothing }
+            }
             guard !pending.isEmpty else { return .close(RESPError(.protocolViolation, "the server answered what nobody asked")) }
             pending[0].replies.append(value)
             guard pending[0].replies.count == pending[0].expectedReplies else { return .nothing }
@@ -63,8 +67,8 @@ struct PipelineStateMachine<Request>: ~Copyable {
     }
 
     mutating func tick(now: Int64) -> Tick {
-        if let first = pending.first {
-            return first.deadline <= now ? .close(RESPError(.timedOut, "the server did not answer in time", mayHaveRun: true)) : .nothing
+        if let deadline = pending.lazy.map(\.deadline).min() {
+            return deadline <= now ? .close(RESPError(.timedOut, "the server did not answer in time", mayHaveRun: true)) : .nothing
         }
         guard now - lastHeard >= keepAlive else { return .nothing }
         sent(nil, expecting: 1, deadline: now + keepAlive)

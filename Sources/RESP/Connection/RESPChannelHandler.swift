@@ -146,26 +146,32 @@ final class RESPChannelHandler: ChannelInboundHandler {
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         let what = String(describing: error)
-        let isTLS = what.contains("SSL") || what.contains("certificate") || what.contains("handshake")
+        // A peer that goes away in the middle of a handshake is an outage like any other.
+        let isTLS = (what.contains("SSL") || what.contains("certificate")) && !what.contains("eofDuringHandshake") && !what.contains("uncleanShutdown")
         close(
             context,
             RESPError(isTLS ? .tls : .connectionLost, "the connection to \(address) failed: \(what)", mayHaveRun: connection != nil))
     }
 
     private func close(_ context: ChannelHandlerContext, _ error: RESPError) {
-        if reason == nil { reason = error }
+        end(error)
         context.close(promise: nil)
     }
 
     func channelInactive(context: ChannelHandlerContext) {
-        ticker?.cancel()
-        let error = reason ?? RESPError(.connectionLost, "\(address) closed the connection", mayHaveRun: true)
-        reason = error
-        ready.fail(error)
-        if case .ready(var machine) = takePhase() {
-            for request in machine.close() { request.completion(.failure(RESPError(error.code, error.message, mayHaveRun: true))) }
-        }
-        connection?.noteClosed(error)
+        end(RESPError(.connectionLost, "\(address) closed the connection"))
         context.fireChannelInactive()
+    }
+
+    /// Tells everybody that nothing more will come. At once, and not when the channel is closed: over TLS that takes a while.
+    private func end(_ error: RESPError) {
+        guard reason == nil else { return }
+        reason = error
+        ticker?.cancel()
+        // Whoever waits for the connection has sent nothing yet.
+        ready.fail(RESPError(error.code, error.message))
+        let requests = if case .ready(var machine) = takePhase() { machine.close() } else { [RESPConnection.Request]() }
+        connection?.noteClosed(error)
+        for request in requests { request.completion(.failure(RESPError(error.code, error.message, mayHaveRun: true))) }
     }
 }

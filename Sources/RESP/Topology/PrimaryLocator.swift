@@ -4,11 +4,13 @@ import NIOCore
 struct PrimaryLocator: Sendable {
     let connector: Connector
 
-    func connect(for purpose: Connector.Purpose) -> EventLoopFuture<RESPConnection> {
+    /// - Parameter address: the one of several servers to try first.
+    func connect(for purpose: Connector.Purpose, preferring address: ServerAddress? = nil) -> EventLoopFuture<RESPConnection> {
         let loop = connector.group.next()
         switch connector.configuration.topology {
         case .servers(let addresses), .cluster(let addresses):
-            return firstOf(addresses[...], on: loop) { connector.connect(to: $0, for: purpose) }
+            let ordered = addresses.filter { $0 == address } + addresses.filter { $0 != address }
+            return firstOf(ordered[...], on: loop) { connector.connect(to: $0, for: purpose) }
         case .sentinels(let addresses, let primary):
             return firstOf(addresses[...], on: loop) { sentinel in
                 ask(sentinel, for: primary).flatMap { connector.connect(to: $0, for: purpose, mustBePrimary: true) }
