@@ -31,8 +31,6 @@ public final class RedisBackend: Backend {
         public var maximumLostWorkers: Int
         /// Celery's `result_extended`: results carry name, arguments, worker, retries and queue in Celery's own members as well. Off.
         public var extendsResults: Bool
-        /// Celery's `task_track_started`: a running job has the state STARTED for Celery's clients. Off.
-        public var tracksStarted: Bool
         /// kombu's `visibility_timeout`: a message that a Celery worker took and did not acknowledge for so long is put back. An hour.
         public var visibilityTimeout: Duration
         /// How far a worker looks past jobs whose names it does not know. 1,000 elements by default.
@@ -46,7 +44,7 @@ public final class RedisBackend: Backend {
             keyPrefix: String = "", resultKeyPrefix: String = "", results: RESPConfiguration? = nil, prioritySteps: [Int] = [0, 3, 6, 9],
             unlabelledUrgency: Int = 0, resultRetention: Duration? = .seconds(86_400),
             deadLetterRetention: Duration = .seconds(90 * 86_400),
-            deadLetterLimit: Int = 10_000, maximumLostWorkers: Int = 3, extendsResults: Bool = false, tracksStarted: Bool = false,
+            deadLetterLimit: Int = 10_000, maximumLostWorkers: Int = 3, extendsResults: Bool = false,
             visibilityTimeout: Duration = .seconds(3600), scanLimit: Int = 1000, replication: Replication? = nil,
             clock: (any JobClock)? = nil
         ) {
@@ -60,7 +58,6 @@ public final class RedisBackend: Backend {
             self.deadLetterLimit = max(0, deadLetterLimit)
             self.maximumLostWorkers = max(1, maximumLostWorkers)
             self.extendsResults = extendsResults
-            self.tracksStarted = tracksStarted
             self.visibilityTimeout = visibilityTimeout
             self.scanLimit = max(1, scanLimit)
             self.replication = replication
@@ -109,8 +106,16 @@ public final class RedisBackend: Backend {
     public init(_ server: RESPConfiguration, configuration: Configuration = Configuration()) throws {
         var configuration = configuration
         var server = server
-        if case .cluster = server.topology, !configuration.keyPrefix.contains("{") {
-            configuration.keyPrefix = "{hoist}:" + configuration.keyPrefix
+        if case .cluster = server.topology {
+            // One hash tag for all, so that one node holds them and one script may touch them.
+            if !configuration.keyPrefix.contains("{") { configuration.keyPrefix = "{hoist}:" + configuration.keyPrefix }
+            if !configuration.resultKeyPrefix.contains("{") {
+                configuration.resultKeyPrefix = configuration.keyPrefix + configuration.resultKeyPrefix
+            }
+            let slots = Set([configuration.keyPrefix, configuration.resultKeyPrefix].map { ClusterSlot.of(Array(($0 + "x").utf8)) })
+            guard slots.count == 1 || configuration.results != nil else {
+                throw BackendError(.misuse, "in a cluster the prefixes of keys and of results must hold the same hash tag, such as {hoist}:")
+            }
         }
         if server.clientName == nil { server.clientName = "hoist" }
         let steps = configuration.prioritySteps
@@ -155,25 +160,26 @@ public final class RedisBackend: Backend {
         } catch {
             throw BackendError(.misuse, error.message)
         }
-        for option in url.split(separator: "?").dropFirst().joined(separator: "&").split(separator: "&") {
-            let pair = option.split(separator: "=", maxSplits: 1).map(String.init)
-            guard pair.count == 2 else { continue }
-            switch pair[0] {
-            case "prefix": configuration.keyPrefix = pair[1]
-            case "result_prefix": configuration.resultKeyPrefix = pair[1]
-            case "result_db":
-                guard let database = Int(pair[1]) else { throw BackendError(.misuse, "result_db must be a number") }
-                var results = server
-                results.database = database
-                configuration.results = results
-            case "unlabelled_urgency":
-                guard let urgency = Int(pair[1]), (0...9).contains(urgency) else {
-                    throw BackendError(.misuse, "unlabelled_urgency must be 0 to 9")
-                }
-                configuration.unlabelledUrgency = urgency
-            case "priority_steps": configuration.prioritySteps = pair[1].split(separator: ",").compactMap { Int($0) }
-            default: break
+        let options = server.options
+        func number(_ name: String, in range: ClosedRange<Int>) throws -> Int? {
+            guard let text = options[name] else { return nil }
+            guard let number = Int(text), range.contains(number) else {
+                throw BackendError(.misuse, "\(name) must be a number from \(range.lowerBound) to \(range.upperBound)")
             }
+            return number
+        }
+        if let prefix = options["prefix"] { configuration.keyPrefix = prefix }
+        if let prefix = options["result_prefix"] { configuration.resultKeyPrefix = prefix }
+        if let database = try number("result_db", in: 0...65535) {
+            var results = server
+            results.database = database
+            configuration.results = results
+        }
+        if let urgency = try number("unlabelled_urgency", in: 0...9) { configuration.unlabelledUrgency = urgency }
+        if let steps = options["priority_steps"] {
+            let numbers = steps.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
+            guard !numbers.contains(nil) else { throw BackendError(.misuse, "priority_steps must be numbers with commas between") }
+            configuration.prioritySteps = numbers.compactMap(\.self)
         }
         try self.init(server, configuration: configuration)
     }
@@ -218,7 +224,11 @@ public final class RedisBackend: Backend {
             command.route(by: keys.own)
             return command
         }
-        return try await call(what()) { try await client.send(pipeline: routed) }
+        return try await call(what()) {
+            let replies = try await client.send(pipeline: routed)
+            for case .error(let error) in replies { throw error }
+            return replies
+        }
     }
 
     func call<T>(_ what: @autoclosure () -> String, _ body: () async throws -> T) async throws -> T {

@@ -41,6 +41,7 @@ extension RESPConfiguration {
         }
         guard number == 0 || first.scheme != .cluster else { throw RESPError(.invalidURL, "a cluster has only the database 0") }
         self.database = number
+        self.options = options
         if let password = options["sentinel_password"] {
             sentinelCredentials = Credentials(username: options["sentinel_username"], password: password)
         }

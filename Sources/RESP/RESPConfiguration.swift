@@ -82,6 +82,8 @@ public struct RESPConfiguration: Sendable {
     public var keepAlive: Duration
     /// What is accepted from the server.
     public var limits: RESPParser.Limits
+    /// What the query of a URL said, decoded; those who wrap this client may have options of their own there.
+    public internal(set) var options: [String: String] = [:]
 
     public init(
         topology: Topology, credentials: @escaping @Sendable () -> Credentials? = { nil }, sentinelCredentials: Credentials? = nil,

@@ -98,12 +98,13 @@ private struct MixedBench {
                 return Work.Output(number: job.number, by: "swift", retries: context.attempt - 1)
             }
             Handle(named: "mixed.steps") { arguments, context in
-                for step in 1...3 {
-                    try await context.report(progress: Double(step) / 3, "step \(step)")
-                    try await Task.sleep(for: .milliseconds(100))
+                let total = Int(arguments.positional.first?.integerValue ?? 3)
+                for step in 1...total {
+                    try await context.report(progress: Double(step) / Double(total), "step \(step)")
+                    try await Task.sleep(for: .milliseconds(300))
                 }
                 _ = try await context.jobs.enqueue(Add(x: 1, y: 1))
-                return 3
+                return .integer(Int64(total))
             }
         }
     }
@@ -162,7 +163,7 @@ struct CeleryTests {
     func states() async throws {
         let bench = try MixedBench()
         try await bench.withWorker {
-            let handle = try await bench.client.enqueue(named: "mixed.steps", arguments: Arguments(positional: [3]))
+            let handle = try await bench.client.enqueue(named: "mixed.steps", arguments: Arguments(positional: [12]))
             var isProgressSeen = false
             for try await record in handle.updates where record.progress != nil && !isProgressSeen {
                 let seen = try bench.python("peek", handle.id)
@@ -171,7 +172,7 @@ struct CeleryTests {
             }
             #expect(isProgressSeen)
             let read = try bench.python("read", handle.id)
-            #expect(read["state"] == "SUCCESS" && read["value"] == 3 && read["children"]?.arrayValue?.count == 1)
+            #expect(read["state"] == "SUCCESS" && read["value"] == 12 && read["children"]?.arrayValue?.count == 1)
         }
         let cancelled = try await bench.client.enqueue(Add(x: 1, y: 1), .after(.seconds(100)))
         #expect(try await cancelled.cancel() == .cancelled)

@@ -12,6 +12,9 @@ enum RedisScripts {
     static let forget = script(PackageResources.forget_lua)
     static let purge = script(PackageResources.purge_lua)
     static let sweep = script(PackageResources.sweep_lua)
+    static let cancel = script(PackageResources.cancel_lua)
+    static let mark = script(PackageResources.mark_lua)
+    static let store = script(PackageResources.store_lua)
     static let restore = script(PackageResources.restore_lua)
 
     private static func script(_ source: [UInt8]) -> RESPScript {

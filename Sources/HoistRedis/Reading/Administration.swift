@@ -8,9 +8,8 @@ extension RedisBackend: JobAdministration {
 
     public func queues() async throws -> [QueueStatistics] {
         let names = try await knownQueues()
-        let workers = try await workers()
         let held = try await pipeline(
-            workers.map { RESPCommand("HVALS", [.text(keys.own + "held:" + $0.id + ":info")]) }, doing: "count running jobs")
+            try await holders().map { RESPCommand("HVALS", [.text(keys.own + "held:" + $0 + ":info")]) }, doing: "count running jobs")
         var running: [String: Int] = [:]
         for value in held.flatMap({ $0.elements ?? [] }) {
             if let job = value.bytes.flatMap({ HeldJob($0, envelope: []) }) { running[keys.queue(ofList: job.list), default: 0] += 1 }
@@ -32,6 +31,15 @@ extension RedisBackend: JobAdministration {
             if queue.waiting + queue.scheduled + queue.running + queue.failed > 0 { statistics.append(queue) }
         }
         return statistics
+    }
+
+    /// Whoever may hold jobs: live workers, and dead ones whose jobs are just being given back.
+    private func holders() async throws -> [WorkerID] {
+        let found = try await pipeline(
+            [
+                RESPCommand("ZRANGE", [.text(keys.own + "workers"), 0, -1]), RESPCommand("SMEMBERS", [.text(keys.own + "dying")]),
+            ], doing: "list the workers")
+        return found.flatMap { $0.elements?.compactMap(\.text) ?? [] }
     }
 
     public func workers() async throws -> [WorkerPresence] {
@@ -77,9 +85,9 @@ extension RedisBackend: JobAdministration {
 
     private func runningJobs() async throws -> [JobRecord] {
         var records: [JobRecord] = []
-        for worker in try await workers() {
-            let ids =
-                try await send(RESPCommand("HKEYS", [.text(keys.own + "held:" + worker.id)]), doing: "list running jobs").elements ?? []
+        for worker in try await holders() {
+            let held = RESPCommand("HKEYS", [.text(keys.own + "held:" + worker + ":info")])
+            let ids = try await send(held, doing: "list running jobs").elements ?? []
             for id in ids.compactMap(\.text) { if let record = try await record(of: id) { records.append(record) } }
         }
         return records

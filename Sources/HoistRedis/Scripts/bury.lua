@@ -5,9 +5,16 @@
 -- Returns nil when it lives, else {what others knew of it, its jobs and what is known of each in turn, their elements in the same way}
 -- Atomic, so that the worker either renewed its lease before or never can.
 
+-- A write that needs no memory, first: after it a server that is full lets the others pass.
+redis.call('DEL', P .. 'none')
 local lease = redis.call('ZSCORE', P .. 'workers', ARGV[2])
 if lease and ARGV[3] ~= '1' and tonumber(lease) > time_of(ARGV[1]) then return nil end
 redis.call('ZREM', P .. 'workers', ARGV[2])
 local held = redis.call('HGETALL', P .. 'held:' .. ARGV[2] .. ':info')
-if #held > 0 then redis.call('SADD', P .. 'dying', ARGV[2]) else redis.call('SREM', P .. 'dying', ARGV[2]) end
+if #held > 0 then
+    redis.call('SADD', P .. 'dying', ARGV[2])
+else
+    redis.call('SREM', P .. 'dying', ARGV[2])
+    redis.call('DEL', P .. 'cancel:' .. ARGV[2])
+end
 return { redis.call('GET', P .. 'worker:' .. ARGV[2]) or '', held, redis.call('HGETALL', P .. 'held:' .. ARGV[2]) }

@@ -18,6 +18,31 @@ local function time_of(argument)
     return tonumber(argument)
 end
 
+-- When nobody renewed a lease for far longer than workers do, it was the server that stood still, not the workers: those whose lease passed
+-- meanwhile get time to come back. Not for tests, which move their own time.
+local function give_time_after_stall(now)
+    if ARGV[1] ~= '' then return end
+    local real, interval = string.match(redis.call('GET', P .. 'pulse') or '', '^(%d+) (%d+)$')
+    if not real or server_time() - tonumber(real) < math.max(2000000, 2 * tonumber(interval)) then return end
+    for _, name in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', string.format('%.0f', now + 3000000))) do
+        redis.call('ZADD', P .. 'workers', 'XX', string.format('%.0f', now + 3000000), name)
+    end
+    redis.call('SET', P .. 'pulse', string.format('%.0f %.0f', server_time(), tonumber(interval)))
+end
+
+-- The state that a result tells. Only its own: what a task returned may hold the same words.
+local function status_of(result) return result and string.match(result, '^{"status": ?"([^"]*)"') end
+
+-- Whether a job is with a worker, one that is being buried included.
+local function is_held(id)
+    for _, set in ipairs({ redis.call('ZRANGE', P .. 'workers', 0, -1), redis.call('SMEMBERS', P .. 'dying') }) do
+        for _, worker in ipairs(set) do
+            if redis.call('HEXISTS', P .. 'held:' .. worker .. ':info', id) == 1 then return true end
+        end
+    end
+    return false
+end
+
 local function whole(number) return string.format('%.0f', number) end
 
 -- Results may live in another database of the same server. Whoever goes on after it goes back by himself.
@@ -67,16 +92,57 @@ local function release_key(record, id, starting, now)
     end
 end
 
+-- Whether these bytes are UTF-8, and no longer than a name or an id may be.
+local function is_text(text)
+    if #text > 1024 then return false end
+    if not string.find(text, '[\128-\255]') then return true end
+    local rest = string.gsub(text, '[\194-\223][\128-\191]', '')
+    rest = string.gsub(rest, '[\224-\239][\128-\191][\128-\191]', '')
+    rest = string.gsub(rest, '[\240-\244][\128-\191][\128-\191][\128-\191]', '')
+    return not string.find(rest, '[\128-\255]')
+end
+
+local function is_sound(message)
+    local headers, properties = message.headers, message.properties
+    local function is_time(value) return value == nil or value == cjson.null or type(value) == 'string' end
+    return type(headers) == 'table' and type(properties) == 'table' and type(message['content-type']) == 'string'
+        and type(message.body) == 'string' and is_time(headers.eta) and is_time(headers.expires)
+end
+
+local function parsed(element)
+    local sound, message = pcall(cjson.decode, element)
+    return sound and type(message) == 'table' and type(message.headers) == 'table' and message
+end
+
+-- Whether an element that nobody here knows the name of is a message all the same.
+local function is_message(element)
+    local message = parsed(element)
+    return message and is_sound(message) and not string.find(string.gsub(element, '[\194-\244][\128-\191]+', ''), '[\128-\255]')
+end
+
+-- The record that a message itself stands for, of a job whose own record is no more: its unique key.
+local function record_of(element)
+    if not string.find(element, '"unique":', 1, true) then return '' end
+    local message = parsed(element)
+    local unique = message and type(message.headers.hoist) == 'table' and message.headers.hoist.unique
+    if type(unique) ~= 'table' or type(unique.key) ~= 'string' or type(unique.scope) ~= 'table' then return '' end
+    return 'x' .. cjson.encode({ u = { unique.key, unique.scope.kind, tonumber(unique.scope.seconds) or 0 } })
+end
+
 -- Name, id, retries of the element of a queue, and whether a time to start or to expire must be looked at; nil when it cannot be read.
 -- What Hoist wrote is read by its fixed beginning, everything else as JSON.
 local function describe(element)
     local name, id, retries, eta, expires = string.match(element,
         '^{"headers":{"lang":"swift","task":"([^"\\]*)","id":"([^"\\]*)","retries":(%d+),"eta":([^,]*),"expires":([^,}]*)')
-    if name then return name, id, tonumber(retries), eta ~= 'null' or expires ~= 'null' end
-    local sound, message = pcall(cjson.decode, element)
-    if not sound or type(message) ~= 'table' or type(message.headers) ~= 'table' then return nil end
+    if name then
+        if not is_text(id) then return nil end
+        return name, id, tonumber(retries), eta ~= 'null' or expires ~= 'null'
+    end
+    local message = parsed(element)
+    if not message then return nil end
     local headers = message.headers
     if type(headers.task) ~= 'string' or type(headers.id) ~= 'string' or headers.task == '' or headers.id == '' then return nil end
+    if not is_text(headers.id) or not is_text(headers.task) then return nil end
     return headers.task, headers.id, tonumber(headers.retries) or 0,
         (headers.eta ~= nil and headers.eta ~= cjson.null) or (headers.expires ~= nil and headers.expires ~= cjson.null)
 end

@@ -10,6 +10,8 @@ local found = 0
 if record then
     local sound, job = pcall(cjson.decode, string.sub(record, 2))
     if not sound or type(job) ~= 'table' then return 0 end
+    -- Its element may still be in the list.
+    if string.byte(record, 1) == 99 then return 0 end
     local kind = job.s == 'failed' and 'dead' or (job.s == 'cancelled' or job.s == 'expired') and 'stopped'
     if not kind then return 0 end
     redis.call('ZREM', P .. kind .. ':' .. job.q, id)
@@ -20,7 +22,7 @@ end
 return in_database(ARGV[1], function()
     local key = ARGV[3] .. id
     local result = redis.call('GET', key)
-    local status = result and string.match(result, '"status": ?"(%u+)"')
+    local status = status_of(result)
     if found == 1 or status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then
         if redis.call('DEL', key) == 1 then found = 1 end
     end

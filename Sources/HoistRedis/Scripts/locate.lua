@@ -8,7 +8,9 @@
 
 local id = ARGV[1]
 local worker, presence, delivery, cancelled, message = '', '', '', 0, ''
-for _, name in ipairs(redis.call('ZRANGE', P .. 'workers', 0, -1)) do
+local names = redis.call('ZRANGE', P .. 'workers', 0, -1)
+for _, name in ipairs(redis.call('SMEMBERS', P .. 'dying')) do names[#names + 1] = name end
+for _, name in ipairs(names) do
     local value = redis.call('HGET', P .. 'held:' .. name .. ':info', id)
     if value then
         worker, delivery = name, value

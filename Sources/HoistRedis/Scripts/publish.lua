@@ -19,6 +19,14 @@ end
 local others = at + 1
 local count = (#ARGV - others + 1) / 8
 
+-- Before anything is written: a key of another kind in place of a list would leave jobs recorded that are in no queue.
+local function check_list(key)
+    local kind = redis.call('TYPE', key).ok
+    if kind ~= 'list' and kind ~= 'none' then error({ err = 'WRONGTYPE the key of a queue holds a ' .. kind }) end
+end
+for _, plain in ipairs(lists) do check_list(plain.list) end
+for i = 0, count - 1 do check_list(ARGV[others + i * 8 + 1]) end
+
 if redis.call('EXISTS', P .. 'caps') == 1 then
     local asked = {}
     for _, plain in ipairs(lists) do asked[plain.queue] = (asked[plain.queue] or 0) + plain.count end
@@ -81,22 +89,18 @@ local function holder_of(name)
         redis.call('DEL', key, P .. 'unique-until:' .. name)
         return false
     end
-    if scope == 'waiting' or scope == 'unfinished' then
-        local record = redis.call('GET', P .. 'job:' .. holder)
-        local job = decoded_record(record)
-        -- It was not started in time, and nobody has noticed yet.
-        if job and job.x and job.x <= now then
-            redis.call('DEL', key)
-            return false
-        end
-        -- A worker that is not Hoist's has finished it, and knew nothing of the key.
-        local result = in_database(ARGV[3], function() return redis.call('GET', ARGV[4] .. holder) end)
-        if ARGV[3] ~= '' then redis.call('SELECT', ARGV[2]) end
-        local status = result and string.match(result, '"status": ?"(%u+)"')
-        if status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED' then
-            redis.call('DEL', key)
-            return false
-        end
+    if scope == 'window' or is_held(holder) then return holder end
+    local record = redis.call('GET', P .. 'job:' .. holder)
+    local job = decoded_record(record)
+    local result = in_database(ARGV[3], function() return redis.call('GET', ARGV[4] .. holder) end)
+    if ARGV[3] ~= '' then redis.call('SELECT', ARGV[2]) end
+    local status = status_of(result)
+    local has_ended = status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED'
+    -- It was not started in time and nobody has noticed yet; or a worker that is not Hoist's has finished it, and knew nothing of the key;
+    -- or nothing is left of it.
+    if (job and job.x and job.x <= now) or has_ended or (not record and not result) then
+        redis.call('DEL', key)
+        return false
     end
     return holder
 end

@@ -9,15 +9,10 @@ local worker = ARGV[2]
 local lease = redis.call('ZSCORE', P .. 'workers', worker)
 local is_known = redis.call('EXISTS', P .. 'worker:' .. worker) == 1
 
--- When nobody renewed anything for a while it was the server that stood still, not the workers: see exchange.lua.
-local real = server_time()
-local pulse = tonumber(redis.call('GET', P .. 'pulse') or '0')
-if ARGV[1] == '' and pulse > 0 and real - pulse > 2000000 then
-    for _, name in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', whole(now + 3000000))) do
-        redis.call('ZADD', P .. 'workers', 'XX', whole(now + 3000000), name)
-    end
-end
-redis.call('SET', P .. 'pulse', whole(real))
+-- A write that needs no memory, first: after it a server that is full lets the others pass, and its queues can drain.
+redis.call('DEL', P .. 'none')
+give_time_after_stall(now)
+redis.call('SET', P .. 'pulse', whole(server_time()) .. ' ' .. whole(tonumber(ARGV[3]) / 5))
 
 local has_lease = 0
 if lease or not is_known then

@@ -9,7 +9,7 @@ local id, kept = ARGV[3], P .. ARGV[4] .. ':' .. ARGV[5]
 if redis.call('ZREM', kept, id) == 0 then return 0 end
 redis.call('HDEL', kept .. ':jobs', id)
 redis.call('SET', P .. 'job:' .. id, ARGV[8], 'PX', 604800000)
-if ARGV[10] ~= '' then
+if ARGV[10] ~= '' and ARGV[11] ~= 'window' then
     local holder = redis.call('GET', P .. 'unique:' .. ARGV[10])
     if not holder or string.sub(holder, string.find(holder, '\n', 1, true) + 1) == id then
         redis.call('SET', P .. 'unique:' .. ARGV[10], ARGV[11] .. '\n' .. id)

@@ -137,10 +137,8 @@ extension RedisBackend {
         for attempt in 0..<5 {
             let location = try await locate(id)
             if let worker = location.worker {
-                let added = try await send(
-                    RESPCommand("SADD", [.text(keys.own + "cancel:" + worker), .text(id)]), doing: "cancel the job \(id)")
-                _ = try await send(RESPCommand("PUBLISH", [.text(keys.workChannel), "cancel"]), doing: "tell a worker")
-                _ = added
+                let isHeld = try await run(RedisScripts.cancel, [.text(worker), .text(id)], doing: "cancel the job \(id)")[0].integer == 1
+                guard isHeld else { continue }
                 workDoorbell.ring()
                 return .requested
             }
@@ -185,18 +183,28 @@ extension RedisBackend {
                     "end", .text(ending.kind), .integer(ending.keepUntil), .bytes(ending.record.encoded), .text(result?.key ?? ""),
                     .integer(result?.seconds ?? 0), .bytes(result?.value ?? []),
                 ], doing: "cancel the job \(id)")[0].integer == 1
-        if isEnded { follower.ring(id) }
+        if isEnded {
+            if let result = ending.result { try await storeApart(result, isFinal: false) }
+            follower.ring(id)
+        }
         return isEnded
     }
 
     private func markCancelled(_ id: JobID, _ record: StoredJob) async throws {
-        var record = record
-        record.state = .cancelled
-        record.isCancelledInPlace = true
-        record.endedAt = now
-        record.changedAt = now
-        _ = try await send(
-            RESPCommand("SET", [.text(keys.own + "job:" + id), .bytes(record.encoded), "XX", "KEEPTTL"]), doing: "cancel the job \(id)")
+        let now = now
+        let held = HeldJob(token: 0, began: 0, list: keys.list(record.queue, wirePriority: 0), record: record, envelope: [])
+        var facts = JobFacts(id: id, held: held, keys: keys, worker: nil, now: now)
+        facts.startedAt = nil
+        var ending = ending(facts, as: .cancelled, failure: nil, at: now, now: now)
+        ending.record.isCancelledInPlace = true
+        let result = resultClient == nil ? ending.result : nil
+        _ = try await run(
+            RedisScripts.mark,
+            [
+                timeArgument, brokerDatabase, .text(resultDatabase), .text(id), .bytes(ending.record.encoded), .text(result?.key ?? ""),
+                .integer(result?.seconds ?? 0), .bytes(result?.value ?? []),
+            ], doing: "cancel the job \(id)")
+        if let result = ending.result { try await storeApart(result, isFinal: false) }
         follower.ring(id)
     }
 

@@ -26,9 +26,12 @@ extension RedisBackend {
             cancelledHere.formUnion(settled.compactMap { $1 == 2 ? $0.id : nil })
             (done, steps, progress) = ([], [], [])
             result.cancellations = answer.cancellations
-            result.nextDue = answer.nextDue
+            // By the clock here: the server's may be another.
+            result.nextDue = answer.nextDue.map { due in
+                JobDate(microsecondsSinceEpoch: due.microsecondsSinceEpoch - answer.now + now)
+            }
             result.hasMore = answer.hasMore
-            let usable = try await setAside(answer.deliveries, worker: request.worker)
+            let usable = try await setAside(answer.deliveries, worker: request.worker, now: answer.now)
             result.deliveries += usable
             for delivery in usable {
                 if let claim = claims.first(where: { $0.queue == delivery.queue && $0.jobNames.contains(delivery.jobName) }) {
@@ -37,6 +40,9 @@ extension RedisBackend {
             }
             if usable.count < answer.deliveries.count { result.hasMore = true }
             if !claims.isEmpty { watch(answer) }
+            guard answer.problem.isEmpty else {
+                throw BackendError(.corrupt, "Redis at \(client.configuration.serverDescription) cannot hand out jobs: \(answer.problem)")
+            }
             guard !answer.dead.isEmpty, rounds < 4 else { break }
             for worker in answer.dead { try await takeOver(worker) }
             if !answer.isAlive { break }
@@ -63,7 +69,7 @@ extension RedisBackend {
         return settlements.map { settlement in
             var facts: JobFacts
             if isPlain(settlement), !isCancelled, let context = settlement.context {
-                if case .succeeded(_, let retention) = settlement.outcome, retention == 0 || context.ignoresResult {
+                if case .succeeded(_, let retention) = settlement.outcome, retention == 0, context.ignoresResult {
                     return SettlingStep(id: settlement.jobID, token: settlement.token, operation: .done, result: nil, queue: "")
                 }
                 facts = JobFacts(context, startedAt: settlement.startedAt.microsecondsSinceEpoch, now: now)
@@ -71,8 +77,8 @@ extension RedisBackend {
                 facts = JobFacts(id: settlement.jobID, held: job, keys: keys, worker: settlement.context?.worker ?? name, now: now)
                 if let context = settlement.context { (facts.children, facts.ignoresResult) = (context.children, context.ignoresResult) }
             } else {
-                // Somebody else has it: the script will say so.
-                return SettlingStep(id: settlement.jobID, token: settlement.token, operation: .done, result: nil, queue: "")
+                // Somebody else has it; no delivery has this token.
+                return SettlingStep(id: settlement.jobID, token: -1, operation: .done, result: nil, queue: "")
             }
             return step(settlement, facts, isCancelled: isCancelled, now: now)
         }
@@ -125,6 +131,10 @@ extension RedisBackend {
         var hasStrangers: Bool
         var emptyLists: [String]
         var deliveries: [RawDelivery]
+        /// The time there; all workers share it.
+        var now: Int64
+        /// Why nothing could be claimed; empty when nothing went wrong.
+        var problem: String
     }
 
     /// One element of a queue that a worker has now.
@@ -173,7 +183,7 @@ extension RedisBackend {
         budget: ClaimBudget = ClaimBudget()
     ) async throws -> Answer {
         let storesApart = resultClient != nil
-        if storesApart { try await storeApart((done + steps).compactMap(\.result) + progress.compactMap(\.result)) }
+        if storesApart { try await storeApart(done + steps, progress, worker: worker) }
         var arguments: [RESPArgument] = [
             timeArgument, .text(worker), brokerDatabase, .text(resultDatabase), .text(keys.results),
             .integer(Int64(configuration.scanLimit)),
@@ -184,7 +194,7 @@ extension RedisBackend {
             let result = storesApart ? nil : step.result
             arguments.append(.text(step.id))
             arguments.append(.integer(step.token))
-            arguments.append(result.map { .integer($0.seconds) } ?? "")
+            arguments.append(result.map { $0.isRemoval ? "-" : .integer($0.seconds) } ?? "")
             arguments.append(result.map { .bytes($0.value) } ?? "")
         }
         arguments.append(.integer(Int64(steps.count)))
@@ -217,14 +227,15 @@ extension RedisBackend {
         arguments.append(.integer(Int64(queues.count)))
         for queue in queues {
             let lists = keys.lists(queue)
-            let mine = claims.filter { $0.queue == queue }
+            // A lane that the budget does not know has no slot.
+            let mine = claims.filter { $0.queue == queue && budget.lanes[$0.lane] != nil }
             arguments.append(.text(queue))
             arguments.append(budget.queues[queue].map { .integer(Int64($0)) } ?? "")
             arguments.append(.integer(Int64(lists.count)))
             arguments += lists.map { .text($0) }
             arguments.append(.integer(Int64(mine.reduce(0) { $0 + $1.jobNames.count })))
             for claim in mine {
-                let lane = RESPArgument.integer(Int64((lanes.firstIndex(of: claim.lane) ?? -2) + 1))
+                let lane = RESPArgument.integer(Int64((lanes.firstIndex(of: claim.lane) ?? 0) + 1))
                 for name in claim.jobNames { arguments += [.text(name), lane] }
             }
         }
@@ -232,25 +243,32 @@ extension RedisBackend {
     }
 
     /// Results on a server of their own are stored first: a crash between the two repeats the job and never loses its result.
-    private func storeApart(_ results: [SettlingStep.StoredMeta]) async throws {
-        guard let resultClient, !results.isEmpty else { return }
-        let commands = results.flatMap { result in
-            [
-                result.seconds == 0
-                    ? RESPCommand("SET", [.text(result.key), .bytes(result.value)], key: result.key)
-                    : RESPCommand("SETEX", [.text(result.key), .integer(result.seconds), .bytes(result.value)], key: result.key),
-                RESPCommand("PUBLISH", [.text(result.key), .bytes(result.value)], key: result.key),
-            ]
+    private func storeApart(_ steps: [SettlingStep], _ progress: [ProgressStep], worker: WorkerID) async throws {
+        let all = steps.map { ($0.id, $0.token, $0.result, $0.isPlainlyDone) } + progress.map { ($0.report.jobID, $0.report.token, $0.result, true) }
+        let stored = all.filter { $0.2 != nil }
+        guard !stored.isEmpty else { return }
+        // Of jobs that this worker still holds: what a late one has to say must not cover what came after it.
+        let held = try await heldJobs(stored.map(\.0), of: worker)
+        for (id, token, result, isFinal) in stored where held[id]?.token == token {
+            if let result { try await storeApart(result, isFinal: isFinal) }
         }
-        _ = try await call("store results") { try await resultClient.send(pipeline: commands) }
+    }
+
+    func storeApart(_ result: SettlingStep.StoredMeta, isFinal: Bool) async throws {
+        guard let resultClient else { return }
+        _ = try await call("store a result") {
+            if result.isRemoval { return [try await resultClient.send(RESPCommand("DEL", [.text(result.key)], key: result.key))] }
+            return try await resultClient.evaluate(
+                RedisScripts.store, keys: [result.key],
+                arguments: [.text(result.key), .integer(result.seconds), .bytes(result.value), isFinal ? "1" : ""])
+        }
     }
 
     // MARK: - What must be looked at before it runs
 
     /// Sets aside what is not to run now: delayed by a producer that is not ours, expired, or unreadable.
-    private func setAside(_ deliveries: [RawDelivery], worker: WorkerID) async throws -> [Delivery] {
+    private func setAside(_ deliveries: [RawDelivery], worker: WorkerID, now: Int64) async throws -> [Delivery] {
         guard deliveries.contains(where: { $0.kind != .ready }) else { return deliveries.map(\.delivery) }
-        let now = now
         var ready: [Delivery] = []
         var steps: [SettlingStep] = []
         for delivery in deliveries {
@@ -261,7 +279,14 @@ extension RedisBackend {
             case .unreadable: steps.append(stepForUnreadable(delivery, now: now))
             }
         }
-        if !steps.isEmpty { _ = try await exchange(worker: worker, steps: steps) }
+        if !steps.isEmpty {
+            let codes = try await exchange(worker: worker, steps: steps).codes
+            // Somebody wanted it cancelled just now.
+            let cancelled = zip(steps, codes).compactMap { step, code in
+                code == 2 ? deliveries.first { $0.id == step.id }.map { end(facts($0, nil, now: now), $0.token, as: .cancelled, at: now, now: now) } : nil
+            }
+            if !cancelled.isEmpty { _ = try await exchange(worker: worker, steps: cancelled) }
+        }
         return ready
     }
 
@@ -316,7 +341,9 @@ extension RedisBackend {
 
 extension RedisBackend.Answer {
     init?(_ reply: RESPValue, lists: [(queue: String, list: String)]) {
-        guard let parts = reply.elements, parts.count == 11, let token = parts[9].integer else { return nil }
+        guard let parts = reply.elements, parts.count == 13, let token = parts[9].integer, let time = parts[11].integer else { return nil }
+        now = time
+        problem = parts[12].text ?? ""
         func texts(_ index: Int) -> [String] { parts[index].elements?.compactMap(\.text) ?? [] }
         isAlive = parts[0].integer == 1
         codes = parts[1].elements?.compactMap(\.integer) ?? []

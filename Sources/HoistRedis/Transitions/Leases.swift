@@ -11,9 +11,11 @@ extension RedisBackend {
             doing: "renew the lease of worker \(worker.name)")[0]
         guard let parts = reply.elements, parts.count == 3 else { throw unexpected(reply, "renew a lease") }
         let isAlive = parts[0].integer == 1
-        for dead in parts[1].elements?.compactMap(\.text) ?? [] { try await takeOver(dead) }
-        for dying in parts[2].elements?.compactMap(\.text) ?? [] { try await giveBackJobs(of: dying, isResigning: false) }
-        try await keepInOrder(queues: worker.queues)
+        // The lease is renewed, whatever becomes of the rest: whoever comes next tries again.
+        let dead = parts[1].elements?.compactMap(\.text) ?? []
+        let dying = parts[2].elements?.compactMap(\.text) ?? []
+        for worker in dead + dying { try? await giveBackJobs(of: worker, isResigning: false) }
+        keepInOrder()
         return isAlive
     }
 
@@ -23,7 +25,8 @@ extension RedisBackend {
     func takeOver(_ worker: WorkerID) async throws { try await giveBackJobs(of: worker, isResigning: false) }
 
     private func giveBackJobs(of worker: WorkerID, isResigning: Bool) async throws {
-        while true {
+        // Jobs that were claimed just before the worker was taken off the list may come to light in a second round.
+        for _ in 0..<3 {
             let reply = try await run(
                 RedisScripts.bury, [timeArgument, .text(worker), isResigning ? "1" : ""], doing: "give the jobs of a worker back")[0]
             // It has renewed its lease meanwhile.
@@ -33,6 +36,7 @@ extension RedisBackend {
             guard !jobs.isEmpty else { return }
             let cancelled = try await cancellations(of: worker)
             let now = now
+            var settled = 0
             for start in stride(from: 0, to: jobs.count, by: 200) {
                 let steps = jobs[start..<min(start + 200, jobs.count)].map { id, held in
                     let facts = JobFacts(id: id, held: held, keys: keys, worker: name, now: now)
@@ -40,9 +44,12 @@ extension RedisBackend {
                         ? handBack(facts, held.token, isCancelled: cancelled.contains(id), at: now, now: now)
                         : lose(facts, held.token, isCancelled: cancelled.contains(id), now: now)
                 }
-                _ = try await exchange(worker: worker, isForced: true, steps: steps)
+                let codes = try await exchange(worker: worker, isForced: true, steps: steps).codes
+                settled += codes.count { $0 == 1 }
             }
             workDoorbell.ring()
+            // What cannot be settled is not tried for ever.
+            if settled == 0 { return }
         }
     }
 
@@ -54,11 +61,15 @@ extension RedisBackend {
         guard !strays.isEmpty else { return }
         let now = now
         let cancelled = try await cancellations(of: worker)
-        let steps = strays.map { id, held in
-            let facts = JobFacts(id: id, held: held, keys: keys, worker: nil, now: now)
-            return handBack(facts, held.token, isCancelled: cancelled.contains(id), at: now, now: now)
+        func steps(_ isCancelled: (JobID) -> Bool) -> [SettlingStep] {
+            strays.map { id, held in
+                let facts = JobFacts(id: id, held: held, keys: keys, worker: nil, now: now)
+                return handBack(facts, held.token, isCancelled: isCancelled(id), at: now, now: now)
+            }
         }
-        _ = try await exchange(worker: worker, steps: steps)
+        let codes = try await exchange(worker: worker, steps: steps(cancelled.contains)).codes
+        // Cancelled since we looked.
+        if codes.contains(2) { _ = try await exchange(worker: worker, steps: steps { _ in true }) }
     }
 
     /// The two hashes of a worker, put together.
@@ -96,15 +107,22 @@ extension RedisBackend {
         consumed.withLock { $0.formUnion(new) }
     }
 
-    private func keepInOrder(queues: [String]) async throws {
-        _ = try await run(
-            RedisScripts.sweep, [timeArgument, .integer(Int64(configuration.deadLetterLimit))], doing: "remove what has passed its time")
+    /// Removes what has passed its time, and restores what workers of Celery's left behind; once in ten seconds, beside everything else, for
+    /// nobody's lease may wait for it.
+    private func keepInOrder() {
         let uptime = clock.uptime
         let isDue = restoredAt.withLock { last in
             guard uptime - last >= 10_000_000 else { return false }
             last = uptime
             return true
         }
-        if isDue { try await restoreUnacknowledged() }
+        guard isDue else { return }
+        Task { [weak self] in
+            guard let self else { return }
+            // What fails now is tried again in ten seconds.
+            _ = try? await run(
+                RedisScripts.sweep, [timeArgument, .integer(Int64(configuration.deadLetterLimit))], doing: "remove what has passed its time")
+            try? await restoreUnacknowledged()
+        }
     }
 }

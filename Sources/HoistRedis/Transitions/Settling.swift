@@ -23,6 +23,8 @@ struct SettlingStep {
         /// 0 for ever.
         var seconds: Int64
         var value: [UInt8]
+        /// Nothing is to be left of what was there before.
+        var isRemoval = false
     }
 
     var isPlainlyDone: Bool { if case .done = operation { true } else { false } }
@@ -94,7 +96,10 @@ extension RedisBackend {
             outcome: settlement.outcome.label, failure: nil)
         switch settlement.outcome {
         case .succeeded(let output, let retention):
-            let result = retention == 0 ? nil : meta(facts, "SUCCESS", output, endedAt: ended, retention: retention, now: now)
+            let result =
+                retention == 0
+                ? SettlingStep.StoredMeta(key: keys.result(facts.id), seconds: 0, value: [], isRemoval: true)
+                : meta(facts, "SUCCESS", output, endedAt: ended, retention: retention, now: now)
             return SettlingStep(id: facts.id, token: settlement.token, operation: .done, result: result, queue: facts.queue)
         case .failed(let failure):
             attempt.failure = failure

@@ -18,6 +18,7 @@ final class ListWatcher: Sendable {
         var watches: [String: Watch] = [:]
         var isClosed = false
         var strangerDelay: Int64 = 0
+        var willLookAgain = false
     }
 
     private let client: RESPClient
@@ -103,11 +104,18 @@ final class ListWatcher: Sendable {
 
     /// Rings after a while: the lists hold what nobody here can take, so that Redis would answer at once, again and again.
     func lookAgainLater(clock: any JobClock) {
-        let delay = state.withLock { state in
+        let delay = state.withLock { state -> Int64? in
+            guard !state.willLookAgain else { return nil }
+            state.willLookAgain = true
             state.strangerDelay = min(max(state.strangerDelay * 2, 20_000), 500_000)
             return state.strangerDelay
         }
-        _ = clock.schedule(after: .microseconds(delay)) { [doorbell] in doorbell.ring() }
+        guard let delay else { return }
+        _ = clock.schedule(after: .microseconds(delay)) { [weak self] in
+            guard let self else { return }
+            state.withLock { $0.willLookAgain = false }
+            doorbell.ring()
+        }
     }
 
     func foundNoStrangers() { state.withLock { $0.strangerDelay = 0 } }

@@ -1,0 +1,18 @@
+-- Marks a job as cancelled that is in its list, too far in to be looked for: whoever takes it out puts it aside.
+--
+-- ARGV: now, broker database, result database ('' when it is the same), id, record, result key ('' for none), its seconds (0 for ever),
+--       result
+-- Returns 1, or 0 when its record is no more.
+-- Atomic, so that the key is free and the result told when the job counts as cancelled.
+
+local old = redis.call('GET', P .. 'job:' .. ARGV[4])
+if not old then return 0 end
+release_key(old, ARGV[4], false, time_of(ARGV[1]))
+redis.call('SET', P .. 'job:' .. ARGV[4], ARGV[5], 'PX', 604800000)
+if ARGV[6] ~= '' then
+    in_database(ARGV[3], function()
+        if ARGV[7] == '0' then redis.call('SET', ARGV[6], ARGV[8]) else redis.call('SETEX', ARGV[6], ARGV[7], ARGV[8]) end
+        redis.call('PUBLISH', ARGV[6], ARGV[8])
+    end)
+end
+return 1

@@ -1,0 +1,10 @@
+-- Stores a result on a server of its own.
+--
+-- ARGV: its key, its seconds (0 for ever), result, 1 when it is final
+-- Returns 1, or 0 when a success is there already.
+-- Atomic, so that a success is never written over.
+
+if ARGV[4] ~= '1' and status_of(redis.call('GET', ARGV[1])) == 'SUCCESS' then return 0 end
+if ARGV[2] == '0' then redis.call('SET', ARGV[1], ARGV[3]) else redis.call('SETEX', ARGV[1], ARGV[2], ARGV[3]) end
+redis.call('PUBLISH', ARGV[1], ARGV[3])
+return 1
