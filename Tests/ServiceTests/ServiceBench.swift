@@ -44,9 +44,9 @@ final class ServiceBench {
         return process
     }
 
-    func startServer() async throws {
+    func startServer(backend: String? = nil) async throws {
         port = try freePort()
-        _ = try start(["serve", "--backend", backendURL, "--data", path("videos"), "--port", String(port)])
+        _ = try start(["serve", "--backend", backend ?? backendURL, "--data", path("videos"), "--port", String(port)])
         #expect(try await eventually(.seconds(30)) { (try? await self.http("GET", "/").status) == 200 })
     }
 

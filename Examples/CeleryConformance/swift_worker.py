@@ -1,0 +1,65 @@
+"""pytest plugin: Celery's integration suite against a worker process in place of the Python worker that it starts in itself.
+
+The environment variable CONFORMANCE_WORKER names the program; CONFORMANCE_EXCEPTIONS a file of tests that are expected to fail, one to a line
+with the reason after a colon. A test of that file which passes, or another one which fails, fails the run.
+"""
+import os
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+
+import pytest
+
+import celery.contrib.testing.worker as testing_worker
+
+
+class Worker:
+    hostname = "swift"
+
+
+@contextmanager
+def start_worker(app, **options):
+    environment = dict(os.environ, BROKER_URL=os.environ["TEST_BROKER"], RESULT_BACKEND=os.environ["TEST_BACKEND"])
+    with open(os.environ.get("CONFORMANCE_LOG", os.devnull), "ab") as log:
+        process = subprocess.Popen([os.environ["CONFORMANCE_WORKER"]], env=environment, stdout=log, stderr=log)
+        try:
+            wait_for_answer(app, process)
+            yield Worker()
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_for_answer(app, process, limit=30):
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if app.send_task("celery.ping").get(timeout=2, disable_sync_subtasks=False) == "pong":
+                return
+        except Exception:
+            pass
+    raise RuntimeError("the worker does not answer celery.ping")
+
+
+testing_worker.start_worker = start_worker
+
+
+def exceptions():
+    with open(os.environ["CONFORMANCE_EXCEPTIONS"], encoding="utf-8") as file:
+        lines = [line.strip() for line in file if line.strip() and not line.startswith("#")]
+    return dict(line.split(": ", 1) for line in lines)
+
+
+def pytest_collection_modifyitems(items):
+    listed = exceptions()
+    for item in items:
+        name = item.nodeid.split("::", 1)[1]
+        if name in listed:
+            item.add_marker(pytest.mark.xfail(reason=listed.pop(name), strict=True))
+    if listed:
+        raise pytest.UsageError(f"listed as exceptions, but not in the suite: {sorted(listed)}")
