@@ -21,15 +21,18 @@ public struct JobClient: Sendable {
         public var middleware: [any EnqueueMiddleware]
         /// How long an enqueue may take before it throws. 10 seconds by default.
         public var enqueueTimeout: Duration
+        /// Arguments of more bytes than this travel compressed, as Celery's `compression="zlib"` has it; nil for never, the default.
+        public var compressesAbove: Int?
 
         public init(
             defaultQueue: String = "default", routes: [RoutingRule] = [], middleware: [any EnqueueMiddleware] = [],
-            enqueueTimeout: Duration = .seconds(10)
+            enqueueTimeout: Duration = .seconds(10), compressesAbove: Int? = nil
         ) {
             self.defaultQueue = defaultQueue
             self.routes = routes
             self.middleware = middleware
             self.enqueueTimeout = enqueueTimeout
+            self.compressesAbove = compressesAbove
         }
     }
 
@@ -115,8 +118,10 @@ public struct JobClient: Sendable {
         let parent = JobContext.current
         var messages = try requests.map { request in
             let routed = configuration.routes.lazy.compactMap { $0.queue(request.name) }.first
-            return try request.message(
+            var message = try request.message(
                 queue: request.queue ?? routed ?? queue ?? configuration.defaultQueue, origin: origin, parent: parent)
+            if let limit = configuration.compressesAbove, message.body.count > limit { message.compressBody() }
+            return message
         }
         let published = try await JobTracing.enqueueing(&messages) { messages in
             try await publish(messages)

@@ -35,6 +35,13 @@ extension Message {
 }
 
 extension Message {
+    /// Compresses the body as zlib does, unless it is compressed already.
+    mutating func compressBody() {
+        guard headers.compression == nil else { return }
+        body = Compression.deflated(body)
+        headers.compression = Compression.zlib
+    }
+
     /// Gives the message other arguments; what is to follow the job stays. An unreadable body is replaced whole.
     package mutating func replaceArguments(_ arguments: Arguments) {
         // Which arguments are secret is the job's knowledge, not ours: what was hidden stays hidden.

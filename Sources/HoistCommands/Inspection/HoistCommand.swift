@@ -8,7 +8,7 @@ public struct HoistCommand: AsyncParsableCommand {
         discussion: "Every command takes --backend URL, or the environment's HOIST_BACKEND, and --json.",
         subcommands: [
             StatusCommand.self, QueuesCommand.self, WorkersCommand.self, JobsCommand.self, JobCommand.self, EnqueueCommand.self,
-            CancelCommand.self, DeadCommand.self, PurgeCommand.self,
+            CancelCommand.self, DeadCommand.self, PurgeCommand.self, PauseCommand.self, ResumeCommand.self,
         ])
 
     public init() {}
