@@ -185,7 +185,8 @@ let package = Package(
         // Servers and peers that tests start for themselves.
         .target(
             name: "TestServers",
-            dependencies: [.product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio")],
+            dependencies: [
+                "RESP",.product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio")],
             path: "Tests/TestServers",
             swiftSettings: houseSettings
         ),

@@ -2,11 +2,12 @@ import Foundation
 import Hoist
 import HoistRedis
 import HoistTesting
+import Logging
 import RESP
 import TestServers
 import Testing
 
-@Suite("The contract on Redis")
+@Suite("The contract on Redis", .timeLimit(.minutes(3)))
 struct RedisContractTests {
     @Test(arguments: BackendContract.checks)
     func contract(_ check: BackendContract.Check) async throws {
@@ -16,5 +17,57 @@ struct RedisContractTests {
                 RESPConfiguration(url: server.url),
                 configuration: .init(keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString, clock: clock))
         }
+    }
+
+    @Test("the whole contract holds with results in another database")
+    func otherDatabase() async throws {
+        let server = try RedisServer.shared.get()
+        for check in BackendContract.checks {
+            try await check.run { clock in
+                let results = try RESPConfiguration(url: server.url.dropLast() + "7")
+                return try RedisBackend(
+                    RESPConfiguration(url: server.url),
+                    configuration: .init(keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString, results: results, clock: clock))
+            }
+        }
+    }
+
+    @Test("the whole contract holds with results on another server, but for what only one server can know")
+    func otherServer() async throws {
+        let server = try RedisServer.shared.get()
+        let other = try RedisServer()
+        defer { other.stop() }
+        // Whether an id has ended is known where its result is.
+        let exempt = ["an id is stored once"]
+        for check in BackendContract.checks where !exempt.contains(check.description) {
+            try await check.run { clock in
+                try RedisBackend(
+                    RESPConfiguration(url: server.url),
+                    configuration: .init(
+                        keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString, results: try RESPConfiguration(url: other.url),
+                        clock: clock))
+            }
+        }
+    }
+
+    @Test("the whole contract holds in a cluster, with the default configuration")
+    func cluster() async throws {
+        let cluster = try await RedisCluster()
+        for check in BackendContract.checks {
+            for client in cluster.clients { try await client.send(RESPCommand("FLUSHALL")) }
+            try await check.run { clock in try RedisBackend(RESPConfiguration(url: cluster.url), configuration: .init(clock: clock)) }
+        }
+        // A worker is woken there as well.
+        let backend = try RedisBackend(url: cluster.url)
+        let logger = Logger(label: "cluster", factory: { _ in SwiftLogNoOpLogHandler() })
+        let worker = Worker(backend, logger: logger) { Handle(named: "echo") { arguments, _ in .array(arguments.positional) } }
+        let running = Task { try await worker.run() }
+        let client = JobClient(backend, logger: logger)
+        for number in 0..<5 {
+            let handle = try await client.enqueue(named: "echo", arguments: Arguments(positional: [.integer(Int64(number))]))
+            #expect(try await handle.output(timeout: .seconds(10)) == [.integer(Int64(number))])
+        }
+        worker.stop()
+        try await running.value
     }
 }

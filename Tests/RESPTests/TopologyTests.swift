@@ -35,25 +35,9 @@ struct TopologyTests {
 
     @Test("commands find the node of their key, also after it moved")
     func cluster() async throws {
-        let busPorts = try (0..<3).map { _ in try RedisServer.freePort() }
-        let nodes = try busPorts.map { try RedisServer(["--cluster-enabled", "yes", "--cluster-port", "\($0)"]) }
-        defer { for node in nodes { node.stop() } }
-        let clients = try nodes.map { try RESPClient(RESPConfiguration(url: $0.url)) }
-        defer { for client in clients { client.close() } }
-        for (index, client) in clients.enumerated() {
-            let (first, last) = ([0, 5461, 10923][index], [5460, 10922, 16383][index])
-            try await client.send(RESPCommand("CLUSTER ADDSLOTSRANGE", [.integer(Int64(first)), .integer(Int64(last))]))
-            try await client.send(RESPCommand("CLUSTER SET-CONFIG-EPOCH", [.integer(Int64(index + 1))]))
-        }
-        for (node, busPort) in zip(nodes, busPorts).dropFirst() {
-            try await clients[0].send(RESPCommand("CLUSTER MEET", ["127.0.0.1", .integer(Int64(node.port)), .integer(Int64(busPort))]))
-        }
-        #expect(
-            try await wait(.seconds(30)) {
-                for client in clients where try await client.send(RESPCommand("CLUSTER INFO")).text?.contains("cluster_state:ok") != true { return false }
-                return true
-            })
-        let client = try RESPClient(RESPConfiguration(url: "redis+cluster://127.0.0.1:\(nodes[0].port)"))
+        let cluster = try await RedisCluster()
+        let clients = cluster.clients
+        let client = try RESPClient(RESPConfiguration(url: cluster.url))
         defer { client.close() }
         for number in 0..<50 { try await client.send(RESPCommand("SET", [.text("key-\(number)"), .integer(Int64(number))], key: "key-\(number)")) }
         for number in 0..<50 {
