@@ -4,7 +4,8 @@ import Hoist
 import HoistSQLite
 import Logging
 
-/// Benchmarks on SQLite. `HoistBenchmarks [PYTHON]` prints one table; with an interpreter that has huey it runs that peer in the same run.
+/// Benchmarks on SQLite and Redis. `HoistBenchmarks [PYTHON]` prints one table each; with an interpreter that has huey and celery[redis] it runs
+/// those peers in the same run, and Sidekiq where it is installed. `HoistBenchmarks redis [PYTHON]` prints the second alone.
 @main
 struct Main {
     static func main() async throws {
@@ -20,7 +21,10 @@ struct Main {
             try await RedisBenchmark.enqueue(
                 arguments[2], mode: arguments[3], jobs: Int(arguments[4]) ?? 10_000, bytes: Int(arguments[5]) ?? 32,
                 keepsResults: arguments[6] == "on")
-        default: try await Report(python: arguments.dropFirst().first).run()
+        case "redis": try await RedisReport(python: arguments.dropFirst(2).first).run()
+        default:
+            try await Report(python: arguments.dropFirst().first).run()
+            try await RedisReport(python: arguments.dropFirst().first).run()
         }
     }
 }

@@ -1,0 +1,166 @@
+import Foundation
+import Hoist
+import HoistRedis
+import RESP
+
+/// The benchmarks on Redis, with a server of their own and peers on the same one.
+struct RedisReport {
+    let python: String?
+
+    func run() async throws {
+        let server = try Server()
+        defer { server.stop() }
+        print("\nRedis, two cores shared by producer, worker and server; no-op jobs with a 32-byte string and an integer")
+        let (single, concurrent, bulk) = (
+            try number("redis-enqueue", server.url, "single", "20000", "32", "off"),
+            try number("redis-enqueue", server.url, "concurrent", "100000", "32", "off"),
+            try fill(server, jobs: 200_000, results: "off")
+        )
+        let off = try number("redis-work", server.url, "64")
+        _ = try fill(server, jobs: 100_000, results: "on")
+        let on = try number("redis-work", server.url, "64")
+        server.flush()
+        _ = try number("redis-enqueue", server.url, "bulk", "5000", "100000", "off")
+        let large = try number("redis-work", server.url, "64")
+        server.flush()
+
+        let celery = try python.map { python in
+            try [("0", 4000), ("1", 4000)].map { results, jobs in
+                numbers(try output(python, [peer("celery_redis.py"), server.url, "\(jobs)"], ["BENCH_RESULTS": results]))
+            }
+        }
+        let sidekiq = FileManager.default.isExecutableFile(atPath: "/usr/bin/sidekiq")
+            ? numbers(try output("/usr/bin/ruby", [peer("sidekiq_redis.rb"), "60000"], ["BENCH_URL": server.url])) : nil
+        server.flush()
+        func row(_ what: String, _ ours: Double, celery: Double?, sidekiq: Double?) {
+            var line = "\(what): \(Int(ours))"
+            if let celery { line += "; Celery \(Int(celery)), we are \(String(format: "%.1f", ours / celery)) times as fast" }
+            if let sidekiq { line += "; Sidekiq \(Int(sidekiq)), we are \(String(format: "%.2f", ours / sidekiq)) times as fast" }
+            print(line)
+        }
+        row("enqueue one at a time, awaited, jobs/s", single, celery: celery?[0].first, sidekiq: sidekiq?[0])
+        row("enqueue from 64 tasks at once, jobs/s", concurrent, celery: celery?[0].first, sidekiq: nil)
+        row("enqueue in bulk of 1,000, jobs/s", bulk, celery: celery?[0].first, sidekiq: sidekiq?[1])
+        row("process, results off, jobs/s", off, celery: celery?[0].last, sidekiq: sidekiq?[2])
+        row("process, results stored and published, jobs/s", on, celery: celery?[1].last, sidekiq: nil)
+        row("process, 100 KB arguments, jobs/s", large, celery: nil, sidekiq: nil)
+        try await measureBacklog(server)
+        try measureLatency(server)
+    }
+
+    private func fill(_ server: Server, jobs: Int, results: String) throws -> Double {
+        server.flush()
+        return try number("redis-enqueue", server.url, "bulk", "\(jobs)", "32", results)
+    }
+
+    /// Whether a long queue, or many delayed jobs, cost anything.
+    private func measureBacklog(_ server: Server) async throws {
+        _ = try fill(server, jobs: 10_000, results: "off")
+        let short = try number("redis-work", server.url, "64")
+        server.flush()
+        let before = server.memory
+        _ = try number("redis-enqueue", server.url, "bulk", "1000000", "32", "off")
+        let long = try number("redis-work", server.url, "64")
+        let after = server.memory
+        print("process with 1,000,000 waiting: \(Int(long)) jobs/s, with 10,000: \(Int(short)); server's memory \(before) MB before, \(after) MB after")
+        _ = try number("redis-enqueue", server.url, "delayed", "100000", "32", "off")
+        let worker = try start("redis-serve", server.url, "64")
+        try await Task.sleep(for: .seconds(1))
+        let latency = numbers(try output(CommandLine.arguments[0], ["redis-latency", server.url, "200"], [:]))
+        print("with 100,000 delayed jobs: enqueue to start median \(String(format: "%.2f", latency[0])) ms, worker \(Int(residentMegabytes(of: worker.processIdentifier))) MB")
+        worker.terminate()
+        worker.waitUntilExit()
+        server.flush()
+    }
+
+    private func measureLatency(_ server: Server) throws {
+        let worker = try start("redis-serve", server.url, "64")
+        usleep(500_000)
+        let idle = numbers(try output(CommandLine.arguments[0], ["redis-latency", server.url, "1000"], [:]))
+        let formatted = idle.map { String(format: "%.2f", $0) }
+        print("enqueue to start, idle worker of another process: median \(formatted[0]) ms, 99th percentile \(formatted[1]) ms")
+        print("enqueue to result: median \(formatted[2]) ms, 99th percentile \(formatted[3]) ms")
+        print("idle worker: \(Int(proportionalMegabytes(of: worker.processIdentifier))) MB (PSS)")
+        worker.terminate()
+        worker.waitUntilExit()
+    }
+
+    // MARK: - Processes
+
+    private func number(_ arguments: String...) throws -> Double { numbers(try output(CommandLine.arguments[0], arguments, [:])).first ?? 0 }
+    private func numbers(_ text: String) -> [Double] { text.split(whereSeparator: \.isWhitespace).compactMap { Double($0) } }
+
+    private func peer(_ name: String) -> String {
+        URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("../../peers/\(name)").path
+    }
+
+    private func start(_ arguments: String...) throws -> Process {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: CommandLine.arguments[0])
+        process.arguments = arguments
+        try process.run()
+        return process
+    }
+
+    private func output(_ program: String, _ arguments: [String], _ environment: [String: String]) throws -> String {
+        let process = Process()
+        let pipe = Pipe()
+        process.executableURL = URL(fileURLWithPath: program)
+        process.arguments = arguments
+        process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
+        process.standardOutput = pipe
+        try process.run()
+        let bytes = pipe.fileHandleForReading.readDataToEndOfFile()
+        process.waitUntilExit()
+        return String(decoding: bytes, as: UTF8.self)
+    }
+
+    private func proportionalMegabytes(of process: pid_t) -> Double {
+        let text = (try? String(contentsOfFile: "/proc/\(process)/smaps_rollup", encoding: .utf8)) ?? ""
+        let line = text.split(separator: "\n").first { $0.hasPrefix("Pss:") }
+        return (line?.split(separator: " ").dropFirst().first).flatMap { Double($0) }.map { $0 / 1024 } ?? 0
+    }
+
+    /// A redis-server on a free port, in a folder of its own.
+    private final class Server {
+        let url: String
+        private let port = Int.random(in: 20_000..<30_000)
+        private let process = Process()
+        private let folder: TemporaryFolder
+
+        init() throws {
+            folder = try TemporaryFolder()
+            url = "redis://127.0.0.1:\(port)/0"
+            process.executableURL = URL(fileURLWithPath: "/usr/bin/redis-server")
+            process.arguments = ["--port", "\(port)", "--bind", "127.0.0.1", "--save", "", "--dir", folder.url.path]
+            process.standardOutput = FileHandle.nullDevice
+            try process.run()
+            for _ in 0..<200 where cli("PING") != "PONG" { usleep(20_000) }
+        }
+
+        private func cli(_ arguments: String...) -> String {
+            let client = Process()
+            let pipe = Pipe()
+            client.executableURL = URL(fileURLWithPath: "/usr/bin/redis-cli")
+            client.arguments = ["-p", "\(port)"] + arguments
+            client.standardOutput = pipe
+            client.standardError = FileHandle.nullDevice
+            guard (try? client.run()) != nil else { return "" }
+            let bytes = pipe.fileHandleForReading.readDataToEndOfFile()
+            client.waitUntilExit()
+            return String(decoding: bytes, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
+        }
+
+        func flush() { _ = cli("FLUSHALL") }
+
+        var memory: Int {
+            let line = cli("INFO", "memory").split(whereSeparator: \.isNewline).first { $0.hasPrefix("used_memory:") }
+            return (line?.split(separator: ":").last.flatMap { Int($0.trimmingCharacters(in: .whitespaces)) } ?? 0) >> 20
+        }
+
+        func stop() {
+            process.terminate()
+            process.waitUntilExit()
+        }
+    }
+}

@@ -1,0 +1,47 @@
+"""Celery on Redis with its default worker (prefork, 2 children): jobs a second, enqueued and processed. Arguments: URL JOBS"""
+import os
+import subprocess
+import sys
+import time
+
+from celery import Celery
+from redis import Redis
+
+URL = os.environ.get("BENCH_URL") or sys.argv[1]
+RESULTS = os.environ.get("BENCH_RESULTS") == "1"
+app = Celery("celery_redis", broker=URL, backend=URL if RESULTS else None)
+app.conf.update(task_ignore_result=not RESULTS, worker_prefetch_multiplier=4 if RESULTS else 64)
+
+
+@app.task(name="noop")
+def noop(text, number):
+    return number
+
+
+def measure(jobs):
+    redis = Redis.from_url(URL)
+    redis.flushdb()
+    text = "x" * 32
+    with app.producer_or_acquire() as producer:
+        begin = time.perf_counter()
+        for number in range(jobs):
+            noop.apply_async((text, number), producer=producer)
+        enqueue = jobs / (time.perf_counter() - begin)
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "celery", "-A", "celery_redis", "worker", "-c", "2", "-l", "critical", "--without-gossip", "--without-mingle"],
+        env=dict(os.environ, BENCH_URL=URL, C_FORCE_ROOT="1"), cwd=os.path.dirname(os.path.abspath(__file__)),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while redis.llen("celery") == jobs:
+        time.sleep(0.001)
+    begin = time.perf_counter()
+    while redis.llen("celery") or redis.hlen("unacked"):
+        time.sleep(0.005)
+    process = jobs / (time.perf_counter() - begin)
+    worker.terminate()
+    worker.wait()
+    redis.flushdb()
+    return enqueue, process
+
+
+if __name__ == "__main__":
+    print(*measure(int(sys.argv[2])))
