@@ -186,7 +186,8 @@ let package = Package(
         .target(
             name: "TestServers",
             dependencies: [
-                "RESP",.product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio")],
+                "RESP", .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+            ],
             path: "Tests/TestServers",
             swiftSettings: houseSettings
         ),

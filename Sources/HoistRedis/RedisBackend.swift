@@ -114,7 +114,8 @@ public final class RedisBackend: Backend {
             }
             let slots = Set([configuration.keyPrefix, configuration.resultKeyPrefix].map { ClusterSlot.of(Array(($0 + "x").utf8)) })
             guard slots.count == 1 || configuration.results != nil else {
-                throw BackendError(.misuse, "in a cluster the prefixes of keys and of results must hold the same hash tag, such as {hoist}:")
+                throw BackendError(
+                    .misuse, "in a cluster the prefixes of keys and of results must hold the same hash tag, such as {hoist}:")
             }
         }
         if server.clientName == nil { server.clientName = "hoist" }

@@ -74,7 +74,8 @@ public final class RESPClient: Sendable {
             address = elsewhere.address
             isAsking = elsewhere.isForOnce
             // A transaction that was redirected has not run at all.
-            open = commands.count > 1 && String(buffer: commands[0].bytes).contains("MULTI") ? Array(commands.indices) : redirections.map(\.0)
+            open =
+                commands.count > 1 && String(buffer: commands[0].bytes).contains("MULTI") ? Array(commands.indices) : redirections.map(\.0)
         }
         return replies
     }
@@ -166,7 +167,8 @@ public final class RESPClient: Sendable {
     }
 
     /// Keeps what has been opened, once, whoever waits for it.
-    private func opened(_ result: Result<RESPConnection, any Error>, _ opening: EventLoopFuture<RESPConnection>, to address: ServerAddress?) {
+    private func opened(_ result: Result<RESPConnection, any Error>, _ opening: EventLoopFuture<RESPConnection>, to address: ServerAddress?)
+    {
         let surplus = state.withLock { state -> RESPConnection? in
             let isCurrent = state.links[address]?.opening === opening
             switch result {

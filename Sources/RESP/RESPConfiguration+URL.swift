@@ -56,7 +56,9 @@ extension RESPConfiguration {
         case "none": (tls.verifiesCertificate, tls.verifiesHostname) = (false, false)
         default: throw RESPError(.invalidURL, "ssl_cert_reqs must be required, optional or none")
         }
-        if let check = options["ssl_check_hostname"], ["false", "f", "0", "no", "n", "off"].contains(check.lowercased()) { tls.verifiesHostname = false }
+        if let check = options["ssl_check_hostname"], ["false", "f", "0", "no", "n", "off"].contains(check.lowercased()) {
+            tls.verifiesHostname = false
+        }
         tls.trustedCertificatesFile = options["ssl_ca_certs"]
         tls.certificateFile = options["ssl_certfile"]
         tls.keyFile = options["ssl_keyfile"]

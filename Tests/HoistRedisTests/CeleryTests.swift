@@ -72,7 +72,9 @@ private struct MixedBench {
         }
         self.environment = environment
         backend = try RedisBackend(RESPConfiguration(url: url), configuration: configuration)
-        client = JobClient(backend, configuration: .init(defaultQueue: "mixed"), logger: Logger(label: "mixed", factory: { _ in SwiftLogNoOpLogHandler() }))
+        client = JobClient(
+            backend, configuration: .init(defaultQueue: "mixed"), logger: Logger(label: "mixed", factory: { _ in SwiftLogNoOpLogHandler() })
+        )
     }
 
     func python(_ arguments: String...) throws -> WireValue {
@@ -82,7 +84,10 @@ private struct MixedBench {
 
     func startPythonWorker(_ extra: [String] = []) throws -> Process {
         try PythonPeer.start(
-            ["-m", "celery", "-A", "peer_tasks", "worker", "-P", "solo", "-l", "warning", "--without-gossip", "--without-mingle", "-Q", "mixed"] + extra,
+            [
+                "-m", "celery", "-A", "peer_tasks", "worker", "-P", "solo", "-l", "warning", "--without-gossip", "--without-mingle", "-Q",
+                "mixed",
+            ] + extra,
             in: Self.folder, environment: environment, log: log)
     }
 
@@ -127,7 +132,9 @@ private struct MixedBench {
 
 @Suite("With real Celery", .serialized, .timeLimit(.minutes(4)), .enabled(if: PythonPeer.interpreter != nil, "\(PythonPeer.isMissing)"))
 struct CeleryTests {
-    @Test("Python enqueues, Swift works, Python reads: values, errors, serializers, compression; also with results in another database", arguments: [nil, 5])
+    @Test(
+        "Python enqueues, Swift works, Python reads: values, errors, serializers, compression; also with results in another database",
+        arguments: [nil, 5])
     func pythonToSwift(_ resultDatabase: Int?) async throws {
         let bench = try MixedBench(resultDatabase: resultDatabase)
         let found = try await bench.withWorker { try bench.python("results") }
@@ -207,7 +214,9 @@ struct CeleryTests {
         let handle = try await bench.client.enqueue(named: "mixed.nap", arguments: Arguments(positional: [60]))
         let probe = try RESPClient(RESPConfiguration(url: bench.url))
         defer { probe.close() }
-        #expect(try await eventually(.seconds(20)) { try await probe.send(RESPCommand("HLEN", [.text(bench.prefix + "unacked")])).integer == 1 })
+        #expect(
+            try await eventually(.seconds(20)) { try await probe.send(RESPCommand("HLEN", [.text(bench.prefix + "unacked")])).integer == 1 }
+        )
         PythonPeer.stop(worker)
         // A minute short of kombu's hour would be a long test: this fleet agreed on a shorter time.
         var configuration = RedisBackend.Configuration(keyPrefix: bench.prefix, resultKeyPrefix: bench.prefix)
@@ -256,7 +265,10 @@ struct CeleryTests {
         defer { try? FileManager.default.removeItem(at: file) }
         try all.joined(separator: "\n").write(to: file, atomically: true, encoding: .utf8)
         let text = try PythonPeer.run(
-            ["-c", "import sys; sys.stdin = open('\(file.path)'); sys.argv = ['producer.py', 'collect']; exec(open('producer.py').read())"],
+            [
+                "-c",
+                "import sys; sys.stdin = open('\(file.path)'); sys.argv = ['producer.py', 'collect']; exec(open('producer.py').read())",
+            ],
             in: MixedBench.folder, environment: bench.environment)
         print("10,001 jobs by \(by.sorted { $0.key < $1.key }), read in Python as \(text)")
         #expect((by["swift"] ?? 0) > 0 && (by["python"] ?? 0) > 0 && by.values.reduce(0, +) == 10_001)

@@ -94,7 +94,8 @@ struct QueueControlTests {
         var keys: [String] = []
         var cursor = "0"
         repeat {
-            let page = try await probe.send(RESPCommand("SCAN", [.text(cursor), "MATCH", .text(prefix + "*"), "COUNT", 1000])).elements ?? []
+            let page =
+                try await probe.send(RESPCommand("SCAN", [.text(cursor), "MATCH", .text(prefix + "*"), "COUNT", 1000])).elements ?? []
             cursor = page.first?.text ?? "0"
             keys += page.last?.elements?.compactMap(\.text) ?? []
         } while cursor != "0"

@@ -27,7 +27,8 @@ struct RedisContractTests {
                 let results = try RESPConfiguration(url: server.url.dropLast() + "7")
                 return try RedisBackend(
                     RESPConfiguration(url: server.url),
-                    configuration: .init(keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString, results: results, clock: clock))
+                    configuration: .init(
+                        keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString, results: results, clock: clock))
             }
         }
     }
@@ -44,7 +45,8 @@ struct RedisContractTests {
                 try RedisBackend(
                     RESPConfiguration(url: server.url),
                     configuration: .init(
-                        keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString, results: try RESPConfiguration(url: other.url),
+                        keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString,
+                        results: try RESPConfiguration(url: other.url),
                         clock: clock))
             }
         }

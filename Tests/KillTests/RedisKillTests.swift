@@ -78,7 +78,9 @@ struct RedisKillTests {
         let ended = Set(journal.filter { $0.event == "end" }.map(\.job))
         let lost = acknowledged.filter { !ended.contains($0) }
         let begun = Dictionary(grouping: journal.filter { $0.event == "begin" }, by: \.job)
-        print("3 restarts, \(lost.count) lost, \(begun.filter { $0.value.count > 1 }.count) begun twice, consumption resumed after \(resumed) s")
+        print(
+            "3 restarts, \(lost.count) lost, \(begun.filter { $0.value.count > 1 }.count) begun twice, consumption resumed after \(resumed) s"
+        )
         #expect(lost.isEmpty)
         #expect(resumed.allSatisfy { $0 < 5 })
     }
@@ -145,7 +147,9 @@ struct RedisKillTests {
         let ended = Set(journal.filter { $0.event == "end" }.map(\.job))
         let all = (long + middle + waiting).map(\.id)
         let resumed = Double((journal.filter { $0.event == "begin" && $0.time > back }.map(\.time).min() ?? .max) - back) / 1_000_000
-        print("30 s stop: \(all.filter { !ended.contains($0) }.count) lost, \(begun.filter { $0.value.count > 1 }.count) begun twice, resumed after \(resumed) s")
+        print(
+            "30 s stop: \(all.filter { !ended.contains($0) }.count) lost, \(begun.filter { $0.value.count > 1 }.count) begun twice, resumed after \(resumed) s"
+        )
         #expect(all.allSatisfy(ended.contains))
         #expect(begun.allSatisfy { $0.value.count == 1 }, "the workers lived: nothing was taken from them")
         #expect(resumed < 5)
@@ -169,7 +173,9 @@ struct RedisKillTests {
             case 0: bytes = (0..<Int.random(in: 1...200)).map { _ in UInt8.random(in: 0...255, using: &generator) }
             case 1: bytes = Array(bytes.prefix(Int.random(in: 1..<bytes.count)))
             case 2:
-                for _ in 0..<Int.random(in: 1...20) { bytes[Int.random(in: 0..<bytes.count)] = UInt8.random(in: 0...255, using: &generator) }
+                for _ in 0..<Int.random(in: 1...20) {
+                    bytes[Int.random(in: 0..<bytes.count)] = UInt8.random(in: 0...255, using: &generator)
+                }
             default: bytes = Array(Self.malformed.randomElement(using: &generator)!.replacing("NUMBER", with: "\(bad.count)").utf8)
             }
             // A mutation may leave a good message, or one of another name, which waits for whoever knows it.

@@ -37,7 +37,9 @@ struct ClientTests {
             #expect(answer.elements?.last?.integer == Int64(round))
             if round == 1 { try await client.send(RESPCommand("SCRIPT FLUSH")) }
         }
-        await #expect(throws: RESPServerError.self) { try await client.evaluate(RESPScript("return redis.call('NOPE')"), keys: [], arguments: []) }
+        await #expect(throws: RESPServerError.self) {
+            try await client.evaluate(RESPScript("return redis.call('NOPE')"), keys: [], arguments: [])
+        }
     }
 
     @Test("a transaction runs whole or not at all")

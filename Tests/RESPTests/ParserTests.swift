@@ -59,7 +59,8 @@ struct ParserTests {
     func violations() {
         let cases = [
             "hello\r\n", "\r\n", "$x\r\n", "$-2\r\n", "$999999999999\r\n", "*-2\r\n", "*99999999999\r\n", ":\r\n", ":12a\r\n",
-            ":99999999999999999999\r\n", ":-99999999999999999999\r\n", ":18446744073709551616\r\n", "#x\r\n", ",abc\r\n", "(12x\r\n", "(-\r\n", "$3\r\nabcd\r\n", "+a\n", "%99999999999999\r\n",
+            ":99999999999999999999\r\n", ":-99999999999999999999\r\n", ":18446744073709551616\r\n", "#x\r\n", ",abc\r\n", "(12x\r\n",
+            "(-\r\n", "$3\r\nabcd\r\n", "+a\n", "%99999999999999\r\n",
             String(repeating: "*1\r\n", count: 100), "*2\r\n>1\r\n+x\r\n", "+" + String(repeating: "x", count: 70_000),
         ]
         for text in cases { #expect(throws: RESPParser.Violation.self, "\(text.prefix(20))") { try parse(text) } }
@@ -110,6 +111,8 @@ struct ParserTests {
         #expect(read("MOVED 3999 127.0.0.1:6381")?.address == .host("127.0.0.1", port: 6381))
         #expect(read("ASK 3999 ::1:6381")?.isForOnce == true)
         #expect(read("MOVED 3999 :6381")?.address == .host("a", port: 6381), "the same host")
-        for text in ["MOVED", "MOVED x y:1", "MOVED 99999 a:1", "MOVED 1 a", "MOVED 1 a:99999", "ERR no"] { #expect(read(text) == nil, "\(text)") }
+        for text in ["MOVED", "MOVED x y:1", "MOVED 99999 a:1", "MOVED 1 a", "MOVED 1 a:99999", "ERR no"] {
+            #expect(read(text) == nil, "\(text)")
+        }
     }
 }

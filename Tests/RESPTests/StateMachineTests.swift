@@ -7,7 +7,9 @@ import Testing
 struct HandshakeTests {
     private func words(_ action: HandshakeStateMachine.Action) -> String {
         switch action {
-        case .send(let command): String(buffer: command.bytes).split(separator: "\r\n").filter { !$0.hasPrefix("*") && !$0.hasPrefix("$") }.joined(separator: " ")
+        case .send(let command):
+            String(buffer: command.bytes).split(separator: "\r\n").filter { !$0.hasPrefix("*") && !$0.hasPrefix("$") }.joined(
+                separator: " ")
         case .becomeReady(let isRESP3): "ready \(isRESP3 ? 3 : 2)"
         case .fail(let error): "fail \(error.code)"
         }
@@ -86,7 +88,7 @@ struct PipelineTests {
         machine.sent(2, expecting: 1, deadline: 50)
         #expect(describe(machine.received(.value(.null), now: 1)) == "nothing")
         #expect(describe(machine.received(.push([.null]), now: 1)) == "push 1", "messages come in between")
-        #expect(describe(machine.received(.value(.error(RESPServerError("ERR")))  , now: 2)) == "1: 2")
+        #expect(describe(machine.received(.value(.error(RESPServerError("ERR"))), now: 2)) == "1: 2")
         #expect(describe(machine.received(.value(.integer(1)), now: 3)) == "2: 1")
         let isIdle = machine.isIdle
         #expect(isIdle)

@@ -39,7 +39,9 @@ struct TopologyTests {
         let clients = cluster.clients
         let client = try RESPClient(RESPConfiguration(url: cluster.url))
         defer { client.close() }
-        for number in 0..<50 { try await client.send(RESPCommand("SET", [.text("key-\(number)"), .integer(Int64(number))], key: "key-\(number)")) }
+        for number in 0..<50 {
+            try await client.send(RESPCommand("SET", [.text("key-\(number)"), .integer(Int64(number))], key: "key-\(number)"))
+        }
         for number in 0..<50 {
             #expect(try await client.send(RESPCommand("GET", [.text("key-\(number)")], key: "key-\(number)")).integer == Int64(number))
         }

@@ -31,7 +31,8 @@ struct URLTests {
     func forms() throws {
         #expect(try RESPConfiguration(url: "unix:///run/redis.sock?db=2").topology == .servers([.unix("/run/redis.sock")]))
         #expect(try RESPConfiguration(url: "redis+socket:///run/redis.sock?virtual_host=2").database == 2)
-        #expect(try RESPConfiguration(url: "redis://a/1;redis://b/1").topology == .servers([.host("a", port: 6379), .host("b", port: 6379)]))
+        #expect(
+            try RESPConfiguration(url: "redis://a/1;redis://b/1").topology == .servers([.host("a", port: 6379), .host("b", port: 6379)]))
         let sentinel = try RESPConfiguration(url: "sentinel://:pw@one:26379/5;sentinel://two?master_name=main&sentinel_password=x")
         #expect(sentinel.topology == .sentinels([.host("one", port: 26379), .host("two", port: 26379)], primary: "main"))
         #expect(sentinel.database == 5 && sentinel.credentials()?.password == "pw" && sentinel.sentinelCredentials?.password == "x")
@@ -45,7 +46,8 @@ struct URLTests {
         #expect(try RESPConfiguration(url: "redis+socket:///run/redis@1/r.sock").topology == .servers([.unix("/run/redis@1/r.sock")]))
         #expect(try RESPConfiguration(url: "rediss://h?ssl_cert_reqs=optional&ssl_check_hostname=on").tls?.verifiesHostname == true)
         for url in [
-            "", "localhost", "http://x", "redis://h:99999", "redis://h/x", "sentinel://h", "rediss://h?ssl_cert_reqs=maybe", "unix://relative",
+            "", "localhost", "http://x", "redis://h:99999", "redis://h/x", "sentinel://h", "rediss://h?ssl_cert_reqs=maybe",
+            "unix://relative",
             "redis+cluster://h/3", "redis://u:%zz@h",
         ] {
             let error = #expect(throws: RESPError.self, "\(url)") { try RESPConfiguration(url: url) }

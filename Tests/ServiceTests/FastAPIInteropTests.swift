@@ -50,7 +50,8 @@ struct FastAPIInteropTests {
         let bench = try ServiceBench()
         let environment = ["REDIS_URL": server.url, "VIDEO_DATA": bench.path("videos")]
         let worker = try PythonPeer.start(
-            ["-m", "celery", "-A", "tasks", "worker", "-Q", "media", "-P", "solo", "-l", "warning"], in: Self.folder, environment: environment)
+            ["-m", "celery", "-A", "tasks", "worker", "-Q", "media", "-P", "solo", "-l", "warning"], in: Self.folder,
+            environment: environment)
         defer { PythonPeer.stop(worker) }
         try await bench.startServer(backend: server.url)
         let answer = try await bench.http("POST", "/upload", file: try bench.makeVideo(seconds: 4))

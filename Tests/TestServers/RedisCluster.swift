@@ -21,7 +21,9 @@ public final class RedisCluster: Sendable {
         }
         for _ in 0..<600 {
             var isReady = true
-            for client in clients where try await client.send(RESPCommand("CLUSTER INFO")).text?.contains("cluster_state:ok") != true { isReady = false }
+            for client in clients where try await client.send(RESPCommand("CLUSTER INFO")).text?.contains("cluster_state:ok") != true {
+                isReady = false
+            }
             if isReady { return }
             try await Task.sleep(for: .milliseconds(50))
         }

@@ -68,7 +68,7 @@ struct RedisReport {
         try await Task.sleep(for: .seconds(1))
         let latency = numbers(try output(CommandLine.arguments[0], ["redis-latency", server.url, "200"], [:]))
         print("with 100,000 delayed jobs: enqueue to start median \(String(format: "%.2f", latency[0])) ms, worker \(Int(residentMegabytes(of: worker.processIdentifier))) MB")
-        worker.terminate()
+        kill(worker.processIdentifier, SIGKILL)
         worker.waitUntilExit()
         server.flush()
     }
@@ -81,7 +81,7 @@ struct RedisReport {
         print("enqueue to start, idle worker of another process: median \(formatted[0]) ms, 99th percentile \(formatted[1]) ms")
         print("enqueue to result: median \(formatted[2]) ms, 99th percentile \(formatted[3]) ms")
         print("idle worker: \(Int(proportionalMegabytes(of: worker.processIdentifier))) MB (PSS)")
-        worker.terminate()
+        kill(worker.processIdentifier, SIGKILL)
         worker.waitUntilExit()
     }
 
@@ -109,6 +109,7 @@ struct RedisReport {
         process.arguments = arguments
         process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
         process.standardOutput = pipe
+        process.standardError = FileHandle.nullDevice
         try process.run()
         let bytes = pipe.fileHandleForReading.readDataToEndOfFile()
         process.waitUntilExit()
@@ -159,7 +160,7 @@ struct RedisReport {
         }
 
         func stop() {
-            process.terminate()
+            kill(process.processIdentifier, SIGKILL)
             process.waitUntilExit()
         }
     }

@@ -244,7 +244,9 @@ extension RedisBackend {
 
     /// Results on a server of their own are stored first: a crash between the two repeats the job and never loses its result.
     private func storeApart(_ steps: [SettlingStep], _ progress: [ProgressStep], worker: WorkerID) async throws {
-        let all = steps.map { ($0.id, $0.token, $0.result, $0.isPlainlyDone) } + progress.map { ($0.report.jobID, $0.report.token, $0.result, true) }
+        let all =
+            steps.map { ($0.id, $0.token, $0.result, $0.isPlainlyDone) }
+            + progress.map { ($0.report.jobID, $0.report.token, $0.result, true) }
         let stored = all.filter { $0.2 != nil }
         guard !stored.isEmpty else { return }
         // Of jobs that this worker still holds: what a late one has to say must not cover what came after it.
@@ -283,7 +285,10 @@ extension RedisBackend {
             let codes = try await exchange(worker: worker, steps: steps).codes
             // Somebody wanted it cancelled just now.
             let cancelled = zip(steps, codes).compactMap { step, code in
-                code == 2 ? deliveries.first { $0.id == step.id }.map { end(facts($0, nil, now: now), $0.token, as: .cancelled, at: now, now: now) } : nil
+                code == 2
+                    ? deliveries.first { $0.id == step.id }.map {
+                        end(facts($0, nil, now: now), $0.token, as: .cancelled, at: now, now: now)
+                    } : nil
             }
             if !cancelled.isEmpty { _ = try await exchange(worker: worker, steps: cancelled) }
         }

@@ -121,7 +121,8 @@ extension RedisBackend {
             guard let self else { return }
             // What fails now is tried again in ten seconds.
             _ = try? await run(
-                RedisScripts.sweep, [timeArgument, .integer(Int64(configuration.deadLetterLimit))], doing: "remove what has passed its time")
+                RedisScripts.sweep, [timeArgument, .integer(Int64(configuration.deadLetterLimit))], doing: "remove what has passed its time"
+            )
             try? await restoreUnacknowledged()
         }
     }

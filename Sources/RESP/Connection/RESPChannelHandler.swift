@@ -147,7 +147,9 @@ final class RESPChannelHandler: ChannelInboundHandler {
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         let what = String(describing: error)
         // A peer that goes away in the middle of a handshake is an outage like any other.
-        let isTLS = (what.contains("SSL") || what.contains("certificate")) && !what.contains("eofDuringHandshake") && !what.contains("uncleanShutdown")
+        let isTLS =
+            (what.contains("SSL") || what.contains("certificate")) && !what.contains("eofDuringHandshake")
+            && !what.contains("uncleanShutdown")
         close(
             context,
             RESPError(isTLS ? .tls : .connectionLost, "the connection to \(address) failed: \(what)", mayHaveRun: connection != nil))
