@@ -39,7 +39,9 @@ public final class RESPClient: Sendable {
     // MARK: - Commands
 
     /// Sends one command.
-    /// - Parameter timeout: until its answer; nil for ``RESPConfiguration/commandTimeout``.
+    /// - Parameters:
+    ///   - command: what to send.
+    ///   - timeout: until its answer; nil for ``RESPConfiguration/commandTimeout``.
     /// - Throws: ``RESPServerError`` when the server refuses it, ``RESPError`` when there is no answer.
     @discardableResult
     public func send(_ command: RESPCommand, timeout: Duration? = nil) async throws -> RESPValue {
@@ -49,6 +51,9 @@ public final class RESPClient: Sendable {
     }
 
     /// Sends commands in one go, with nothing of others in between. In a cluster all of them go where the first one's key lies.
+    /// - Parameters:
+    ///   - commands: any number.
+    ///   - timeout: until the last answer; nil for ``RESPConfiguration/commandTimeout``.
     /// - Returns: an answer for each, in order; errors of the server are answers here.
     /// - Throws: ``RESPError``; its ``RESPError/mayHaveRun`` tells whether they may have been carried out.
     public func send(pipeline commands: [RESPCommand], timeout: Duration? = nil) async throws -> [RESPValue] {
@@ -85,6 +90,9 @@ public final class RESPClient: Sendable {
     }
 
     /// Runs commands as one transaction (MULTI … EXEC).
+    /// - Parameters:
+    ///   - commands: what runs between MULTI and EXEC.
+    ///   - timeout: until the last answer; nil for ``RESPConfiguration/commandTimeout``.
     /// - Returns: the answer of each.
     /// - Throws: ``RESPServerError`` when the server refuses a command, and then none has run; ``RESPError``.
     public func transaction(_ commands: [RESPCommand], timeout: Duration? = nil) async throws -> [RESPValue] {
@@ -97,8 +105,14 @@ public final class RESPClient: Sendable {
     }
 
     /// Runs a script by its digest, and hands the script over where the server does not have it.
-    /// - Parameter commands: sent right after the script, in the same go; their answers come after the script's. They run twice when the
-    ///   server has lost the script meanwhile.
+    /// - Parameters:
+    ///   - script: what to run.
+    ///   - keys: its KEYS; the first decides where in a cluster it runs.
+    ///   - arguments: its ARGV.
+    ///   - commands: sent right after the script, in the same go; their answers come after the script's. They run twice when the server has
+    ///     lost the script meanwhile.
+    ///   - timeout: until the last answer; nil for ``RESPConfiguration/commandTimeout``.
+    /// - Returns: the script's answer, then those of the commands.
     /// - Throws: ``RESPServerError``, ``RESPError``.
     public func evaluate(
         _ script: RESPScript, keys: [String], arguments: [RESPArgument], then commands: [RESPCommand] = [], timeout: Duration? = nil

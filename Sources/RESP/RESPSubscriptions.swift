@@ -47,7 +47,9 @@ public final class RESPSubscriptions: Sendable {
     }
 
     /// Listens to a target, until ``unsubscribe(from:)`` or ``close()``.
-    /// - Parameter handler: called on an event loop: it must be quick and must not block. A second handler of the same target replaces the first.
+    /// - Parameters:
+    ///   - target: a channel or a pattern.
+    ///   - handler: called on an event loop: it must be quick and must not block. A second handler of the same target replaces the first.
     public func subscribe(to target: Target, _ handler: @escaping @Sendable (Event) -> Void) {
         // Sent under the lock, so that the server hears of changes in the order in which they were made.
         let isConnected = state.withLock { state in

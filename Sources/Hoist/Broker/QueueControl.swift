@@ -7,6 +7,8 @@ public protocol QueueControl: Backend {
     func pausedQueues() async throws -> Set<String>
     /// Refuses jobs beyond so many that wait in `queue`, delayed ones included: an enqueue throws ``BackendError`` `.full` then, nothing of it is
     /// stored, and trying again later is safe.
-    /// - Parameter maximum: 0 or more; nil for no limit.
+    /// - Parameters:
+    ///   - queue: which; its delayed jobs count as well.
+    ///   - maximum: 0 or more; nil for no limit.
     func limit(queue: String, to maximum: Int?) async throws
 }

@@ -77,7 +77,9 @@ public struct Handle: Sendable {
     /// functions with `*args`.
     /// - Parameters:
     ///   - names: the wire name, and aliases.
+    ///   - lane: where the handler runs.
     ///   - options: what a job's own options would say.
+    ///   - perform: gets the arguments as they came.
     public init(
         named names: String..., in lane: LaneKind = .async, options: JobOptions = JobOptions(),
         _ perform: @escaping @Sendable (Arguments, JobContext) async throws -> WireValue

@@ -33,7 +33,9 @@ public final class RESPConnection: Sendable {
     }
 
     /// Sends commands one right after the other, with nothing of others in between.
-    /// - Parameter timeout: until the last answer.
+    /// - Parameters:
+    ///   - commands: any number.
+    ///   - timeout: until the last answer.
     /// - Returns: an answer for each; an error of the server is an answer.
     /// - Throws: ``RESPError``; `CancellationError` when the task is cancelled while it waits, and the commands may run all the same.
     public func send(_ commands: [RESPCommand], timeout: Duration) async throws -> [RESPValue] {
