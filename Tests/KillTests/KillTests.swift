@@ -12,24 +12,7 @@ struct KillTests {
 
     @Test("a worker stopped for longer than its lease is fenced when it goes on")
     func stopAndContinue() async throws {
-        let bench = try KillBench(lease: 1)
-        let slow = try bench.startWorker()
-        let handle = try await bench.client.enqueue(Step(milliseconds: 1500))
-        #expect(try await eventually(.seconds(30)) { bench.journal().contains { $0.event == "begin" } })
-        kill(slow.processIdentifier, SIGSTOP)
-        let next = try bench.startWorker()
-        let output = try await handle.output(timeout: .seconds(30))
-        #expect(output == Int(next.processIdentifier), "the second worker did it")
-        kill(slow.processIdentifier, SIGCONT)
-        #expect(
-            try await eventually(.seconds(10)) { bench.log(of: 0).contains("the lease was lost") || bench.log(of: 0).contains("refused") })
-        let record = try #require(try await handle.record())
-        #expect(record.state == .succeeded && record.output == .integer(Int64(next.processIdentifier)))
-        #expect(record.history.map(\.outcome) == ["worker lost"])
-        // It is a good worker again.
-        kill(next.processIdentifier, SIGKILL)
-        let again = try await bench.client.enqueue(Step(milliseconds: 1))
-        #expect(try await again.output(timeout: .seconds(30)) == Int(slow.processIdentifier))
+        try await stopPastTheLease(on: try KillBench(lease: 1))
     }
 
     @Test("job code that blocks every cooperative thread for longer than the lease does not cost the lease")
@@ -87,6 +70,27 @@ struct KillTests {
 
 extension Array {
     fileprivate subscript(safe index: Int) -> Element? { indices.contains(index) ? self[index] : nil }
+}
+
+/// Stops a worker for longer than its lease, lets another take its job over, and sees what becomes of the first one's late finish.
+func stopPastTheLease(on bench: KillBench) async throws {
+    let slow = try bench.startWorker()
+    let handle = try await bench.client.enqueue(Step(milliseconds: 1500))
+    #expect(try await eventually(.seconds(30)) { bench.journal().contains { $0.event == "begin" } })
+    kill(slow.processIdentifier, SIGSTOP)
+    let next = try bench.startWorker()
+    let output = try await handle.output(timeout: .seconds(30))
+    #expect(output == Int(next.processIdentifier), "the second worker did it")
+    kill(slow.processIdentifier, SIGCONT)
+    #expect(
+        try await eventually(.seconds(10)) { bench.log(of: 0).contains("the lease was lost") || bench.log(of: 0).contains("refused") })
+    let record = try #require(try await handle.record())
+    #expect(record.state == .succeeded && record.output == .integer(Int64(next.processIdentifier)))
+    #expect(record.history.map(\.outcome) == ["worker lost"])
+    // It is a good worker again.
+    kill(next.processIdentifier, SIGKILL)
+    let again = try await bench.client.enqueue(Step(milliseconds: 1))
+    #expect(try await again.output(timeout: .seconds(30)) == Int(slow.processIdentifier))
 }
 
 /// Kills workers at random while they work through 2,000 jobs, and counts what was lost and what ran twice.

@@ -21,19 +21,7 @@ struct RedisKillTests {
     func stopAndContinue() async throws {
         let server = try RedisServer()
         defer { server.stop() }
-        let bench = try KillBench(lease: 1, url: server.url)
-        let slow = try bench.startWorker()
-        let handle = try await bench.client.enqueue(Step(milliseconds: 1500))
-        #expect(try await eventually(.seconds(30)) { bench.journal().contains { $0.event == "begin" } })
-        kill(slow.processIdentifier, SIGSTOP)
-        let next = try bench.startWorker()
-        #expect(try await handle.output(timeout: .seconds(30)) == Int(next.processIdentifier), "the second worker did it")
-        kill(slow.processIdentifier, SIGCONT)
-        #expect(
-            try await eventually(.seconds(10)) { bench.log(of: 0).contains("the lease was lost") || bench.log(of: 0).contains("refused") })
-        let record = try #require(try await handle.record())
-        #expect(record.state == .succeeded && record.output == .integer(Int64(next.processIdentifier)))
-        #expect(record.history.map(\.outcome) == ["worker lost"])
+        try await stopPastTheLease(on: try KillBench(lease: 1, url: server.url))
     }
 
     @Test("Redis killed and restarted again and again, with its append-only file, loses no job that was acknowledged to a producer")

@@ -4,6 +4,7 @@ import Hoist
 import HoistSQLite
 import HoistTesting
 import Logging
+import TestServers
 import Testing
 
 /// Programs of this package as processes, in a folder of their own. All is stopped and removed at the end.
@@ -45,25 +46,9 @@ final class ServiceBench {
     }
 
     func startServer(backend: String? = nil) async throws {
-        port = try freePort()
+        port = try RedisServer.freePort()
         _ = try start(["serve", "--backend", backend ?? backendURL, "--data", path("videos"), "--port", String(port)])
         #expect(try await eventually(.seconds(30)) { (try? await self.http("GET", "/").status) == 200 })
-    }
-
-    private func freePort() throws -> Int {
-        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        defer { close(descriptor) }
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_addr.s_addr = inet_addr("127.0.0.1")
-        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let bound = withUnsafeMutablePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
-                bind(descriptor, address, length) == 0 && getsockname(descriptor, address, &length) == 0
-            }
-        }
-        try #require(bound)
-        return Int(UInt16(bigEndian: address.sin_port))
     }
 
     struct Answer {

@@ -3,7 +3,7 @@
 -- ARGV: now, broker database, result database ('' when it is the same), id, queue, the list it waits in ('' when it is delayed), its
 --       element as it was seen, then
 --         end, kind (dead, stopped), keep until, record, result key ('' for none), its seconds (0 for ever), result
---         move, new list, new element, due ('' for now), record, 1 to keep its place in the list
+--         move, new list, new element, due ('' for now), record; it keeps its place where the list stays the same
 -- Returns 1 when it was there, else 0 and nothing has changed.
 -- Atomic, so that a worker gets the job as it was or as it is, never both and never none.
 
@@ -46,7 +46,7 @@ if ARGV[8] == 'end' then
     return 1
 end
 
-local target, changed, due, record, keeps_place = ARGV[9], ARGV[10], ARGV[11], ARGV[12], ARGV[13] == '1'
+local target, changed, due, record = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 if due ~= '' and tonumber(due) > now then
     remove()
     redis.call('SET', P .. 'job:' .. id, record)
@@ -55,7 +55,7 @@ if due ~= '' and tonumber(due) > now then
     redis.call('PUBLISH', P .. 'work', 'due')
 else
     redis.call('SET', P .. 'job:' .. id, record, 'PX', 604800000)
-    if keeps_place and list == target then
+    if list == target then
         redis.call('LSET', list, place, changed)
     else
         remove()

@@ -7,7 +7,6 @@ struct WaitingJob {
     var record: StoredJob
     /// When it is due; nil for now.
     var due: Int64?
-    var keepsPlace = true
 }
 
 extension RedisBackend {
@@ -124,7 +123,6 @@ extension RedisBackend {
                     .bytes(place.element),
                     "move", .text(target), .bytes(onWire.encodedEnvelope()), waiting.due.map(RESPArgument.integer) ?? "",
                     .bytes(record.encoded),
-                    waiting.keepsPlace ? "1" : "",
                 ], doing: "change the job \(id)")[0].integer == 1
         if moved {
             follower.ring(id)

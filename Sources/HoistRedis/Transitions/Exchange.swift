@@ -287,7 +287,7 @@ extension RedisBackend {
             let cancelled = zip(steps, codes).compactMap { step, code in
                 code == 2
                     ? deliveries.first { $0.id == step.id }.map {
-                        end(facts($0, nil, now: now), $0.token, as: .cancelled, at: now, now: now)
+                        end(facts($0, now: now), $0.token, as: .cancelled, at: now, now: now)
                     } : nil
             }
             if !cancelled.isEmpty { _ = try await exchange(worker: worker, steps: cancelled) }
@@ -295,7 +295,7 @@ extension RedisBackend {
         return ready
     }
 
-    private func facts(_ delivery: RawDelivery, _ message: Message?, now: Int64) -> JobFacts {
+    private func facts(_ delivery: RawDelivery, now: Int64) -> JobFacts {
         let held = HeldJob(
             token: delivery.token, began: 0, list: delivery.list, record: StoredJob(delivery.record), envelope: delivery.envelope)
         var facts = JobFacts(id: delivery.id, held: held, keys: keys, worker: nil, now: now)
@@ -306,7 +306,7 @@ extension RedisBackend {
     private func stepAside(_ delivery: RawDelivery, now: Int64) -> SettlingStep? {
         // What cannot be read fails where it runs, with the reason.
         guard let message = try? Message(envelope: delivery.envelope) else { return nil }
-        let facts = facts(delivery, message, now: now)
+        let facts = facts(delivery, now: now)
         if let expires = message.headers.expires?.microsecondsSinceEpoch, expires <= now {
             return end(facts, delivery.token, as: .expired, at: now, now: now)
         }
@@ -315,7 +315,7 @@ extension RedisBackend {
     }
 
     private func stepForUnreadable(_ delivery: RawDelivery, now: Int64) -> SettlingStep {
-        var facts = facts(delivery, nil, now: now)
+        var facts = facts(delivery, now: now)
         do throws(WireError) {
             // Readable after all, for instance a message of protocol 1: it goes back in the form that the script reads.
             var message = try Message(envelope: delivery.envelope)

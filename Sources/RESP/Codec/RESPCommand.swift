@@ -67,10 +67,4 @@ extension ByteBuffer {
         writeString(String(count))
         writeInteger(0x0D0A as UInt16)
     }
-
-    func viewBytes(at index: Int, length: Int) -> ByteBufferView? { viewBytes(at: index, length: length, in: self) }
-
-    private func viewBytes(at index: Int, length: Int, in buffer: ByteBuffer) -> ByteBufferView? {
-        buffer.getSlice(at: index, length: length).map { $0.readableBytesView }
-    }
 }

@@ -196,7 +196,7 @@ public struct RESPParser: Sendable {
 
     private func integer(_ buffer: ByteBuffer, at index: Int, length: Int) -> Int64? {
         guard length > 0, length <= 20 else { return nil }
-        return buffer.viewBytes(at: index, length: length).flatMap { view in
+        return buffer.getSlice(at: index, length: length).map(\.readableBytesView).flatMap { view in
             var magnitude: UInt64 = 0
             var digits = 0
             let isNegative = view.first == UInt8(ascii: "-")
