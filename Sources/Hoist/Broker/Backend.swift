@@ -149,11 +149,16 @@ public struct Claim: Sendable {
     /// The lane that performs these names.
     public var lane: String
     public var jobNames: [String]
+    /// Finds out what a job belongs to whose producer did not say; nil when no limit asks.
+    public var partition: PartitionFinder?
 
-    public init(queue: String, lane: String, jobNames: [String]) {
+    public typealias PartitionFinder = @Sendable (_ message: Message) -> String?
+
+    public init(queue: String, lane: String, jobNames: [String], partition: PartitionFinder? = nil) {
         self.queue = queue
         self.lane = lane
         self.jobNames = jobNames
+        self.partition = partition
     }
 }
 
@@ -260,8 +265,8 @@ public enum Outcome: Sendable {
     case failed(JobFailure)
     /// Another attempt at `date`, with other arguments when there are some.
     case retry(at: Date, JobFailure, arguments: Arguments? = nil)
-    /// Put off until `date`; the attempt is not counted.
-    case snoozed(until: Date)
+    /// Put off until `date`; the attempt is not counted. When it closes its queue no other job of it starts until then either.
+    case snoozed(until: Date, closesQueue: Bool = false)
     case cancelled
     case expired
     /// Not finished when the worker stopped: ready again at once, the attempt not counted.

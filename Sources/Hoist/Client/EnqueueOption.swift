@@ -27,6 +27,10 @@ public struct EnqueueOption: Sendable {
     /// Dropped and marked expired when not started by then.
     public static func expires(at date: Date) -> EnqueueOption { option { $0.expires = date } }
     public static func unique(_ key: UniqueKey) -> EnqueueOption { option { $0.unique = key } }
+    /// What the job belongs to, in place of ``Job/partitionKey``.
+    public static func partition(_ key: String) -> EnqueueOption { option { $0.partition = key } }
+    /// What the job counts for where starts are limited by rate: 1 by default, 0 for a job that is let through and not counted.
+    public static func cost(_ cost: Int) -> EnqueueOption { option { $0.cost = max(0, cost) } }
     public static func retry(_ policy: RetryPolicy) -> EnqueueOption { option { $0.retry = policy } }
     public static func timeLimit(_ limit: Duration) -> EnqueueOption { option { $0.timeLimit = limit } }
     public static func heartbeatLimit(_ limit: Duration) -> EnqueueOption { option { $0.heartbeatLimit = limit } }
@@ -54,6 +58,8 @@ struct EnqueueRequest {
     var result: ResultPolicy
     var delivery: DeliveryGuarantee
     var headers: WireValue.Object = [:]
+    var partition: String?
+    var cost: Int?
 
     init(name: String, arguments: Arguments, secretArguments: Set<String>, defaults: JobOptions, now: Date) {
         self.name = name
@@ -87,6 +93,8 @@ struct EnqueueRequest {
         headers.hoist.retry = retry
         headers.hoist.heartbeatLimit = heartbeatLimit?.inSeconds
         headers.hoist.isAtMostOnce = delivery.isAtMostOnce
+        headers.hoist.partition = partition
+        headers.hoist.cost = cost
         switch result.kind {
         case .backendDefault: break
         case .kept(let duration): headers.hoist.resultRetention = duration.inSeconds

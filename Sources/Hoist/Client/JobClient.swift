@@ -23,16 +23,19 @@ public struct JobClient: Sendable {
         public var enqueueTimeout: Duration
         /// Arguments of more bytes than this travel compressed, as Celery's `compression="zlib"` has it; nil for never, the default.
         public var compressesAbove: Int?
+        /// How long an enqueue waits for room in a queue that has reached its limit before it throws; nil for not at all, the default.
+        public var waitsWhenFull: Duration?
 
         public init(
             defaultQueue: String = "default", routes: [RoutingRule] = [], middleware: [any EnqueueMiddleware] = [],
-            enqueueTimeout: Duration = .seconds(10), compressesAbove: Int? = nil
+            enqueueTimeout: Duration = .seconds(10), compressesAbove: Int? = nil, waitsWhenFull: Duration? = nil
         ) {
             self.defaultQueue = defaultQueue
             self.routes = routes
             self.middleware = middleware
             self.enqueueTimeout = enqueueTimeout
             self.compressesAbove = compressesAbove
+            self.waitsWhenFull = waitsWhenFull
         }
     }
 
@@ -71,7 +74,9 @@ public struct JobClient: Sendable {
     ) async throws -> [JobHandle<J.Output>] {
         let requests = try jobs.map { job in
             let arguments = Arguments(keyword: try WireEncoder.encodeArguments(job))
-            return request(J.name, arguments, J.secretArguments, defaults: J.options, options)
+            var request = request(J.name, arguments, J.secretArguments, defaults: J.options, options)
+            request.partition = request.partition ?? job.partitionKey ?? (J.options.hasPartitions ? "" : nil)
+            return request
         }
         var handles: [JobHandle<J.Output>] = []
         for start in stride(from: 0, to: requests.count, by: 5000) {
@@ -130,9 +135,27 @@ public struct JobClient: Sendable {
         return published
     }
 
+    /// Does it again whenever there may be room, where the queue is full and the configuration wants to wait.
+    private func whenThereIsRoom(_ publish: () async throws -> [PublishResult]) async throws -> [PublishResult] {
+        guard let patience = configuration.waitsWhenFull else { return try await publish() }
+        let clock = backend.clock
+        let end = clock.uptime + patience.inMicroseconds
+        while true {
+            let mark = backend.workDoorbell.mark
+            do {
+                return try await publish()
+            } catch let error as BackendError where error.code == .full && error.isRetrySafe && clock.uptime < end {
+                // The backend rings when room was made; a look now and then is for a ring that got lost.
+                let limit = min(Duration.seconds(1), .microseconds(end - clock.uptime))
+                await backend.workDoorbell.wait(after: mark, for: limit, clock: clock)
+                try Task.checkCancellation()
+            }
+        }
+    }
+
     private func publish(_ messages: [Message]) async throws -> [(id: JobID, isNew: Bool)] {
         let results = try await EnqueueChain(middleware: configuration.middleware[...]) { [backend, configuration] messages in
-            try await backend.publish(messages, within: configuration.enqueueTimeout)
+            try await whenThereIsRoom { try await backend.publish(messages, within: configuration.enqueueTimeout) }
         }.run(messages)
         let refused = zip(messages, results).compactMap { message, result -> EnqueueError.Refusal? in
             guard case .keyHeld(let holder) = result, message.headers.hoist.unique?.onClash == .refuse else { return nil }

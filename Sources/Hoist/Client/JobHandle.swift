@@ -16,6 +16,7 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     /// - Returns: its output.
     /// - Throws: ``JobError`` when it did not succeed, is unknown, or has not ended in time (asking again is safe then);
     ///   `DecodingError` when the output is not an `Output`.
+    @discardableResult
     public func output(timeout: Duration? = nil) async throws -> Output {
         let id = id
         let backend = backend

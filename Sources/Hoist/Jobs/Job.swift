@@ -23,12 +23,16 @@ public protocol Job: Codable, Sendable {
     static var options: JobOptions { get }
     /// Wire names of arguments that logs, monitors and pages must not show. Empty by default.
     static var secretArguments: Set<String> { get }
+    /// What this job belongs to, where limits and turns are kept apart: a tenant, an account, an API token. nil by default: nothing.
+    /// See ``JobLimit/Scope/partition``.
+    var partitionKey: String? { get }
 }
 
 extension Job {
     public static var aliases: [String] { [] }
     public static var options: JobOptions { JobOptions() }
     public static var secretArguments: Set<String> { [] }
+    public var partitionKey: String? { nil }
 }
 
 /// The output of a job that returns nothing. It is `null` on the wire.

@@ -18,6 +18,8 @@ public struct JobOptions: Sendable {
     /// How results are kept.
     public var result: ResultPolicy
     public var delivery: DeliveryGuarantee
+    /// How jobs of this kind start, for all workers together. None by default. A worker whose backend cannot keep limits refuses to start.
+    public var limits: [JobLimit]
 
     public init(
         queue: String? = nil,
@@ -29,7 +31,8 @@ public struct JobOptions: Sendable {
         heartbeatLimit: Duration? = nil,
         expiresAfter: Duration? = nil,
         result: ResultPolicy = .keep,
-        delivery: DeliveryGuarantee = .atLeastOnce
+        delivery: DeliveryGuarantee = .atLeastOnce,
+        limits: [JobLimit] = []
     ) {
         self.queue = queue
         self.priority = priority
@@ -41,7 +44,11 @@ public struct JobOptions: Sendable {
         self.expiresAfter = expiresAfter
         self.result = result
         self.delivery = delivery
+        self.limits = limits
     }
+
+    /// Whether a limit asks what a job belongs to.
+    var hasPartitions: Bool { limits.contains { $0.scope.kind == .partition } }
 
     func mayRetry(_ error: any Error) -> Bool {
         let kind = type(of: error)

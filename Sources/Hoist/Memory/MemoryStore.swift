@@ -228,7 +228,7 @@ struct MemoryStore: Sendable {
             }
             putBack(id, as: .retrying, due: date, now: now)
             return true
-        case .snoozed(let date):
+        case .snoozed(let date, _):
             change(id) { $0.record.history.append(attempt) }
             putBack(id, as: .scheduled, due: date, now: now)
             return true

@@ -20,6 +20,10 @@ public struct HoistHeader: Sendable, Hashable {
     public var heartbeatLimit: Double?
     /// True when the job is not to be run a second time after a worker died with it.
     public var isAtMostOnce = false
+    /// What the job belongs to, see ``Job/partitionKey``; empty when it is known to belong to nothing.
+    public var partition: String?
+    /// What it counts for where starts are limited by rate; nil for 1.
+    public var cost: Int?
 
     public init() {}
 
@@ -31,6 +35,8 @@ public struct HoistHeader: Sendable, Hashable {
         retry = object["retry"].flatMap { try? WireDecoder.decode(RetryPolicy.self, from: $0) }
         heartbeatLimit = object["heartbeat_limit"]?.doubleValue
         isAtMostOnce = object["at_most_once"]?.boolValue ?? false
+        partition = object["partition"]?.stringValue
+        cost = object["cost"]?.integerValue.map { Int($0.clamped(to: 0...1_000_000_000)) }
     }
 
     var wireValue: WireValue.Object {
@@ -41,6 +47,8 @@ public struct HoistHeader: Sendable, Hashable {
         if let retry { object["retry"] = try? WireEncoder.encode(retry) }
         if let heartbeatLimit { object["heartbeat_limit"] = .double(heartbeatLimit) }
         if isAtMostOnce { object["at_most_once"] = .bool(true) }
+        if let partition { object["partition"] = .string(partition) }
+        if let cost { object["cost"] = .integer(Int64(cost)) }
         return object
     }
 }

@@ -57,7 +57,7 @@ public protocol CrossLanguageError: Error {
 public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConvertible {
     public struct Kind: Sendable, Hashable, Codable, CustomStringConvertible {
         private enum Value: String, Codable {
-            case raised, badArguments, undecodable, timedOut, stuck, workerLost, deadLettered, notEncodable
+            case raised, badArguments, undecodable, timedOut, stuck, workerLost, deadLettered, notEncodable, dropped
         }
         private let value: Value
         private init(_ value: Value) { self.value = value }
@@ -81,6 +81,8 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
         public static let deadLettered = Kind(.deadLettered)
         /// The output could not be encoded.
         public static let notEncodable = Kind(.notEncodable)
+        /// A limit of running jobs was reached, and its policy is to keep others.
+        public static let dropped = Kind(.dropped)
     }
 
     public var kind: Kind
@@ -116,6 +118,10 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
     package static func workerLost(_ name: String) -> JobFailure {
         JobFailure(kind: .workerLost, type: "WorkerLost", message: "the worker \(name) died or was cut off while it had the job")
     }
+
+    /// A limit chose another job.
+    package static let dropped = JobFailure(
+        kind: .dropped, type: "JobLimit", message: "as many jobs run as the limit allows, and it keeps no more")
 
     /// The worker stopped in order, but the job may not be started again.
     package static let stoppedAtMostOnce = JobFailure(

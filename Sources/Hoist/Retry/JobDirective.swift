@@ -8,7 +8,7 @@
 public struct JobDirective: Error, Sendable {
     enum Kind: Sendable {
         case retry(after: Duration, failure: JobFailure, arguments: Arguments?, maxAttempts: Int?)
-        case snooze(Duration)
+        case snooze(Duration, closesQueue: Bool)
         case deadLetter(reason: String)
     }
 
@@ -35,7 +35,11 @@ public struct JobDirective: Error, Sendable {
     }
 
     /// Put the job off for `delay` without spending an attempt. There is no limit to how often.
-    public static func snooze(for delay: Duration) -> JobDirective { JobDirective(kind: .snooze(delay)) }
+    public static func snooze(for delay: Duration) -> JobDirective { JobDirective(kind: .snooze(delay, closesQueue: false)) }
+
+    /// Put the job off for `duration` without spending an attempt, and start no other job of its queue meanwhile, on any worker: the
+    /// service behind it answered 429. Where the backend cannot close a queue only this job is put off.
+    public static func closeQueue(for duration: Duration) -> JobDirective { JobDirective(kind: .snooze(duration, closesQueue: true)) }
 
     /// Give up at once, whatever the policy says.
     public static func deadLetter(_ reason: String) -> JobDirective { JobDirective(kind: .deadLetter(reason: reason)) }

@@ -188,7 +188,7 @@ final class Execution: Sendable {
 
     private func outcome(of directive: JobDirective, _ call: Call) -> Outcome {
         switch directive.kind {
-        case .snooze(let delay): return .snoozed(until: now.advanced(by: delay))
+        case .snooze(let delay, let closesQueue): return .snoozed(until: now.advanced(by: delay), closesQueue: closesQueue)
         case .deadLetter(let reason):
             return .failed(JobFailure(kind: .deadLettered, type: "JobDirective", message: reason))
         case .retry(let delay, let failure, let arguments, let maxAttempts):

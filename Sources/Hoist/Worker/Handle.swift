@@ -33,6 +33,8 @@ public struct Handle: Sendable {
     let lane: LaneKind
     let options: JobOptions
     let perform: @Sendable (Arguments, JobContext) async throws -> [UInt8]
+    /// What a job with these arguments belongs to.
+    let partition: @Sendable (Arguments) -> String?
     private(set) var hooks = Hooks()
 
     struct Hooks: Sendable {
@@ -59,6 +61,7 @@ public struct Handle: Sendable {
             let job = try arguments.bind(to: J.self)
             return try Self.encoded(try await perform(job, context))
         }
+        partition = { arguments in (try? arguments.bind(to: J.self))?.partitionKey }
     }
 
     /// A handler of a job without output.
@@ -79,15 +82,18 @@ public struct Handle: Sendable {
     ///   - names: the wire name, and aliases.
     ///   - lane: where the handler runs.
     ///   - options: what a job's own options would say.
+    ///   - partition: what a job belongs to, see ``Job/partitionKey``.
     ///   - perform: gets the arguments as they came.
     public init(
         named names: String..., in lane: LaneKind = .async, options: JobOptions = JobOptions(),
+        partition: @escaping @Sendable (Arguments) -> String? = { _ in nil },
         _ perform: @escaping @Sendable (Arguments, JobContext) async throws -> WireValue
     ) {
         self.names = names
         self.lane = lane
         self.options = options
         self.perform = { arguments, context in try Self.encoded(try await perform(arguments, context)) }
+        self.partition = partition
     }
 
     /// The output as JSON.
@@ -130,12 +136,14 @@ final class RegisteredHandle: Sendable {
     let options: JobOptions
     let hooks: Handle.Hooks
     let perform: @Sendable (Arguments, JobContext) async throws -> [UInt8]
+    let partition: @Sendable (Arguments) -> String?
 
     init(_ handle: Handle) {
         lane = handle.lane
         options = handle.options
         hooks = handle.hooks
         perform = handle.perform
+        partition = handle.partition
     }
 }
 

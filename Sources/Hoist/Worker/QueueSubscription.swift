@@ -5,17 +5,22 @@ public struct QueueSubscription: Sendable, Hashable, ExpressibleByStringLiteral 
     public var concurrency: Int?
     /// Its share when the order of queues is weighted. 1 by default.
     public var weight: Int
+    /// How its jobs start, for all workers together; nil to leave that to others. See ``JobLimit``.
+    public var limits: [JobLimit]?
 
-    public init(_ name: String, concurrency: Int? = nil, weight: Int = 1) {
+    public init(_ name: String, concurrency: Int? = nil, weight: Int = 1, limits: [JobLimit]? = nil) {
         self.name = name
         self.concurrency = concurrency.map { max(1, $0) }
         self.weight = max(1, weight)
+        self.limits = limits
     }
 
     public init(stringLiteral value: String) { self.init(value) }
 
-    public static func queue(_ name: String, concurrency: Int? = nil, weight: Int = 1) -> QueueSubscription {
-        QueueSubscription(name, concurrency: concurrency, weight: weight)
+    public static func queue(
+        _ name: String, concurrency: Int? = nil, weight: Int = 1, limits: [JobLimit]? = nil
+    ) -> QueueSubscription {
+        QueueSubscription(name, concurrency: concurrency, weight: weight, limits: limits)
     }
 }
 

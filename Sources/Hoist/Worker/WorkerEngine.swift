@@ -27,6 +27,8 @@ actor WorkerEngine {
     private let slots: [LaneKind: Int]
     private let handles: [String: RegisteredHandle]
     private let namesByLane: [(lane: LaneKind, names: [String])]
+    private let limits: [LimitTarget: [JobLimit]]
+    private let findsPartition: Claim.PartitionFinder?
     private let configuration: Worker.Configuration
     private let logger: Logger
     private let inbox: WorkerInbox
@@ -66,6 +68,10 @@ actor WorkerEngine {
         }
         guard !queues.isEmpty else { throw WorkerError(message: "the worker has no queue to consume") }
         guard Set(queues.map(\.name)).count == queues.count else { throw WorkerError(message: "a queue is named twice") }
+        limits = Self.limits(of: queues, byName)
+        if !(backend is any QueueControl), let target = limits.first(where: { !$0.value.isEmpty })?.key {
+            throw WorkerError(message: "the \(target) has limits, and this backend cannot keep any; Redis can")
+        }
         let used = Set(handles.map(\.lane))
         var slots: [LaneKind: Int] = [:]
         for lane in used {
@@ -78,6 +84,8 @@ actor WorkerEngine {
         namesByLane = used.sorted { $0.name < $1.name }.map { lane in
             (lane, byName.filter { $0.value.lane == lane }.keys.sorted())
         }
+        // A person may set limits for any job, so that it must be known for all of them what they belong to.
+        findsPartition = backend is any QueueControl ? Self.partitionFinder(byName) : nil
         self.configuration = configuration
         self.logger = logger
         self.inbox = inbox
@@ -172,7 +180,7 @@ actor WorkerEngine {
         request.budget = free
         for queue in configuration.order.arrange(queues) {
             for (lane, names) in namesByLane {
-                let claim = Claim(queue: queue.name, lane: lane.name, jobNames: names)
+                let claim = Claim(queue: queue.name, lane: lane.name, jobNames: names, partition: findsPartition)
                 if request.budget.available(to: claim) > 0 { request.claims.append(claim) }
             }
         }
@@ -348,13 +356,33 @@ actor WorkerEngine {
         return true
     }
 
+    // MARK: - Limits
+
+    /// What the code says of every job and queue of this worker; an empty list where it says nothing of a job.
+    private static func limits(of queues: [QueueSubscription], _ handles: [String: RegisteredHandle]) -> [LimitTarget: [JobLimit]] {
+        var limits: [LimitTarget: [JobLimit]] = [:]
+        for (name, handle) in handles { limits[.job(name)] = handle.options.limits }
+        for queue in queues { if let mine = queue.limits { limits[.queue(queue.name)] = mine } }
+        return limits
+    }
+
+    private static func partitionFinder(_ handles: [String: RegisteredHandle]) -> Claim.PartitionFinder {
+        return { message in
+            guard let handle = handles[message.jobName], let body = try? message.decodedBody() else { return nil }
+            return handle.partition(body.arguments)
+        }
+    }
+
     // MARK: - The lease
 
     private func renewUntilAlive() async {
         while stop == nil {
             do {
                 isAlive = try await backend.renew(presence, lease: configuration.lease)
-                if isAlive { return publishHealth() }
+                if isAlive {
+                    try await (backend as? any QueueControl)?.declareLimits(limits)
+                    return publishHealth()
+                }
                 newIncarnation()
             } catch {
                 await backOff(after: error, from: "announce itself")

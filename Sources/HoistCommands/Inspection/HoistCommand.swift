@@ -9,6 +9,7 @@ public struct HoistCommand: AsyncParsableCommand {
         subcommands: [
             StatusCommand.self, QueuesCommand.self, WorkersCommand.self, JobsCommand.self, JobCommand.self, EnqueueCommand.self,
             CancelCommand.self, DeadCommand.self, PurgeCommand.self, PauseCommand.self, ResumeCommand.self,
+            LimitsCommand.self, LimitCommand.self,
         ])
 
     public init() {}

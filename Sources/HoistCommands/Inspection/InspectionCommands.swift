@@ -232,34 +232,3 @@ struct PurgeCommand: AsyncParsableCommand {
         print(options.json ? (["purged": .integer(Int64(count))] as WireValue).description : "\(count) purged")
     }
 }
-
-/// Holding queues still, on backends that can.
-private func control(_ options: InspectionOptions) throws -> any QueueControl {
-    guard let control = try options.backend.open() as? any QueueControl else {
-        throw ValidationError("this backend cannot pause queues; Redis can")
-    }
-    return control
-}
-
-struct PauseCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "pause", abstract: "Have all workers leave a queue alone until it is resumed.")
-    @OptionGroup var options: InspectionOptions
-    @Argument(help: "The queue.") var queue: String
-
-    func run() async throws {
-        try await control(options).pause(queue: queue)
-        print(options.json ? (["paused": .string(queue)] as WireValue).description : "\(queue) is paused")
-    }
-}
-
-struct ResumeCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "resume", abstract: "Have workers take jobs of a paused queue again.")
-    @OptionGroup var options: InspectionOptions
-    @Argument(help: "The queue.") var queue: String
-
-    func run() async throws {
-        try await control(options).resume(queue: queue)
-        print(options.json ? (["resumed": .string(queue)] as WireValue).description : "\(queue) is resumed")
-    }
-}

@@ -39,8 +39,18 @@ struct RedisKeys: Sendable {
     /// The lists of a queue, the most urgent first.
     func lists(_ queue: String) -> [String] { prioritySteps.map { list(queue, step: $0) } }
 
+    /// The lists of a line, in which jobs wait that a limit holds up; as `line_key` in limits.lua.
+    func lists(_ queue: String, line: String) -> [String] { lists(queue).map { own + "line:" + $0 + "\n" + line } }
+
+    /// The list that jobs of a line's list came from; any other list itself.
+    func origin(ofList list: String) -> String {
+        guard list.hasPrefix(own + "line:") else { return list }
+        return String(list.dropFirst(own.count + 5).prefix { $0 != "\n" })
+    }
+
     /// The queue of a list.
     func queue(ofList list: String) -> String {
+        let list = origin(ofList: list)
         let name = list.dropFirst(prefix.count)
         return String(name.firstRange(of: Self.separator).map { name[..<$0.lowerBound] } ?? name)
     }

@@ -2,8 +2,10 @@ import RESP
 
 /// The scripts, each with what all of them share in front.
 enum RedisScripts {
-    static let publish = script(PackageResources.publish_lua)
-    static let exchange = script(PackageResources.exchange_lua)
+    static let publish = script(PackageResources.limits_lua + PackageResources.publish_lua)
+    static let exchange = script(PackageResources.limits_lua + PackageResources.exchange_lua)
+    static let close = script(PackageResources.close_lua)
+    static let limit = script(PackageResources.limit_lua)
     static let renew = script(PackageResources.renew_lua)
     static let bury = script(PackageResources.bury_lua)
     static let locate = script(PackageResources.locate_lua)

@@ -6,6 +6,12 @@ extension RedisBackend: JobAdministration {
         try await send(RESPCommand("SMEMBERS", [.text(keys.queues)]), doing: "list the queues").elements?.compactMap(\.text).sorted() ?? []
     }
 
+    /// Everywhere jobs of a queue wait that are ready: its lists, and those of jobs that a limit holds up.
+    func allLists(_ queue: String) async throws -> [String] {
+        let lines = try await send(RESPCommand("SMEMBERS", [.text(keys.own + "lines:" + queue)]), doing: "look through the queue \(queue)")
+        return keys.lists(queue) + (lines.elements ?? []).compactMap(\.text).flatMap { keys.lists(queue, line: $0) }
+    }
+
     public func queues() async throws -> [QueueStatistics] {
         let names = try await knownQueues()
         let held = try await pipeline(
@@ -16,7 +22,7 @@ extension RedisBackend: JobAdministration {
         }
         var statistics: [QueueStatistics] = []
         for name in names {
-            let lists = keys.lists(name)
+            let lists = try await allLists(name)
             let counts = try await pipeline(
                 lists.map { RESPCommand("LLEN", [.text($0)]) } + [
                     RESPCommand("ZCARD", [.text(keys.own + "delayed:" + name)]), RESPCommand("ZCARD", [.text(keys.own + "dead:" + name)]),
@@ -96,7 +102,7 @@ extension RedisBackend: JobAdministration {
     /// Those that were put into the queue last, as many as are asked for; more when they must be searched.
     private func waitingJobs(_ queue: String, _ filter: JobFilter) async throws -> [JobRecord] {
         var records: [JobRecord] = []
-        for list in keys.lists(queue) {
+        for list in try await allLists(queue) {
             var start: Int64 = 0
             while records.count < filter.limit, start < 100_000 {
                 let slice =
@@ -223,10 +229,11 @@ extension RedisBackend: JobAdministration {
 
     public func purge(queue: String) async throws -> Int {
         var count = 0
+        let lists = try await allLists(queue).map(RESPArgument.text)
         while true {
             let slice =
                 try await run(
-                    RedisScripts.purge, [timeArgument, .text(queue), 2000] + keys.lists(queue).map { .text($0) },
+                    RedisScripts.purge, [timeArgument, .text(queue), 2000] + lists,
                     doing: "purge the queue \(queue)")[0]
                 .integer ?? 0
             count += Int(slice)

@@ -13,7 +13,15 @@ extension RedisBackend {
     func waitingReason(queue: String, name: String) async throws -> String {
         let isPaused =
             try await send(RESPCommand("SISMEMBER", [.text(keys.own + "paused"), .text(queue)]), doing: "read paused queues").integer == 1
-        return isPaused ? "the queue \(queue) is paused" : JobRecord.waitingReason(queue: queue, name: name, workers: try await workers())
+        if isPaused { return "the queue \(queue) is paused" }
+        let closed = try await send(RESPCommand("HGET", [.text(keys.own + "closed"), .text(queue)]), doing: "read closed queues").integer
+        if let closed, closed > now {
+            return "a job has closed the queue \(queue) for \(Duration.microseconds(closed - now).inSeconds.rounded()) s"
+        }
+        let reason = JobRecord.waitingReason(queue: queue, name: name, workers: try await workers())
+        let limits = try await limits()
+        let own = (limits[.queue(queue)] ?? []) + (limits[.job(name)] ?? [])
+        return own.isEmpty ? reason : reason + "; limits: " + own.map(\.description).joined(separator: ", ")
     }
 
     func record(_ id: JobID, _ location: Location) -> JobRecord? {

@@ -33,11 +33,11 @@ end
 -- The state that a result tells. Only its own: what a task returned may hold the same words.
 local function status_of(result) return result and string.match(result, '^{"status": ?"([^"]*)"') end
 
--- Whether a job is with a worker, one that is being buried included.
-local function is_held(id)
+-- The worker that has a job, one that is being buried included; false when nobody has it.
+local function holder_of_job(id)
     for _, set in ipairs({ redis.call('ZRANGE', P .. 'workers', 0, -1), redis.call('SMEMBERS', P .. 'dying') }) do
         for _, worker in ipairs(set) do
-            if redis.call('HEXISTS', P .. 'held:' .. worker .. ':info', id) == 1 then return true end
+            if redis.call('HEXISTS', P .. 'held:' .. worker .. ':info', id) == 1 then return worker end
         end
     end
     return false
@@ -100,6 +100,35 @@ local function is_text(text)
     rest = string.gsub(rest, '[\224-\239][\128-\191][\128-\191]', '')
     rest = string.gsub(rest, '[\240-\244][\128-\191][\128-\191][\128-\191]', '')
     return not string.find(rest, '[\128-\255]')
+end
+
+-- Gives back what a job holds of limited numbers, see limits.lua, and has those looked at again that wait for it. A job that goes back to
+-- its queue keeps its place at the head of an ordered partition.
+-- Returns whether anybody waits for it.
+local function release_permits(id, goes_back)
+    local value = redis.call('HGET', P .. 'permits', id)
+    if not value then return false end
+    local kept, has_waiting = {}, false
+    for _, permit in ipairs(cjson.decode(value)) do
+        local scope, is_ordered = permit[1], permit[2]
+        if goes_back and is_ordered then
+            kept[#kept + 1] = permit
+        else
+            redis.call('ZREM', P .. 'active:' .. scope, id)
+            for _, queue in ipairs(redis.call('SMEMBERS', P .. 'flow')) do
+                if redis.call('ZSCORE', P .. 'waits:' .. queue, scope) then
+                    redis.call('ZADD', P .. 'waits:' .. queue, '0', scope)
+                    has_waiting = true
+                end
+            end
+        end
+    end
+    if #kept > 0 then
+        redis.call('HSET', P .. 'permits', id, cjson.encode(kept))
+    else
+        redis.call('HDEL', P .. 'permits', id)
+    end
+    return has_waiting
 end
 
 local function is_sound(message)

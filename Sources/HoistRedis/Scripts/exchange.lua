@@ -7,7 +7,7 @@
 --       result, queue, and three that the operation needs:
 --         S  the job is done                       -, -, -; as above, for a result with a key of its own
 --         E  it is done and its message is kept    kind (dead, stopped), keep until, record
---         B  it goes back                          list, due ('' for now) and side (L back, R front) in one word, record; and an
+--         B  it goes back                          list, due ('' for now) and side (L back, R front, A back and not begun) in one word, record; and an
 --                                                  eleventh: the envelope, '' for the one that is held
 --       the number of progress reports, and for each five: id, token, result key, its seconds, result
 --       the number of claims, and for each: queue, free slots of the queue ('' for no limit), number of lists, the lists, number of
@@ -18,7 +18,7 @@
 --          ids to cancel, workers whose lease is over, next due time ('' for none), whether there is more, whether elements were left
 --          that nobody here can take, the numbers of lists that are empty (counted through all claims), the token of the first delivery,
 --          and {for each delivery six: the number of its list, id, name, retries and kind in one word (kind: n normal, t look at its
---          times, u it cannot be read), record ('' when it holds nothing of interest), envelope}, the time that it is here, what went
+--          times, u it cannot be read, k find out what it belongs to, d end it: a limit says so), record ('' when it holds nothing of interest), envelope}, the time that it is here, what went
 --          wrong with the claims ('' for nothing)}. Tokens go up by one.
 -- Atomic, so that a job is at every moment in a queue, with a worker, or ended: never in none of them, never in two.
 
@@ -60,9 +60,12 @@ local function store_result(key, seconds, value, is_final)
     if key ~= '' then writes[#writes + 1] = { key, seconds, value, is_final } end
 end
 
-local function let_go(id)
+local has_permits = redis.call('EXISTS', P .. 'permits') == 1
+local has_released = false
+local function let_go(id, goes_back)
     redis.call('HDEL', held, id)
     redis.call('HDEL', info, id)
+    if has_permits and release_permits(id, goes_back) then has_released = true end
 end
 
 -- What is asked for is read and checked first, then results are stored, and only then jobs are let go: an error on the way changes nothing
@@ -137,7 +140,8 @@ for _, job in ipairs(others) do
     local id, operation, queue, first, second, third, envelope, known = unpack(job)
     local record = record_in(known)
     local kept = operation ~= 'S' and envelope == '' and redis.call('HGET', held, id) or envelope
-    let_go(id)
+    local is_begun = operation == 'B' and string.byte(second, -1) ~= 65
+    let_go(id, is_begun)
     redis.call('SREM', cancelled, id)
     if operation == 'S' then
         redis.call('DEL', P .. 'job:' .. id)
@@ -168,6 +172,9 @@ end
 
 local deliveries, empty, token, problem = {}, {}, 0, ''
 local next_due, has_more, has_strangers = nil, false, false
+local function note_due(time)
+    if not next_due or time < next_due then next_due = time end
+end
 local claim_count = tonumber(next_argument())
 if claim_count > 0 and is_alive then
     local claims, lists_before = {}, 0
@@ -184,7 +191,11 @@ if claim_count > 0 and is_alive then
     local lanes = {}
     while at <= #ARGV do lanes[#lanes + 1] = tonumber(next_argument()) end
     local has_paused = redis.call('EXISTS', P .. 'paused') == 1
-    local taken, in_hand = {}, {}
+    local has_limits = redis.call('EXISTS', P .. 'limits') == 1
+    local has_flow = redis.call('EXISTS', P .. 'limits', P .. 'flow', P .. 'closed', P .. 'full') > 0
+    -- What was taken out of a list and has no other place yet: {list, element, whether it has a place}.
+    local in_hand, taken, lines_at_hand = {}, {}, {}
+    local is_taken, turns = {}, 0
 
     local function free_of(claim)
         local sum, seen = 0, {}
@@ -197,30 +208,29 @@ if claim_count > 0 and is_alive then
         return math.min(sum, claim.free)
     end
 
-    -- Takes one element off the hands of a list, or says that it must stay.
-    local function take(claim, number, list, element)
-        local name, id, retries, timed = describe(element)
-        local kind = timed and 't' or 'n'
-        local lane
-        if name then
-            lane = claim.lanes[name]
-            -- A job of a name that nobody here knows stays where it is, if it is one.
-            if not lane and is_message(element) then return false end
+    local function pop(list, count)
+        local batch = {}
+        for i, element in ipairs(redis.call('RPOP', list, count) or {}) do
+            batch[i] = { list, element, false }
+            in_hand[#in_hand + 1] = batch[i]
         end
-        if not lane then
-            -- It cannot be read here: whoever asked finds out why, and puts it aside.
-            kind, retries, name = 'u', 0, ''
-            id = 'unreadable-' .. redis.call('INCR', P .. 'token')
-            for _, candidate in pairs(claim.lanes) do lane = candidate end
-        end
-        if lanes[lane] <= 0 then return false end
+        return batch
+    end
+
+    -- Gives a job to the worker, unless it turns out to have ended.
+    local function hand_out(claim, number, thing, name, id, word, lane, scopes, cost)
+        local element = thing[2]
         local record = redis.call('GET', P .. 'job:' .. id)
+        local is_known = word ~= 'u'
         if not record then
-            record = kind ~= 'u' and record_of(element) or ''
+            record = is_known and record_of(element) or ''
             -- A copy of a job that has succeeded is not run again.
-            local result = kind ~= 'u' and in_database(result_db, function() return redis.call('GET', result_prefix .. id) end)
+            local result = is_known and in_database(result_db, function() return redis.call('GET', result_prefix .. id) end)
             if result_db ~= '' then redis.call('SELECT', broker_db) end
-            if status_of(result) == 'SUCCESS' then return true end
+            if status_of(result) == 'SUCCESS' then
+                thing[3] = true
+                return
+            end
             if record ~= '' then release_key(record, id, true, now) end
         elseif string.byte(record, 1) == 99 then
             -- It was cancelled where it could not be taken out of the list.
@@ -228,87 +238,311 @@ if claim_count > 0 and is_alive then
             redis.call('ZADD', P .. 'stopped:' .. claim.queue, whole(now + math.max(left, 1000) * 1000), id)
             redis.call('HSET', P .. 'stopped:' .. claim.queue .. ':jobs', id, element)
             redis.call('SET', P .. 'job:' .. id, 'p' .. string.sub(record, 2), 'KEEPTTL')
-            return true
+            thing[3] = true
+            return
         elseif string.byte(record, 1) == 120 then
             release_key(record, id, true, now)
         end
-        if redis.call('HEXISTS', info, id) == 1 then return false end
-        taken[#taken + 1] = { id, name, list, number, record, retries .. kind, element }
+        if scopes then enter(scopes, id, cost, now) end
+        is_taken[id] = true
+        taken[#taken + 1] = { id, name, claim.lists[number], claim.first + number, record, word, thing }
         lanes[lane] = lanes[lane] - 1
         claim.free = claim.free - 1
-        return true
+    end
+
+    -- Puts a job into its line, and a line that was empty where it is found again.
+    local function file(claim, line, list, thing, in_front, scope, time)
+        redis.call(in_front and 'RPUSH' or 'LPUSH', line_key(list, line), thing[2])
+        thing[3] = true
+        if redis.call('SADD', P .. 'lines:' .. claim.queue, line) == 0 then return end
+        redis.call('SADD', P .. 'flow', claim.queue)
+        if scope then
+            redis.call('RPUSH', P .. 'behind:' .. claim.queue .. '\n' .. scope.id, line)
+            redis.call('ZADD', P .. 'waits:' .. claim.queue, 'NX', whole(time), scope.id)
+        else
+            redis.call('RPUSH', P .. 'turn:' .. claim.queue, line)
+        end
+    end
+
+    -- What limits say to a job that has just come out of its list.
+    -- Returns whether it may go on, then its scopes, cost and, when a limit ends it, d.
+    local function passes_limits(claim, list, thing, name, id)
+        local queue = claim.queue
+        local partition, cost = partition_of(thing[2])
+        local scopes, takes_turns, line = scopes_of(queue, name, partition or '', worker)
+        local is_next, place = false, nil
+        for _, scope in ipairs(scopes) do
+            -- It has its place at the head of its partition and comes back to it.
+            if scope.limit.k == 'ordered' then
+                list = claim.lists[1]
+                if redis.call('ZSCORE', P .. 'active:' .. scope.id, id) then is_next, place = true, scope.id end
+            end
+        end
+        if not is_next and (takes_turns and partition or redis.call('SISMEMBER', P .. 'lines:' .. queue, line) == 1) then
+            for _, scope in ipairs(scopes) do
+                if scope.limit.full == 'drop' and held_up(scope, id, now) then return true, nil, nil, 'd' end
+            end
+            file(claim, line, list, thing, false)
+            return false
+        end
+        for _, scope in ipairs(scopes) do
+            local time = held_up(scope, id, now)
+            -- Others were here before.
+            if not time and not is_next and redis.call('EXISTS', P .. 'behind:' .. queue .. '\n' .. scope.id) == 1 then time = now end
+            if time then
+                if scope.limit.full == 'drop' then return true, nil, nil, 'd' end
+                if scope.limit.full == 'cancel' then cancel_oldest(scope) end
+                -- What only this worker may not start goes where others find it.
+                file(claim, line, list, thing, is_next, scope.limit.w ~= 'w' and scope or nil, time)
+                if scope.limit.w == 'w' then note_due(time) end
+                -- Those behind it wait for its end; it does not.
+                if place then redis.call('ZADD', P .. 'waits:' .. queue, 'XX', '0', place) end
+                return false
+            end
+        end
+        return true, scopes, cost
+    end
+
+    -- Deals with one element of a list. It has a place then, or is the worker's, or must stay where it was.
+    local function take(claim, number, list, thing)
+        local name, id, retries, timed = describe(thing[2])
+        local word = timed and 't' or 'n'
+        local lane
+        if name then
+            lane = claim.lanes[name]
+            -- A job of a name that nobody here knows stays where it is, if it is one.
+            if not lane and is_message(thing[2]) then return end
+        end
+        if not lane then
+            -- It cannot be read here: whoever asked finds out why, and puts it aside.
+            word, retries, name = 'u', 0, ''
+            id = 'unreadable-' .. redis.call('INCR', P .. 'token')
+            for _, candidate in pairs(claim.lanes) do lane = candidate end
+        end
+        -- Of two messages of one id the second waits for the first.
+        if is_taken[id] or redis.call('HEXISTS', info, id) == 1 then return end
+        local scopes, cost
+        if has_limits and word ~= 'u' then
+            if has_partitions(claim.queue, name) and not partition_of(thing[2]) then
+                if lanes[lane] > 0 and claim.free > 0 then hand_out(claim, number, thing, name, id, retries .. 'k', lane) end
+                return
+            end
+            local may_go, verdict
+            may_go, scopes, cost, verdict = passes_limits(claim, list, thing, name, id)
+            if not may_go then return end
+            word = verdict or word
+        end
+        if lanes[lane] <= 0 or claim.free <= 0 then return end
+        hand_out(claim, number, thing, name, id, retries .. word, lane, scopes, cost)
     end
 
     local function claim_from(claim, number, list)
         local looked, stay = 0, {}
+        -- Who takes turns must be known before anybody's turn comes.
+        local looks_ahead = has_limits and claim.takes_turns
         while true do
-            local want = free_of(claim)
-            if want <= 0 then
-                break
-            end
+            local want = looks_ahead and 200 or free_of(claim)
+            if want <= 0 or #stay >= 200 and looks_ahead then break end
             if #stay > 0 then want = math.max(want, 50) end
             want = math.min(want, 500, scan_limit - looked)
-            if want <= 0 then break end
-            local elements = redis.call('RPOP', list, want)
-            if not elements or #elements == 0 then break end
-            looked = looked + #elements
-            for i, element in ipairs(elements) do in_hand[#in_hand + 1] = { list, element } end
-            for _, element in ipairs(elements) do
-                if not take(claim, number, list, element) then stay[#stay + 1] = element end
+            if want <= 0 then
+                if #stay < looked then has_more = true end
+                break
             end
-            if #elements < want then break end
+            local batch = pop(list, want)
+            looked = looked + #batch
+            for _, thing in ipairs(batch) do
+                local before = #taken
+                take(claim, number, list, thing)
+                if not thing[3] and #taken == before then stay[#stay + 1] = thing end
+            end
+            if #batch < want then break end
         end
         if #stay > 0 then
+            -- Nothing but strangers as far as may be looked: they go to the back, so that those behind them have their turn.
             local rotates = looked >= scan_limit and #stay == looked
-            if rotates then
-                -- Nothing but strangers as far as may be looked: they go to the back, so that those behind them have their turn.
-                for _, element in ipairs(stay) do redis.call('LPUSH', list, element) end
-            else
-                for i = #stay, 1, -1 do redis.call('RPUSH', list, stay[i]) end
-            end
-            local kept = {}
-            for _, element in ipairs(stay) do kept[element] = true end
-            for i = #in_hand, 1, -1 do
-                if in_hand[i][1] == list and kept[in_hand[i][2]] then table.remove(in_hand, i) end
+            for i = 1, #stay do
+                local thing = rotates and stay[i] or stay[#stay + 1 - i]
+                redis.call(rotates and 'LPUSH' or 'RPUSH', list, thing[2])
+                thing[3] = true
             end
         end
         return #stay
     end
 
+    -- The line whose turn it is, and the scope that it was behind.
+    local function next_line(queue, is_behind_first)
+        local function behind()
+            while true do
+                local id = redis.call('ZRANGEBYSCORE', P .. 'waits:' .. queue, '-inf', whole(now), 'LIMIT', 0, 1)[1]
+                if not id then return nil end
+                local line = redis.call('LPOP', P .. 'behind:' .. queue .. '\n' .. id)
+                if line then return line, id end
+                redis.call('ZREM', P .. 'waits:' .. queue, id)
+            end
+        end
+        if is_behind_first then
+            local line, id = behind()
+            if line then return line, id end
+        end
+        local line = redis.call('LPOP', P .. 'turn:' .. queue)
+        if line then return line end
+        return behind()
+    end
+
+    -- Puts a line where it waits for its next turn: behind a scope that others wait for as well, else at the end.
+    local function put_back(claim, line, scopes)
+        for _, scope in ipairs(scopes) do
+            local behind = P .. 'behind:' .. claim.queue .. '\n' .. scope.id
+            if redis.call('EXISTS', behind) == 1 then return redis.call('RPUSH', behind, line) end
+        end
+        redis.call('RPUSH', P .. 'turn:' .. claim.queue, line)
+    end
+
+    -- Hands out the first job of a line, if its limits let it start.
+    -- Returns whether the line must wait until this worker has room for it.
+    local function serve(claim, line, came_from)
+        local queue = claim.queue
+        local number, key, element
+        local length = 0
+        for i, list in ipairs(claim.lists) do
+            local candidate = line_key(list, line)
+            local size = redis.call('LLEN', candidate)
+            if size > 0 and not element then number, key, element = i, candidate, redis.call('LINDEX', candidate, -1) end
+            length = length + size
+        end
+        if not element then
+            redis.call('SREM', P .. 'lines:' .. queue, line)
+            if redis.call('EXISTS', P .. 'lines:' .. queue) == 0 then redis.call('SREM', P .. 'flow', queue) end
+            return false
+        end
+        local name, id, retries, timed = describe(element)
+        local lane = claim.lanes[name]
+        if not lane or lanes[lane] <= 0 or is_taken[id] or redis.call('HEXISTS', info, id) == 1 then return true end
+        local partition, cost = partition_of(element)
+        local scopes = scopes_of(queue, name, partition or '', worker)
+        local word = timed and 't' or 'n'
+        for _, scope in ipairs(scopes) do
+            local time = held_up(scope, id, now)
+            if time then
+                if scope.limit.w == 'w' then
+                    note_due(time)
+                    return true
+                end
+                if scope.limit.full == 'cancel' then cancel_oldest(scope) end
+                if scope.limit.full == 'drop' or (scope.limit.full == 'cancel' and length > scope.limit.n) then
+                    word = 'd'
+                    break
+                end
+                local behind = P .. 'behind:' .. queue .. '\n' .. scope.id
+                redis.call(came_from == scope.id and 'LPUSH' or 'RPUSH', behind, line)
+                redis.call('ZADD', P .. 'waits:' .. queue, whole(time), scope.id)
+                return false
+            end
+        end
+        local thing = pop(key, 1)[1]
+        hand_out(claim, number, thing, name, id, retries .. word, lane, word ~= 'd' and scopes, cost)
+        put_back(claim, line, scopes)
+        return false
+    end
+
+    local function serve_lines(claim, most)
+        local goal, steps, skipped = #taken + most, 0, {}
+        local is_behind_first = turns % 4 < 2
+        while #taken < goal and free_of(claim) > 0 and steps < 1000 do
+            local line, scope = next_line(claim.queue, is_behind_first)
+            if not line then break end
+            lines_at_hand[line] = claim.queue
+            if serve(claim, line, scope) then skipped[#skipped + 1] = line end
+            is_behind_first = not is_behind_first
+            steps = steps + 1
+        end
+        for _, line in ipairs(skipped) do redis.call('RPUSH', P .. 'turn:' .. claim.queue, line) end
+        if steps >= 1000 then note_due(now + 20000) end
+        if free_of(claim) <= 0 then
+            if redis.call('EXISTS', P .. 'lines:' .. claim.queue) == 1 then has_more = true end
+        else
+            local first = redis.call('ZRANGE', P .. 'waits:' .. claim.queue, 0, 0, 'WITHSCORES')
+            if first[2] and tonumber(first[2]) > now then note_due(tonumber(first[2])) end
+        end
+    end
+
+    -- Whether a queue may be taken from.
+    local function is_open(queue)
+        if has_paused and redis.call('SISMEMBER', P .. 'paused', queue) == 1 then return false end
+        local closed = has_flow and redis.call('HGET', P .. 'closed', queue)
+        if not closed then return true end
+        if tonumber(closed) > now then
+            note_due(tonumber(closed))
+            return false
+        end
+        redis.call('HDEL', P .. 'closed', queue)
+        return true
+    end
+
+    local function move_due(claim)
+        local delayed = P .. 'delayed:' .. claim.queue
+        local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', whole(now), 'LIMIT', 0, 500)
+        for _, id in ipairs(due) do
+            local value = redis.call('HGET', delayed .. ':jobs', id)
+            redis.call('ZREM', delayed, id)
+            redis.call('HDEL', delayed .. ':jobs', id)
+            if value then
+                local line = string.find(value, '\n', 1, true)
+                redis.call('LPUSH', string.sub(value, 1, line - 1), string.sub(value, line + 1))
+                redis.call('PEXPIRE', P .. 'job:' .. id, 604800000)
+            end
+        end
+        if #due == 500 then has_more = true end
+        local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
+        if first[2] then note_due(tonumber(first[2])) end
+    end
+
+    local function claim_from_lists(claim)
+        for index, list in ipairs(claim.lists) do
+            local number = claim.first + index
+            local kind = redis.call('TYPE', list).ok
+            if kind ~= 'list' and kind ~= 'none' then error('the key of the queue ' .. claim.queue .. ' holds a ' .. kind) end
+            local left = claim_from(claim, index, list)
+            if left > 0 then has_strangers = true end
+            if free_of(claim) <= 0 then
+                -- Whatever is left in any of its lists must be asked for again.
+                for _, other in ipairs(claim.lists) do
+                    if redis.call('LLEN', other) > 0 then has_more = true end
+                end
+                return
+            end
+            if left == 0 then empty[#empty + 1] = number end
+        end
+    end
+
+    local function takes_turns(claim)
+        local function is_fair(target)
+            for _, limit in ipairs(limits_for(target)) do
+                if limit.k == 'fair' then return true end
+            end
+            return false
+        end
+        if is_fair('q:' .. claim.queue) then return true end
+        for name in pairs(claim.lanes) do
+            if is_fair('j:' .. name) then return true end
+        end
+        return false
+    end
+
     local function claim_all()
         for _, claim in ipairs(claims) do
-            local delayed = P .. 'delayed:' .. claim.queue
-            local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', whole(now), 'LIMIT', 0, 500)
-            for _, id in ipairs(due) do
-                local value = redis.call('HGET', delayed .. ':jobs', id)
-                redis.call('ZREM', delayed, id)
-                redis.call('HDEL', delayed .. ':jobs', id)
-                if value then
-                    local line = string.find(value, '\n', 1, true)
-                    redis.call('LPUSH', string.sub(value, 1, line - 1), string.sub(value, line + 1))
-                    redis.call('PEXPIRE', P .. 'job:' .. id, 604800000)
+            move_due(claim)
+            if is_open(claim.queue) then
+                claim.takes_turns = has_limits and takes_turns(claim)
+                -- Neither those in line nor those that come straight from the queue keep the others waiting for ever.
+                local has_lines = has_flow and redis.call('EXISTS', P .. 'lines:' .. claim.queue) == 1
+                if has_lines then turns = redis.call('INCR', P .. 'turns') end
+                if has_lines and turns % 2 == 0 then
+                    serve_lines(claim, math.max(1, math.ceil(math.min(free_of(claim), 10000) / 2)))
                 end
-            end
-            if #due == 500 then has_more = true end
-            local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
-            if first[2] and (not next_due or tonumber(first[2]) < next_due) then next_due = tonumber(first[2]) end
-
-            if not (has_paused and redis.call('SISMEMBER', P .. 'paused', claim.queue) == 1) then
-                for index, list in ipairs(claim.lists) do
-                    local number = claim.first + index
-                    local kind = redis.call('TYPE', list).ok
-                    if kind ~= 'list' and kind ~= 'none' then error('the key of the queue ' .. claim.queue .. ' holds a ' .. kind) end
-                    local left = claim_from(claim, number, list)
-                    if left > 0 then has_strangers = true end
-                    if free_of(claim) <= 0 then
-                        -- Whatever is left in any of its lists must be asked for again.
-                        for _, other in ipairs(claim.lists) do
-                            if redis.call('LLEN', other) > 0 then has_more = true end
-                        end
-                        break
-                    end
-                    if left == 0 then empty[#empty + 1] = number end
-                end
+                if free_of(claim) > 0 then claim_from_lists(claim) else has_more = true end
+                if has_flow and redis.call('EXISTS', P .. 'lines:' .. claim.queue) == 1 then serve_lines(claim, 10000) end
             end
         end
     end
@@ -316,7 +550,16 @@ if claim_count > 0 and is_alive then
     local sound, complaint = pcall(claim_all)
     if not sound then
         -- Whatever was in hand goes back, in the order in which it came.
-        for i = #in_hand, 1, -1 do redis.call('RPUSH', in_hand[i][1], in_hand[i][2]) end
+        for _, job in ipairs(taken) do release_permits(job[1], false) end
+        for i = #in_hand, 1, -1 do
+            if not in_hand[i][3] then redis.call('RPUSH', in_hand[i][1], in_hand[i][2]) end
+        end
+        -- A line that is found twice is served twice as often; one that is found nowhere would be lost.
+        for line, queue in pairs(lines_at_hand) do
+            redis.call('SADD', P .. 'lines:' .. queue, line)
+            redis.call('SADD', P .. 'flow', queue)
+            redis.call('RPUSH', P .. 'turn:' .. queue, line)
+        end
         taken = {}
         problem = type(complaint) == 'table' and complaint.err or tostring(complaint)
     end
@@ -325,20 +568,30 @@ if claim_count > 0 and is_alive then
         token = redis.call('INCRBY', P .. 'token', #taken) - #taken
         local began, ids = whole(now), {}
         for i, job in ipairs(taken) do
-            local mine = whole(token + i)
-            redis.call('HSET', held, job[1], job[7])
-            redis.call('HSET', info, job[1], info_of(mine, began, job[3], job[5]))
-            ids[i] = job[1]
+            local id, name, list, number, record, word, thing = unpack(job)
+            redis.call('HSET', held, id, thing[2])
+            redis.call('HSET', info, id, info_of(whole(token + i), began, list, record))
+            ids[i] = id
             -- Only what was put back before has a record of interest.
-            local record = string.find(job[5], '"lost":', 1, true) and job[5] or (job[6] ~= '0n' and job[5]) or ''
+            local interest = string.find(record, '"lost":', 1, true) and record or (word ~= '0n' and record) or ''
             local last = #deliveries
-            deliveries[last + 1], deliveries[last + 2], deliveries[last + 3] = job[4], job[1], job[2]
-            deliveries[last + 4], deliveries[last + 5], deliveries[last + 6] = job[6], record, job[7]
+            deliveries[last + 1], deliveries[last + 2], deliveries[last + 3] = number, id, name
+            deliveries[last + 4], deliveries[last + 5], deliveries[last + 6] = word, interest, thing[2]
         end
         redis.call('PUBLISH', P .. 'started', table.concat(ids, '\n'))
+        if has_flow and redis.call('DEL', P .. 'full') == 1 then redis.call('PUBLISH', P .. 'work', 'room') end
     end
 end
 
+if has_released then
+    -- Somebody may start a job now that another one has ended: this worker if it did not ask yet, others if it cannot.
+    for _, queue in ipairs(redis.call('SMEMBERS', P .. 'flow')) do
+        if redis.call('ZRANGEBYSCORE', P .. 'waits:' .. queue, '-inf', whole(now), 'LIMIT', 0, 1)[1] then
+            has_more = true
+            made_ready = true
+        end
+    end
+end
 if made_ready then redis.call('PUBLISH', P .. 'work', 'ready') end
 return { is_alive and 1 or 0, codes, refused, redis.call('SMEMBERS', cancelled), dead, next_due and whole(next_due) or '',
     has_more and 1 or 0, has_strangers and 1 or 0, empty, token + 1, deliveries, whole(now), problem }

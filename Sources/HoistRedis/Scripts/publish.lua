@@ -39,8 +39,15 @@ if redis.call('EXISTS', P .. 'caps') == 1 then
         if cap then
             local cap_size, names = string.match(cap, '^(%d+)\n(.*)$')
             local size = redis.call('ZCARD', P .. 'delayed:' .. queue)
-            for list in string.gmatch(names, '[^\n]+') do size = size + redis.call('LLEN', list) end
-            if size + number > tonumber(cap_size) then return { -1, queue } end
+            for list in string.gmatch(names, '[^\n]+') do
+                size = size + redis.call('LLEN', list)
+                for _, line in ipairs(redis.call('SMEMBERS', P .. 'lines:' .. queue)) do size = size + redis.call('LLEN', line_key(list, line)) end
+            end
+            if size + number > tonumber(cap_size) then
+                -- Whoever makes room says so.
+                redis.call('SADD', P .. 'full', queue)
+                return { -1, queue }
+            end
         end
     end
 end
@@ -89,7 +96,7 @@ local function holder_of(name)
         redis.call('DEL', key, P .. 'unique-until:' .. name)
         return false
     end
-    if scope == 'window' or is_held(holder) then return holder end
+    if scope == 'window' or holder_of_job(holder) then return holder end
     local record = redis.call('GET', P .. 'job:' .. holder)
     local job = decoded_record(record)
     local result = in_database(ARGV[3], function() return redis.call('GET', ARGV[4] .. holder) end)
@@ -106,6 +113,7 @@ local function holder_of(name)
 end
 
 local nearer = false
+local has_limits = redis.call('EXISTS', P .. 'limits') == 1
 for i = 0, count - 1 do
     local base = others - 1 + i * 8
     local id, target, queue, record = ARGV[base + 1], ARGV[base + 2], ARGV[base + 3], ARGV[base + 4]
@@ -136,6 +144,7 @@ for i = 0, count - 1 do
         else
             redis.call('SET', P .. 'job:' .. id, record, 'PX', ARGV[5])
             redis.call('LPUSH', target, ARGV[base + 5])
+            if has_limits then cancel_older(queue, ARGV[base + 5]) end
         end
     end
     results[#results + 1] = outcome

@@ -55,7 +55,7 @@ extension RedisBackend {
     func findElement(of id: JobID, queues: [String]) async throws -> (list: String, element: [UInt8])? {
         let needle = JSONWriter.bytes(of: .string(id))
         for queue in queues {
-            for list in keys.lists(queue) {
+            for list in try await allLists(queue) {
                 // From the end that is served next, a slice at a time, so that nobody is held up by a long list.
                 var end: Int64 = -1
                 while true {
@@ -114,7 +114,9 @@ extension RedisBackend {
         record.state = isLater ? (waiting.message.headers.retries > 0 ? .retrying : .scheduled) : .waiting
         record.expires = waiting.message.headers.expires?.microsecondsSinceEpoch
         record.changedAt = max(now, record.changedAt + 1)
-        let target = keys.list(record.queue, wirePriority: onWire.properties.priority ?? 0)
+        let list = keys.list(record.queue, wirePriority: onWire.properties.priority ?? 0)
+        // It keeps its place, in a line as well, unless it goes elsewhere.
+        let target = !isLater && keys.origin(ofList: place.list) == list ? place.list : list
         let moved =
             try await run(
                 RedisScripts.amend,

@@ -9,6 +9,11 @@ extension RedisBackend {
             let known = holding.union(request.settlements.map(\.token))
             try await putBackJobs(of: request.worker, except: known)
         }
+        // First, so that a crash in between closes a queue for nothing and never leaves one open.
+        for settlement in request.settlements {
+            guard case .snoozed(let date, closesQueue: true) = settlement.outcome, let queue = settlement.context?.queue else { continue }
+            try await close(queue: queue, for: .microseconds(date.microsecondsSinceEpoch - now))
+        }
         let all = try await steps(for: request.settlements, of: request.worker)
         var done = all.filter(\.isPlainlyDone)
         var steps = all.filter { !$0.isPlainlyDone }
@@ -31,7 +36,7 @@ extension RedisBackend {
                 JobDate(microsecondsSinceEpoch: due.microsecondsSinceEpoch - answer.now + now)
             }
             result.hasMore = answer.hasMore
-            let usable = try await setAside(answer.deliveries, worker: request.worker, now: answer.now)
+            let usable = try await setAside(answer.deliveries, worker: request.worker, claims: claims, now: answer.now)
             result.deliveries += usable
             for delivery in usable {
                 if let claim = claims.first(where: { $0.queue == delivery.queue && $0.jobNames.contains(delivery.jobName) }) {
@@ -139,7 +144,7 @@ extension RedisBackend {
 
     /// One element of a queue that a worker has now.
     struct RawDelivery {
-        enum Kind { case ready, timed, unreadable }
+        enum Kind { case ready, timed, unreadable, unplaced, dropped }
 
         var id: JobID
         var name: String
@@ -162,7 +167,14 @@ extension RedisBackend {
             (self.id, self.name, self.token, self.record, self.envelope) = (id, name, token, record, envelope)
             let digits = word.dropLast().reduce(0) { min($0 * 10 + Int($1 &- 48), 1_000_000_000) }
             retries = max(0, digits)
-            kind = letter == UInt8(ascii: "t") ? .timed : letter == UInt8(ascii: "u") ? .unreadable : .ready
+            kind =
+                switch letter {
+                case UInt8(ascii: "t"): .timed
+                case UInt8(ascii: "u"): .unreadable
+                case UInt8(ascii: "k"): .unplaced
+                case UInt8(ascii: "d"): .dropped
+                default: .ready
+                }
         }
 
         /// How many workers died with it; most records are not looked into.
@@ -268,8 +280,11 @@ extension RedisBackend {
 
     // MARK: - What must be looked at before it runs
 
-    /// Sets aside what is not to run now: delayed by a producer that is not ours, expired, or unreadable.
-    private func setAside(_ deliveries: [RawDelivery], worker: WorkerID, now: Int64) async throws -> [Delivery] {
+    /// Sets aside what is not to run now: delayed by a producer that is not ours, expired, unreadable, ended by a limit, or not yet known to
+    /// belong to whom.
+    private func setAside(
+        _ deliveries: [RawDelivery], worker: WorkerID, claims: [Claim], now: Int64
+    ) async throws -> [Delivery] {
         guard deliveries.contains(where: { $0.kind != .ready }) else { return deliveries.map(\.delivery) }
         var ready: [Delivery] = []
         var steps: [SettlingStep] = []
@@ -279,8 +294,13 @@ extension RedisBackend {
             case .timed:
                 if let step = stepAside(delivery, now: now) { steps.append(step) } else { ready.append(delivery.delivery) }
             case .unreadable: steps.append(stepForUnreadable(delivery, now: now))
+            case .unplaced: steps.append(stepToPlace(delivery, claims, now: now))
+            case .dropped:
+                steps.append(end(facts(delivery, now: now), delivery.token, as: .cancelled, failure: .dropped, at: now, now: now))
             }
         }
+        // The first of those that go back in front is to come out first again.
+        steps.reverse()
         if !steps.isEmpty {
             let codes = try await exchange(worker: worker, steps: steps).codes
             // Somebody wanted it cancelled just now.
@@ -311,14 +331,27 @@ extension RedisBackend {
             return end(facts, delivery.token, as: .expired, at: now, now: now)
         }
         guard let due = message.headers.eta?.microsecondsSinceEpoch, due > now else { return nil }
-        return back(facts, delivery.token, as: message.headers.retries > 0 ? .retrying : .scheduled, due: due, now: now)
+        var step = back(facts, delivery.token, as: message.headers.retries > 0 ? .retrying : .scheduled, due: due, now: now)
+        step.isBegun = message.headers.retries > 0
+        return step
     }
 
-    private func stepForUnreadable(_ delivery: RawDelivery, now: Int64) -> SettlingStep {
+    /// Writes on a message what its job belongs to, which a limit must know and its producer did not say.
+    private func stepToPlace(_ delivery: RawDelivery, _ claims: [Claim], now: Int64) -> SettlingStep {
+        let claim = claims.first { $0.queue == delivery.queue && $0.jobNames.contains(delivery.name) }
+        return stepBack(delivery, now: now) { message in message.headers.hoist.partition = claim?.partition?(message) ?? "" }
+    }
+
+    /// A message that looked unreadable may be readable after all, for instance one of protocol 1: it goes back in the form that the script
+    /// reads.
+    private func stepForUnreadable(_ delivery: RawDelivery, now: Int64) -> SettlingStep { stepBack(delivery, now: now) { _ in } }
+
+    /// Back in front of its queue, in another form; a dead letter when it cannot be read.
+    private func stepBack(_ delivery: RawDelivery, now: Int64, _ change: (inout Message) -> Void) -> SettlingStep {
         var facts = facts(delivery, now: now)
         do throws(WireError) {
-            // Readable after all, for instance a message of protocol 1: it goes back in the form that the script reads.
             var message = try Message(envelope: delivery.envelope)
+            change(&message)
             if message.queue.isEmpty { message.queue = delivery.queue }
             facts.message = message
             facts.headers = message.headers

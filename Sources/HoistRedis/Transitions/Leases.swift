@@ -103,8 +103,13 @@ extension RedisBackend {
                 _ = try await send(RESPCommand("SADD", [.text(key), .text(member)]), doing: "declare the queue \(queue)")
             }
         }
-        subscriptions.subscribe(to: .channel(keys.workChannel)) { [workDoorbell] _ in workDoorbell.ring() }
+        listenForWork()
         consumed.withLock { $0.formUnion(new) }
+    }
+
+    /// Rings here whenever somebody says that there is something to do.
+    func listenForWork() {
+        subscriptions.subscribe(to: .channel(keys.workChannel)) { [workDoorbell] _ in workDoorbell.ring() }
     }
 
     /// Removes what has passed its time, and restores what workers of Celery's left behind; once in ten seconds, beside everything else, for

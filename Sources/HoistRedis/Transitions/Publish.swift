@@ -25,6 +25,7 @@ extension RedisBackend {
         try checkReplication(replies.last)
         guard let outcomes = replies[0].elements else { throw unexpected(replies[0], "enqueue jobs") }
         if outcomes.first?.integer == -1 {
+            listenForWork()
             throw BackendError(.full, "the queue \(outcomes.last?.text ?? "") has reached its limit; nothing was enqueued")
         }
         guard outcomes.count == messages.count else { throw unexpected(replies[0], "enqueue jobs") }
@@ -46,7 +47,9 @@ extension RedisBackend {
         var plain: [String: [Int]] = [:]
         var others: [Int] = []
         for (index, message) in messages.enumerated() {
-            guard message.headers.hoist.unique == nil, message.headers.eta == nil else {
+            // A limit may have something to say to jobs that belong to somebody.
+            let hoist = message.headers.hoist
+            guard hoist.unique == nil, message.headers.eta == nil, (hoist.partition ?? "").isEmpty else {
                 others.append(index)
                 continue
             }

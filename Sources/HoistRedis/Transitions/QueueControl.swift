@@ -7,7 +7,15 @@ extension RedisBackend: QueueControl {
         _ = try await send(RESPCommand("SADD", [.text(keys.own + "paused"), .text(queue)]), doing: "pause the queue \(queue)")
     }
 
+    public func close(queue: String, for duration: Duration) async throws {
+        try await announce([queue])
+        // The server's clock is the one that counts, and it may be another than ours.
+        _ = try await run(
+            RedisScripts.close, [timeArgument, .text(queue), .integer(max(0, duration.inMicroseconds))], doing: "close the queue \(queue)")
+    }
+
     public func resume(queue: String) async throws {
+        _ = try await send(RESPCommand("HDEL", [.text(keys.own + "closed"), .text(queue)]), doing: "resume the queue \(queue)")
         _ = try await send(RESPCommand("SREM", [.text(keys.own + "paused"), .text(queue)]), doing: "resume the queue \(queue)")
         _ = try await send(RESPCommand("PUBLISH", [.text(keys.workChannel), "resume"]), doing: "resume the queue \(queue)")
         workDoorbell.ring()
@@ -28,5 +36,46 @@ extension RedisBackend: QueueControl {
         // With its lists, so that a producer's script can count them.
         let value = ([String(max(0, maximum))] + keys.lists(queue)).joined(separator: "\n")
         _ = try await send(RESPCommand("HSET", [.text(caps), .text(queue), .text(value)]), doing: "limit the queue \(queue)")
+    }
+
+    public func declareLimits(_ limits: [LimitTarget: [JobLimit]]) async throws {
+        try await setLimits(limits.mapValues { $0.isEmpty ? nil : $0 }, by: "declared")
+    }
+
+    public func setLimits(_ limits: [JobLimit]?, for target: LimitTarget) async throws {
+        try await setLimits([target: limits], by: "set")
+    }
+
+    private func setLimits(_ limits: [LimitTarget: [JobLimit]?], by whom: RESPArgument) async throws {
+        guard !limits.isEmpty else { return }
+        var arguments = [whom]
+        for (target, limits) in limits {
+            arguments.append(.text(target.key))
+            arguments.append(limits.map { .bytes(JSONWriter.bytes(of: .array($0.map(\.wireValue)))) } ?? "")
+        }
+        let hasChanged = try await run(RedisScripts.limit, arguments, doing: "set limits")[0].integer == 1
+        if hasChanged { workDoorbell.ring() }
+    }
+
+    public func limits() async throws -> [LimitTarget: [JobLimit]] {
+        let flat = try await send(RESPCommand("HGETALL", [.text(keys.own + "limits")]), doing: "read limits").elements ?? []
+        var limits: [LimitTarget: [JobLimit]] = [:]
+        for index in stride(from: 0, to: flat.count - 1, by: 2) {
+            guard let target = flat[index].text.flatMap(LimitTarget.init(key:)),
+                let values = flat[index + 1].bytes.flatMap({ try? JSONParser.parse($0).arrayValue })
+            else { continue }
+            limits[target] = values.compactMap(JobLimit.init)
+        }
+        return limits
+    }
+}
+
+extension LimitTarget {
+    /// As limits.lua names it.
+    fileprivate var key: String { kind.rawValue + ":" + name }
+
+    fileprivate init?(key: String) {
+        guard let kind = key.first.flatMap({ Kind(rawValue: String($0)) }), key.dropFirst().first == ":" else { return nil }
+        self.init(kind: kind, name: String(key.dropFirst(2)))
     }
 }

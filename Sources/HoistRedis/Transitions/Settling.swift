@@ -6,6 +6,8 @@ struct SettlingStep {
     var id: JobID
     var token: Int64
     var operation: Operation
+    /// False when a job goes back that was only looked at: it leaves no trace with limits.
+    var isBegun = true
     /// Nil when nobody wants to know.
     var result: StoredMeta?
     var queue: String
@@ -47,7 +49,8 @@ struct SettlingStep {
             arguments += [.text(kind), .integer(keepUntil), .bytes(record.encoded)]
         case .back(let list, let due, let inFront, let record, let envelope):
             arguments += [
-                .text(list), .text((due.map { String($0) } ?? "") + (inFront ? "R" : "L")), .bytes(record.encoded), .bytes(envelope ?? []),
+                .text(list), .text((due.map { String($0) } ?? "") + (inFront ? "R" : isBegun ? "L" : "A")), .bytes(record.encoded),
+                .bytes(envelope ?? []),
             ]
         }
     }
@@ -112,7 +115,7 @@ extension RedisBackend {
             if isCancelled { return end(facts, settlement.token, as: .cancelled, at: ended, now: now) }
             facts.record.failure = failure
             return back(facts, settlement.token, as: .retrying, due: date.microsecondsSinceEpoch, spendsAttempt: true, now: now)
-        case .snoozed(let date):
+        case .snoozed(let date, _):
             facts.record.append(attempt)
             if isCancelled { return end(facts, settlement.token, as: .cancelled, at: ended, now: now) }
             return back(facts, settlement.token, as: .scheduled, due: date.microsecondsSinceEpoch, now: now)

@@ -79,7 +79,7 @@ extension JobStore {
             try store(failure, of: sequence)
             return try putBack(
                 sequence, as: .retrying, due: date.microsecondsSinceEpoch, spendsAttempt: true, isCancelled: held.isCancelled, now: now)
-        case .snoozed(let date):
+        case .snoozed(let date, _):
             try append(attempt, to: sequence)
             return try putBack(
                 sequence, as: .scheduled, due: date.microsecondsSinceEpoch, spendsAttempt: false, isCancelled: held.isCancelled, now: now)

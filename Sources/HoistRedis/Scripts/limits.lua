@@ -1,0 +1,111 @@
+-- Limits on how jobs start, for the scripts that need them; in front of those, after common.lua.
+--
+-- A job that a limit holds up waits in a line, with the others of its partition that the same limits are for; so a line is held up as a whole.
+-- A line is in one of two places: among those whose turn comes (`turn:`), or behind the scope of a limit (`behind:`). `waits:` tells when a
+-- scope is to be looked at again: a rate at a time, a number of running jobs when one of them ends, and after ten seconds in case that was
+-- not heard of. Nothing is gone through: what a worker does depends on the jobs it takes, not on those that wait.
+
+local limits_by_target
+local function limits_for(target)
+    if not limits_by_target then
+        limits_by_target = {}
+        local flat = redis.call('HGETALL', P .. 'limits')
+        for i = 1, #flat, 2 do limits_by_target[flat[i]] = cjson.decode(flat[i + 1]) end
+    end
+    return limits_by_target[target] or {}
+end
+
+local function line_key(list, line) return P .. 'line:' .. list .. '\n' .. line end
+
+-- What a job belongs to (nil when its producer did not say) and what it costs.
+local function partition_of(element)
+    local message = parsed(element)
+    local hoist = message and message.headers.hoist
+    if type(hoist) ~= 'table' then return nil, 1 end
+    return type(hoist.partition) == 'string' and hoist.partition or nil, tonumber(hoist.cost) or 1
+end
+
+-- Whether what a job belongs to makes a difference.
+local function has_partitions(queue, name)
+    for _, target in ipairs({ 'q:' .. queue, 'j:' .. name }) do
+        for _, limit in ipairs(limits_for(target)) do
+            if limit.w == 'p' then return true end
+        end
+    end
+    return false
+end
+
+-- The scopes that a job must pass, whether it takes turns with other partitions, and the line that it would wait in.
+local function scopes_of(queue, name, partition, worker)
+    local scopes, takes_turns, has_own = {}, false, false
+    for _, target in ipairs({ 'q:' .. queue, 'j:' .. name }) do
+        for number, limit in ipairs(limits_for(target)) do
+            if limit.w ~= 'p' or partition ~= '' then
+                local id = target
+                if limit.w == 'p' then id = id .. '\n=' .. partition end
+                if limit.k == 'rate' then id = id .. '\n#' .. number end
+                if limit.k == 'ordered' then id = id .. '\n!' end
+                if limit.w == 'w' then id = id .. '\n' .. worker end
+                if limit.k == 'fair' then takes_turns = true else scopes[#scopes + 1] = { id = id, limit = limit } end
+                if string.byte(target, 1) == 106 then has_own = true end
+            end
+        end
+    end
+    return scopes, takes_turns, partition .. '\n' .. (has_own and name or '')
+end
+
+local function most_running(limit) return limit.k == 'ordered' and 1 or limit.n end
+
+-- When a scope is to be looked at again that does not let the job start now; nil when it does.
+local function held_up(scope, id, now)
+    local limit = scope.limit
+    if limit.k == 'rate' then
+        local last = tonumber(redis.call('GET', P .. 'rate:' .. scope.id) or '0')
+        local start = last - (limit.burst - 1) * limit.per / limit.n
+        return start > now and start or nil
+    end
+    local active = P .. 'active:' .. scope.id
+    if redis.call('ZCARD', active) < most_running(limit) or redis.call('ZSCORE', active, id) then return nil end
+    -- One that has been there for long may have ended without a word, for instance when its queue was purged.
+    local oldest = redis.call('ZRANGE', active, 0, 0, 'WITHSCORES')
+    if tonumber(oldest[2]) < now - 10000000 and not holder_of_job(oldest[1])
+        and (limit.k ~= 'ordered' or redis.call('EXISTS', P .. 'job:' .. oldest[1]) == 0) then
+        release_permits(oldest[1], false)
+        redis.call('ZREM', active, oldest[1])
+        return nil
+    end
+    return now + 10000000
+end
+
+-- Counts a job that starts.
+local function enter(scopes, id, cost, now)
+    local permits = {}
+    for _, scope in ipairs(scopes) do
+        local limit = scope.limit
+        if limit.k == 'rate' then
+            local key = P .. 'rate:' .. scope.id
+            local last = math.max(now, tonumber(redis.call('GET', key) or '0')) + cost * limit.per / limit.n
+            redis.call('SET', key, whole(last), 'PX', whole(math.ceil((last - now) / 1000) + 60000))
+        else
+            redis.call('ZADD', P .. 'active:' .. scope.id, whole(now), id)
+            permits[#permits + 1] = { scope.id, limit.k == 'ordered' }
+        end
+    end
+    if #permits > 0 then redis.call('HSET', P .. 'permits', id, cjson.encode(permits)) end
+end
+
+-- Asks the job that has been running longest to stop.
+local function cancel_oldest(scope)
+    local oldest = redis.call('ZRANGE', P .. 'active:' .. scope.id, 0, 0)[1]
+    local worker = oldest and holder_of_job(oldest)
+    if worker and redis.call('SADD', P .. 'cancel:' .. worker, oldest) == 1 then redis.call('PUBLISH', P .. 'work', 'cancel') end
+end
+
+-- Where only the newest job counts, a worker whose slots are all in use would not see that there is one.
+local function cancel_older(queue, element)
+    local name = describe(element)
+    if not name then return end
+    for _, scope in ipairs((scopes_of(queue, name, partition_of(element) or '', ''))) do
+        if scope.limit.full == 'cancel' and redis.call('ZCARD', P .. 'active:' .. scope.id) >= scope.limit.n then cancel_oldest(scope) end
+    end
+end
