@@ -247,7 +247,7 @@ struct LimitTests {
         let workers = [worker(backend, slots: 1), worker(backend, slots: 1)]
         let tasks = workers.map { worker in Task { try await worker.run() } }
         let refused = try await client.enqueue(Mail(tenant: "", text: "429"))
-        #expect(try await eventually { try await !diary.texts.isEmpty && refused.state() != .running })
+        #expect(try await eventually { diary.texts.isEmpty ? false : try await refused.state() != .running })
         let next = try await client.enqueue(Mail(tenant: "", text: "next"))
         try await next.output(timeout: .seconds(10))
         let times = zip(diary.texts, diary.times)
