@@ -282,7 +282,7 @@ struct LimitTests {
         try await client.handle(of: "w3", Mail.self).output(timeout: .seconds(10))
         #expect(diary.texts == ["first", "w0", "changed", "w3"])
 
-        _ = try await client.enqueue(Mail(tenant: "", text: "again", milliseconds: 300))
+        _ = try await client.enqueue(Mail(tenant: "", text: "again", milliseconds: 2000))
         try await client.enqueue(contentsOf: (0..<5).map { Mail(tenant: "", text: "p\($0)") })
         #expect(try await eventually { diary.texts.last == "again" })
         #expect(try await backend.purge(queue: "default") == 5)
