@@ -19,6 +19,7 @@ let package = Package(
         .library(name: "HoistSQLite", targets: ["HoistSQLite"]),
         .library(name: "RESP", targets: ["RESP"]),
         .library(name: "HoistRedis", targets: ["HoistRedis"]),
+        .library(name: "HoistSealing", targets: ["HoistSealing"]),
         .library(name: "HoistHummingbird", targets: ["HoistHummingbird"]),
         .library(name: "HoistTesting", targets: ["HoistTesting"]),
         .library(name: "HoistCommands", targets: ["HoistCommands"]),
@@ -29,6 +30,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-configuration", from: "1.4.0"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-distributed-tracing", from: "1.7.3"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
@@ -91,6 +93,12 @@ let package = Package(
                 "Hoist", "RESP", .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
             ],
             resources: [.embedInCode("Scripts")],
+            swiftSettings: houseSettings
+        ),
+        // Signed and encrypted jobs.
+        .target(
+            name: "HoistSealing",
+            dependencies: ["Hoist", .product(name: "Crypto", package: "swift-crypto")],
             swiftSettings: houseSettings
         ),
         // Job routes and work after the response, for Hummingbird servers.
@@ -180,6 +188,11 @@ let package = Package(
                 .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "Logging", package: "swift-log"),
             ],
+            swiftSettings: houseSettings
+        ),
+        .testTarget(
+            name: "HoistSealingTests",
+            dependencies: ["Hoist", "HoistSealing", "HoistTesting", .product(name: "Logging", package: "swift-log")],
             swiftSettings: houseSettings
         ),
         // Servers and peers that tests start for themselves.

@@ -263,8 +263,8 @@ public enum Outcome: Sendable {
     case succeeded(output: [UInt8], retention: Double?)
     /// Given up: the job becomes a dead letter.
     case failed(JobFailure)
-    /// Another attempt at `date`, with other arguments when there are some.
-    case retry(at: Date, JobFailure, arguments: Arguments? = nil)
+    /// Another attempt at `date`, with a changed message when there is a change.
+    case retry(at: Date, JobFailure, change: MessageChange? = nil)
     /// Put off until `date`; the attempt is not counted. When it closes its queue no other job of it starts until then either.
     case snoozed(until: Date, closesQueue: Bool = false)
     case cancelled

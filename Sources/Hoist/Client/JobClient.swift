@@ -25,10 +25,14 @@ public struct JobClient: Sendable {
         public var compressesAbove: Int?
         /// How long an enqueue waits for room in a queue that has reached its limit before it throws; nil for not at all, the default.
         public var waitsWhenFull: Duration?
+        /// Signs or encrypts arguments and outputs; nil for not at all, the default. Workers take theirs from
+        /// ``Worker/Configuration/client``.
+        public var sealing: (any Sealing)?
 
         public init(
             defaultQueue: String = "default", routes: [RoutingRule] = [], middleware: [any EnqueueMiddleware] = [],
-            enqueueTimeout: Duration = .seconds(10), compressesAbove: Int? = nil, waitsWhenFull: Duration? = nil
+            enqueueTimeout: Duration = .seconds(10), compressesAbove: Int? = nil, waitsWhenFull: Duration? = nil,
+            sealing: (any Sealing)? = nil
         ) {
             self.defaultQueue = defaultQueue
             self.routes = routes
@@ -36,6 +40,7 @@ public struct JobClient: Sendable {
             self.enqueueTimeout = enqueueTimeout
             self.compressesAbove = compressesAbove
             self.waitsWhenFull = waitsWhenFull
+            self.sealing = sealing
         }
     }
 
@@ -81,7 +86,7 @@ public struct JobClient: Sendable {
         var handles: [JobHandle<J.Output>] = []
         for start in stride(from: 0, to: requests.count, by: 5000) {
             let step = Array(requests[start..<min(start + 5000, requests.count)])
-            handles += try await publish(step, queue: J.options.queue).map { JobHandle($0, backend: backend) }
+            handles += try await publish(step, queue: J.options.queue).map { JobHandle($0, backend: backend, sealing: configuration.sealing) }
         }
         return handles
     }
@@ -99,16 +104,16 @@ public struct JobClient: Sendable {
     ) async throws -> JobHandle<WireValue> {
         let request = request(name, arguments, [], defaults: defaults, options)
         let published = try await publish([request], queue: defaults.queue)
-        return JobHandle(published[0], backend: backend)
+        return JobHandle(published[0], backend: backend, sealing: configuration.sealing)
     }
 
     /// The handle of a job enqueued earlier or elsewhere.
     public func handle<J: Job>(of id: JobID, _ type: J.Type) -> JobHandle<J.Output> {
-        JobHandle((id, false), backend: backend)
+        JobHandle((id, false), backend: backend, sealing: configuration.sealing)
     }
 
     /// The handle of any job, its output as it travels.
-    public func handle(of id: JobID) -> JobHandle<WireValue> { JobHandle((id, false), backend: backend) }
+    public func handle(of id: JobID) -> JobHandle<WireValue> { JobHandle((id, false), backend: backend, sealing: configuration.sealing) }
 
     private func request(
         _ name: String, _ arguments: Arguments, _ secret: Set<String>, defaults: JobOptions, _ options: [EnqueueOption]
@@ -155,7 +160,9 @@ public struct JobClient: Sendable {
 
     private func publish(_ messages: [Message]) async throws -> [(id: JobID, isNew: Bool)] {
         let results = try await EnqueueChain(middleware: configuration.middleware[...]) { [backend, configuration] messages in
-            try await whenThereIsRoom { try await backend.publish(messages, within: configuration.enqueueTimeout) }
+            var messages = messages
+            if let sealing = configuration.sealing { for index in messages.indices { try messages[index].seal(with: sealing) } }
+            return try await whenThereIsRoom { [messages] in try await backend.publish(messages, within: configuration.enqueueTimeout) }
         }.run(messages)
         let refused = zip(messages, results).compactMap { message, result -> EnqueueError.Refusal? in
             guard case .keyHeld(let holder) = result, message.headers.hoist.unique?.onClash == .refuse else { return nil }

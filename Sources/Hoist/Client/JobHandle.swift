@@ -4,8 +4,10 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     /// False when the job was there already, by its id or unique key, or the handle was made from an id.
     public let isNew: Bool
     private let backend: any Backend
+    private let sealing: (any Sealing)?
 
-    init(_ published: (id: JobID, isNew: Bool), backend: any Backend) {
+    init(_ published: (id: JobID, isNew: Bool), backend: any Backend, sealing: (any Sealing)? = nil) {
+        self.sealing = sealing
         id = published.id
         isNew = published.isNew
         self.backend = backend
@@ -15,7 +17,7 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     /// - Parameter timeout: how long to wait at most; nil for as long as it takes.
     /// - Returns: its output.
     /// - Throws: ``JobError`` when it did not succeed, is unknown, or has not ended in time (asking again is safe then);
-    ///   `DecodingError` when the output is not an `Output`.
+    ///   `DecodingError` when the output is not an `Output`; ``WireError`` when it is sealed and the client cannot open it.
     @discardableResult
     public func output(timeout: Duration? = nil) async throws -> Output {
         let id = id
@@ -33,7 +35,8 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
         }
         guard let record else { throw JobError(.unknown, jobID: id) }
         switch record.state {
-        case .succeeded: return try WireDecoder.decode(Output.self, from: record.output ?? .null)
+        case .succeeded:
+            return try WireDecoder.decode(Output.self, from: try SealedOutput.open(record.output ?? .null, of: id, with: sealing))
         case .failed: throw JobError(.failed, jobID: id, failure: record.failure)
         case .cancelled: throw JobError(.cancelled, jobID: id)
         case .expired: throw JobError(.expired, jobID: id)

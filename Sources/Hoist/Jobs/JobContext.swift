@@ -65,6 +65,8 @@ public final class JobContext: Sendable {
 
     /// Whether nobody wants the result: none is kept.
     package let ignoresResult: Bool
+    /// Whether the arguments came sealed; the output goes back in the same way.
+    let isSealed: Bool
 
     init(
         message: Message, execution: Execution, deadline: Date?, ignoresResult: Bool, onProgress: @escaping @Sendable (JobProgress) -> Void
@@ -72,6 +74,7 @@ public final class JobContext: Sendable {
         self.ignoresResult = ignoresResult
         self.execution = execution
         self.deadline = deadline
+        isSealed = message.isSealed
         messageHeaders = message.headers
         messageProperties = message.properties
         state = Mutex(State(lastSign: execution.environment.jobs.backend.clock.uptime))

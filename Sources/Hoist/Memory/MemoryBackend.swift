@@ -93,9 +93,9 @@ public final class MemoryBackend: JobAdministration {
     }
 
     public func requeue(_ filter: JobFilter, arguments: Arguments?) async throws -> Int {
-        change(ringing: [workDoorbell, changes]) { store, now, _ in
+        try change(ringing: [workDoorbell, changes]) { store, now, _ in
             let ended = store.records(filter).filter { $0.state.hasEnded }
-            for record in ended { store.revive(record.id, arguments: arguments, now: now) }
+            for record in ended { try store.revive(record.id, arguments: arguments, now: now) }
             return ended.count
         }
     }
@@ -109,6 +109,6 @@ public final class MemoryBackend: JobAdministration {
     }
 
     public func edit(_ id: JobID, _ edit: JobEdit) async throws -> Bool {
-        change(ringing: [workDoorbell, changes]) { store, now, _ in store.edit(id, edit, now: now) }
+        try change(ringing: [workDoorbell, changes]) { store, now, _ in try store.edit(id, edit, now: now) }
     }
 }

@@ -215,12 +215,12 @@ struct MemoryStore: Sendable {
                 job.record.history.append(attempt)
             }
             end(id, as: .failed, now: settlement.finishedAt)
-        case .retry(let date, let failure, let arguments):
+        case .retry(let date, let failure, let revision):
             attempt.failure = failure
             change(id) { job in
                 job.retries += 1
-                if let arguments {
-                    job.message.replaceArguments(arguments)
+                if let revision {
+                    revision.apply(&job.message)
                     job.record.describe(job.message)
                 }
                 job.record.failure = failure
@@ -331,13 +331,13 @@ struct MemoryStore: Sendable {
         }
     }
 
-    mutating func revive(_ id: JobID, arguments: Arguments?, now: Date) {
+    mutating func revive(_ id: JobID, arguments: Arguments?, now: Date) throws(BackendError) {
+        if let arguments { try jobs[id]?.message.replaceArguments(arguments) }
         // It holds its key again, unless another job has it by now.
         if let unique = jobs[id]?.message.headers.hoist.unique, keys[unique.key] == nil || keys[unique.key]?.holder == id {
             keys[unique.key] = HeldKey(holder: id, until: nil)
         }
         change(id) { job in
-            if let arguments { job.message.replaceArguments(arguments) }
             job.message.headers.eta = nil
             job.message.headers.expires = nil
             job.retries = 0
@@ -354,8 +354,9 @@ struct MemoryStore: Sendable {
         }
     }
 
-    mutating func edit(_ id: JobID, _ edit: JobEdit, now: Date) -> Bool {
+    mutating func edit(_ id: JobID, _ edit: JobEdit, now: Date) throws(BackendError) -> Bool {
         guard let job = jobs[id], isWaiting(job.record.state) else { return false }
+        if case .arguments(let arguments) = edit { try jobs[id]?.message.replaceArguments(arguments) }
         change(id) { job in
             switch edit {
             case .reschedule(let date):
@@ -365,8 +366,7 @@ struct MemoryStore: Sendable {
             case .priority(let urgency):
                 job.message.properties.priority = urgency.clamped(to: Priority.range)
                 job.record.priority = urgency.clamped(to: Priority.range)
-            case .arguments(let arguments):
-                job.message.replaceArguments(arguments)
+            case .arguments:
                 job.record.describe(job.message)
             }
         }

@@ -23,6 +23,7 @@ extension Message {
     /// - Throws: ``WireError`` when the body is not what its content type says, has another shape, or comes in a serialization or
     ///   compression that is not accepted. Pickle never is: reading it would run code.
     public func decodedBody(limits: WireLimits = .default) throws(WireError) -> MessageBody {
+        guard !isSealed else { throw WireError("the message is sealed; only workers with the key can read it") }
         var bytes = body
         if let compression = headers.compression { bytes = try Compression.decompress(bytes, as: compression, limits: limits) }
         guard case .array(let parts) = try Serialization.parse(bytes, as: contentType, limits: limits), parts.count == 3 else {
@@ -42,8 +43,17 @@ extension Message {
         headers.compression = Compression.zlib
     }
 
+    /// Gives the message other arguments, as a person does it who looks into a queue.
+    /// - Throws: ``BackendError`` `.misuse` when the message is sealed: what came in its place would be refused by workers, or worse, not.
+    package mutating func replaceArguments(_ arguments: Arguments) throws(BackendError) {
+        guard !isSealed else {
+            throw BackendError(.misuse, "the arguments of the job \(id) are sealed; enqueue it again with others in place of changing them")
+        }
+        setArguments(arguments)
+    }
+
     /// Gives the message other arguments; what is to follow the job stays. An unreadable body is replaced whole.
-    package mutating func replaceArguments(_ arguments: Arguments) {
+    package mutating func setArguments(_ arguments: Arguments) {
         // Which arguments are secret is the job's knowledge, not ours: what was hidden stays hidden.
         let hidden = headers.keywordArgumentsText
         let secret = Set(arguments.keyword.keys.filter { hidden.contains("'\($0)': \(ArgumentsText.hidden)") })

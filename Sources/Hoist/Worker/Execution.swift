@@ -104,7 +104,8 @@ final class Execution: Sendable {
             case .envelope(let bytes)?: message = try Message(envelope: bytes)
             case nil: throw WireError("the message was read already")
             }
-            let arguments = try message.decodedBody().arguments
+            let sealing = environment.jobs.configuration.sealing
+            let arguments = try message.opened(with: sealing).decodedBody().arguments
             let started = now
             let limits = limits(of: message)
             let readyAt = max(
@@ -131,7 +132,10 @@ final class Execution: Sendable {
         for hook in handle.hooks.start { await hook(context) }
         let outcome: Outcome
         do {
-            let output = try await JobTracing.performing(context) { try await perform(arguments, context) }
+            var output = try await JobTracing.performing(context) { try await perform(arguments, context) }
+            if let sealing = environment.jobs.configuration.sealing, context.isSealed {
+                output = try SealedOutput.seal(output, of: jobID, with: sealing)
+            }
             outcome = .succeeded(output: output, retention: call.retention)
         } catch {
             outcome = self.outcome(of: error, call, context)
@@ -193,7 +197,8 @@ final class Execution: Sendable {
             return .failed(JobFailure(kind: .deadLettered, type: "JobDirective", message: reason))
         case .retry(let delay, let failure, let arguments, let maxAttempts):
             let isAllowed = maxAttempts.map { attempt < $0 } ?? (policyDelay(call) != nil)
-            return isAllowed ? .retry(at: now.advanced(by: delay), failure, arguments: arguments) : .failed(failure)
+            let change = arguments.map { MessageChange.arguments($0, sealing: environment.jobs.configuration.sealing) }
+            return isAllowed ? .retry(at: now.advanced(by: delay), failure, change: change) : .failed(failure)
         }
     }
 

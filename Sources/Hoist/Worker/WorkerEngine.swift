@@ -85,7 +85,7 @@ actor WorkerEngine {
             (lane, byName.filter { $0.value.lane == lane }.keys.sorted())
         }
         // A person may set limits for any job, so that it must be known for all of them what they belong to.
-        findsPartition = backend is any QueueControl ? Self.partitionFinder(byName) : nil
+        findsPartition = backend is any QueueControl ? Self.partitionFinder(byName, configuration.client.sealing) : nil
         self.configuration = configuration
         self.logger = logger
         self.inbox = inbox
@@ -366,9 +366,11 @@ actor WorkerEngine {
         return limits
     }
 
-    private static func partitionFinder(_ handles: [String: RegisteredHandle]) -> Claim.PartitionFinder {
+    private static func partitionFinder(
+        _ handles: [String: RegisteredHandle], _ sealing: (any Sealing)?
+    ) -> Claim.PartitionFinder {
         return { message in
-            guard let handle = handles[message.jobName], let body = try? message.decodedBody() else { return nil }
+            guard let handle = handles[message.jobName], let body = try? message.opened(with: sealing).decodedBody() else { return nil }
             return handle.partition(body.arguments)
         }
     }

@@ -195,7 +195,7 @@ extension RedisBackend: JobAdministration {
         var record = StoredJob(queue: old.queue, name: old.name, state: .waiting, now: now)
         var priority = 0
         if var message = try? Message(envelope: envelope) {
-            if let arguments { message.replaceArguments(arguments) }
+            if let arguments { try message.replaceArguments(arguments) }
             message.headers.eta = nil
             message.headers.expires = nil
             message.headers.retries = 0
@@ -248,7 +248,7 @@ extension RedisBackend: JobAdministration {
                 waiting.message.headers.eta = date
                 waiting.due = date.microsecondsSinceEpoch
             case .priority(let urgency): waiting.message.properties.priority = urgency.clamped(to: 0...9)
-            case .arguments(let arguments): waiting.message.replaceArguments(arguments)
+            case .arguments(let arguments): try waiting.message.replaceArguments(arguments)
             }
         }
     }

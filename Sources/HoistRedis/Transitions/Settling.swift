@@ -108,9 +108,12 @@ extension RedisBackend {
             attempt.failure = failure
             facts.record.append(attempt)
             return end(facts, settlement.token, as: .failed, failure: failure, at: ended, now: now)
-        case .retry(let date, let failure, let arguments):
+        case .retry(let date, let failure, let change):
             attempt.failure = failure
-            if let arguments { facts.message?.replaceArguments(arguments) }
+            if let change, var message = facts.message {
+                change.apply(&message)
+                facts.message = message
+            }
             facts.record.append(attempt)
             if isCancelled { return end(facts, settlement.token, as: .cancelled, at: ended, now: now) }
             facts.record.failure = failure

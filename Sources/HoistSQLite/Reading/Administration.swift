@@ -101,7 +101,7 @@ extension JobStore {
         try holdKeyAgain(sequence)
         if let arguments {
             try rewriteMessage(sequence) { message in
-                message.replaceArguments(arguments)
+                try message.replaceArguments(arguments)
                 message.headers.eta = nil
                 message.headers.expires = nil
             }
@@ -141,7 +141,7 @@ extension JobStore {
             switch edit {
             case .reschedule(let date): message.headers.eta = date
             case .priority(let urgency): message.properties.priority = max(0, min(9, urgency))
-            case .arguments(let arguments): message.replaceArguments(arguments)
+            case .arguments(let arguments): try message.replaceArguments(arguments)
             }
         }
         switch edit {

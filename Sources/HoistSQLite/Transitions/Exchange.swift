@@ -72,9 +72,9 @@ extension JobStore {
             try append(attempt, to: sequence)
             try end(sequence, as: .failed, failure: failure, now: settlement.finishedAt.microsecondsSinceEpoch)
             return .ended
-        case .retry(let date, let failure, let arguments):
+        case .retry(let date, let failure, let revision):
             attempt.failure = failure
-            if let arguments { try rewriteMessage(sequence) { $0.replaceArguments(arguments) } }
+            if let revision { try rewriteMessage(sequence, revision.apply) }
             try append(attempt, to: sequence)
             try store(failure, of: sequence)
             return try putBack(

@@ -100,14 +100,14 @@ extension JobStore {
     }
 
     /// Changes a stored message, and tells those who follow the job.
-    func rewriteMessage(_ sequence: Int64, _ change: (inout Message) -> Void) throws {
+    func rewriteMessage(_ sequence: Int64, _ change: (inout Message) throws -> Void) throws {
         let select = try sql("SELECT message FROM payload WHERE seq = ?").bind(sequence)
         guard try select.step() else { throw BackendError(.corrupt, "a job has no message") }
         let bytes = select.bytes(0)
         select.end()
         do {
             var message = try Message(envelope: bytes)
-            change(&message)
+            try change(&message)
             try sql("UPDATE payload SET message = ? WHERE seq = ?").bind(message.encodedEnvelope()).bind(sequence).run()
         } catch let error as WireError {
             throw BackendError(.corrupt, "the stored message of a job cannot be read: \(error.message)")

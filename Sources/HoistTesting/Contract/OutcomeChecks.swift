@@ -40,7 +40,7 @@ extension BackendContract {
             try await bench.publish(bench.message("a"))
             try await bench.join("w")
             let delivery = try await bench.claim("w")[0]
-            try await bench.settle("w", delivery, .retry(at: bench.clock.now, failure, arguments: Arguments(keyword: ["n": 5])))
+            try await bench.settle("w", delivery, .retry(at: bench.clock.now, failure, change: .arguments(Arguments(keyword: ["n": 5]))))
             let arguments = try await bench.backend.arguments(of: "a")
             try bench.expect(arguments?.keyword == ["n": 5], "the new ones: \(String(describing: arguments))")
             try bench.expect(try await bench.claim("w").first?.attempt == 2, "the second attempt")

@@ -84,7 +84,7 @@ extension BackendContract {
                 bench.message(id) { message in
                     message.headers.hoist.unique = UniqueKey("k", onClash: policy)
                     message.headers.eta = bench.after(seconds)
-                    message.replaceArguments(Arguments(keyword: ["n": .integer(n)]))
+                    message.setArguments(Arguments(keyword: ["n": .integer(n)]))
                 }
             }
             try await bench.publish(unique("a", .replace, n: 1, after: 100))
@@ -151,7 +151,7 @@ extension BackendContract {
         Check("jobs are found by state, queue, name and text in their arguments") { bench in
             try await bench.publish(
                 bench.message("a"), bench.message("b", name: "other"),
-                bench.message("c", queue: "q") { $0.replaceArguments(Arguments(keyword: ["city": "Oslo"])) })
+                bench.message("c", queue: "q") { $0.setArguments(Arguments(keyword: ["city": "Oslo"])) })
             let all = try await bench.backend.jobs(JobFilter()).map(\.id)
             try bench.expect(all == ["c", "b", "a"], "the newest first: \(all)")
             try bench.expect(try await bench.backend.jobs(JobFilter(name: "other")).map(\.id) == ["b"], "by name")
