@@ -95,6 +95,7 @@ public final class RedisBackend: Backend {
     let watcher: ListWatcher
     let follower: ResultFollower
     let subscriptions: RESPSubscriptions
+    let broadcasts: Broadcasts
     let announced = Mutex<Set<String>>([])
     let consumed = Mutex<Set<String>>([])
     let restoredAt = Mutex<Int64>(0)
@@ -143,6 +144,8 @@ public final class RedisBackend: Backend {
             prefix: configuration.keyPrefix, resultPrefix: RedisKeys.step(ofResultPrefix: configuration.resultKeyPrefix),
             prioritySteps: steps)
         subscriptions = RESPSubscriptions(client)
+        // Publications reach all databases of a server, so that the number is part of the name.
+        broadcasts = Broadcasts(subscriptions, prefix: configuration.keyPrefix + "/\(server.database).")
         watcher = ListWatcher(client: client, doorbell: workDoorbell)
         follower = ResultFollower(
             results: resultClient.map(RESPSubscriptions.init) ?? subscriptions, broker: subscriptions, keys: keys, clock: clock)

@@ -43,6 +43,12 @@ private struct Work: Job {
     }
 }
 
+private struct Hear: Job {
+    static let name = "mixed.hear"
+    static let options = JobOptions(result: .ignore)
+    var word: String
+}
+
 private struct NotYet: Error {}
 private struct NoLuck: CrossLanguageError, CustomStringConvertible {
     var description: String
@@ -274,6 +280,64 @@ struct CeleryTests {
         #expect((by["swift"] ?? 0) > 0 && (by["python"] ?? 0) > 0 && by.values.reduce(0, +) == 10_001)
         let queues = try await bench.backend.queues()
         #expect(queues.allSatisfy { $0.waiting == 0 && $0.scheduled == 0 && $0.running == 0 && $0.failed == 0 }, "\(queues)")
+    }
+
+    @Test("topics and broadcasts reach Swift and Python workers alike, whoever sends them")
+    func routing() async throws {
+        let bench = try MixedBench()
+        let python = try bench.startPythonWorker(["-Q", "mixed,py-audit,news"])
+        defer { PythonPeer.stop(python) }
+        let probe = try RESPClient(RESPConfiguration(url: bench.url))
+        defer { probe.close() }
+        let silent = Logger(label: "mixed", factory: { _ in SwiftLogNoOpLogHandler() })
+        func worker(_ name: String) -> Worker {
+            let configuration = Worker.Configuration(name: name, broadcastChannels: ["news"])
+            let topics: [TopicBinding] = [.topic("video.#", exchange: "events")]
+            return Worker(
+                bench.backend, queues: [.queue("audit", topics: topics)], configuration: configuration, logger: silent
+            ) {
+                Handle(named: "mixed.hear") { arguments, context in
+                    let word = arguments.positional.first?.stringValue ?? arguments.keyword["word"]?.stringValue ?? ""
+                    _ = try await probe.send(RESPCommand("RPUSH", [.text(bench.prefix + "heard"), .text(word + " by " + context.worker)]))
+                    return .null
+                }
+            }
+        }
+        let workers = [worker("one"), worker("two")]
+        let running = workers.map { worker in Task { try await worker.run() } }
+        func heard() async throws -> [String] {
+            try await probe.send(RESPCommand("LRANGE", [.text(bench.prefix + "heard"), 0, -1])).elements?.compactMap(\.text).sorted() ?? []
+        }
+        // Three programs listen: this one for both of its workers, and Celery's.
+        let limit = ContinuousClock.now + .seconds(30)
+        var listening = 0
+        while listening < 2, .now < limit {
+            listening = try await bench.client.broadcast(Hear(word: "anybody?"), on: "news")
+            try await Task.sleep(for: .milliseconds(100))
+        }
+        #expect(listening >= 2)
+        let queues = try await bench.backend.queues(of: "events", topic: "video.7.done")
+        #expect(Set(queues) == ["audit", "py-audit"])
+        #expect(try await bench.backend.queues(of: "events", topic: "video.7.failed") == ["audit"])
+
+        try await bench.client.publish(Hear(word: "topic from swift"), topic: "video.7.done", exchange: "events")
+        try await bench.client.broadcast(Hear(word: "news from swift"), on: "news")
+        _ = try bench.python("topic")
+        let wanted = ["one", "two", "python"].flatMap { ["news from swift by \($0)", "news from python by \($0)"] }
+        let topics = ["topic from swift by python", "topic from python by python"]
+        #expect(
+            try await eventually {
+                let all = try await heard()
+                return wanted.allSatisfy { word in all.count(where: { $0 == word }) == 1 }
+                    && topics.allSatisfy { word in all.count(where: { $0 == word }) == 1 }
+                    && ["topic from swift by ", "topic from python by "].allSatisfy { word in
+                        all.count(where: { $0 == word + "one" || $0 == word + "two" }) == 1
+                    }
+            })
+        let all = try await heard()
+        #expect(all.count >= 12, "\(all) \((try? String(contentsOf: bench.log, encoding: .utf8)) ?? "")")
+        for worker in workers { worker.stop() }
+        for task in running { try await task.value }
     }
 
     private func isUntouched(_ bench: MixedBench) async throws -> Bool {

@@ -20,7 +20,9 @@ struct SealingTests {
         try SealingKey(id: id, secret: [UInt8](repeating: byte, count: 32))
     }
 
-    private static func keys(_ mode: SealingKeys.Mode = .encrypted, _ id: String = "new", acceptsUnsealed: Bool = false) throws -> SealingKeys {
+    private static func keys(_ mode: SealingKeys.Mode = .encrypted, _ id: String = "new", acceptsUnsealed: Bool = false) throws
+        -> SealingKeys
+    {
         try SealingKeys(mode, current: key(id), acceptsUnsealed: acceptsUnsealed)
     }
 
@@ -150,7 +152,9 @@ struct SealingTests {
     func changedArguments() async throws {
         let keys = try Self.keys()
         let handle = try await client(keys).enqueue(Transfer(account: "again"))
-        let error = await #expect(throws: BackendError.self) { try await backend.edit(handle.id, .arguments(Arguments(keyword: ["account": "mine"]))) }
+        let error = await #expect(throws: BackendError.self) {
+            try await backend.edit(handle.id, .arguments(Arguments(keyword: ["account": "mine"])))
+        }
         #expect(error?.code == .misuse)
         #expect(try await backend.arguments(of: handle.id) == nil)
         try await work(keys)

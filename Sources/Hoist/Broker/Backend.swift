@@ -101,6 +101,8 @@ public struct WorkerPresence: Sendable, Hashable, Codable {
     /// When the worker last asked for work or settled some; liveness alone does not move it.
     public var lastConsumedAt: Date?
     public var isDraining: Bool
+    /// See ``Worker/Configuration/labels``; nil for none.
+    public var labels: [String]?
 
     package init(
         id: WorkerID, name: String, queues: [String], jobNames: [String], startedAt: Date, running: Int = 0, concurrency: Int = 0,

@@ -27,6 +27,13 @@ public struct EnqueueOption: Sendable {
     /// Dropped and marked expired when not started by then.
     public static func expires(at date: Date) -> EnqueueOption { option { $0.expires = date } }
     public static func unique(_ key: UniqueKey) -> EnqueueOption { option { $0.unique = key } }
+    /// Labels that a worker must have to run the job, in place of those of its options.
+    public static func requires(_ labels: String...) -> EnqueueOption { option { $0.requires = Set(labels) } }
+    /// For one worker alone, which must be ``Worker/Configuration/isAddressable``. Should it be gone the job waits until one of that name
+    /// comes: let it expire where that may not be.
+    public static func worker(_ name: String) -> EnqueueOption { option { $0.worker = name } }
+    /// For the worker that runs the current job: a follow-up finds what that one has left on its disk. As ``worker(_:)``.
+    public static let sameWorker = option { $0.isForSameWorker = true }
     /// What the job belongs to, in place of ``Job/partitionKey``.
     public static func partition(_ key: String) -> EnqueueOption { option { $0.partition = key } }
     /// What the job counts for where starts are limited by rate: 1 by default, 0 for a job that is let through and not counted.
@@ -60,6 +67,9 @@ struct EnqueueRequest {
     var headers: WireValue.Object = [:]
     var partition: String?
     var cost: Int?
+    var requires: Set<String>
+    var worker: String?
+    var isForSameWorker = false
 
     init(name: String, arguments: Arguments, secretArguments: Set<String>, defaults: JobOptions, now: Date) {
         self.name = name
@@ -72,6 +82,26 @@ struct EnqueueRequest {
         expires = defaults.expiresAfter.map(now.advanced(by:))
         result = defaults.result
         delivery = defaults.delivery
+        requires = defaults.requires
+    }
+
+    /// Where the job goes.
+    /// - Parameters:
+    ///   - usual: its queue, unless the call names another.
+    ///   - parent: the job that is running here.
+    /// - Throws: ``BackendError`` `.misuse` when there is no such place.
+    func place(usual: String, parent: JobContext?) throws(BackendError) -> String {
+        if isForSameWorker {
+            guard let parent, parent.isWorkerAddressable else {
+                throw BackendError(.misuse, "\(name) is meant for the worker that runs this job, and there is none that can be addressed")
+            }
+            return SpecialQueue.direct(to: parent.worker)
+        }
+        if let worker { return SpecialQueue.direct(to: worker) }
+        guard requires.allSatisfy(SpecialQueue.isLabel) else {
+            throw BackendError(.misuse, "a label must not be empty or hold commas, brackets or line breaks")
+        }
+        return SpecialQueue.labelled(queue ?? usual, requires)
     }
 
     /// The message. Inside a handler it becomes a child of the running job and inherits its headers.

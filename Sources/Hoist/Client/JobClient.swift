@@ -86,7 +86,9 @@ public struct JobClient: Sendable {
         var handles: [JobHandle<J.Output>] = []
         for start in stride(from: 0, to: requests.count, by: 5000) {
             let step = Array(requests[start..<min(start + 5000, requests.count)])
-            handles += try await publish(step, queue: J.options.queue).map { JobHandle($0, backend: backend, sealing: configuration.sealing) }
+            handles += try await publish(step, queue: J.options.queue).map {
+                JobHandle($0, backend: backend, sealing: configuration.sealing)
+            }
         }
         return handles
     }
@@ -105,6 +107,53 @@ public struct JobClient: Sendable {
         let request = request(name, arguments, [], defaults: defaults, options)
         let published = try await publish([request], queue: defaults.queue)
         return JobHandle(published[0], backend: backend, sealing: configuration.sealing)
+    }
+
+    /// Enqueues a copy of the job, with an id of its own, in every queue that is bound to its topic: see ``QueueSubscription/topics``.
+    /// - Parameters:
+    ///   - job: the job.
+    ///   - topic: words with dots between.
+    ///   - exchange: the name that topics belong to.
+    ///   - options: for each copy alike; queues that they name do not count.
+    /// - Returns: a handle for each copy. None when no queue wants it: nothing is enqueued then.
+    /// - Throws: as ``enqueue(_:_:)``, and ``BackendError`` `.misuse` where the backend knows no topics. Some copies may be enqueued then.
+    @discardableResult
+    public func publish<J: Job>(
+        _ job: J, topic: String, exchange: String, _ options: EnqueueOption...
+    ) async throws -> [JobHandle<J.Output>] {
+        var handles: [JobHandle<J.Output>] = []
+        for queue in try await routing().queues(of: exchange, topic: topic) {
+            let direct = EnqueueOption { request in
+                (request.queue, request.worker, request.isForSameWorker, request.requires) = (queue, nil, false, [])
+            }
+            handles += try await enqueue(contentsOf: CollectionOfOne(job), options + [direct])
+        }
+        return handles
+    }
+
+    /// Has every worker perform the job that listens to the channel at this moment: see ``Worker/Configuration/broadcastChannels``. Celery's
+    /// workers with a `Broadcast` queue of this name are among them.
+    /// - Parameters:
+    ///   - job: the job. Each worker gives its copy an id of its own, this one's with the worker's behind.
+    ///   - channel: the name that workers listen to.
+    ///   - options: as for any job; a queue does not count.
+    /// - Returns: how many programs heard it. Whoever did not listen missed it.
+    /// - Throws: as ``enqueue(_:_:)``, and ``BackendError`` `.misuse` where the backend cannot broadcast.
+    @discardableResult
+    public func broadcast<J: Job>(_ job: J, on channel: String, _ options: EnqueueOption...) async throws -> Int {
+        let request = request(
+            J.name, Arguments(keyword: try WireEncoder.encodeArguments(job)), J.secretArguments, defaults: J.options, options)
+        var message = try request.message(queue: "", origin: origin, parent: JobContext.current)
+        message.properties.exchange = channel
+        if let sealing = configuration.sealing { try message.seal(with: sealing) }
+        return try await routing().broadcast(message, on: channel)
+    }
+
+    private func routing() throws -> any MessageRouting {
+        guard let routing = backend as? any MessageRouting else {
+            throw BackendError(.misuse, "this backend knows no topics and cannot broadcast; Redis can")
+        }
+        return routing
     }
 
     /// The handle of a job enqueued earlier or elsewhere.
@@ -129,7 +178,8 @@ public struct JobClient: Sendable {
         var messages = try requests.map { request in
             let routed = configuration.routes.lazy.compactMap { $0.queue(request.name) }.first
             var message = try request.message(
-                queue: request.queue ?? routed ?? queue ?? configuration.defaultQueue, origin: origin, parent: parent)
+                queue: try request.place(usual: routed ?? queue ?? configuration.defaultQueue, parent: parent), origin: origin,
+                parent: parent)
             if let limit = configuration.compressesAbove, message.body.count > limit { message.compressBody() }
             return message
         }

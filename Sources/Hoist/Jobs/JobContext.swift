@@ -49,6 +49,7 @@ public final class JobContext: Sendable {
     public let messageProperties: MessageProperties
     /// The name of the worker.
     public var worker: String { execution.environment.worker }
+    var isWorkerAddressable: Bool { execution.environment.isAddressable }
     /// Logs with the job's id, name, queue and attempt.
     public var logger: Logger { execution.logger }
     /// For further jobs; they become children of this one.

@@ -20,6 +20,8 @@ public struct JobOptions: Sendable {
     public var delivery: DeliveryGuarantee
     /// How jobs of this kind start, for all workers together. None by default. A worker whose backend cannot keep limits refuses to start.
     public var limits: [JobLimit]
+    /// Labels that a worker must have to run the job, see ``Worker/Configuration/labels``. None by default.
+    public var requires: Set<String>
 
     public init(
         queue: String? = nil,
@@ -32,7 +34,8 @@ public struct JobOptions: Sendable {
         expiresAfter: Duration? = nil,
         result: ResultPolicy = .keep,
         delivery: DeliveryGuarantee = .atLeastOnce,
-        limits: [JobLimit] = []
+        limits: [JobLimit] = [],
+        requires: Set<String> = []
     ) {
         self.queue = queue
         self.priority = priority
@@ -45,6 +48,7 @@ public struct JobOptions: Sendable {
         self.result = result
         self.delivery = delivery
         self.limits = limits
+        self.requires = requires
     }
 
     /// Whether a limit asks what a job belongs to.

@@ -40,7 +40,8 @@ extension Message {
     mutating func seal(with sealing: any Sealing) throws {
         guard !isSealed else { return }
         let form: WireValue = [
-            "type": .string(contentType), "encoding": .string(contentEncoding), "compression": headers.compression.map(WireValue.string) ?? .null,
+            "type": .string(contentType), "encoding": .string(contentEncoding),
+            "compression": headers.compression.map(WireValue.string) ?? .null,
         ]
         body = try sealing.seal(JSONWriter.bytes(of: form) + [UInt8(ascii: "\n")] + body, for: sealedPurpose)
         contentType = Self.sealedContentType
@@ -55,13 +56,16 @@ extension Message {
     /// Opens a sealed body, and lets one that is not sealed through only where that is allowed.
     func opened(with sealing: (any Sealing)?) throws(WireError) -> Message {
         guard isSealed else {
-            guard sealing?.acceptsUnsealed ?? true else { throw WireError("the message is not sealed, and this worker takes none that are not") }
+            guard sealing?.acceptsUnsealed ?? true else {
+                throw WireError("the message is not sealed, and this worker takes none that are not")
+            }
             return self
         }
         guard let sealing else { throw WireError("the message is sealed, and this program has no keys: give its client a sealing") }
         let payload = try sealing.open(body, for: sealedPurpose)
         guard let line = payload.prefix(1024).firstIndex(of: UInt8(ascii: "\n")),
-            case .object(let form) = try JSONParser.parse(Array(payload[..<line])), let type = form["type"]?.stringValue, type != Self.sealedContentType
+            case .object(let form) = try JSONParser.parse(Array(payload[..<line])), let type = form["type"]?.stringValue,
+            type != Self.sealedContentType
         else { throw WireError("the sealed message does not say how to read it") }
         var message = self
         message.contentType = type

@@ -22,6 +22,7 @@ final class Execution: Sendable {
     /// What all executions of a worker share.
     final class Environment: Sendable {
         let worker: String
+        let isAddressable: Bool
         let jobs: JobClient
         let logger: Logger
         let middleware: [any PerformMiddleware]
@@ -29,11 +30,12 @@ final class Execution: Sendable {
         let onDeadLetter: (@Sendable (JobID, JobFailure) async -> Void)?
 
         init(
-            worker: String, jobs: JobClient, logger: Logger, middleware: [any PerformMiddleware],
+            worker: String, isAddressable: Bool, jobs: JobClient, logger: Logger, middleware: [any PerformMiddleware],
             timeLimits: @escaping @Sendable (_ jobName: String) -> Duration?,
             onDeadLetter: (@Sendable (JobID, JobFailure) async -> Void)?
         ) {
             self.worker = worker
+            self.isAddressable = isAddressable
             self.jobs = jobs
             self.logger = logger
             self.middleware = middleware

@@ -7,20 +7,25 @@ public struct QueueSubscription: Sendable, Hashable, ExpressibleByStringLiteral 
     public var weight: Int
     /// How its jobs start, for all workers together; nil to leave that to others. See ``JobLimit``.
     public var limits: [JobLimit]?
+    /// The topics whose jobs come to this queue. A worker binds them when it starts, and nobody unbinds them: see ``MessageRouting``.
+    public var topics: [TopicBinding]
 
-    public init(_ name: String, concurrency: Int? = nil, weight: Int = 1, limits: [JobLimit]? = nil) {
+    public init(
+        _ name: String, concurrency: Int? = nil, weight: Int = 1, limits: [JobLimit]? = nil, topics: [TopicBinding] = []
+    ) {
         self.name = name
         self.concurrency = concurrency.map { max(1, $0) }
         self.weight = max(1, weight)
         self.limits = limits
+        self.topics = topics
     }
 
     public init(stringLiteral value: String) { self.init(value) }
 
     public static func queue(
-        _ name: String, concurrency: Int? = nil, weight: Int = 1, limits: [JobLimit]? = nil
+        _ name: String, concurrency: Int? = nil, weight: Int = 1, limits: [JobLimit]? = nil, topics: [TopicBinding] = []
     ) -> QueueSubscription {
-        QueueSubscription(name, concurrency: concurrency, weight: weight, limits: limits)
+        QueueSubscription(name, concurrency: concurrency, weight: weight, limits: limits, topics: topics)
     }
 }
 

@@ -17,6 +17,13 @@ public final class Worker: Service {
         /// A name for people; host and process id by default.
         public var name: String?
         public var order: QueueOrder
+        /// What this worker has that others may not: `gpu`, `eu`. Jobs that require labels go to workers that have all of them, from
+        /// a part of their queue, `media[gpu]`, which such a worker consumes before the rest. At most 4.
+        public var labels: Set<String>
+        /// Whether jobs may be sent to this worker alone, by its name: ``EnqueueOption/worker(_:)``. Give it a name that it keeps then.
+        public var isAddressable: Bool
+        /// The channels whose broadcasts this worker performs, see ``JobClient/broadcast(_:on:_:)``.
+        public var broadcastChannels: [String]
         /// How long a worker that does not renew its lease counts as alive. 3.5 seconds by default, at least 1; it is renewed five times as
         /// often.
         public var lease: Duration
@@ -38,13 +45,17 @@ public final class Worker: Service {
         public var onDeadLetter: (@Sendable (JobID, JobFailure) async -> Void)?
 
         public init(
-            name: String? = nil, order: QueueOrder = .strict, lease: Duration = .milliseconds(3500), drainTimeout: Duration = .seconds(25),
+            name: String? = nil, order: QueueOrder = .strict, labels: Set<String> = [], isAddressable: Bool = false,
+            broadcastChannels: [String] = [], lease: Duration = .milliseconds(3500), drainTimeout: Duration = .seconds(25),
             isBurst: Bool = false, middleware: [any PerformMiddleware] = [], client: JobClient.Configuration = .init(),
             metrics: any MetricsFactory = MetricsSystem.factory, onStart: (@Sendable () async throws -> Void)? = nil,
             onStop: (@Sendable () async -> Void)? = nil, onDeadLetter: (@Sendable (JobID, JobFailure) async -> Void)? = nil
         ) {
             self.name = name
             self.order = order
+            self.labels = labels
+            self.isAddressable = isAddressable
+            self.broadcastChannels = broadcastChannels
             self.lease = max(lease, .seconds(1))
             self.drainTimeout = drainTimeout
             self.isBurst = isBurst

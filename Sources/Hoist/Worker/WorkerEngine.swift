@@ -72,6 +72,9 @@ actor WorkerEngine {
         if !(backend is any QueueControl), let target = limits.first(where: { !$0.value.isEmpty })?.key {
             throw WorkerError(message: "the \(target) has limits, and this backend cannot keep any; Redis can")
         }
+        try Self.checkRouting(configuration, queues, backend)
+        let name = configuration.name ?? ProcessIdentity.name
+        let queues = Self.consumed(queues, by: name, configuration)
         let used = Set(handles.map(\.lane))
         var slots: [LaneKind: Int] = [:]
         for lane in used {
@@ -94,13 +97,43 @@ actor WorkerEngine {
             queues: Dictionary(uniqueKeysWithValues: queues.compactMap { queue in queue.concurrency.map { (queue.name, $0) } }))
         metrics = WorkerMetrics(factory: configuration.metrics)
         blockingThreads = ThreadExecutor(name: "hoist-blocking", threadCount: slots[.blocking] ?? 1)
-        let name = configuration.name ?? ProcessIdentity.name
         environment = Execution.Environment(
-            worker: name, jobs: JobClient(backend, configuration: configuration.client, logger: logger), logger: logger,
+            worker: name, isAddressable: configuration.isAddressable,
+            jobs: JobClient(backend, configuration: configuration.client, logger: logger), logger: logger,
             middleware: configuration.middleware, timeLimits: timeLimits, onDeadLetter: configuration.onDeadLetter)
         presence = WorkerPresence(
             id: JobIdentifier.make(), name: name, queues: queues.map(\.name), jobNames: byName.keys.sorted(),
             startedAt: backend.clock.now, concurrency: slots.values.reduce(0, +))
+        presence.labels = configuration.labels.isEmpty ? nil : configuration.labels.sorted()
+    }
+
+    private static func checkRouting(
+        _ configuration: Worker.Configuration, _ queues: [QueueSubscription], _ backend: any Backend
+    ) throws(WorkerError) {
+        guard configuration.labels.count <= 4, configuration.labels.allSatisfy(SpecialQueue.isLabel) else {
+            throw WorkerError(message: "a worker has at most 4 labels, which must not be empty or hold commas, brackets or line breaks")
+        }
+        let needsRouting = !configuration.broadcastChannels.isEmpty || queues.contains { !$0.topics.isEmpty }
+        guard !needsRouting || backend is any MessageRouting else {
+            throw WorkerError(message: "the worker asks for topics or broadcasts, and this backend has none; Redis has")
+        }
+    }
+
+    /// The queues as they are asked: what is for this worker alone first, then those for workers with its labels.
+    private static func consumed(
+        _ queues: [QueueSubscription], by name: String, _ configuration: Worker.Configuration
+    ) -> [QueueSubscription] {
+        let isAddressed = configuration.isAddressable || !configuration.broadcastChannels.isEmpty
+        let direct = isAddressed ? [QueueSubscription(SpecialQueue.direct(to: name))] : []
+        return direct
+            + queues.flatMap { queue in
+                SpecialQueue.parts(of: queue.name, labels: configuration.labels).map { part in
+                    var copy = queue
+                    copy.name = part
+                    if part != queue.name { (copy.limits, copy.topics) = (nil, []) }
+                    return copy
+                }
+            }
     }
 
     /// Runs with the engine's thread as the preferred executor, so that nothing on the way hops to a cooperative thread.
@@ -113,9 +146,13 @@ actor WorkerEngine {
         let listening = backend.workDoorbell.listen { [inbox] in inbox.noteWork() }
         await renewUntilAlive()
         logger.info("worker started", metadata: ["worker": "\(presence.name)", "queues": "\(presence.queues.joined(separator: ", "))"])
+        let listeners = configuration.broadcastChannels.map { channel in
+            Task(executorPreference: executor) { await self.hearBroadcasts(on: channel) }
+        }
         let keeper = Task(executorPreference: executor) { await self.keepLease() }
         await work()
         keeper.cancel()
+        for listener in listeners { listener.cancel() }
         await keeper.value
         listening.cancel()
         await attempt("leave") { try await self.backend.resign(self.presence.id) }
@@ -375,6 +412,46 @@ actor WorkerEngine {
         }
     }
 
+    // MARK: - Routing
+
+    private func bindTopics() async throws {
+        guard let routing = backend as? any MessageRouting else { return }
+        for queue in queues { for topics in queue.topics { try await routing.bind(queue: queue.name, to: topics) } }
+    }
+
+    /// Puts what is broadcast into the queue that is this worker's alone, where it is kept like any other job.
+    private func hearBroadcasts(on channel: String) async {
+        guard let routing = backend as? any MessageRouting else { return }
+        while !Task.isCancelled {
+            do {
+                for await message in try await routing.broadcasts(on: channel) {
+                    guard handles[message.jobName] != nil, let copy = ownCopy(of: message) else { continue }
+                    // Whoever broadcasts does not wait; so this may take as long as the backend needs.
+                    await attempt("keep a broadcast") { _ = try await self.backend.publish([copy]) }
+                }
+            } catch {
+                await backOff(after: error, from: "listen to broadcasts")
+            }
+        }
+    }
+
+    private func ownCopy(of message: Message) -> Message? {
+        let sealing = configuration.client.sealing
+        // A seal holds a message to its id, and the copy has another.
+        guard var copy = message.isSealed ? try? message.opened(with: sealing) : message else {
+            logger.warning("a broadcast cannot be opened", metadata: ["job.id": "\(message.id)", "job.name": "\(message.jobName)"])
+            return nil
+        }
+        copy.headers.parentID = copy.headers.parentID ?? message.id
+        copy.headers.id = message.id + "." + presence.name
+        copy.properties.correlationID = copy.headers.id
+        copy.properties.deliveryTag = JobIdentifier.make()
+        copy.properties.exchange = ""
+        copy.queue = SpecialQueue.direct(to: presence.name)
+        if message.isSealed, let sealing { guard (try? copy.seal(with: sealing)) != nil else { return nil } }
+        return copy
+    }
+
     // MARK: - The lease
 
     private func renewUntilAlive() async {
@@ -383,6 +460,7 @@ actor WorkerEngine {
                 isAlive = try await backend.renew(presence, lease: configuration.lease)
                 if isAlive {
                     try await (backend as? any QueueControl)?.declareLimits(limits)
+                    try await bindTopics()
                     return publishHealth()
                 }
                 newIncarnation()

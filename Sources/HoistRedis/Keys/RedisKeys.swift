@@ -55,12 +55,32 @@ struct RedisKeys: Sendable {
         return String(name.firstRange(of: Self.separator).map { name[..<$0.lowerBound] } ?? name)
     }
 
+    /// The sets that hold the bindings of an exchange: all of them, and those that do not expire.
+    func bindings(of exchange: String) -> [String] {
+        [prefix + "_kombu.binding." + exchange, prefix + "_kombu.binding_permanent." + exchange]
+    }
+
+    /// How kombu keeps a binding to topics: the pattern, the same as a regular expression, the queue.
+    func member(_ queue: String, pattern: String) -> String {
+        let words = pattern.split(separator: ".", omittingEmptySubsequences: false).map { word in
+            switch word {
+            case "*": #"[^\.]+"#
+            case "#": ".*?"
+            default: String(word.flatMap { #"\^$|?*+()[]{}-&~# "#.contains($0) ? ["\\", $0] : [$0] })
+            }
+        }
+        return pattern + Self.separator + "^" + words.joined(separator: #"\."#) + "$" + Self.separator + queue
+    }
+
+    /// Pattern and queue of a binding.
+    func binding(ofMember member: String) -> (pattern: String, queue: String)? {
+        let parts = member.split(separator: Self.separator, omittingEmptySubsequences: false)
+        return parts.count == 3 ? (String(parts[0]), String(parts[2])) : nil
+    }
+
     /// The members by which kombu finds the queue of a direct exchange of the same name.
     func binding(_ queue: String) -> (keys: [String], member: String) {
-        (
-            [prefix + "_kombu.binding." + queue, prefix + "_kombu.binding_permanent." + queue],
-            queue + Self.separator + Self.separator + queue
-        )
+        (bindings(of: queue), queue + Self.separator + Self.separator + queue)
     }
 
     static func step(ofResultPrefix prefix: String) -> String {

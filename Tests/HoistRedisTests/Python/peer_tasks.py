@@ -4,6 +4,8 @@ import time
 
 from celery import Celery
 from celery.exceptions import Reject
+from kombu import Exchange, Queue
+from kombu.common import Broadcast
 
 PREFIX = os.environ.get("PEER_PREFIX", "")
 app = Celery("peer", broker=os.environ["PEER_BROKER"], backend=os.environ.get("PEER_RESULTS", os.environ["PEER_BROKER"]))
@@ -17,6 +19,12 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     accept_content=["json", "msgpack", "yaml"],
     worker_send_task_events=False,
+    # A queue of topics, and one that is every worker's own: each gets its copy.
+    task_queues=[
+        Queue("mixed"),
+        Queue("py-audit", Exchange("events", type="topic"), routing_key="video.*.done"),
+        Broadcast("news", queue="py-news"),
+    ],
 )
 
 
@@ -50,3 +58,9 @@ def steps(self, total):
         self.update_state(state="PROGRESS", meta={"current": step + 1, "total": total})
         time.sleep(0.1)
     return total
+
+
+@app.task(name="mixed.hear", ignore_result=True)
+def hear(word):
+    """Leaves a trace of having been performed here."""
+    app.backend.client.rpush(PREFIX + "heard", word + " by python")

@@ -75,6 +75,18 @@ def many():
     sys.stdout.flush()
 
 
+def topic():
+    """One task to a topic, and one to everybody."""
+    from kombu import Exchange
+
+    from peer_tasks import hear
+
+    # Redis knows nothing of exchanges: whoever publishes must declare what kind they are.
+    hear.apply_async(("topic from python",), exchange="events", routing_key="video.7.done", declare=[Exchange("events", type="topic")])
+    hear.apply_async(("news from python",), exchange="news", routing_key="mixed", declare=[Exchange("news", type="fanout")])
+    say(True)
+
+
 def collect():
     """How many of the ids on standard input have succeeded, and by whom."""
     by = {}

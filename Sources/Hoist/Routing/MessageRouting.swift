@@ -1,0 +1,77 @@
+/// A backend that finds queues by topic, and reaches every worker there is.
+public protocol MessageRouting: Backend {
+    /// Has `queue` get a copy of every job that is published to a topic of this kind, until ``unbind(queue:from:)``. Doing it twice is doing
+    /// it once.
+    func bind(queue: String, to topics: TopicBinding) async throws
+    /// Undoes ``bind(queue:to:)``. Jobs that are in the queue stay there.
+    func unbind(queue: String, from topics: TopicBinding) async throws
+    /// The queues that get a job of this topic, each once.
+    func queues(of exchange: String, topic: String) async throws -> [String]
+
+    /// Sends a message to whoever listens at this moment. Nothing of it is stored.
+    /// - Returns: how many programs heard it.
+    func broadcast(_ message: Message, on channel: String) async throws -> Int
+    /// What is sent on a channel from now on, until the stream is given up. What is sent while the connection is lost is missed.
+    func broadcasts(on channel: String) async throws -> AsyncStream<Message>
+}
+
+/// The topics of an exchange that a queue wants, in the field's usual form: words with dots between, `*` for one word, `#` for any text.
+///
+/// A queue bound to `video.*.done` gets `video.42.done`; one bound to `video.#` gets that and `video.42.failed` as well, but not `video`. That is
+/// how Celery's workers on Redis read it.
+public struct TopicBinding: Sendable, Hashable {
+    public var exchange: String
+    public var pattern: String
+
+    public static func topic(_ pattern: String, exchange: String) -> TopicBinding { TopicBinding(exchange: exchange, pattern: pattern) }
+
+    package func matches(_ topic: String) -> Bool { Self.matches(Array(pattern.utf8)[...], Array(topic.utf8)[...]) }
+
+    private static func matches(_ pattern: ArraySlice<UInt8>, _ topic: ArraySlice<UInt8>) -> Bool {
+        // Where the last `#` began: it takes one byte more whenever the rest does not fit.
+        var (pattern, topic) = (pattern, topic)
+        var retry: (pattern: ArraySlice<UInt8>, topic: ArraySlice<UInt8>)?
+        while true {
+            if pattern.first == UInt8(ascii: "#") {
+                pattern.removeFirst()
+                if pattern.isEmpty { return true }
+                retry = (pattern, topic)
+            } else if pattern.first == UInt8(ascii: "*"), let first = topic.first, first != UInt8(ascii: ".") {
+                pattern.removeFirst()
+                topic = topic.drop { $0 != UInt8(ascii: ".") }
+            } else if let wanted = pattern.first, topic.first == wanted, wanted != UInt8(ascii: "*") {
+                pattern.removeFirst()
+                topic.removeFirst()
+            } else if pattern.isEmpty, topic.isEmpty {
+                return true
+            } else if let last = retry, !last.topic.isEmpty {
+                retry = (last.pattern, last.topic.dropFirst())
+                (pattern, topic) = (last.pattern, last.topic.dropFirst())
+            } else {
+                return false
+            }
+        }
+    }
+}
+
+/// Names of queues that mean more than a place to wait.
+enum SpecialQueue {
+    /// What a worker of this name alone consumes. Celery's name for it.
+    static func direct(to worker: String) -> String { worker + ".dq" }
+
+    /// The part of a queue for jobs that only some workers can run: `media[gpu]`.
+    static func labelled(_ queue: String, _ labels: Set<String>) -> String {
+        labels.isEmpty ? queue : queue + "[" + labels.sorted().joined(separator: ",") + "]"
+    }
+
+    /// Every part of a queue that a worker with these labels can serve, the most special first.
+    static func parts(of queue: String, labels: Set<String>) -> [String] {
+        let labels = labels.sorted()
+        let subsets = (0..<(1 << labels.count)).map { bits in
+            Set(labels.indices.filter { bits & (1 << $0) != 0 }.map { labels[$0] })
+        }
+        return subsets.sorted { $0.count > $1.count }.map { labelled(queue, $0) }
+    }
+
+    static func isLabel(_ text: String) -> Bool { !text.isEmpty && !text.contains { "[],\n".contains($0) } }
+}

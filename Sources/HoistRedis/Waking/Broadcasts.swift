@@ -1,0 +1,88 @@
+import Hoist
+import RESP
+import Synchronization
+
+/// Who listens to which channel. One subscription serves all of this program.
+final class Broadcasts: Sendable {
+    private struct Channel {
+        var listeners: [Int: AsyncStream<Message>.Continuation] = [:]
+        var isSubscribed: Set<RESPSubscriptions.Target> = []
+    }
+
+    private struct State {
+        var channels: [String: Channel] = [:]
+        var nextListener = 0
+    }
+
+    private let subscriptions: RESPSubscriptions
+    private let prefix: String
+    private let state = Mutex(State())
+    private let bell = Doorbell()
+
+    /// - Parameter prefix: in front of channels: kombu's `fanout_prefix`, with the database, behind the key prefix.
+    init(_ subscriptions: RESPSubscriptions, prefix: String) {
+        self.subscriptions = subscriptions
+        self.prefix = prefix
+    }
+
+    func name(of channel: String) -> String { prefix + channel }
+
+    /// Messages come without a routing key, or with one behind a slash.
+    private func targets(_ channel: String) -> [RESPSubscriptions.Target] {
+        let quoted = String(name(of: channel).flatMap { "*?[]\\".contains($0) ? ["\\", $0] : [$0] as [Character] })
+        return [.channel(name(of: channel)), .pattern(quoted + "/*")]
+    }
+
+    /// Returns once the server has the subscription, so that nothing that is sent afterwards is missed.
+    func listen(to channel: String, clock: any JobClock) async throws -> AsyncStream<Message> {
+        // A worker that falls behind for long misses broadcasts, and does not fill the memory with them.
+        let (stream, continuation) = AsyncStream.makeStream(of: Message.self, bufferingPolicy: .bufferingNewest(10_000))
+        let (listener, isNew) = state.withLock { state in
+            let isNew = state.channels[channel] == nil
+            state.nextListener += 1
+            state.channels[channel, default: Channel()].listeners[state.nextListener] = continuation
+            return (state.nextListener, isNew)
+        }
+        continuation.onTermination = { [weak self] _ in self?.remove(listener, from: channel) }
+        if isNew {
+            for target in targets(channel) {
+                subscriptions.subscribe(to: target) { [weak self] event in self?.heard(event, target, channel) }
+            }
+        }
+        let end = clock.uptime + 10_000_000
+        while true {
+            let mark = bell.mark
+            if state.withLock({ $0.channels[channel]?.isSubscribed.count == 2 }) { return stream }
+            guard clock.uptime < end, !Task.isCancelled else {
+                continuation.finish()
+                throw BackendError(.timedOut, "the server did not subscribe to broadcasts on \(channel)")
+            }
+            await bell.wait(after: mark, for: .microseconds(end - clock.uptime), clock: clock)
+        }
+    }
+
+    private func heard(_ event: RESPSubscriptions.Event, _ target: RESPSubscriptions.Target, _ channel: String) {
+        switch event {
+        case .subscribed:
+            state.withLock { _ = $0.channels[channel]?.isSubscribed.insert(target) }
+            bell.ring()
+        case .message(_, let bytes):
+            // Whoever sends what cannot be read sends it to nobody in particular: there is no job to fail.
+            guard let message = try? Message(envelope: bytes) else { return }
+            // Ours come without a key as well: those with one are for Celery's workers.
+            if case .pattern = target, message.headers.language == "swift" { return }
+            let listeners = state.withLock { Array(($0.channels[channel]?.listeners ?? [:]).values) }
+            for listener in listeners { listener.yield(message) }
+        }
+    }
+
+    private func remove(_ listener: Int, from channel: String) {
+        let isLast = state.withLock { state in
+            state.channels[channel]?.listeners[listener] = nil
+            guard state.channels[channel]?.listeners.isEmpty == true else { return false }
+            state.channels[channel] = nil
+            return true
+        }
+        if isLast { for target in targets(channel) { subscriptions.unsubscribe(from: target) } }
+    }
+}
