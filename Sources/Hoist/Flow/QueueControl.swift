@@ -20,7 +20,9 @@ public protocol QueueControl: Backend {
     /// - Parameter limits: an empty list takes back what was declared.
     func declareLimits(_ limits: [LimitTarget: [JobLimit]]) async throws
     /// Limits as a person wants them now, over those of the code, from the next start on.
-    /// - Parameter limits: an empty list for no limit at all; nil to go back to what the code says.
+    /// - Parameters:
+    ///   - limits: an empty list for no limit at all; nil to go back to what the code says.
+    ///   - target: what they are for.
     func setLimits(_ limits: [JobLimit]?, for target: LimitTarget) async throws
     /// The limits that count at present.
     func limits() async throws -> [LimitTarget: [JobLimit]]
