@@ -17,6 +17,7 @@ struct Main {
         case "redis-work": try await RedisBenchmark.work(arguments[2], slots: Int(arguments[3]) ?? 256)
         case "redis-serve": try await RedisBenchmark.serve(arguments[2], slots: Int(arguments[3]) ?? 64)
         case "redis-latency": try await RedisBenchmark.latency(arguments[2], jobs: Int(arguments[3]) ?? 1000)
+        case "redis-bare": try await RedisBenchmark.bare(arguments[2], roundTrips: 20_000)
         case "redis-enqueue":
             try await RedisBenchmark.enqueue(
                 arguments[2], mode: arguments[3], jobs: Int(arguments[4]) ?? 10_000, bytes: Int(arguments[5]) ?? 32,

@@ -13,6 +13,15 @@ enum RedisBenchmark {
         return range.map { NoOp(text: text, number: $0) }
     }
 
+    /// Round trips with nothing to do, one awaited at a time: what the machine and the client allow.
+    static func bare(_ url: String, roundTrips: Int) async throws {
+        let client = try RESPClient(RESPConfiguration(url: url))
+        _ = try await client.send(RESPCommand("PING"))
+        let begin = DispatchTime.now().uptimeNanoseconds
+        for _ in 0..<roundTrips { _ = try await client.send(RESPCommand("PING")) }
+        print(Double(roundTrips) / (Double(DispatchTime.now().uptimeNanoseconds - begin) / 1e9))
+    }
+
     /// Performs what there is, says how fast, and ends.
     static func work(_ url: String, slots: Int) async throws {
         var configuration = Worker.Configuration(isBurst: true)

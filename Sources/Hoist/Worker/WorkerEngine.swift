@@ -261,7 +261,7 @@ actor WorkerEngine {
             let lostTokens = Set(request.progress.filter { lost.contains($0.jobID) }.map(\.token))
             if !lostTokens.isEmpty { abandon { lostTokens.contains($0.token) } }
             for id in result.cancellations { cancel(id, .requested) }
-            for delivery in result.deliveries { start(delivery) }
+            start(result.deliveries)
             publishHealth()
         } catch {
             // Nothing was settled: the settlements are kept and tried again, for as long as it takes.
@@ -305,17 +305,35 @@ actor WorkerEngine {
 
     // MARK: - Jobs
 
-    private func start(_ delivery: Delivery) {
+    /// A job that has its slots and waits to be started.
+    private struct Admitted: Sendable {
+        var execution: Execution
+        var run: WorkerInbox.RunID
+        var box: RunningTask
+    }
+
+    private func start(_ deliveries: [Delivery]) {
+        let admitted = deliveries.compactMap(admit)
+        guard admitted.count >= 8 else { return launch(admitted) }
+        // Many are started while the backend is busy with the next exchange, which goes out first.
+        Task(executorPreference: executor) { self.launch(admitted) }
+    }
+
+    private func admit(_ delivery: Delivery) -> Admitted? {
         guard let handle = handles[delivery.jobName] else {
             logger.error("the backend delivered a job that was not asked for", metadata: ["job.name": "\(delivery.jobName)"])
-            return
+            return nil
         }
         nextRun += 1
         let box = RunningTask()
         let claim = Claim(queue: delivery.queue, lane: handle.lane.name, jobNames: [])
         running[nextRun] = Running(jobID: delivery.jobID, token: delivery.token, claim: claim, task: box)
         free.spend(1, on: claim)
-        box.set(launch(Execution(delivery, handle, environment), run: nextRun, box))
+        return Admitted(execution: Execution(delivery, handle, environment), run: nextRun, box: box)
+    }
+
+    private nonisolated func launch(_ admitted: [Admitted]) {
+        for job in admitted { job.box.set(launch(job.execution, run: job.run, job.box)) }
     }
 
     /// Starts a job in its lane. Nonisolated, so that nothing of it runs on the engine's own thread.
