@@ -1,4 +1,5 @@
-# Sidekiq, two processes of 5 threads, which lose what they have when they are killed: jobs a second. Arguments: JOBS; BENCH_URL names the server.
+# Sidekiq, two processes of 5 threads, which lose what they have when they are killed. Prints jobs a second enqueued singly, in bulk, and processed, and
+# milliseconds from enqueue to start on an idle worker: median and 99th percentile. Arguments: JOBS; BENCH_URL names the server.
 require "sidekiq"
 url = ENV.fetch("BENCH_URL")
 Sidekiq.configure_server { |config| config.redis = { url: url }; config.logger.level = Logger::FATAL }
@@ -7,6 +8,11 @@ Sidekiq.configure_client { |config| config.redis = { url: url } }
 class Noop
   include Sidekiq::Job
   def perform(text, number) = number
+end
+
+class Stamp
+  include Sidekiq::Job
+  def perform(sent_at) = Sidekiq.redis { |redis| redis.call("LPUSH", "waits", Process.clock_gettime(Process::CLOCK_MONOTONIC) - sent_at) }
 end
 
 if $0 == __FILE__
@@ -27,7 +33,13 @@ if $0 == __FILE__
   begin_at = clock.call
   sleep 0.005 while length.call > 0
   process = jobs / (clock.call - begin_at)
+  waits = 500.times.map do
+    Stamp.perform_async(clock.call)
+    wait = Sidekiq.redis { |redis| redis.call("BRPOP", "waits", 5) }.last.to_f * 1000
+    sleep 0.005
+    wait
+  end.sort
   workers.each { |worker| Process.kill("TERM", worker) }
   workers.each { |worker| Process.wait(worker) }
-  puts "#{single} #{bulk} #{process}"
+  puts "#{single} #{bulk} #{process} #{waits[waits.size / 2]} #{waits[waits.size * 99 / 100]}"
 end

@@ -53,10 +53,13 @@ public final class RedisServer: Sendable {
     public let socketPath: String
     public var pid: pid_t { process.withLock { $0?.processIdentifier ?? 0 } }
 
+    /// `HOIST_TEST_REDIS_SERVER` names another server that speaks the same, such as valkey-server.
+    private static let program = ProcessInfo.processInfo.environment["HOIST_TEST_REDIS_SERVER"] ?? "redis-server"
+
     public func start() throws {
         let server = Process()
         server.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        server.arguments = ["redis-server"] + arguments
+        server.arguments = [Self.program] + arguments
         server.standardOutput = FileHandle.nullDevice
         server.standardError = FileHandle.nullDevice
         try server.run()
@@ -97,7 +100,7 @@ public final class RedisServer: Sendable {
             if Self.canConnect(port) { return }
             usleep(10_000)
         }
-        throw TestServerError(description: "redis-server did not come up")
+        throw TestServerError(description: "\(Self.program) did not come up")
     }
 
     public static func canConnect(_ port: Int) -> Bool {

@@ -11,14 +11,19 @@ struct RedisReport {
         let server = try Server()
         defer { server.stop() }
         print("\nRedis, two cores shared by producer, worker and server; no-op jobs with a 32-byte string and an integer")
+        let bare = try number("redis-bare", server.url)
+        let limit = try number("redis-limit", "\(server.port)")
+        server.flush()
         let (single, concurrent, bulk) = (
             try number("redis-enqueue", server.url, "single", "20000", "32", "off"),
             try number("redis-enqueue", server.url, "concurrent", "100000", "32", "off"),
             try fill(server, jobs: 200_000, results: "off")
         )
-        let off = try number("redis-work", server.url, "64")
+        let off = try number("redis-work", server.url, "256")
+        let bulkOfTwo = try fillByTwo(server, jobs: 200_000)
+        let offByTwo = try atOnce(2, "redis-work", server.url, "256").reduce(0, +)
         _ = try fill(server, jobs: 100_000, results: "on")
-        let on = try number("redis-work", server.url, "64")
+        let on = try number("redis-work", server.url, "256")
         server.flush()
         _ = try number("redis-enqueue", server.url, "bulk", "5000", "100000", "off")
         let large = try number("redis-work", server.url, "64")
@@ -39,13 +44,45 @@ struct RedisReport {
             print(line)
         }
         row("enqueue one at a time, awaited, jobs/s", single, celery: celery?[0].first, sidekiq: sidekiq?[0])
+        print("    of \(Int(bare)) empty round trips a second that machine and client allow: \(percent(single, of: bare))")
         row("enqueue from 64 tasks at once, jobs/s", concurrent, celery: celery?[0].first, sidekiq: nil)
         row("enqueue in bulk of 1,000, jobs/s", bulk, celery: celery?[0].first, sidekiq: sidekiq?[1])
-        row("process, results off, jobs/s", off, celery: celery?[0].last, sidekiq: sidekiq?[2])
+        row("enqueue in bulk of 1,000, two producers, jobs/s", bulkOfTwo, celery: celery?[0].first, sidekiq: sidekiq?[1])
+        row("process, results off, one worker process, jobs/s", off, celery: celery?[0].last, sidekiq: sidekiq?[2])
+        row("process, results off, two worker processes, jobs/s", offByTwo, celery: celery?[0].last, sidekiq: sidekiq?[2])
         row("process, results stored and published, jobs/s", on, celery: celery?[1].last, sidekiq: nil)
         row("process, 100 KB arguments, jobs/s", large, celery: nil, sidekiq: nil)
+        let cycle = 1 / (1 / bulkOfTwo + 1 / offByTwo)
+        print("whole jobs, enqueued and processed: \(Int(cycle)) a second; Redis alone, driven with bare sockets: \(Int(limit)), of which that is \(percent(cycle, of: limit))")
+        if let waits = sidekiq, waits.count == 5 { print("Sidekiq, enqueue to start: median \(milliseconds(waits[3])), 99th percentile \(milliseconds(waits[4]))") }
+        if let waits = celery?[1], waits.count == 4 { print("Celery, enqueue to result: median \(milliseconds(waits[1])), 99th percentile \(milliseconds(waits[2]))") }
         try await measureBacklog(server)
-        try measureLatency(server)
+        try await measureLatency(server)
+    }
+
+    private func percent(_ part: Double, of whole: Double) -> String { "\(Int((part / whole * 100).rounded())) %" }
+    private func milliseconds(_ value: Double) -> String { String(format: "%.2f ms", value) }
+
+    private func fillByTwo(_ server: Server, jobs: Int) throws -> Double {
+        server.flush()
+        return try atOnce(2, "redis-enqueue", server.url, "bulk", "\(jobs / 2)", "32", "off").reduce(0, +)
+    }
+
+    /// The same program several times at once; what each of them says.
+    private func atOnce(_ count: Int, _ arguments: String...) throws -> [Double] {
+        let runs = try (0..<count).map { _ in
+            let (process, pipe) = (Process(), Pipe())
+            process.executableURL = URL(fileURLWithPath: CommandLine.arguments[0])
+            process.arguments = arguments
+            process.standardOutput = pipe
+            try process.run()
+            return (process, pipe)
+        }
+        return runs.map { process, pipe in
+            let bytes = pipe.fileHandleForReading.readDataToEndOfFile()
+            process.waitUntilExit()
+            return numbers(String(decoding: bytes, as: UTF8.self)).first ?? 0
+        }
     }
 
     private func fill(_ server: Server, jobs: Int, results: String) throws -> Double {
@@ -55,14 +92,15 @@ struct RedisReport {
 
     /// Whether a long queue, or many delayed jobs, cost anything.
     private func measureBacklog(_ server: Server) async throws {
-        _ = try fill(server, jobs: 10_000, results: "off")
-        let short = try number("redis-work", server.url, "64")
+        // Long enough to say something: ten thousand are gone in a fifth of a second.
+        _ = try fill(server, jobs: 50_000, results: "off")
+        let short = try number("redis-work", server.url, "256")
         server.flush()
         let before = server.memory
         _ = try number("redis-enqueue", server.url, "bulk", "1000000", "32", "off")
-        let long = try number("redis-work", server.url, "64")
+        let long = try number("redis-work", server.url, "256")
         let after = server.memory
-        print("process with 1,000,000 waiting: \(Int(long)) jobs/s, with 10,000: \(Int(short)); server's memory \(before) MB before, \(after) MB after")
+        print("process with 1,000,000 waiting: \(Int(long)) jobs/s, with 50,000: \(Int(short)); server's memory \(before) MB before, \(after) MB after")
         _ = try number("redis-enqueue", server.url, "delayed", "100000", "32", "off")
         let worker = try start("redis-serve", server.url, "64")
         try await Task.sleep(for: .seconds(1))
@@ -73,9 +111,13 @@ struct RedisReport {
         server.flush()
     }
 
-    private func measureLatency(_ server: Server) throws {
+    private func measureLatency(_ server: Server) async throws {
+        let began = DispatchTime.now().uptimeNanoseconds
         let worker = try start("redis-serve", server.url, "64")
-        usleep(500_000)
+        let backend = try RedisBackend(url: server.url)
+        while try await backend.workers().isEmpty { try await Task.sleep(for: .milliseconds(1)) }
+        print("worker ready after \(milliseconds(Double(DispatchTime.now().uptimeNanoseconds - began) / 1e6))")
+        try await Task.sleep(for: .milliseconds(500))
         let idle = numbers(try output(CommandLine.arguments[0], ["redis-latency", server.url, "1000"], [:]))
         let formatted = idle.map { String(format: "%.2f", $0) }
         print("enqueue to start, idle worker of another process: median \(formatted[0]) ms, 99th percentile \(formatted[1]) ms")
@@ -125,7 +167,7 @@ struct RedisReport {
     /// A redis-server on a free port, in a folder of its own.
     private final class Server {
         let url: String
-        private let port = Int.random(in: 20_000..<30_000)
+        let port = Int.random(in: 20_000..<30_000)
         private let process = Process()
         private let folder: TemporaryFolder
 

@@ -1,0 +1,80 @@
+import Foundation
+
+/// Whole jobs through Redis with nothing but sockets and scripts, as fast as the server can: what is left of it is the cost of being a queue.
+///
+/// A message of ours (680 bytes) is pushed, claimed by a script that puts it with a worker, and let go of, 16 at a time on four connections
+/// that never wait for one another.
+enum RedisLimit {
+    private static let claim = "local e=redis.call('RPOP',KEYS[1],16) for i=1,#e do redis.call('HSET',KEYS[2],ARGV[i],e[i]) end return e"
+
+    static func run(port: Int, seconds: Double) throws {
+        let cycles = 4
+        let connections = try (0..<cycles).map { try Connection(port: port, number: $0) }
+        let begin = DispatchTime.now().uptimeNanoseconds
+        let end = begin + UInt64(seconds * 1e9)
+        for connection in connections { connection.sendBatch() }
+        var jobs = 0
+        while DispatchTime.now().uptimeNanoseconds < end {
+            for connection in connections {
+                try connection.readBatch()
+                connection.sendBatch()
+                jobs += 16
+            }
+        }
+        print(Double(jobs) / (Double(DispatchTime.now().uptimeNanoseconds - begin) / 1e9))
+    }
+
+    private final class Connection {
+        private let descriptor: Int32
+        private let batch: [UInt8]
+
+        init(port: Int, number: Int) throws {
+            let opened = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+            descriptor = opened
+            var address = sockaddr_in()
+            address.sin_family = sa_family_t(AF_INET)
+            address.sin_port = in_port_t(port).bigEndian
+            address.sin_addr.s_addr = in_addr_t(0x7F00_0001).bigEndian
+            let connected = withUnsafePointer(to: &address) { pointer in
+                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(opened, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+            }
+            guard connected == 0 else { throw CocoaError(.fileReadUnknown) }
+            let ids = (0..<16).map { "00000000-0000-0000-0000-00000000\(number)0\($0 + 10)" }
+            let payload = String(repeating: "x", count: 680)
+            let (queue, held) = ("limit:\(number)", "limit:held:\(number)")
+            var bytes: [UInt8] = []
+            func command(_ words: [String]) {
+                bytes += Array("*\(words.count)\r\n".utf8)
+                for word in words { bytes += Array("$\(word.utf8.count)\r\n\(word)\r\n".utf8) }
+            }
+            command(["LPUSH", queue] + ids.map { _ in payload })
+            command(["EVAL", RedisLimit.claim, "2", queue, held] + ids)
+            command(["HDEL", held] + ids)
+            batch = bytes
+        }
+
+        deinit { close(descriptor) }
+
+        func sendBatch() {
+            var sent = 0
+            while sent < batch.count {
+                let count = batch.withUnsafeBytes { write(descriptor, $0.baseAddress! + sent, batch.count - sent) }
+                if count <= 0 { return }
+                sent += count
+            }
+        }
+
+        private var buffer = [UInt8](repeating: 0, count: 1 << 16)
+        private let end = Array("\r\n:16\r\n".utf8)
+
+        /// The reply to HDEL is the last of a batch, and nothing else ends like it.
+        func readBatch() throws {
+            var tail: [UInt8] = []
+            repeat {
+                let count = read(descriptor, &buffer, buffer.count)
+                guard count > 0 else { throw CocoaError(.fileReadUnknown) }
+                tail = Array((tail + buffer[max(0, count - 16)..<count]).suffix(16))
+            } while !tail.elementsEqual(tail.dropLast(end.count) + end)
+        }
+    }
+}
