@@ -30,8 +30,8 @@ public struct SealingKeys: Sealing {
 
         /// Anybody may read, nobody without the key may write: HMAC-SHA-256.
         public static let signed = Mode(algorithm: .signature)
-        /// Nobody without the key may read or write: AES-256-GCM. One key is good for about four thousand million jobs, for nonces are
-        /// random.
+        /// Nobody without the key may read or write: AES-256-GCM. One key is good for about two thousand million jobs with outputs,
+        /// for nonces are random.
         public static let encrypted = Mode(algorithm: .encryption)
     }
 

@@ -53,8 +53,9 @@ public final class RESPSubscriptions: Sendable {
     public func subscribe(to target: Target, _ handler: @escaping @Sendable (Event) -> Void) {
         // Sent under the lock, so that the server hears of changes in the order in which they were made.
         let isConnected = state.withLock { state in
-            state.handlers[target] = handler
-            state.connection?.sendWithoutReply(target.subscribe)
+            // The server has it already, or will when the connection is there.
+            let isNew = state.handlers.updateValue(handler, forKey: target) == nil
+            if isNew { state.connection?.sendWithoutReply(target.subscribe) }
             return state.connection != nil
         }
         if !isConnected { connect() }

@@ -107,6 +107,17 @@ struct SealingTests {
         await #expect(throws: WireError.self) { try await self.client(old).handle(of: second.id, Transfer.self).output() }
     }
 
+    @Test("an output from which the seal was left off is not believed")
+    func forgedOutput() async throws {
+        let handle = try await client(nil).enqueue(Transfer(account: "a"))
+        try await work(nil)
+        #expect(try await client(nil).handle(of: handle.id, Transfer.self).output() == "1 to a")
+        let strict = try client(Self.keys())
+        await #expect(throws: WireError.self) { try await strict.handle(of: handle.id, Transfer.self).output() }
+        let lenient = try client(Self.keys(acceptsUnsealed: true))
+        #expect(try await lenient.handle(of: handle.id, Transfer.self).output() == "1 to a")
+    }
+
     @Test("a sealed body is of no use for another job", arguments: [true, false])
     func replay(isEncrypted: Bool) async throws {
         let keys = try Self.keys(isEncrypted ? .encrypted : .signed)
@@ -166,7 +177,8 @@ struct SealingTests {
         let keys = try Self.keys()
         let unique = UniqueKey("only-one", onClash: .replace)
         let client = client(keys)
-        let first = try await client.enqueue(Transfer(account: "a"), .unique(unique))
+        // The first one had no thought of being replaced.
+        let first = try await client.enqueue(Transfer(account: "a"), .unique(UniqueKey("only-one")))
         let second = try await client.enqueue(Transfer(account: "b"), .unique(unique))
         #expect(first.id == second.id && !second.isNew)
         try await work(keys)

@@ -12,7 +12,7 @@ public struct EnqueueOption: Sendable {
         EnqueueOption(apply: apply)
     }
 
-    /// The job's id, which is also the key of its result. An id that is there already is not enqueued again.
+    /// The job's id, which is also the key of its result: up to 1,024 bytes. An id that is there already is not enqueued again.
     public static func id(_ id: JobID) -> EnqueueOption { option { $0.id = id } }
     /// The queue, whatever job and routing rules say.
     public static func queue(_ name: String) -> EnqueueOption { option { $0.queue = name } }
@@ -36,8 +36,9 @@ public struct EnqueueOption: Sendable {
     public static let sameWorker = option { $0.isForSameWorker = true }
     /// What the job belongs to, in place of ``Job/partitionKey``.
     public static func partition(_ key: String) -> EnqueueOption { option { $0.partition = key } }
-    /// What the job counts for where starts are limited by rate: 1 by default, 0 for a job that is let through and not counted.
-    public static func cost(_ cost: Int) -> EnqueueOption { option { $0.cost = max(0, cost) } }
+    /// What the job counts for where starts are limited by rate: 0...1,000,000,000, 1 by default, 0 for a job
+    /// that rates do not hold up and do not count. Jobs of its partition that came before it still do.
+    public static func cost(_ cost: Int) -> EnqueueOption { option { $0.cost = cost.clamped(to: 0...1_000_000_000) } }
     public static func retry(_ policy: RetryPolicy) -> EnqueueOption { option { $0.retry = policy } }
     public static func timeLimit(_ limit: Duration) -> EnqueueOption { option { $0.timeLimit = limit } }
     public static func heartbeatLimit(_ limit: Duration) -> EnqueueOption { option { $0.heartbeatLimit = limit } }
@@ -98,8 +99,8 @@ struct EnqueueRequest {
             return SpecialQueue.direct(to: parent.worker)
         }
         if let worker { return SpecialQueue.direct(to: worker) }
-        guard requires.allSatisfy(SpecialQueue.isLabel) else {
-            throw BackendError(.misuse, "a label must not be empty or hold commas, brackets or line breaks")
+        guard SpecialQueue.areLabels(requires) else {
+            throw BackendError(.misuse, "a job requires at most 4 labels, which must not be empty or hold commas, brackets or line breaks")
         }
         return SpecialQueue.labelled(queue ?? usual, requires)
     }
@@ -109,6 +110,7 @@ struct EnqueueRequest {
     func message(queue: String, origin: String, parent: JobContext?) throws(WireError) -> Message {
         let id = id ?? JobIdentifier.make()
         var headers = MessageHeaders(task: name, id: id)
+        try headers.check()
         headers.eta = eta
         headers.expires = expires
         headers.softTimeLimit = timeLimit?.inSeconds

@@ -114,7 +114,7 @@ public struct JobClient: Sendable {
     ///   - job: the job.
     ///   - topic: words with dots between.
     ///   - exchange: the name that topics belong to.
-    ///   - options: for each copy alike; queues that they name do not count.
+    ///   - options: for each copy alike. An id gets the queue's name behind it; queues, workers and unique keys do not count.
     /// - Returns: a handle for each copy. None when no queue wants it: nothing is enqueued then.
     /// - Throws: as ``enqueue(_:_:)``, and ``BackendError`` `.misuse` where the backend knows no topics. Some copies may be enqueued then.
     @discardableResult
@@ -124,7 +124,8 @@ public struct JobClient: Sendable {
         var handles: [JobHandle<J.Output>] = []
         for queue in try await routing().queues(of: exchange, topic: topic) {
             let direct = EnqueueOption { request in
-                (request.queue, request.worker, request.isForSameWorker, request.requires) = (queue, nil, false, [])
+                (request.queue, request.worker, request.isForSameWorker, request.unique) = (queue, nil, false, nil)
+                request.id = request.id.map { $0 + "." + queue }
             }
             handles += try await enqueue(contentsOf: CollectionOfOne(job), options + [direct])
         }
@@ -136,14 +137,15 @@ public struct JobClient: Sendable {
     /// - Parameters:
     ///   - job: the job. Each worker gives its copy an id of its own, this one's with the worker's behind.
     ///   - channel: the name that workers listen to.
-    ///   - options: as for any job; a queue does not count.
-    /// - Returns: how many programs heard it. Whoever did not listen missed it.
+    ///   - options: as for any job; queues, workers and unique keys do not count.
+    /// - Returns: how many programs heard it, as far as the backend can tell. Whoever did not listen missed it.
     /// - Throws: as ``enqueue(_:_:)``, and ``BackendError`` `.misuse` where the backend cannot broadcast.
     @discardableResult
     public func broadcast<J: Job>(_ job: J, on channel: String, _ options: EnqueueOption...) async throws -> Int {
         let request = request(
             J.name, Arguments(keyword: try WireEncoder.encodeArguments(job)), J.secretArguments, defaults: J.options, options)
         var message = try request.message(queue: "", origin: origin, parent: JobContext.current)
+        message.headers.hoist.unique = nil
         message.properties.exchange = channel
         if let sealing = configuration.sealing { try message.seal(with: sealing) }
         return try await routing().broadcast(message, on: channel)

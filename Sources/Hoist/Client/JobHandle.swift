@@ -36,7 +36,9 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
         guard let record else { throw JobError(.unknown, jobID: id) }
         switch record.state {
         case .succeeded:
-            return try WireDecoder.decode(Output.self, from: try SealedOutput.open(record.output ?? .null, of: id, with: sealing))
+            // One that was not kept is nobody's.
+            let output = try record.output.map { output throws(WireError) in try SealedOutput.open(output, of: id, with: sealing) }
+            return try WireDecoder.decode(Output.self, from: output ?? .null)
         case .failed: throw JobError(.failed, jobID: id, failure: record.failure)
         case .cancelled: throw JobError(.cancelled, jobID: id)
         case .expired: throw JobError(.expired, jobID: id)

@@ -50,7 +50,7 @@ public struct JobLimit: Sendable, Hashable {
     package let kind: Kind
     package let scope: Scope
 
-    /// At most so many starts in a time, spread evenly.
+    /// At most so many starts in a time, spread evenly; after a pause as many more as `burst` says, less one.
     /// - Parameters:
     ///   - count: 1 or more; a job that costs more counts for that many, see ``EnqueueOption/cost(_:)``.
     ///   - period: more than 0.
@@ -73,8 +73,8 @@ public struct JobLimit: Sendable, Hashable {
         JobLimit(kind: .running(max(1, maximum), whenFull), scope: scope.kind == .worker ? .cluster : scope)
     }
 
-    /// The jobs of each partition one after the other, in the order in which they were enqueued, whatever their priority: one that fails
-    /// keeps the others waiting until it was tried again or given up.
+    /// The jobs of each partition one after the other, in the order in which they come out of the queue, which is that of enqueueing for jobs
+    /// of one priority. One that fails keeps the others waiting until it was tried again or given up.
     public static let ordered = JobLimit(kind: .ordered, scope: .partition)
 
     /// Partitions take turns, so that one with many jobs does not keep the others waiting.

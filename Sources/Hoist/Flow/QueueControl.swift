@@ -17,8 +17,10 @@ public protocol QueueControl: Backend {
 
     /// Limits as the code of a worker asks for them. They replace what was declared for the same targets before, and stand back behind
     /// ``setLimits(_:for:)``.
-    /// - Parameter limits: an empty list takes back what was declared.
-    func declareLimits(_ limits: [LimitTarget: [JobLimit]]) async throws
+    /// - Parameters:
+    ///   - limits: an empty list takes back what was declared.
+    ///   - aliases: the name that a kind of job has limits under, by alias.
+    func declareLimits(_ limits: [LimitTarget: [JobLimit]], aliases: [String: String]) async throws
     /// Limits as a person wants them now, over those of the code, from the next start on.
     /// - Parameters:
     ///   - limits: an empty list for no limit at all; nil to go back to what the code says.

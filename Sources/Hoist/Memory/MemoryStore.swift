@@ -100,6 +100,7 @@ struct MemoryStore: Sendable {
         else { return .keyHeld(by: holder) }
         change(holder) { job in
             job.message.body = message.body
+            job.message.headers.hoist.unique = message.headers.hoist.unique
             job.message.headers.argumentsText = message.headers.argumentsText
             job.message.headers.keywordArgumentsText = message.headers.keywordArgumentsText
             job.record.describe(job.message)

@@ -94,6 +94,9 @@ extension MessageHeaders {
     func check() throws(WireError) {
         guard !task.isEmpty else { throw WireError("the header task is missing") }
         guard !id.isEmpty else { throw WireError("the header id is missing") }
+        guard task.utf8.count <= 1024, id.utf8.count <= 1024 else {
+            throw WireError("the header \(id.utf8.count > 1024 ? "id" : "task") is longer than 1,024 bytes")
+        }
     }
 
     private static func date(_ value: WireValue, header: String) throws(WireError) -> Date? {

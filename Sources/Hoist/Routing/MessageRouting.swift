@@ -55,9 +55,11 @@ public struct TopicBinding: Sendable, Hashable {
 }
 
 /// Names of queues that mean more than a place to wait.
-enum SpecialQueue {
-    /// What a worker of this name alone consumes. Celery's name for it.
-    static func direct(to worker: String) -> String { worker + ".dq" }
+package enum SpecialQueue {
+    private static let directSuffix = ".dq2"
+
+    /// What a worker of this name alone consumes: Celery's `worker_direct`.
+    static func direct(to worker: String) -> String { worker + directSuffix }
 
     /// The part of a queue for jobs that only some workers can run: `media[gpu]`.
     static func labelled(_ queue: String, _ labels: Set<String>) -> String {
@@ -73,5 +75,10 @@ enum SpecialQueue {
         return subsets.sorted { $0.count > $1.count }.map { labelled(queue, $0) }
     }
 
-    static func isLabel(_ text: String) -> Bool { !text.isEmpty && !text.contains { "[],\n".contains($0) } }
+    /// Each subset of a worker's labels is a queue to look at, so there must not be many.
+    static func areLabels(_ labels: Set<String>) -> Bool {
+        labels.count <= 4 && labels.allSatisfy { text in !text.isEmpty && !text.contains { "[],\n".contains($0) } }
+    }
+
+    package static func isDirect(_ queue: String) -> Bool { queue.hasSuffix(directSuffix) }
 }

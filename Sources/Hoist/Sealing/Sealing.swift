@@ -93,7 +93,13 @@ enum SealedOutput {
     /// The output itself.
     /// - Throws: ``WireError`` when it is sealed and cannot be opened.
     static func open(_ output: WireValue, of id: JobID, with sealing: (any Sealing)?) throws(WireError) -> WireValue {
-        guard case .object(let object) = output, object.count == 1, let text = object[member]?.stringValue else { return output }
+        guard case .object(let object) = output, object.count == 1, let text = object[member]?.stringValue else {
+            // Whoever can write results could leave the seal off.
+            guard sealing?.acceptsUnsealed ?? true else {
+                throw WireError("the output is not sealed, and this client takes none that are not")
+            }
+            return output
+        }
         guard let sealing else { throw WireError("the output is sealed, and this client has no keys: give it a sealing") }
         return try JSONParser.parse(try sealing.open(try Base64.decode(text.utf8), for: purpose(id)))
     }

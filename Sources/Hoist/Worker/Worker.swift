@@ -18,11 +18,13 @@ public final class Worker: Service {
         public var name: String?
         public var order: QueueOrder
         /// What this worker has that others may not: `gpu`, `eu`. Jobs that require labels go to workers that have all of them, from
-        /// a part of their queue, `media[gpu]`, which such a worker consumes before the rest. At most 4.
+        /// a part of their queue, `media[gpu]`, which such a worker consumes before the rest. At most 4, for every set of them is a part.
+        /// A part is a queue of its own: limits, pauses and the concurrency of a subscription are for each part apart.
         public var labels: Set<String>
         /// Whether jobs may be sent to this worker alone, by its name: ``EnqueueOption/worker(_:)``. Give it a name that it keeps then.
         public var isAddressable: Bool
-        /// The channels whose broadcasts this worker performs, see ``JobClient/broadcast(_:on:_:)``.
+        /// The channels whose broadcasts this worker performs, from the queue that is its own. Give it a name that it keeps: what a worker
+        /// with another name left there when it was killed is performed by nobody. See ``JobClient/broadcast(_:on:_:)``.
         public var broadcastChannels: [String]
         /// How long a worker that does not renew its lease counts as alive. 3.5 seconds by default, at least 1; it is renewed five times as
         /// often.

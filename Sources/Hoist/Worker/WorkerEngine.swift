@@ -28,6 +28,8 @@ actor WorkerEngine {
     private let handles: [String: RegisteredHandle]
     private let namesByLane: [(lane: LaneKind, names: [String])]
     private let limits: [LimitTarget: [JobLimit]]
+    /// The name that a kind of job has limits under, by alias.
+    private let aliases: [String: String]
     private let findsPartition: Claim.PartitionFinder?
     private let configuration: Worker.Configuration
     private let logger: Logger
@@ -68,13 +70,17 @@ actor WorkerEngine {
         }
         guard !queues.isEmpty else { throw WorkerError(message: "the worker has no queue to consume") }
         guard Set(queues.map(\.name)).count == queues.count else { throw WorkerError(message: "a queue is named twice") }
-        limits = Self.limits(of: queues, byName)
+        limits = Self.limits(of: queues, handles)
+        aliases = Dictionary(handles.flatMap { handle in handle.names.dropFirst().map { ($0, handle.names[0]) } }) { first, _ in first }
         if !(backend is any QueueControl), let target = limits.first(where: { !$0.value.isEmpty })?.key {
             throw WorkerError(message: "the \(target) has limits, and this backend cannot keep any; Redis can")
         }
         try Self.checkRouting(configuration, queues, backend)
         let name = configuration.name ?? ProcessIdentity.name
         let queues = Self.consumed(queues, by: name, configuration)
+        guard Set(queues.map(\.name)).count == queues.count else {
+            throw WorkerError(message: "a queue is named that is the part of another for the worker's labels, or the worker's own")
+        }
         let used = Set(handles.map(\.lane))
         var slots: [LaneKind: Int] = [:]
         for lane in used {
@@ -110,7 +116,7 @@ actor WorkerEngine {
     private static func checkRouting(
         _ configuration: Worker.Configuration, _ queues: [QueueSubscription], _ backend: any Backend
     ) throws(WorkerError) {
-        guard configuration.labels.count <= 4, configuration.labels.allSatisfy(SpecialQueue.isLabel) else {
+        guard SpecialQueue.areLabels(configuration.labels) else {
             throw WorkerError(message: "a worker has at most 4 labels, which must not be empty or hold commas, brackets or line breaks")
         }
         let needsRouting = !configuration.broadcastChannels.isEmpty || queues.contains { !$0.topics.isEmpty }
@@ -414,9 +420,9 @@ actor WorkerEngine {
     // MARK: - Limits
 
     /// What the code says of every job and queue of this worker; an empty list where it says nothing of a job.
-    private static func limits(of queues: [QueueSubscription], _ handles: [String: RegisteredHandle]) -> [LimitTarget: [JobLimit]] {
+    private static func limits(of queues: [QueueSubscription], _ handles: [Handle]) -> [LimitTarget: [JobLimit]] {
         var limits: [LimitTarget: [JobLimit]] = [:]
-        for (name, handle) in handles { limits[.job(name)] = handle.options.limits }
+        for handle in handles { if let name = handle.names.first { limits[.job(name)] = handle.options.limits } }
         for queue in queues { if let mine = queue.limits { limits[.queue(queue.name)] = mine } }
         return limits
     }
@@ -477,7 +483,7 @@ actor WorkerEngine {
             do {
                 isAlive = try await backend.renew(presence, lease: configuration.lease)
                 if isAlive {
-                    try await (backend as? any QueueControl)?.declareLimits(limits)
+                    try await (backend as? any QueueControl)?.declareLimits(limits, aliases: aliases)
                     try await bindTopics()
                     return publishHealth()
                 }

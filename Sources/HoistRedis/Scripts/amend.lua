@@ -34,7 +34,7 @@ if ARGV[8] == 'end' then
     remove()
     local old = redis.call('GET', P .. 'job:' .. id)
     if old then release_key(old, id, false, now) end
-    release_permits(id, false)
+    if release_permits(id, false) then redis.call('PUBLISH', P .. 'work', 'ready') end
     redis.call('SET', P .. 'job:' .. id, record, 'PX', math.max(1, math.ceil((tonumber(keep_until) - now) / 1000)))
     redis.call('ZADD', P .. kind .. ':' .. queue, keep_until, id)
     redis.call('HSET', P .. kind .. ':' .. queue .. ':jobs', id, element)

@@ -158,14 +158,32 @@ local function record_of(element)
     return 'x' .. cjson.encode({ u = { unique.key, unique.scope.kind, tonumber(unique.scope.seconds) or 0 } })
 end
 
--- Name, id, retries of the element of a queue, and whether a time to start or to expire must be looked at; nil when it cannot be read.
+-- Microseconds since 1970 of a time as ISO 8601 writes it; nil when it is none.
+local function microseconds_of(text)
+    if type(text) ~= 'string' then return nil end
+    local year, month, day, hour, minute, second, fraction, zone = string.match(text,
+        '^"?(%d%d%d%d)-(%d%d)-(%d%d)[T ](%d%d):(%d%d):(%d%d)%.?(%d*)([^"]*)')
+    if not year then return nil end
+    year, month = tonumber(year), tonumber(month)
+    -- Days since 1970, with years that begin in March.
+    if month <= 2 then year, month = year - 1, month + 12 end
+    local days = 365 * year + math.floor(year / 4) - math.floor(year / 100) + math.floor(year / 400)
+        + math.floor((153 * (month - 3) + 2) / 5) + tonumber(day) - 1 - 719468
+    local seconds = ((days * 24 + tonumber(hour)) * 60 + tonumber(minute)) * 60 + tonumber(second)
+    local sign, hours, minutes = string.match(zone, '^([+-])(%d%d):?(%d%d)$')
+    if sign then seconds = seconds - (sign == '+' and 1 or -1) * (tonumber(hours) * 60 + tonumber(minutes)) * 60 end
+    return seconds * 1000000 + tonumber(string.sub(fraction .. '000000', 1, 6))
+end
+
+-- Name, id, retries of the element of a queue, whether a time to start or to expire must be looked at, and these two; nil when it cannot be
+-- read.
 -- What Hoist wrote is read by its fixed beginning, everything else as JSON.
 local function describe(element)
     local name, id, retries, eta, expires = string.match(element,
         '^{"headers":{"lang":"swift","task":"([^"\\]*)","id":"([^"\\]*)","retries":(%d+),"eta":([^,]*),"expires":([^,}]*)')
     if name then
         if not is_text(id) then return nil end
-        return name, id, tonumber(retries), eta ~= 'null' or expires ~= 'null'
+        return name, id, tonumber(retries), eta ~= 'null' or expires ~= 'null', eta, expires
     end
     local message = parsed(element)
     if not message then return nil end
@@ -173,5 +191,6 @@ local function describe(element)
     if type(headers.task) ~= 'string' or type(headers.id) ~= 'string' or headers.task == '' or headers.id == '' then return nil end
     if not is_text(headers.id) or not is_text(headers.task) then return nil end
     return headers.task, headers.id, tonumber(headers.retries) or 0,
-        (headers.eta ~= nil and headers.eta ~= cjson.null) or (headers.expires ~= nil and headers.expires ~= cjson.null)
+        (headers.eta ~= nil and headers.eta ~= cjson.null) or (headers.expires ~= nil and headers.expires ~= cjson.null),
+        headers.eta, headers.expires
 end

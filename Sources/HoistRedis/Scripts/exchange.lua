@@ -7,7 +7,7 @@
 --       result, queue, and three that the operation needs:
 --         S  the job is done                       -, -, -; as above, for a result with a key of its own
 --         E  it is done and its message is kept    kind (dead, stopped), keep until, record
---         B  it goes back                          list, due ('' for now) and side (L back, R front, A back and not begun) in one word, record; and an
+--         B  it goes back                          list, due ('' for now) and side (L back, R front, A back and not begun, K front and placed) in one word, record; and an
 --                                                  eleventh: the envelope, '' for the one that is held
 --       the number of progress reports, and for each five: id, token, result key, its seconds, result
 --       the number of claims, and for each: queue, free slots of the queue ('' for no limit), number of lists, the lists, number of
@@ -58,6 +58,12 @@ local cancelled = P .. 'cancel:' .. worker
 local writes = {}
 local function store_result(key, seconds, value, is_final)
     if key ~= '' then writes[#writes + 1] = { key, seconds, value, is_final } end
+end
+
+state_of_result = function(id)
+    local result = in_database(result_db, function() return redis.call('GET', result_prefix .. id) end)
+    if result_db ~= '' then redis.call('SELECT', broker_db) end
+    return status_of(result)
 end
 
 local has_permits = redis.call('EXISTS', P .. 'permits') == 1
@@ -141,6 +147,8 @@ for _, job in ipairs(others) do
     local record = record_in(known)
     local kept = operation ~= 'S' and envelope == '' and redis.call('HGET', held, id) or envelope
     local is_begun = operation == 'B' and string.byte(second, -1) ~= 65
+    -- This worker has found out what these belong to; others may look at them again.
+    if operation == 'B' and string.byte(second, -1) == 75 then redis.call('DEL', P .. 'placing:' .. queue) end
     let_go(id, is_begun)
     redis.call('SREM', cancelled, id)
     if operation == 'S' then
@@ -164,7 +172,7 @@ for _, job in ipairs(others) do
             if redis.call('ZRANGE', P .. 'delayed:' .. queue, 0, 0)[1] == id then made_ready = true end
         else
             redis.call('SET', P .. 'job:' .. id, third, 'PX', 604800000)
-            redis.call(side == 'R' and 'RPUSH' or 'LPUSH', first, kept)
+            redis.call((side == 'R' or side == 'K') and 'RPUSH' or 'LPUSH', first, kept)
             made_ready = true
         end
     end
@@ -220,18 +228,18 @@ if claim_count > 0 and is_alive then
     -- Gives a job to the worker, unless it turns out to have ended.
     local function hand_out(claim, number, thing, name, id, word, lane, scopes, cost)
         local element = thing[2]
+        local starts = string.sub(word, -1) ~= 'k'
         local record = redis.call('GET', P .. 'job:' .. id)
-        local is_known = word ~= 'u'
+        local is_known = string.sub(word, -1) ~= 'u'
         if not record then
             record = is_known and record_of(element) or ''
             -- A copy of a job that has succeeded is not run again.
-            local result = is_known and in_database(result_db, function() return redis.call('GET', result_prefix .. id) end)
-            if result_db ~= '' then redis.call('SELECT', broker_db) end
-            if status_of(result) == 'SUCCESS' then
+            if is_known and state_of_result(id) == 'SUCCESS' then
                 thing[3] = true
+                if release_permits(id, false) then has_released = true end
                 return
             end
-            if record ~= '' then release_key(record, id, true, now) end
+            if record ~= '' and starts then release_key(record, id, true, now) end
         elseif string.byte(record, 1) == 99 then
             -- It was cancelled where it could not be taken out of the list.
             local left = redis.call('PTTL', P .. 'job:' .. id)
@@ -239,8 +247,9 @@ if claim_count > 0 and is_alive then
             redis.call('HSET', P .. 'stopped:' .. claim.queue .. ':jobs', id, element)
             redis.call('SET', P .. 'job:' .. id, 'p' .. string.sub(record, 2), 'KEEPTTL')
             thing[3] = true
+            if release_permits(id, false) then has_released = true end
             return
-        elseif string.byte(record, 1) == 120 then
+        elseif string.byte(record, 1) == 120 and starts then
             release_key(record, id, true, now)
         end
         if scopes then enter(scopes, id, cost, now) end
@@ -264,29 +273,35 @@ if claim_count > 0 and is_alive then
         end
     end
 
+    -- Whether a job is not to start now whatever limits say: it is not due, or too late. Whoever gets it puts it aside.
+    local function is_out_of_time(eta, expires)
+        local due, last = microseconds_of(eta), microseconds_of(expires)
+        return (due and due > now) or (last and last <= now)
+    end
+
     -- What limits say to a job that has just come out of its list.
     -- Returns whether it may go on, then its scopes, cost and, when a limit ends it, d.
-    local function passes_limits(claim, list, thing, name, id)
+    local function passes_limits(claim, list, thing, name, id, has_room)
         local queue = claim.queue
         local partition, cost = partition_of(thing[2])
         local scopes, takes_turns, line = scopes_of(queue, name, partition or '', worker)
-        local is_next, place = false, nil
+        local is_next, place, place_of_line = false, nil, false
         for _, scope in ipairs(scopes) do
             -- It has its place at the head of its partition and comes back to it.
             if scope.limit.k == 'ordered' then
-                list = claim.lists[1]
+                list, place_of_line = claim.lists[1], true
                 if redis.call('ZSCORE', P .. 'active:' .. scope.id, id) then is_next, place = true, scope.id end
             end
         end
         if not is_next and (takes_turns and partition or redis.call('SISMEMBER', P .. 'lines:' .. queue, line) == 1) then
             for _, scope in ipairs(scopes) do
-                if scope.limit.full == 'drop' and held_up(scope, id, now) then return true, nil, nil, 'd' end
+                if scope.limit.full == 'drop' and held_up(scope, id, cost, now) then return true, nil, nil, 'd' end
             end
             file(claim, line, list, thing, false)
             return false
         end
         for _, scope in ipairs(scopes) do
-            local time = held_up(scope, id, now)
+            local time = held_up(scope, id, cost, now)
             -- Others were here before.
             if not time and not is_next and redis.call('EXISTS', P .. 'behind:' .. queue .. '\n' .. scope.id) == 1 then time = now end
             if time then
@@ -300,18 +315,26 @@ if claim_count > 0 and is_alive then
                 return false
             end
         end
+        if place_of_line and not is_next and not has_room then
+            file(claim, line, list, thing, false)
+            return false
+        end
         return true, scopes, cost
     end
 
     -- Deals with one element of a list. It has a place then, or is the worker's, or must stay where it was.
     local function take(claim, number, list, thing)
-        local name, id, retries, timed = describe(thing[2])
+        local name, id, retries, timed, eta, expires = describe(thing[2])
         local word = timed and 't' or 'n'
         local lane
         if name then
             lane = claim.lanes[name]
-            -- A job of a name that nobody here knows stays where it is, if it is one.
-            if not lane and is_message(thing[2]) then return end
+            if not lane and is_message(thing[2]) then
+                -- A job of a name that nobody here knows stays where it is; in its line, where those behind it must not overtake it.
+                if not (has_limits and is_ordered(claim.queue, name) and (partition_of(thing[2]) or '') ~= ''
+                    and not passes_limits(claim, list, thing, name, id, false)) then thing[4] = true end
+                return
+            end
         end
         if not lane then
             -- It cannot be read here: whoever asked finds out why, and puts it aside.
@@ -320,15 +343,31 @@ if claim_count > 0 and is_alive then
             for _, candidate in pairs(claim.lanes) do lane = candidate end
         end
         -- Of two messages of one id the second waits for the first.
-        if is_taken[id] or redis.call('HEXISTS', info, id) == 1 then return end
+        if is_taken[id] or redis.call('HEXISTS', info, id) == 1 then
+            thing[4] = true
+            return
+        end
         local scopes, cost
-        if has_limits and word ~= 'u' then
+        local has_room = lanes[lane] > 0 and claim.free > 0
+        if has_limits and word ~= 'u' and not is_out_of_time(eta, expires) then
+            local keeps_order = is_ordered(claim.queue, name)
             if has_partitions(claim.queue, name) and not partition_of(thing[2]) then
-                if lanes[lane] > 0 and claim.free > 0 then hand_out(claim, number, thing, name, id, retries .. 'k', lane) end
+                -- One worker at a time finds out, and nobody goes on with what is behind meanwhile.
+                if keeps_order and not claim.is_placing then
+                    claim.is_placing = redis.call('SET', P .. 'placing:' .. claim.queue, worker, 'NX', 'PX', 5000) and 'mine' or 'theirs'
+                end
+                if has_room and claim.is_placing ~= 'theirs' then hand_out(claim, number, thing, name, id, retries .. 'k', lane) end
+                return
+            end
+            if keeps_order and not claim.is_placing and redis.call('EXISTS', P .. 'placing:' .. claim.queue) == 1 then
+                claim.is_placing = 'theirs'
+            end
+            if keeps_order and claim.is_placing then
+                if claim.is_placing == 'theirs' then note_due(now + 20000) end
                 return
             end
             local may_go, verdict
-            may_go, scopes, cost, verdict = passes_limits(claim, list, thing, name, id)
+            may_go, scopes, cost, verdict = passes_limits(claim, list, thing, name, id, has_room)
             if not may_go then return end
             word = verdict or word
         end
@@ -337,12 +376,12 @@ if claim_count > 0 and is_alive then
     end
 
     local function claim_from(claim, number, list)
-        local looked, stay = 0, {}
+        local looked, stay, strangers = 0, {}, 0
         -- Who takes turns must be known before anybody's turn comes.
         local looks_ahead = has_limits and claim.takes_turns
         while true do
             local want = looks_ahead and 200 or free_of(claim)
-            if want <= 0 or #stay >= 200 and looks_ahead then break end
+            if want <= 0 then break end
             if #stay > 0 then want = math.max(want, 50) end
             want = math.min(want, 500, scan_limit - looked)
             if want <= 0 then
@@ -354,20 +393,23 @@ if claim_count > 0 and is_alive then
             for _, thing in ipairs(batch) do
                 local before = #taken
                 take(claim, number, list, thing)
-                if not thing[3] and #taken == before then stay[#stay + 1] = thing end
+                if not thing[3] and #taken == before then
+                    stay[#stay + 1] = thing
+                    if thing[4] then strangers = strangers + 1 end
+                end
             end
             if #batch < want then break end
         end
         if #stay > 0 then
             -- Nothing but strangers as far as may be looked: they go to the back, so that those behind them have their turn.
-            local rotates = looked >= scan_limit and #stay == looked
+            local rotates = looked >= scan_limit and strangers == looked
             for i = 1, #stay do
                 local thing = rotates and stay[i] or stay[#stay + 1 - i]
                 redis.call(rotates and 'LPUSH' or 'RPUSH', list, thing[2])
                 thing[3] = true
             end
         end
-        return #stay
+        return #stay, strangers
     end
 
     -- The line whose turn it is, and the scope that it was behind.
@@ -399,38 +441,80 @@ if claim_count > 0 and is_alive then
         redis.call('RPUSH', P .. 'turn:' .. claim.queue, line)
     end
 
+    -- The first job of a line that this worker has room for. Where order matters that is the first one, or none.
+    local function first_for_us(claim, line)
+        for number, list in ipairs(claim.lists) do
+            local key = line_key(list, line)
+            -- Mostly it is the first.
+            local elements = { redis.call('LINDEX', key, -1) or nil }
+            local name = elements[1] and describe(elements[1])
+            local lane = name and claim.lanes[name]
+            if elements[1] and not (lane and lanes[lane] > 0) then elements = redis.call('LRANGE', key, -50, -1) end
+            local strangers = 0
+            for i = #elements, 1, -1 do
+                local name, id = describe(elements[i])
+                local lane = claim.lanes[name]
+                if lane and lanes[lane] > 0 and not is_taken[id] and redis.call('HEXISTS', info, id) == 0 then
+                    return number, key, elements[i]
+                end
+                if not lane then
+                    strangers = strangers + 1
+                    has_strangers = true
+                end
+                if is_ordered(claim.queue, name) then return nil end
+            end
+            -- Nothing but strangers: they go behind the others.
+            if strangers == 50 then
+                for _ = 1, 50 do redis.call('LMOVE', key, key, 'RIGHT', 'LEFT') end
+            end
+        end
+        return nil
+    end
+
+    local function take_from(key, element)
+        redis.call('LREM', key, -1, element)
+        local thing = { key, element, false }
+        in_hand[#in_hand + 1] = thing
+        return thing
+    end
+
     -- Hands out the first job of a line, if its limits let it start.
     -- Returns whether the line must wait until this worker has room for it.
     local function serve(claim, line, came_from)
         local queue = claim.queue
-        local number, key, element
         local length = 0
-        for i, list in ipairs(claim.lists) do
-            local candidate = line_key(list, line)
-            local size = redis.call('LLEN', candidate)
-            if size > 0 and not element then number, key, element = i, candidate, redis.call('LINDEX', candidate, -1) end
-            length = length + size
-        end
-        if not element then
+        for _, list in ipairs(claim.lists) do length = length + redis.call('LLEN', line_key(list, line)) end
+        if length == 0 then
             redis.call('SREM', P .. 'lines:' .. queue, line)
             if redis.call('EXISTS', P .. 'lines:' .. queue) == 0 then redis.call('SREM', P .. 'flow', queue) end
             return false
         end
-        local name, id, retries, timed = describe(element)
+        local number, key, element = first_for_us(claim, line)
+        if not element then return true end
+        local name, id, retries, timed, eta, expires = describe(element)
         local lane = claim.lanes[name]
-        if not lane or lanes[lane] <= 0 or is_taken[id] or redis.call('HEXISTS', info, id) == 1 then return true end
+        if is_out_of_time(eta, expires) then
+            hand_out(claim, number, take_from(key, element), name, id, retries .. 't', lane)
+            put_back(claim, line, {})
+            return false
+        end
         local partition, cost = partition_of(element)
         local scopes = scopes_of(queue, name, partition or '', worker)
         local word = timed and 't' or 'n'
         for _, scope in ipairs(scopes) do
-            local time = held_up(scope, id, now)
+            -- Only the newest of them counts, also when there is room for an older one.
+            if scope.limit.full == 'cancel' and length > scope.limit.n then
+                word = 'd'
+                break
+            end
+            local time = held_up(scope, id, cost, now)
             if time then
                 if scope.limit.w == 'w' then
                     note_due(time)
                     return true
                 end
                 if scope.limit.full == 'cancel' then cancel_oldest(scope) end
-                if scope.limit.full == 'drop' or (scope.limit.full == 'cancel' and length > scope.limit.n) then
+                if scope.limit.full == 'drop' then
                     word = 'd'
                     break
                 end
@@ -440,8 +524,7 @@ if claim_count > 0 and is_alive then
                 return false
             end
         end
-        local thing = pop(key, 1)[1]
-        hand_out(claim, number, thing, name, id, retries .. word, lane, word ~= 'd' and scopes, cost)
+        hand_out(claim, number, take_from(key, element), name, id, retries .. word, lane, word ~= 'd' and scopes, cost)
         put_back(claim, line, scopes)
         return false
     end
@@ -449,16 +532,17 @@ if claim_count > 0 and is_alive then
     local function serve_lines(claim, most)
         local goal, steps, skipped = #taken + most, 0, {}
         local is_behind_first = turns % 4 < 2
-        while #taken < goal and free_of(claim) > 0 and steps < 1000 do
+        while #taken < goal and free_of(claim) > 0 and steps < 300 do
             local line, scope = next_line(claim.queue, is_behind_first)
             if not line then break end
-            lines_at_hand[line] = claim.queue
+            lines_at_hand[#lines_at_hand + 1] = { claim.queue, line }
             if serve(claim, line, scope) then skipped[#skipped + 1] = line end
             is_behind_first = not is_behind_first
             steps = steps + 1
         end
         for _, line in ipairs(skipped) do redis.call('RPUSH', P .. 'turn:' .. claim.queue, line) end
-        if steps >= 1000 then note_due(now + 20000) end
+        -- Those that were looked at are at the end now.
+        if steps >= 300 then note_due(now + (#skipped == steps and 1000000 or 20000)) end
         if free_of(claim) <= 0 then
             if redis.call('EXISTS', P .. 'lines:' .. claim.queue) == 1 then has_more = true end
         else
@@ -503,8 +587,8 @@ if claim_count > 0 and is_alive then
             local number = claim.first + index
             local kind = redis.call('TYPE', list).ok
             if kind ~= 'list' and kind ~= 'none' then error('the key of the queue ' .. claim.queue .. ' holds a ' .. kind) end
-            local left = claim_from(claim, index, list)
-            if left > 0 then has_strangers = true end
+            local left, strangers = claim_from(claim, index, list)
+            if strangers > 0 then has_strangers = true end
             if free_of(claim) <= 0 then
                 -- Whatever is left in any of its lists must be asked for again.
                 for _, other in ipairs(claim.lists) do
@@ -525,7 +609,7 @@ if claim_count > 0 and is_alive then
         end
         if is_fair('q:' .. claim.queue) then return true end
         for name in pairs(claim.lanes) do
-            if is_fair('j:' .. name) then return true end
+            if is_fair('j:' .. canonical(name)) then return true end
         end
         return false
     end
@@ -537,7 +621,7 @@ if claim_count > 0 and is_alive then
                 claim.takes_turns = has_limits and takes_turns(claim)
                 -- Neither those in line nor those that come straight from the queue keep the others waiting for ever.
                 local has_lines = has_flow and redis.call('EXISTS', P .. 'lines:' .. claim.queue) == 1
-                if has_lines then turns = redis.call('INCR', P .. 'turns') end
+                if has_lines then turns = redis.call('HINCRBY', P .. 'turns', claim.queue, 1) end
                 if has_lines and turns % 2 == 0 then
                     serve_lines(claim, math.max(1, math.ceil(math.min(free_of(claim), 10000) / 2)))
                 end
@@ -550,12 +634,13 @@ if claim_count > 0 and is_alive then
     local sound, complaint = pcall(claim_all)
     if not sound then
         -- Whatever was in hand goes back, in the order in which it came.
-        for _, job in ipairs(taken) do release_permits(job[1], false) end
+        for _, job in ipairs(taken) do release_permits(job[1], true) end
         for i = #in_hand, 1, -1 do
             if not in_hand[i][3] then redis.call('RPUSH', in_hand[i][1], in_hand[i][2]) end
         end
         -- A line that is found twice is served twice as often; one that is found nowhere would be lost.
-        for line, queue in pairs(lines_at_hand) do
+        for _, place in ipairs(lines_at_hand) do
+            local queue, line = unpack(place)
             redis.call('SADD', P .. 'lines:' .. queue, line)
             redis.call('SADD', P .. 'flow', queue)
             redis.call('RPUSH', P .. 'turn:' .. queue, line)

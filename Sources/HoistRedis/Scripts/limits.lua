@@ -15,6 +15,13 @@ local function limits_for(target)
     return limits_by_target[target] or {}
 end
 
+-- The name that a kind of job has limits under, whatever alias it comes with.
+local names = {}
+local function canonical(name)
+    if not names[name] then names[name] = redis.call('HGET', P .. 'aliases', name) or name end
+    return names[name]
+end
+
 local function line_key(list, line) return P .. 'line:' .. list .. '\n' .. line end
 
 -- What a job belongs to (nil when its producer did not say) and what it costs.
@@ -22,12 +29,18 @@ local function partition_of(element)
     local message = parsed(element)
     local hoist = message and message.headers.hoist
     if type(hoist) ~= 'table' then return nil, 1 end
-    return type(hoist.partition) == 'string' and hoist.partition or nil, tonumber(hoist.cost) or 1
+    -- Whoever sends a message may write anything there.
+    local cost = tonumber(hoist.cost) or 1
+    cost = cost ~= cost and 1 or math.min(math.max(cost, 0), 1000000000)
+    return type(hoist.partition) == 'string' and hoist.partition or nil, cost
 end
+
+-- Set by scripts that know where results are: the state that a job's result tells.
+local state_of_result
 
 -- Whether what a job belongs to makes a difference.
 local function has_partitions(queue, name)
-    for _, target in ipairs({ 'q:' .. queue, 'j:' .. name }) do
+    for _, target in ipairs({ 'q:' .. queue, 'j:' .. canonical(name) }) do
         for _, limit in ipairs(limits_for(target)) do
             if limit.w == 'p' then return true end
         end
@@ -37,7 +50,8 @@ end
 
 -- The scopes that a job must pass, whether it takes turns with other partitions, and the line that it would wait in.
 local function scopes_of(queue, name, partition, worker)
-    local scopes, takes_turns, has_own = {}, false, false
+    local scopes, takes_turns, has_own, is_ordered = {}, false, false, false
+    name = canonical(name)
     for _, target in ipairs({ 'q:' .. queue, 'j:' .. name }) do
         for number, limit in ipairs(limits_for(target)) do
             if limit.w ~= 'p' or partition ~= '' then
@@ -47,19 +61,40 @@ local function scopes_of(queue, name, partition, worker)
                 if limit.k == 'ordered' then id = id .. '\n!' end
                 if limit.w == 'w' then id = id .. '\n' .. worker end
                 if limit.k == 'fair' then takes_turns = true else scopes[#scopes + 1] = { id = id, limit = limit } end
-                if string.byte(target, 1) == 106 then has_own = true end
+                if string.byte(target, 1) == 106 then has_own = true elseif limit.k == 'ordered' then is_ordered = true end
             end
         end
     end
-    return scopes, takes_turns, partition .. '\n' .. (has_own and name or '')
+    -- Where a queue is ordered all kinds of a partition wait in one line.
+    return scopes, takes_turns, partition .. '\n' .. (has_own and not is_ordered and name or '')
+end
+
+-- Whether the jobs of a queue, or of a kind in it, keep their order.
+local function is_ordered(queue, name)
+    for _, target in ipairs({ 'q:' .. queue, 'j:' .. canonical(name) }) do
+        for _, limit in ipairs(limits_for(target)) do
+            if limit.k == 'ordered' then return true end
+        end
+    end
+    return false
 end
 
 local function most_running(limit) return limit.k == 'ordered' and 1 or limit.n end
 
+-- Whether a job that has a place of an ordered partition, and is with no worker, will not come back for it.
+local function is_gone(id)
+    local record = redis.call('GET', P .. 'job:' .. id)
+    -- Cancelled where it waits; or a worker that is not Hoist's has finished it, and knows nothing of places.
+    if not record or string.byte(record, 1) == 99 then return true end
+    local state = state_of_result and state_of_result(id)
+    return state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED'
+end
+
 -- When a scope is to be looked at again that does not let the job start now; nil when it does.
-local function held_up(scope, id, now)
+local function held_up(scope, id, cost, now)
     local limit = scope.limit
     if limit.k == 'rate' then
+        if cost == 0 then return nil end
         local last = tonumber(redis.call('GET', P .. 'rate:' .. scope.id) or '0')
         local start = last - (limit.burst - 1) * limit.per / limit.n
         return start > now and start or nil
@@ -69,7 +104,7 @@ local function held_up(scope, id, now)
     -- One that has been there for long may have ended without a word, for instance when its queue was purged.
     local oldest = redis.call('ZRANGE', active, 0, 0, 'WITHSCORES')
     if tonumber(oldest[2]) < now - 10000000 and not holder_of_job(oldest[1])
-        and (limit.k ~= 'ordered' or redis.call('EXISTS', P .. 'job:' .. oldest[1]) == 0) then
+        and (limit.k ~= 'ordered' or is_gone(oldest[1])) then
         release_permits(oldest[1], false)
         redis.call('ZREM', active, oldest[1])
         return nil
@@ -84,7 +119,9 @@ local function enter(scopes, id, cost, now)
         local limit = scope.limit
         if limit.k == 'rate' then
             local key = P .. 'rate:' .. scope.id
+            -- A century is long enough, and numbers that are larger are not exact any more.
             local last = math.max(now, tonumber(redis.call('GET', key) or '0')) + cost * limit.per / limit.n
+            last = math.min(last, now + 3e15)
             redis.call('SET', key, whole(last), 'PX', whole(math.ceil((last - now) / 1000) + 60000))
         else
             redis.call('ZADD', P .. 'active:' .. scope.id, whole(now), id)
@@ -99,6 +136,16 @@ local function cancel_oldest(scope)
     local oldest = redis.call('ZRANGE', P .. 'active:' .. scope.id, 0, 0)[1]
     local worker = oldest and holder_of_job(oldest)
     if worker and redis.call('SADD', P .. 'cancel:' .. worker, oldest) == 1 then redis.call('PUBLISH', P .. 'work', 'cancel') end
+end
+
+local function has_cancelling_limits()
+    limits_for('')
+    for _, limits in pairs(limits_by_target) do
+        for _, limit in ipairs(limits) do
+            if limit.full == 'cancel' then return true end
+        end
+    end
+    return false
 end
 
 -- Where only the newest job counts, a worker whose slots are all in use would not see that there is one.

@@ -66,12 +66,14 @@ in_database(ARGV[3], function()
 end)
 if ARGV[3] ~= '' then redis.call('SELECT', ARGV[2]) end
 
+local cancels = redis.call('EXISTS', P .. 'limits') == 1 and has_cancelling_limits()
 local results = {}
 for _, plain in ipairs(lists) do
     local batch = {}
     for i = plain.first, plain.first + plain.count * 3 - 1, 3 do
         if not known[ARGV[i]] and redis.call('SET', P .. 'job:' .. ARGV[i], ARGV[i + 1], 'NX', 'PX', ARGV[5]) then
             batch[#batch + 1] = ARGV[i + 2]
+            if cancels then cancel_older(plain.queue, ARGV[i + 2]) end
             results[#results + 1] = 1
             if #batch == 1000 then
                 redis.call('LPUSH', plain.list, unpack(batch))
@@ -113,7 +115,6 @@ local function holder_of(name)
 end
 
 local nearer = false
-local has_limits = redis.call('EXISTS', P .. 'limits') == 1
 for i = 0, count - 1 do
     local base = others - 1 + i * 8
     local id, target, queue, record = ARGV[base + 1], ARGV[base + 2], ARGV[base + 3], ARGV[base + 4]
@@ -144,7 +145,7 @@ for i = 0, count - 1 do
         else
             redis.call('SET', P .. 'job:' .. id, record, 'PX', ARGV[5])
             redis.call('LPUSH', target, ARGV[base + 5])
-            if has_limits then cancel_older(queue, ARGV[base + 5]) end
+            if cancels then cancel_older(queue, ARGV[base + 5]) end
         end
     end
     results[#results + 1] = outcome

@@ -99,13 +99,17 @@ extension RedisBackend {
             }
             message.properties.priority = RedisPriority.urgency(wire: message.properties.priority)
             var waiting = WaitingJob(message: message, record: record, due: location.due)
+            let priority = message.properties.priority
             try change(&waiting)
-            if try await move(id, waiting, from: place) { return true }
+            let keepsPriority = waiting.message.properties.priority == priority
+            if try await move(id, waiting, from: place, keepsPriority: keepsPriority) { return true }
         }
         return false
     }
 
-    private func move(_ id: JobID, _ waiting: WaitingJob, from place: (list: String, element: [UInt8])) async throws -> Bool {
+    private func move(_ id: JobID, _ waiting: WaitingJob, from place: (list: String, element: [UInt8]), keepsPriority: Bool) async throws
+        -> Bool
+    {
         let now = now
         let onWire = wireMessage(waiting.message)
         var record = waiting.record
@@ -116,7 +120,8 @@ extension RedisBackend {
         record.changedAt = max(now, record.changedAt + 1)
         let list = keys.list(record.queue, wirePriority: onWire.properties.priority ?? 0)
         // It keeps its place, in a line as well, unless it goes elsewhere.
-        let target = !isLater && keys.origin(ofList: place.list) == list ? place.list : list
+        let isInLine = keys.origin(ofList: place.list) != place.list
+        let target = !isLater && isInLine && keepsPriority ? place.list : list
         let moved =
             try await run(
                 RedisScripts.amend,

@@ -19,7 +19,24 @@ extension RedisBackend {
         return isAlive
     }
 
-    public func resign(_ worker: WorkerID) async throws { try await giveBackJobs(of: worker, isResigning: true) }
+    public func resign(_ worker: WorkerID) async throws {
+        let queues = try await presence(of: worker)?.queues.filter(SpecialQueue.isDirect) ?? []
+        try await giveBackJobs(of: worker, isResigning: true)
+        for queue in queues { try await forgetIfEmpty(queue) }
+    }
+
+    /// Forgets a queue that was one worker's alone, unless something is left there.
+    private func forgetIfEmpty(_ queue: String) async throws {
+        let (keys, bindings) = (keys, keys.binding(queue))
+        let places = keys.lists(queue) + ["delayed:", "dead:", "stopped:", "lines:"].map { keys.own + $0 + queue }
+        let left = try await send(RESPCommand("EXISTS", places.map { .text($0) }), doing: "look into the queue \(queue)")
+        guard left.integer == 0 else { return }
+        announced.withLock { _ = $0.remove(queue) }
+        consumed.withLock { _ = $0.remove(queue) }
+        _ = try await pipeline(
+            [RESPCommand("SREM", [.text(keys.queues), .text(queue)])]
+                + bindings.keys.map { RESPCommand("SREM", [.text($0), .text(bindings.member)]) }, doing: "forget the queue \(queue)")
+    }
 
     /// Gives the jobs of a worker whose lease has passed to others.
     func takeOver(_ worker: WorkerID) async throws { try await giveBackJobs(of: worker, isResigning: false) }

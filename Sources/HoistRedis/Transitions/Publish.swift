@@ -144,6 +144,8 @@ extension RedisBackend {
         }
         let isAmended = try await amend(holder) { waiting in
             waiting.message.body = message.body
+            // A seal may hold the body to it.
+            waiting.message.headers.hoist.unique = message.headers.hoist.unique
             waiting.message.contentType = message.contentType
             waiting.message.contentEncoding = message.contentEncoding
             waiting.message.headers.compression = message.headers.compression

@@ -38,7 +38,11 @@ extension RedisBackend: QueueControl {
         _ = try await send(RESPCommand("HSET", [.text(caps), .text(queue), .text(value)]), doing: "limit the queue \(queue)")
     }
 
-    public func declareLimits(_ limits: [LimitTarget: [JobLimit]]) async throws {
+    public func declareLimits(_ limits: [LimitTarget: [JobLimit]], aliases: [String: String]) async throws {
+        if !aliases.isEmpty {
+            let pairs = aliases.flatMap { [RESPArgument.text($0.key), .text($0.value)] }
+            _ = try await send(RESPCommand("HSET", [.text(keys.own + "aliases")] + pairs), doing: "declare aliases")
+        }
         try await setLimits(limits.mapValues { $0.isEmpty ? nil : $0 }, by: "declared")
     }
 

@@ -68,7 +68,8 @@ final class Broadcasts: Sendable {
             bell.ring()
         case .message(_, let bytes):
             // Whoever sends what cannot be read sends it to nobody in particular: there is no job to fail.
-            guard let message = try? Message(envelope: bytes) else { return }
+            guard var message = try? Message(envelope: bytes) else { return }
+            message.properties.priority = RedisPriority.urgency(wire: message.properties.priority)
             // Ours come without a key as well: those with one are for Celery's workers.
             if case .pattern = target, message.headers.language == "swift" { return }
             let listeners = state.withLock { Array(($0.channels[channel]?.listeners ?? [:]).values) }

@@ -83,6 +83,7 @@ extension JobStore {
         find.end()
         try rewriteMessage(sequence) { message in
             message.body = job.message.body
+            message.headers.hoist.unique = job.message.headers.hoist.unique
             message.headers.argumentsText = job.message.headers.argumentsText
             message.headers.keywordArgumentsText = job.message.headers.keywordArgumentsText
             if unique.onClash == .reschedule {
