@@ -338,8 +338,9 @@ actor WorkerEngine {
         return Admitted(execution: Execution(delivery, handle, environment), run: nextRun, box: box)
     }
 
-    private nonisolated func launch(_ admitted: [Admitted]) {
-        for job in admitted { job.box.set(launch(job.execution, run: job.run, job.box)) }
+    private func launch(_ admitted: [Admitted]) {
+        // Those that were given up meanwhile, because the worker stops or has lost its lease, are somebody else's.
+        for job in admitted where running[job.run] != nil { job.box.set(launch(job.execution, run: job.run, job.box)) }
     }
 
     /// Starts a job in its lane. Nonisolated, so that nothing of it runs on the engine's own thread.
