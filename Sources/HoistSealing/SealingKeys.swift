@@ -47,7 +47,8 @@ public struct SealingKeys: Sealing {
     ///   - mode: how to seal. What was sealed in the other way is opened all the same.
     ///   - current: the key to seal with.
     ///   - older: further keys to open with.
-    ///   - acceptsUnsealed: whether jobs that are not sealed are performed all the same, as while producers are being changed over.
+    ///   - acceptsUnsealed: whether jobs and outputs that are not sealed are accepted all the same, as while producers are being changed over,
+    ///     or where Python takes part.
     /// - Throws: ``SealingKeyError`` when two keys have the same id.
     public init(_ mode: Mode, current: SealingKey, older: [SealingKey] = [], acceptsUnsealed: Bool = false) throws {
         self.mode = mode

@@ -254,6 +254,80 @@ struct LimitCornerTests {
         #expect(again == [.keyHeld(by: "a")])
     }
 
+    @Test("an ordered queue goes on past what cannot be read, and keeps ours between two of another producer's in its place")
+    func placing() async throws {
+        let bench = try LimitBench()
+        defer { bench.probe.close() }
+        try await bench.backend.setLimits([.ordered], for: .queue("q"))
+        // It looks like a message, and is none.
+        let bad = #"{"headers":{"task":"job","id":"bad","eta":"tomorrow"},"properties":{},"content-type":"application/json","body":""}"#
+        for list in ["q", "q\u{06}\u{16}9"] {
+            _ = try await bench.probe.send(RESPCommand("LPUSH", [.text(bench.prefix + list), .text(bad)]))
+        }
+        try await bench.publish(
+            bench.message("a", partition: nil), bench.message("b"), bench.message("c", partition: nil), bench.message("d"))
+        var seen: [JobID] = []
+        for _ in 0..<12 {
+            let deliveries = try await bench.claim("w", 4)
+            seen += deliveries.map(\.jobID)
+            _ = try await bench.backend.exchange(Exchange(worker: "w", settlements: deliveries.map { bench.done($0) }))
+        }
+        #expect(seen.filter { $0 != "bad" } == ["a", "b", "c", "d"])
+        // The other worker does not wait for the first one to say that it is done.
+        try await bench.publish(bench.message("e", partition: nil))
+        #expect(try await bench.claim("other", 4).map(\.jobID) + bench.claim("other", 4).map(\.jobID) == ["e"])
+    }
+
+    @Test("of several that wait before any has started, the newest runs in the end")
+    func newestOfMany() async throws {
+        let bench = try LimitBench()
+        defer { bench.probe.close() }
+        try await bench.backend.setLimits([.running(1, whenFull: .cancelOld)], for: .job("job"))
+        try await bench.publish(bench.message("a", partition: nil), bench.message("b", partition: nil))
+        let result = try await bench.exchange("w", 5)
+        #expect(result.deliveries.map(\.jobID) == ["a"])
+        #expect(result.cancellations == ["a"], "the one that has just been handed out makes room at once")
+    }
+
+    @Test("a job that costs nothing does not wait behind those that do")
+    func freeBehindOthers() async throws {
+        let bench = try LimitBench()
+        defer { bench.probe.close() }
+        try await bench.backend.setLimits([.rate(1, per: .seconds(60), burst: 1), .running(9, scope: .partition)], for: .job("job"))
+        try await bench.publish(bench.message("a", partition: "a"), bench.message("b", partition: "b"))
+        #expect(try await bench.claim("w", 5).map(\.jobID) == ["a"])
+        try await bench.publish(bench.message("free", partition: "c") { $0.headers.hoist.cost = 0 })
+        #expect(try await bench.claim("w", 5).map(\.jobID) == ["free"])
+    }
+
+    @Test("a lane with room hears of new jobs while another lane's wait in front of them")
+    func fullLaneInFront() async throws {
+        let bench = try LimitBench()
+        defer { bench.probe.close() }
+        let server = try RESPConfiguration(url: try RedisServer.shared.get().url)
+        let mine = try RedisBackend(server, configuration: .init(keyPrefix: bench.prefix, resultKeyPrefix: bench.prefix))
+        let others = try RedisBackend(server, configuration: .init(keyPrefix: bench.prefix, resultKeyPrefix: bench.prefix))
+        let silent = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
+        let release = Doorbell()
+        let mark = release.mark
+        let worker = Worker(mine, lanes: [.async(8), .blocking(1)], logger: silent) {
+            Handle(named: "heavy", in: .blocking) { _, context in
+                await release.wait(after: mark, for: .seconds(30), clock: SystemJobClock())
+                return .null
+            }
+            Handle(named: "light") { _, _ in "done" }
+        }
+        let running = Task { try await worker.run() }
+        let client = JobClient(others, logger: silent)
+        let heavy = [try await client.enqueue(named: "heavy"), try await client.enqueue(named: "heavy")]
+        #expect(try await eventually { try await heavy[0].state() == .running })
+        #expect(try await client.enqueue(named: "light").output(timeout: .seconds(10)) == "done")
+        release.ring()
+        for handle in heavy { try await handle.output(timeout: .seconds(10)) }
+        worker.stop()
+        try await running.value
+    }
+
     @Test("an alias is under the limits of its kind")
     func aliases() async throws {
         let bench = try LimitBench()

@@ -17,7 +17,8 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     /// - Parameter timeout: how long to wait at most; nil for as long as it takes.
     /// - Returns: its output.
     /// - Throws: ``JobError`` when it did not succeed, is unknown, or has not ended in time (asking again is safe then);
-    ///   `DecodingError` when the output is not an `Output`; ``WireError`` when it is sealed and the client cannot open it.
+    ///   `DecodingError` when the output is not an `Output`; ``WireError`` when it is sealed and the client cannot open it, or
+    ///   not sealed and the client takes none that are not.
     @discardableResult
     public func output(timeout: Duration? = nil) async throws -> Output {
         let id = id
@@ -36,9 +37,7 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
         guard let record else { throw JobError(.unknown, jobID: id) }
         switch record.state {
         case .succeeded:
-            // One that was not kept is nobody's.
-            let output = try record.output.map { output throws(WireError) in try SealedOutput.open(output, of: id, with: sealing) }
-            return try WireDecoder.decode(Output.self, from: output ?? .null)
+            return try WireDecoder.decode(Output.self, from: try SealedOutput.open(record.output ?? .null, of: id, with: sealing))
         case .failed: throw JobError(.failed, jobID: id, failure: record.failure)
         case .cancelled: throw JobError(.cancelled, jobID: id)
         case .expired: throw JobError(.expired, jobID: id)

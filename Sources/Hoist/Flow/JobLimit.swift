@@ -74,7 +74,8 @@ public struct JobLimit: Sendable, Hashable {
     }
 
     /// The jobs of each partition one after the other, in the order in which they come out of the queue, which is that of enqueueing for jobs
-    /// of one priority. One that fails keeps the others waiting until it was tried again or given up.
+    /// of one priority. One that fails keeps the others waiting until it was tried again or given up. A message whose producer did not say what it
+    /// belongs to has its place from when a worker that knows its kind has seen it.
     public static let ordered = JobLimit(kind: .ordered, scope: .partition)
 
     /// Partitions take turns, so that one with many jobs does not keep the others waiting.

@@ -17,7 +17,7 @@ public protocol Sealing: Sendable {
 
     /// Whether sealed payloads are unreadable, so that arguments must not be shown to people in headers either.
     var hidesPayloads: Bool { get }
-    /// Whether jobs that are not sealed are performed all the same.
+    /// Whether jobs that are not sealed are performed, and outputs that are not sealed believed, all the same.
     var acceptsUnsealed: Bool { get }
 }
 

@@ -322,7 +322,7 @@ actor WorkerEngine {
         let admitted = deliveries.compactMap(admit)
         guard admitted.count >= 8 else { return launch(admitted) }
         // Many are started while the backend is busy with the next exchange, which goes out first.
-        Task(executorPreference: executor) { self.launch(admitted) }
+        Task(executorPreference: executor) { await self.launch(admitted) }
     }
 
     private func admit(_ delivery: Delivery) -> Admitted? {

@@ -170,8 +170,12 @@ local function microseconds_of(text)
     local days = 365 * year + math.floor(year / 4) - math.floor(year / 100) + math.floor(year / 400)
         + math.floor((153 * (month - 3) + 2) / 5) + tonumber(day) - 1 - 719468
     local seconds = ((days * 24 + tonumber(hour)) * 60 + tonumber(minute)) * 60 + tonumber(second)
-    local sign, hours, minutes = string.match(zone, '^([+-])(%d%d):?(%d%d)$')
-    if sign then seconds = seconds - (sign == '+' and 1 or -1) * (tonumber(hours) * 60 + tonumber(minutes)) * 60 end
+    local sign, hours, minutes = string.match(zone, '^([+-])(%d%d):?(%d?%d?)$')
+    if sign then
+        seconds = seconds - (sign == '+' and 1 or -1) * (tonumber(hours) * 60 + (tonumber(minutes) or 0)) * 60
+    elseif zone ~= '' and zone ~= 'Z' then
+        return nil
+    end
     return seconds * 1000000 + tonumber(string.sub(fraction .. '000000', 1, 6))
 end
 

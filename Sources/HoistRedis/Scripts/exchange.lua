@@ -7,7 +7,7 @@
 --       result, queue, and three that the operation needs:
 --         S  the job is done                       -, -, -; as above, for a result with a key of its own
 --         E  it is done and its message is kept    kind (dead, stopped), keep until, record
---         B  it goes back                          list, due ('' for now) and side (L back, R front, A back and not begun, K front and placed) in one word, record; and an
+--         B  it goes back                          list, due ('' for now) and side (L back, R front, A back and not begun) in one word, record; and an
 --                                                  eleventh: the envelope, '' for the one that is held
 --       the number of progress reports, and for each five: id, token, result key, its seconds, result
 --       the number of claims, and for each: queue, free slots of the queue ('' for no limit), number of lists, the lists, number of
@@ -147,8 +147,8 @@ for _, job in ipairs(others) do
     local record = record_in(known)
     local kept = operation ~= 'S' and envelope == '' and redis.call('HGET', held, id) or envelope
     local is_begun = operation == 'B' and string.byte(second, -1) ~= 65
-    -- This worker has found out what these belong to; others may look at them again.
-    if operation == 'B' and string.byte(second, -1) == 75 then redis.call('DEL', P .. 'placing:' .. queue) end
+    -- Whatever this worker wanted to find out, it has: others may look at the queue again.
+    if redis.call('GET', P .. 'placing:' .. queue) == worker then redis.call('DEL', P .. 'placing:' .. queue) end
     let_go(id, is_begun)
     redis.call('SREM', cancelled, id)
     if operation == 'S' then
@@ -172,7 +172,7 @@ for _, job in ipairs(others) do
             if redis.call('ZRANGE', P .. 'delayed:' .. queue, 0, 0)[1] == id then made_ready = true end
         else
             redis.call('SET', P .. 'job:' .. id, third, 'PX', 604800000)
-            redis.call((side == 'R' or side == 'K') and 'RPUSH' or 'LPUSH', first, kept)
+            redis.call(side == 'R' and 'RPUSH' or 'LPUSH', first, kept)
             made_ready = true
         end
     end
@@ -303,10 +303,11 @@ if claim_count > 0 and is_alive then
         for _, scope in ipairs(scopes) do
             local time = held_up(scope, id, cost, now)
             -- Others were here before.
-            if not time and not is_next and redis.call('EXISTS', P .. 'behind:' .. queue .. '\n' .. scope.id) == 1 then time = now end
+            local counts = scope.limit.k ~= 'rate' or cost > 0
+            if not time and counts and not is_next and redis.call('EXISTS', P .. 'behind:' .. queue .. '\n' .. scope.id) == 1 then time = now end
             if time then
                 if scope.limit.full == 'drop' then return true, nil, nil, 'd' end
-                if scope.limit.full == 'cancel' then cancel_oldest(scope) end
+                if scope.limit.full == 'cancel' then cancel_oldest(scope, is_taken, worker) end
                 -- What only this worker may not start goes where others find it.
                 file(claim, line, list, thing, is_next, scope.limit.w ~= 'w' and scope or nil, time)
                 if scope.limit.w == 'w' then note_due(time) end
@@ -352,18 +353,26 @@ if claim_count > 0 and is_alive then
         if has_limits and word ~= 'u' and not is_out_of_time(eta, expires) then
             local keeps_order = is_ordered(claim.queue, name)
             if has_partitions(claim.queue, name) and not partition_of(thing[2]) then
-                -- One worker at a time finds out, and nobody goes on with what is behind meanwhile.
-                if keeps_order and not claim.is_placing then
-                    claim.is_placing = redis.call('SET', P .. 'placing:' .. claim.queue, worker, 'NX', 'PX', 5000) and 'mine' or 'theirs'
+                if not keeps_order then
+                    if has_room then hand_out(claim, number, thing, name, id, retries .. 'k', lane) end
+                    return
                 end
-                if has_room and claim.is_placing ~= 'theirs' then hand_out(claim, number, thing, name, id, retries .. 'k', lane) end
+                -- One worker at a time finds out, and nobody goes on with what is behind meanwhile.
+                local placing = P .. 'placing:' .. claim.queue
+                if has_room and not claim.is_blocked and (claim.is_placing or redis.call('SET', placing, worker, 'NX', 'PX', 5000)
+                    or redis.call('GET', placing) == worker) then
+                    local before = #taken
+                    hand_out(claim, number, thing, name, id, retries .. 'k', lane)
+                    if #taken > before then claim.is_placing = true elseif not claim.is_placing then redis.call('DEL', placing) end
+                    return
+                end
+                claim.is_blocked = true
+                note_due(now + 100000)
                 return
             end
-            if keeps_order and not claim.is_placing and redis.call('EXISTS', P .. 'placing:' .. claim.queue) == 1 then
-                claim.is_placing = 'theirs'
-            end
-            if keeps_order and claim.is_placing then
-                if claim.is_placing == 'theirs' then note_due(now + 20000) end
+            if keeps_order and (claim.is_placing or claim.is_blocked or redis.call('EXISTS', P .. 'placing:' .. claim.queue) == 1) then
+                claim.is_blocked = true
+                note_due(now + 100000)
                 return
             end
             local may_go, verdict
@@ -381,7 +390,7 @@ if claim_count > 0 and is_alive then
         local looks_ahead = has_limits and claim.takes_turns
         while true do
             local want = looks_ahead and 200 or free_of(claim)
-            if want <= 0 then break end
+            if want <= 0 or claim.is_blocked or (looks_ahead and #stay - strangers >= 200) then break end
             if #stay > 0 then want = math.max(want, 50) end
             want = math.min(want, 500, scan_limit - looked)
             if want <= 0 then
@@ -409,7 +418,7 @@ if claim_count > 0 and is_alive then
                 thing[3] = true
             end
         end
-        return #stay, strangers
+        return #stay
     end
 
     -- The line whose turn it is, and the scope that it was behind.
@@ -434,6 +443,7 @@ if claim_count > 0 and is_alive then
 
     -- Puts a line where it waits for its next turn: behind a scope that others wait for as well, else at the end.
     local function put_back(claim, line, scopes)
+        lines_at_hand[claim.queue .. '\n' .. line] = nil
         for _, scope in ipairs(scopes) do
             local behind = P .. 'behind:' .. claim.queue .. '\n' .. scope.id
             if redis.call('EXISTS', behind) == 1 then return redis.call('RPUSH', behind, line) end
@@ -513,7 +523,7 @@ if claim_count > 0 and is_alive then
                     note_due(time)
                     return true
                 end
-                if scope.limit.full == 'cancel' then cancel_oldest(scope) end
+                if scope.limit.full == 'cancel' then cancel_oldest(scope, is_taken, worker) end
                 if scope.limit.full == 'drop' then
                     word = 'd'
                     break
@@ -521,6 +531,7 @@ if claim_count > 0 and is_alive then
                 local behind = P .. 'behind:' .. queue .. '\n' .. scope.id
                 redis.call(came_from == scope.id and 'LPUSH' or 'RPUSH', behind, line)
                 redis.call('ZADD', P .. 'waits:' .. queue, whole(time), scope.id)
+                lines_at_hand[queue .. '\n' .. line] = nil
                 return false
             end
         end
@@ -535,12 +546,12 @@ if claim_count > 0 and is_alive then
         while #taken < goal and free_of(claim) > 0 and steps < 300 do
             local line, scope = next_line(claim.queue, is_behind_first)
             if not line then break end
-            lines_at_hand[#lines_at_hand + 1] = { claim.queue, line }
+            lines_at_hand[claim.queue .. '\n' .. line] = { claim.queue, line }
             if serve(claim, line, scope) then skipped[#skipped + 1] = line end
             is_behind_first = not is_behind_first
             steps = steps + 1
         end
-        for _, line in ipairs(skipped) do redis.call('RPUSH', P .. 'turn:' .. claim.queue, line) end
+        for _, line in ipairs(skipped) do put_back(claim, line, {}) end
         -- Those that were looked at are at the end now.
         if steps >= 300 then note_due(now + (#skipped == steps and 1000000 or 20000)) end
         if free_of(claim) <= 0 then
@@ -587,8 +598,8 @@ if claim_count > 0 and is_alive then
             local number = claim.first + index
             local kind = redis.call('TYPE', list).ok
             if kind ~= 'list' and kind ~= 'none' then error('the key of the queue ' .. claim.queue .. ' holds a ' .. kind) end
-            local left, strangers = claim_from(claim, index, list)
-            if strangers > 0 then has_strangers = true end
+            local left = claim_from(claim, index, list)
+            if left > 0 then has_strangers = true end
             if free_of(claim) <= 0 then
                 -- Whatever is left in any of its lists must be asked for again.
                 for _, other in ipairs(claim.lists) do
@@ -621,7 +632,7 @@ if claim_count > 0 and is_alive then
                 claim.takes_turns = has_limits and takes_turns(claim)
                 -- Neither those in line nor those that come straight from the queue keep the others waiting for ever.
                 local has_lines = has_flow and redis.call('EXISTS', P .. 'lines:' .. claim.queue) == 1
-                if has_lines then turns = redis.call('HINCRBY', P .. 'turns', claim.queue, 1) end
+                if has_lines then turns = redis.call('HINCRBY', P .. 'turns-taken', claim.queue, 1) end
                 if has_lines and turns % 2 == 0 then
                     serve_lines(claim, math.max(1, math.ceil(math.min(free_of(claim), 10000) / 2)))
                 end
@@ -638,8 +649,8 @@ if claim_count > 0 and is_alive then
         for i = #in_hand, 1, -1 do
             if not in_hand[i][3] then redis.call('RPUSH', in_hand[i][1], in_hand[i][2]) end
         end
-        -- A line that is found twice is served twice as often; one that is found nowhere would be lost.
-        for _, place in ipairs(lines_at_hand) do
+        -- Lines that were on their way, or were empty for want of what has just gone back.
+        for _, place in pairs(lines_at_hand) do
             local queue, line = unpack(place)
             redis.call('SADD', P .. 'lines:' .. queue, line)
             redis.call('SADD', P .. 'flow', queue)

@@ -18,7 +18,11 @@ end
 -- The name that a kind of job has limits under, whatever alias it comes with.
 local names = {}
 local function canonical(name)
-    if not names[name] then names[name] = redis.call('HGET', P .. 'aliases', name) or name end
+    if not names[name] then
+        limits_for('')
+        -- Limits that were set for an alias itself are for that.
+        names[name] = not limits_by_target['j:' .. name] and redis.call('HGET', P .. 'aliases', name) or name
+    end
     return names[name]
 end
 
@@ -131,10 +135,10 @@ local function enter(scopes, id, cost, now)
     if #permits > 0 then redis.call('HSET', P .. 'permits', id, cjson.encode(permits)) end
 end
 
--- Asks the job that has been running longest to stop.
-local function cancel_oldest(scope)
+-- Asks the job that has been running longest to stop. It may be one that this very script hands out.
+local function cancel_oldest(scope, taken, taker)
     local oldest = redis.call('ZRANGE', P .. 'active:' .. scope.id, 0, 0)[1]
-    local worker = oldest and holder_of_job(oldest)
+    local worker = oldest and (taken and taken[oldest] and taker or holder_of_job(oldest))
     if worker and redis.call('SADD', P .. 'cancel:' .. worker, oldest) == 1 then redis.call('PUBLISH', P .. 'work', 'cancel') end
 end
 

@@ -339,9 +339,7 @@ extension RedisBackend {
     /// Writes on a message what its job belongs to, which a limit must know and its producer did not say.
     private func stepToPlace(_ delivery: RawDelivery, _ claims: [Claim], now: Int64) -> SettlingStep {
         let claim = claims.first { $0.queue == delivery.queue && $0.jobNames.contains(delivery.name) }
-        var step = stepBack(delivery, now: now) { message in message.headers.hoist.partition = claim?.partition?(message) ?? "" }
-        step.isPlaced = true
-        return step
+        return stepBack(delivery, now: now) { message in message.headers.hoist.partition = claim?.partition?(message) ?? "" }
     }
 
     /// A message that looked unreadable may be readable after all, for instance one of protocol 1: it goes back in the form that the script

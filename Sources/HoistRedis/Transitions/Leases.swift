@@ -30,7 +30,8 @@ extension RedisBackend {
         let (keys, bindings) = (keys, keys.binding(queue))
         let places = keys.lists(queue) + ["delayed:", "dead:", "stopped:", "lines:"].map { keys.own + $0 + queue }
         let left = try await send(RESPCommand("EXISTS", places.map { .text($0) }), doing: "look into the queue \(queue)")
-        guard left.integer == 0 else { return }
+        // In a rolling restart another one of the name may be there already.
+        guard left.integer == 0, try await !workers().contains(where: { $0.queues.contains(queue) }) else { return }
         announced.withLock { _ = $0.remove(queue) }
         consumed.withLock { _ = $0.remove(queue) }
         _ = try await pipeline(

@@ -47,9 +47,7 @@ extension RedisBackend {
         var plain: [String: [Int]] = [:]
         var others: [Int] = []
         for (index, message) in messages.enumerated() {
-            // A limit may have something to say to jobs that belong to somebody.
-            let hoist = message.headers.hoist
-            guard hoist.unique == nil, message.headers.eta == nil, (hoist.partition ?? "").isEmpty else {
+            guard message.headers.hoist.unique == nil, message.headers.eta == nil else {
                 others.append(index)
                 continue
             }

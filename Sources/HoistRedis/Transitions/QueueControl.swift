@@ -43,6 +43,9 @@ extension RedisBackend: QueueControl {
             let pairs = aliases.flatMap { [RESPArgument.text($0.key), .text($0.value)] }
             _ = try await send(RESPCommand("HSET", [.text(keys.own + "aliases")] + pairs), doing: "declare aliases")
         }
+        // What is a kind of its own now may have been an alias before.
+        let own = limits.keys.filter { $0.kind == .job }.map { RESPArgument.text($0.name) }
+        if !own.isEmpty { _ = try await send(RESPCommand("HDEL", [.text(keys.own + "aliases")] + own), doing: "declare aliases") }
         try await setLimits(limits.mapValues { $0.isEmpty ? nil : $0 }, by: "declared")
     }
 

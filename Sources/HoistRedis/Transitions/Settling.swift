@@ -8,8 +8,6 @@ struct SettlingStep {
     var operation: Operation
     /// False when a job goes back that was only looked at: it leaves no trace with limits.
     var isBegun = true
-    /// What the job belongs to was found out: see `placing` among the keys.
-    var isPlaced = false
     /// Nil when nobody wants to know.
     var result: StoredMeta?
     var queue: String
@@ -51,7 +49,7 @@ struct SettlingStep {
             arguments += [.text(kind), .integer(keepUntil), .bytes(record.encoded)]
         case .back(let list, let due, let inFront, let record, let envelope):
             arguments += [
-                .text(list), .text((due.map { String($0) } ?? "") + (isPlaced ? "K" : inFront ? "R" : isBegun ? "L" : "A")),
+                .text(list), .text((due.map { String($0) } ?? "") + (inFront ? "R" : isBegun ? "L" : "A")),
                 .bytes(record.encoded),
                 .bytes(envelope ?? []),
             ]
