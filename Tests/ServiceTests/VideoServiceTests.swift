@@ -2,6 +2,7 @@ import Foundation
 import Hoist
 import HoistSQLite
 import HoistTesting
+import TestServers
 import Testing
 
 /// VideoService as its users run it: processes, HTTP, real video.
@@ -123,5 +124,35 @@ struct HoistToolTests {
         _ = try hoist("enqueue", "mail.doomed", "--queue", "dead")
         #expect(try hoist("purge", "dead", "--force") == "1 purged\n")
         #expect(try bench.run("hoist", ["status", "--backend", "ftp://x"], status: 1) == "")
+    }
+    @Test("queues are paused and limits set on Redis, and refused where there are none")
+    func control() throws {
+        let server = try RedisServer()
+        defer { server.stop() }
+        let bench = try ServiceBench()
+        func hoist(_ arguments: String..., status: Int32 = 0) throws -> String {
+            try bench.run("hoist", arguments + ["--backend", server.url], status: status)
+        }
+        #expect(try hoist("pause", "mail") == "mail is paused\n")
+        #expect(try hoist("resume", "mail") == "mail is resumed\n")
+        #expect(try hoist("limits") == "no limits\n")
+        #expect(try hoist("limit", "queue:mail", "--rate", "100/min", "--running", "4") == "queue mail: 100/min; 4 running\n")
+        let kind = try hoist("limit", "job:mail.send", "--running", "1", "--each", "partition", "--full", "drop")
+        #expect(kind == "job mail.send: 1 running each partition, new ones dropped\n")
+        #expect(try hoist("limits").contains("queue mail     4 running"))
+        #expect(try JSONText.parse(Array(try hoist("limits", "--json").utf8)).arrayValue?.count == 2)
+        #expect(try hoist("limit", "job:mail.send", "--none") == "job mail.send: no limits\n")
+        #expect(try hoist("limit", "queue:mail", "--as-declared") == "queue mail: no limits\n")
+        #expect(try hoist("limit", "queue:mail", "--waiting", "1") == "queue mail: no limits\n")
+        _ = try hoist("enqueue", "mail.send", "--queue", "mail")
+        _ = try hoist("enqueue", "mail.send", "--queue", "mail", status: 1)
+        _ = try hoist("limit", "queue:mail", "--waiting", "none")
+        _ = try hoist("enqueue", "mail.send", "--queue", "mail")
+        for wrong in [
+            ["mail"], ["queue:mail"], ["queue:mail", "--rate", "100"], ["job:x", "--waiting", "3"], ["job:x", "--running", "0"],
+        ] {
+            _ = try bench.run("hoist", ["limit"] + wrong + ["--backend", server.url], status: 64)
+        }
+        _ = try bench.run("hoist", ["limits", "--backend", bench.backendURL], status: 64)
     }
 }

@@ -612,15 +612,8 @@ if claim_count > 0 and is_alive then
     end
 
     local function takes_turns(claim)
-        local function is_fair(target)
-            for _, limit in ipairs(limits_for(target)) do
-                if limit.k == 'fair' then return true end
-            end
-            return false
-        end
-        if is_fair('q:' .. claim.queue) then return true end
         for name in pairs(claim.lanes) do
-            if is_fair('j:' .. canonical(name)) then return true end
+            if has_limit_with(claim.queue, name, 'k', 'fair') then return true end
         end
         return false
     end

@@ -42,15 +42,19 @@ end
 -- Set by scripts that know where results are: the state that a job's result tells.
 local state_of_result
 
--- Whether what a job belongs to makes a difference.
-local function has_partitions(queue, name)
+-- Whether the jobs of a queue, or of a kind in it, have a limit of which a member has this value.
+local function has_limit_with(queue, name, member, value)
     for _, target in ipairs({ 'q:' .. queue, 'j:' .. canonical(name) }) do
         for _, limit in ipairs(limits_for(target)) do
-            if limit.w == 'p' then return true end
+            if limit[member] == value then return true end
         end
     end
     return false
 end
+
+-- Whether what a job belongs to makes a difference, and whether it keeps its order.
+local function has_partitions(queue, name) return has_limit_with(queue, name, 'w', 'p') end
+local function is_ordered(queue, name) return has_limit_with(queue, name, 'k', 'ordered') end
 
 -- The scopes that a job must pass, whether it takes turns with other partitions, and the line that it would wait in.
 local function scopes_of(queue, name, partition, worker)
@@ -71,16 +75,6 @@ local function scopes_of(queue, name, partition, worker)
     end
     -- Where a queue is ordered all kinds of a partition wait in one line.
     return scopes, takes_turns, partition .. '\n' .. (has_own and not is_ordered and name or '')
-end
-
--- Whether the jobs of a queue, or of a kind in it, keep their order.
-local function is_ordered(queue, name)
-    for _, target in ipairs({ 'q:' .. queue, 'j:' .. canonical(name) }) do
-        for _, limit in ipairs(limits_for(target)) do
-            if limit.k == 'ordered' then return true end
-        end
-    end
-    return false
 end
 
 local function most_running(limit) return limit.k == 'ordered' and 1 or limit.n end
