@@ -50,7 +50,7 @@ let package = Package(
         .target(
             name: "Hoist",
             dependencies: [
-                "CCompression",
+                "CCompression", "CProcess",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "OrderedCollections", package: "swift-collections"),
@@ -60,6 +60,8 @@ let package = Package(
             ],
             swiftSettings: houseSettings
         ),
+        // What Swift cannot say of processes.
+        .target(name: "CProcess"),
         // zlib, bzip2 and xz of the system.
         .systemLibrary(
             name: "CCompression",
@@ -158,6 +160,18 @@ let package = Package(
         ),
 
         .executableTarget(
+            name: "Torture",
+            dependencies: [
+                "Hoist", "HoistCommands",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ],
+            path: "Examples/Torture/Sources",
+            swiftSettings: houseSettings
+        ),
+
+        .executableTarget(
             name: "CeleryConformance",
             dependencies: [
                 "Hoist", "HoistRedis", "RESP",
@@ -232,6 +246,23 @@ let package = Package(
             name: "KillTests",
             dependencies: [
                 "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "KillTestWorker", "RESP", "TestServers",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: houseSettings
+        ),
+        .target(
+            name: "IsolationTestJobs", dependencies: ["Hoist", .product(name: "Logging", package: "swift-log")],
+            path: "Tests/IsolationTestJobs", swiftSettings: houseSettings),
+        .executableTarget(
+            name: "IsolationTestChild",
+            dependencies: ["Hoist", "IsolationTestJobs", .product(name: "Logging", package: "swift-log")],
+            path: "Tests/IsolationTestChild",
+            swiftSettings: houseSettings
+        ),
+        .testTarget(
+            name: "IsolationTests",
+            dependencies: [
+                "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "IsolationTestChild", "IsolationTestJobs", "TestServers", "Torture",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: houseSettings

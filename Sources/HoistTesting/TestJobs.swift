@@ -67,7 +67,7 @@ private struct InlineRunner: EnqueueMiddleware {
             configuration.burstLeavesDelayedJobs = true
             let worker = Worker(
                 backend, queues: queues.sorted().map { QueueSubscription($0) }, configuration: configuration, logger: logger
-            ) { handles }
+            ) { handles.map { $0.inThisProcess() } }
             try await worker.run()
         }
     }

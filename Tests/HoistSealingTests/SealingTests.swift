@@ -223,5 +223,6 @@ private actor Thief: Backend {
     func cancel(_ id: JobID) async throws -> CancelResult { .unknown }
     func record(of id: JobID) async throws -> JobRecord? { nil }
     nonisolated func updates(of id: JobID) -> JobUpdates { MemoryBackend().updates(of: id) }
+    func log(of id: JobID) async throws -> JobLog? { nil }
     func forget(_ id: JobID) async throws -> Bool { false }
 }

@@ -56,6 +56,10 @@ public protocol ResultStore: Sendable {
     /// The record now, and again whenever it changes, until the job has ended. Changes close together may arrive as one.
     func updates(of id: JobID) -> JobUpdates
 
+    /// The last lines that the job wrote, of its last attempt: while it runs, a second or so old; kept as long as its record. nil when it
+    /// wrote nothing, or is unknown.
+    func log(of id: JobID) async throws -> JobLog?
+
     /// Removes the record of an ended job. A job that has not ended is left alone.
     /// - Returns: whether there was such a record.
     func forget(_ id: JobID) async throws -> Bool
@@ -125,6 +129,8 @@ public struct Exchange: Sendable {
     public var worker: WorkerID
     public var settlements: [Settlement]
     public var progress: [ProgressReport]
+    /// What running jobs have written so far.
+    public var logs: [LogReport] = []
     /// What to take, in this order.
     public var claims: [Claim]
     /// How many jobs the claims may take together.
@@ -249,14 +255,23 @@ public struct Settlement: Sendable {
     public var finishedAt: Date
     /// What the worker knew of the job; nil when its message could not be read.
     public var context: JobContext?
+    /// What the attempt used, where that can be told.
+    public var usage: ResourceUsage?
+    /// What it wrote; nil for nothing.
+    public var log: JobLog?
 
-    public init(jobID: JobID, token: Int64, outcome: Outcome, startedAt: Date, finishedAt: Date, context: JobContext? = nil) {
+    public init(
+        jobID: JobID, token: Int64, outcome: Outcome, startedAt: Date, finishedAt: Date, context: JobContext? = nil,
+        usage: ResourceUsage? = nil, log: JobLog? = nil
+    ) {
         self.jobID = jobID
         self.token = token
         self.outcome = outcome
         self.startedAt = startedAt
         self.finishedAt = finishedAt
         self.context = context
+        self.usage = usage
+        self.log = log
     }
 }
 
@@ -284,6 +299,19 @@ public struct ProgressReport: Sendable {
         self.jobID = jobID
         self.token = token
         self.progress = progress
+    }
+}
+
+/// What a running job has written so far.
+public struct LogReport: Sendable {
+    public var jobID: JobID
+    public var token: Int64
+    public var log: JobLog
+
+    public init(jobID: JobID, token: Int64, log: JobLog) {
+        self.jobID = jobID
+        self.token = token
+        self.log = log
     }
 }
 

@@ -5,6 +5,11 @@ public struct BackendError: Error, Sendable, CustomStringConvertible {
         private let value: Value
         public var description: String { value.rawValue }
 
+        private init(value: Value) { self.value = value }
+
+        /// The code with this description; ``unavailable`` when there is none.
+        init(named name: String) { value = Value(rawValue: name) ?? .unavailable }
+
         /// The backend cannot be reached or opened.
         public static let unavailable = Code(value: .unavailable)
         /// No space is left for more jobs.

@@ -40,8 +40,14 @@ public struct EnqueueOption: Sendable {
     /// that rates do not hold up and do not count. Jobs of its partition that came before it still do.
     public static func cost(_ cost: Int) -> EnqueueOption { option { $0.cost = cost.clamped(to: 0...1_000_000_000) } }
     public static func retry(_ policy: RetryPolicy) -> EnqueueOption { option { $0.retry = policy } }
-    public static func timeLimit(_ limit: Duration) -> EnqueueOption { option { $0.timeLimit = limit } }
-    public static func heartbeatLimit(_ limit: Duration) -> EnqueueOption { option { $0.heartbeatLimit = limit } }
+    /// See ``RunLimits/time``.
+    public static func timeLimit(_ limit: Duration) -> EnqueueOption { option { $0.limits.time = limit } }
+    /// See ``RunLimits/hardTime``. In other lanes than `process` it counts as a soft one.
+    public static func hardTimeLimit(_ limit: Duration) -> EnqueueOption { option { $0.limits.hardTime = limit } }
+    /// See ``RunLimits/heartbeat``.
+    public static func heartbeatLimit(_ limit: Duration) -> EnqueueOption { option { $0.limits.heartbeat = limit } }
+    /// See ``RunLimits/memory``. Other lanes than `process` cannot keep it.
+    public static func memoryLimit(_ bytes: Int) -> EnqueueOption { option { $0.limits.memory = bytes } }
     public static func result(_ policy: ResultPolicy) -> EnqueueOption { option { $0.result = policy } }
     public static func delivery(_ guarantee: DeliveryGuarantee) -> EnqueueOption { option { $0.delivery = guarantee } }
     /// A header that travels with the job and is inherited by the jobs it enqueues.
@@ -61,8 +67,7 @@ struct EnqueueRequest {
     var expires: Date?
     var unique: UniqueKey?
     var retry: RetryPolicy?
-    var timeLimit: Duration?
-    var heartbeatLimit: Duration?
+    var limits: RunLimits
     var result: ResultPolicy
     var delivery: DeliveryGuarantee
     var headers: WireValue.Object = [:]
@@ -78,8 +83,7 @@ struct EnqueueRequest {
         self.secretArguments = secretArguments
         self.now = now
         priority = defaults.priority
-        timeLimit = defaults.timeLimit
-        heartbeatLimit = defaults.heartbeatLimit
+        limits = defaults.runLimits
         expires = defaults.expiresAfter.map(now.advanced(by:))
         result = defaults.result
         delivery = defaults.delivery
@@ -113,7 +117,8 @@ struct EnqueueRequest {
         try headers.check()
         headers.eta = eta
         headers.expires = expires
-        headers.softTimeLimit = timeLimit?.inSeconds
+        headers.softTimeLimit = limits.time?.inSeconds
+        headers.hardTimeLimit = limits.hardTime?.inSeconds
         headers.rootID = parent.map { $0.rootID } ?? id
         headers.parentID = parent?.id
         headers.argumentsText = ArgumentsText.positional(arguments.positional)
@@ -123,7 +128,8 @@ struct EnqueueRequest {
         headers.hoist.enqueuedAt = now
         headers.hoist.unique = unique
         headers.hoist.retry = retry
-        headers.hoist.heartbeatLimit = heartbeatLimit?.inSeconds
+        headers.hoist.heartbeatLimit = limits.heartbeat?.inSeconds
+        headers.hoist.memoryLimit = limits.memory
         headers.hoist.isAtMostOnce = delivery.isAtMostOnce
         headers.hoist.partition = partition
         headers.hoist.cost = cost

@@ -122,7 +122,7 @@ public struct JobClient: Sendable {
         _ job: J, topic: String, exchange: String, _ options: EnqueueOption...
     ) async throws -> [JobHandle<J.Output>] {
         var handles: [JobHandle<J.Output>] = []
-        for queue in try await routing().queues(of: exchange, topic: topic) {
+        for queue in try await backend.routing().queues(of: exchange, topic: topic) {
             let direct = EnqueueOption { request in
                 (request.queue, request.worker, request.isForSameWorker, request.unique) = (queue, nil, false, nil)
                 request.id = request.id.map { $0 + "." + queue }
@@ -148,14 +148,7 @@ public struct JobClient: Sendable {
         message.headers.hoist.unique = nil
         message.properties.exchange = channel
         if let sealing = configuration.sealing { try message.seal(with: sealing) }
-        return try await routing().broadcast(message, on: channel)
-    }
-
-    private func routing() throws -> any MessageRouting {
-        guard let routing = backend as? any MessageRouting else {
-            throw BackendError(.misuse, "this backend knows no topics and cannot broadcast; Redis can")
-        }
-        return routing
+        return try await backend.routing().broadcast(message, on: channel)
     }
 
     /// The handle of a job enqueued earlier or elsewhere.
@@ -329,4 +322,7 @@ package enum ProcessIdentity {
     }()
 
     package static let name = "\(getpid())@\(host)"
+
+    /// How many processors there are to run on.
+    package static let processorCount = max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
 }

@@ -54,7 +54,11 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     /// Where the job stands; nil when the id is unknown, which is not the same as waiting.
     public func state() async throws -> JobState? { try await record()?.state }
 
-    /// Stops the job: at once when it waits, by asking its handler when it runs.
+    /// The last lines that the job wrote, also while it runs; nil when there are none.
+    public func log() async throws -> JobLog? { try await backend.log(of: id) }
+
+    /// Stops the job: at once when it waits, by asking its handler when it runs. In the process lane it is stopped by force when it goes on
+    /// all the same, see ``ProcessOptions/grace``.
     @discardableResult
     public func cancel() async throws -> CancelResult { try await backend.cancel(id) }
 

@@ -101,7 +101,7 @@ final class ThreadSignal: @unchecked Sendable {
     }
 }
 
-/// Runs Swift tasks on threads of its own, at most `threadCount` of them, started as they are needed.
+/// Runs Swift tasks on threads of its own, started as they are needed, and not more of them than it may have.
 ///
 /// A worker's engine runs on one, so that job code which blocks the cooperative pool starves neither leases nor settling; the
 /// blocking lane is another.
@@ -112,23 +112,29 @@ final class ThreadExecutor: TaskExecutor, SerialExecutor {
         var threads = 0
         var idle: [ThreadSignal] = []
         var isClosed = false
+        var limit: Int
     }
 
     private let name: String
-    private let threadCount: Int
-    private let state = Mutex(State())
+    /// A serial executor always has one thread.
+    private let isSerial: Bool
+    private let state: Mutex<State>
 
-    init(name: String, threadCount: Int = 1) {
+    init(name: String, threadCount: Int? = nil) {
         self.name = name
-        self.threadCount = threadCount
+        isSerial = threadCount == nil
+        state = Mutex(State(limit: threadCount ?? 1))
     }
+
+    /// Lets it have so many threads; those that it has go on.
+    func resize(to threadCount: Int) { state.withLock { $0.limit = max(threadCount, $0.threads) } }
 
     func enqueue(_ job: consuming ExecutorJob) {
         let job = UnownedJob(job)
         let (idle, mustStart) = state.withLock { state -> (ThreadSignal?, Bool) in
             state.jobs.append(job)
             if let idle = state.idle.popLast() { return (idle, false) }
-            guard state.threads < threadCount else { return (nil, false) }
+            guard state.threads < state.limit else { return (nil, false) }
             state.threads += 1
             return (nil, true)
         }
@@ -170,7 +176,7 @@ final class ThreadExecutor: TaskExecutor, SerialExecutor {
                 return (nil, false)
             }
             if let job {
-                if threadCount == 1 {
+                if isSerial {
                     job.runSynchronously(isolatedTo: asUnownedSerialExecutor(), taskExecutor: asUnownedTaskExecutor())
                 } else {
                     job.runSynchronously(on: asUnownedTaskExecutor())

@@ -50,8 +50,8 @@ public final class JobContext: Sendable {
     /// The name of the worker.
     public var worker: String { execution.environment.worker }
     var isWorkerAddressable: Bool { execution.environment.isAddressable }
-    /// Logs with the job's id, name, queue and attempt.
-    public var logger: Logger { execution.logger }
+    /// Logs with the job's id, name, queue and attempt. The last lines are kept with the job, see ``JobHandle/log()``.
+    public var logger: Logger { execution.recordingLogger }
     /// For further jobs; they become children of this one.
     public var jobs: JobClient { execution.environment.jobs }
 
@@ -63,6 +63,7 @@ public final class JobContext: Sendable {
 
     private let state: Mutex<State>
     private let onProgress: @Sendable (JobProgress) -> Void
+    private let onSign: (@Sendable () -> Void)?
 
     /// Whether nobody wants the result: none is kept.
     package let ignoresResult: Bool
@@ -70,7 +71,8 @@ public final class JobContext: Sendable {
     let isSealed: Bool
 
     init(
-        message: Message, execution: Execution, deadline: Date?, ignoresResult: Bool, onProgress: @escaping @Sendable (JobProgress) -> Void
+        message: Message, execution: Execution, deadline: Date?, ignoresResult: Bool,
+        onProgress: @escaping @Sendable (JobProgress) -> Void, onSign: (@Sendable () -> Void)? = nil
     ) {
         self.ignoresResult = ignoresResult
         self.execution = execution
@@ -80,6 +82,7 @@ public final class JobContext: Sendable {
         messageProperties = message.properties
         state = Mutex(State(lastSign: execution.environment.jobs.backend.clock.uptime))
         self.onProgress = onProgress
+        self.onSign = onSign
     }
 
     private var clock: any JobClock { execution.environment.jobs.backend.clock }
@@ -100,6 +103,7 @@ public final class JobContext: Sendable {
     public func heartbeat() {
         let now = clock.uptime
         state.withLock { $0.lastSign = now }
+        onSign?()
     }
 
     /// Why the job was asked to stop; nil as long as it was not.

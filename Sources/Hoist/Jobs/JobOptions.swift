@@ -9,10 +9,16 @@ public struct JobOptions: Sendable {
     public var retryOnly: [any Error.Type]?
     /// Errors of these types are never retried. Wins over `retryOnly`.
     public var neverRetry: [any Error.Type]
-    /// The job is cancelled when it ran this long; it may tidy up, and counts as timed out unless it returns all the same.
+    /// The job is not tried again after failures of these kinds. None by default.
+    public var neverRetryAfter: Set<JobFailure.Kind>
+    /// See ``RunLimits/time``.
     public var timeLimit: Duration?
-    /// The job is cancelled when it gave no sign of progress for this long.
+    /// See ``RunLimits/hardTime``. A worker refuses to start that runs the job in another lane than `process`.
+    public var hardTimeLimit: Duration?
+    /// See ``RunLimits/heartbeat``.
     public var heartbeatLimit: Duration?
+    /// See ``RunLimits/memory``. As for `hardTimeLimit`.
+    public var memoryLimit: Int?
     /// A job that has not been started this long after it was enqueued is dropped and marked expired.
     public var expiresAfter: Duration?
     /// How results are kept.
@@ -29,8 +35,11 @@ public struct JobOptions: Sendable {
         retry: RetryPolicy = .none,
         retryOnly: [any Error.Type]? = nil,
         neverRetry: [any Error.Type] = [],
+        neverRetryAfter: Set<JobFailure.Kind> = [],
         timeLimit: Duration? = nil,
+        hardTimeLimit: Duration? = nil,
         heartbeatLimit: Duration? = nil,
+        memoryLimit: Int? = nil,
         expiresAfter: Duration? = nil,
         result: ResultPolicy = .keep,
         delivery: DeliveryGuarantee = .atLeastOnce,
@@ -42,13 +51,20 @@ public struct JobOptions: Sendable {
         self.retry = retry
         self.retryOnly = retryOnly
         self.neverRetry = neverRetry
+        self.neverRetryAfter = neverRetryAfter
         self.timeLimit = timeLimit
+        self.hardTimeLimit = hardTimeLimit
         self.heartbeatLimit = heartbeatLimit
+        self.memoryLimit = memoryLimit
         self.expiresAfter = expiresAfter
         self.result = result
         self.delivery = delivery
         self.limits = limits
         self.requires = requires
+    }
+
+    var runLimits: RunLimits {
+        RunLimits(time: timeLimit, hardTime: hardTimeLimit, heartbeat: heartbeatLimit, memory: memoryLimit)
     }
 
     /// Whether a limit asks what a job belongs to.

@@ -70,6 +70,8 @@ public final class MemoryBackend: JobAdministration {
         change(ringing: []) { store, _, _ in store.record(of: id) }
     }
 
+    public func log(of id: JobID) async throws -> JobLog? { change(ringing: []) { store, _, _ in store.jobs[id]?.log } }
+
     public func updates(of id: JobID) -> JobUpdates {
         JobUpdates(changes: changes, clock: clock) { [weak self] in try await self?.record(of: id) }
     }

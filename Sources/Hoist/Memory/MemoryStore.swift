@@ -14,6 +14,7 @@ struct MemoryStore: Sendable {
         var token: Int64 = 0
         var worker: WorkerID?
         var keptUntil: Date?
+        var log: JobLog?
     }
 
     struct LiveWorker: Sendable {
@@ -138,6 +139,9 @@ struct MemoryStore: Sendable {
             }
             if settle(job, settlement, now: now) { mustRing = true }
         }
+        for report in request.logs where jobs[report.jobID]?.worker == request.worker && jobs[report.jobID]?.token == report.token {
+            jobs[report.jobID]?.log = report.log
+        }
         for report in request.progress {
             guard let job = jobs[report.jobID], job.worker == request.worker, job.token == report.token else {
                 result.lost.append(report.jobID)
@@ -199,7 +203,11 @@ struct MemoryStore: Sendable {
         let id = job.record.id
         var attempt = AttemptRecord(
             number: job.record.attempts, worker: job.record.worker, startedAt: settlement.startedAt, endedAt: settlement.finishedAt,
-            outcome: settlement.outcome.label, failure: nil)
+            outcome: settlement.outcome.label, failure: nil, usage: settlement.usage)
+        change(id) { job in
+            job.record.usage = settlement.usage
+            if let log = settlement.log { job.log = log }
+        }
         switch settlement.outcome {
         case .succeeded(let output, let retention):
             if retention == 0 {
@@ -213,6 +221,7 @@ struct MemoryStore: Sendable {
             attempt.failure = failure
             change(id) { job in
                 job.record.failure = failure
+                if failure.isDeath { job.record.lostWorkers += 1 }
                 job.record.history.append(attempt)
             }
             end(id, as: .failed, now: settlement.finishedAt)
@@ -225,6 +234,7 @@ struct MemoryStore: Sendable {
                     job.record.describe(job.message)
                 }
                 job.record.failure = failure
+                if failure.isDeath { job.record.lostWorkers += 1 }
                 job.record.history.append(attempt)
             }
             putBack(id, as: .retrying, due: date, now: now)
@@ -351,6 +361,7 @@ struct MemoryStore: Sendable {
             job.record.endedAt = nil
             job.record.output = nil
             job.record.failure = nil
+            job.record.usage = nil
             job.record.describe(job.message)
         }
     }

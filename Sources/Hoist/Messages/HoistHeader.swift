@@ -18,6 +18,8 @@ public struct HoistHeader: Sendable, Hashable {
     public var retry: RetryPolicy?
     /// Seconds without a sign of progress after which the job counts as stuck.
     public var heartbeatLimit: Double?
+    /// Bytes of memory that the job's process may hold.
+    public var memoryLimit: Int?
     /// True when the job is not to be run a second time after a worker died with it.
     public var isAtMostOnce = false
     /// What the job belongs to, see ``Job/partitionKey``; empty when it is known to belong to nothing.
@@ -34,6 +36,7 @@ public struct HoistHeader: Sendable, Hashable {
         unique = object["unique"].flatMap { try? WireDecoder.decode(UniqueKey.self, from: $0) }
         retry = object["retry"].flatMap { try? WireDecoder.decode(RetryPolicy.self, from: $0) }
         heartbeatLimit = object["heartbeat_limit"]?.doubleValue
+        memoryLimit = object["memory_limit"]?.integerValue.map { Int($0.clamped(to: 0...(1 << 60))) }
         isAtMostOnce = object["at_most_once"]?.boolValue ?? false
         partition = object["partition"]?.stringValue
         cost = object["cost"]?.integerValue.map { Int($0.clamped(to: 0...1_000_000_000)) }
@@ -46,6 +49,7 @@ public struct HoistHeader: Sendable, Hashable {
         if let unique { object["unique"] = try? WireEncoder.encode(unique) }
         if let retry { object["retry"] = try? WireEncoder.encode(retry) }
         if let heartbeatLimit { object["heartbeat_limit"] = .double(heartbeatLimit) }
+        if let memoryLimit { object["memory_limit"] = .integer(Int64(memoryLimit)) }
         if isAtMostOnce { object["at_most_once"] = .bool(true) }
         if let partition { object["partition"] = .string(partition) }
         if let cost { object["cost"] = .integer(Int64(cost)) }

@@ -8,6 +8,8 @@ import Synchronization
 /// | `hoist_jobs_total` | counter | `queue`, `job`, `outcome` |
 /// | `hoist_job_run_seconds` | timer | `queue`, `job` |
 /// | `hoist_job_wait_seconds` | timer | `queue`, `job` |
+/// | `hoist_job_cpu_seconds` | timer | `queue`, `job` |
+/// | `hoist_job_peak_memory_bytes` | recorder | `queue`, `job` |
 /// | `hoist_leases_lost_total` | counter | |
 /// | `hoist_queue_length` | gauge | `queue` |
 /// | `hoist_queue_oldest_age_seconds` | gauge | `queue` |
@@ -22,6 +24,8 @@ final class WorkerMetrics: Sendable {
         var count: Counter
         var run: Metrics.Timer
         var wait: Metrics.Timer
+        var cpu: Metrics.Timer
+        var peakMemory: Recorder
     }
 
     private let factory: any MetricsFactory
@@ -36,7 +40,9 @@ final class WorkerMetrics: Sendable {
         leasesLost = Counter(label: "hoist_leases_lost_total", factory: factory)
     }
 
-    func finished(queue: String, job: String, outcome: String, runMicroseconds: Int64, waitMicroseconds: Int64?) {
+    func finished(
+        queue: String, job: String, outcome: String, runMicroseconds: Int64, waitMicroseconds: Int64?, usage: ResourceUsage? = nil
+    ) {
         guard isListening else { return }
         let key = Key(queue: queue, job: job, outcome: outcome)
         let instruments = instruments.withLock { known in
@@ -45,12 +51,18 @@ final class WorkerMetrics: Sendable {
             let made = Instruments(
                 count: Counter(label: "hoist_jobs_total", dimensions: labels + [("outcome", outcome)], factory: factory),
                 run: Metrics.Timer(label: "hoist_job_run_seconds", dimensions: labels, factory: factory),
-                wait: Metrics.Timer(label: "hoist_job_wait_seconds", dimensions: labels, factory: factory))
+                wait: Metrics.Timer(label: "hoist_job_wait_seconds", dimensions: labels, factory: factory),
+                cpu: Metrics.Timer(label: "hoist_job_cpu_seconds", dimensions: labels, factory: factory),
+                peakMemory: Recorder(label: "hoist_job_peak_memory_bytes", dimensions: labels, factory: factory))
             known[key] = made
             return made
         }
         instruments.count.increment()
         instruments.run.recordMicroseconds(runMicroseconds)
+        if let usage {
+            instruments.cpu.recordMicroseconds(Int64(usage.cpuSeconds * 1_000_000))
+            if let peak = usage.peakMemory { instruments.peakMemory.record(peak) }
+        }
         if let waitMicroseconds { instruments.wait.recordMicroseconds(waitMicroseconds) }
     }
 

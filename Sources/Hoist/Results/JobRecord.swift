@@ -57,7 +57,8 @@ public protocol CrossLanguageError: Error {
 public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConvertible {
     public struct Kind: Sendable, Hashable, Codable, CustomStringConvertible {
         private enum Value: String, Codable {
-            case raised, badArguments, undecodable, timedOut, stuck, workerLost, deadLettered, notEncodable, dropped
+            case raised, badArguments, undecodable, timedOut, stuck, crashed, memoryExceeded, workerLost, deadLettered, notEncodable,
+                dropped
         }
         private let value: Value
         private init(_ value: Value) { self.value = value }
@@ -75,6 +76,10 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
         public static let timedOut = Kind(.timedOut)
         /// There was no sign of progress for too long.
         public static let stuck = Kind(.stuck)
+        /// The job's process died with it: see ``JobFailure/crash``.
+        public static let crashed = Kind(.crashed)
+        /// The job's process held more memory than its limit allows.
+        public static let memoryExceeded = Kind(.memoryExceeded)
         /// The worker died or was cut off while it had the job.
         public static let workerLost = Kind(.workerLost)
         /// The handler gave up on purpose.
@@ -93,14 +98,41 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
     public var module: String?
     /// What such a program would make the error from; nil for the message alone.
     public var arguments: [WireValue]?
+    /// How the job's process died, when it did.
+    public var crash: Crash?
 
-    public init(kind: Kind, type: String, message: String, module: String? = nil, arguments: [WireValue]? = nil) {
+    public init(
+        kind: Kind, type: String, message: String, module: String? = nil, arguments: [WireValue]? = nil, crash: Crash? = nil
+    ) {
         self.kind = kind
         self.type = type
         self.message = String(message.prefix(8192))
         self.module = module
         self.arguments = arguments
+        self.crash = crash
     }
+
+    /// How a process died with its job.
+    public struct Crash: Sendable, Hashable, Codable {
+        /// The signal that killed it, as on the machine where it ran; nil when it ended by itself.
+        public var signal: Int?
+        /// The status that it ended with, when it ended by itself.
+        public var status: Int?
+        /// What it wrote last, at most 20 lines.
+        public var lastLines: [String]
+        /// What Swift's runtime printed of the crashed thread, where it did.
+        public var backtrace: String?
+
+        public init(signal: Int? = nil, status: Int? = nil, lastLines: [String] = [], backtrace: String? = nil) {
+            self.signal = signal
+            self.status = status
+            self.lastLines = lastLines
+            self.backtrace = backtrace
+        }
+    }
+
+    /// Whether a process died of the job, which no job may do again and again.
+    package var isDeath: Bool { kind == .crashed || kind == .memoryExceeded }
 
     /// What became of a handler that threw `error`.
     package init(raised error: any Error) {
@@ -137,19 +169,24 @@ public struct AttemptRecord: Sendable, Hashable, Codable {
     /// `retry`, `failed`, `snoozed`, `handed back`, `worker lost`, `cancelled`.
     public var outcome: String
     public var failure: JobFailure?
+    /// What it used, where that can be told.
+    public var usage: ResourceUsage?
 
-    public init(number: Int, worker: String?, startedAt: Date?, endedAt: Date, outcome: String, failure: JobFailure?) {
+    public init(
+        number: Int, worker: String?, startedAt: Date?, endedAt: Date, outcome: String, failure: JobFailure?, usage: ResourceUsage? = nil
+    ) {
         self.number = number
         self.worker = worker
         self.startedAt = startedAt
         self.endedAt = endedAt
         self.outcome = outcome
         self.failure = failure
+        self.usage = usage
     }
 }
 
 /// All that a backend knows about one job.
-public struct JobRecord: Sendable, Hashable {
+public struct JobRecord: Sendable, Hashable, Codable {
     public var id: JobID
     public var name: String
     public var queue: String
@@ -157,6 +194,7 @@ public struct JobRecord: Sendable, Hashable {
     public var priority: Int
     /// Attempts begun so far, the running one included.
     public var attempts: Int
+    /// How often a worker, or a process of the process lane, died with the job.
     public var lostWorkers: Int
     public var enqueuedAt: Date?
     public var dueAt: Date?
@@ -170,6 +208,8 @@ public struct JobRecord: Sendable, Hashable {
     public var output: WireValue?
     /// The last failure.
     public var failure: JobFailure?
+    /// What the last attempt used, where that can be told.
+    public var usage: ResourceUsage?
     /// Attempts that did not succeed, the oldest first.
     public var history: [AttemptRecord]
     /// The arguments for people, secrets hidden.
@@ -186,7 +226,8 @@ public struct JobRecord: Sendable, Hashable {
         id: JobID, name: String, queue: String, state: JobState, priority: Int = 0, attempts: Int = 0, lostWorkers: Int = 0,
         enqueuedAt: Date? = nil, dueAt: Date? = nil, startedAt: Date? = nil, endedAt: Date? = nil, worker: String? = nil,
         isCancelRequested: Bool = false, progress: JobProgress? = nil, output: WireValue? = nil, failure: JobFailure? = nil,
-        history: [AttemptRecord] = [], argumentsText: String = "", parentID: JobID? = nil, rootID: JobID? = nil,
+        usage: ResourceUsage? = nil, history: [AttemptRecord] = [], argumentsText: String = "", parentID: JobID? = nil,
+        rootID: JobID? = nil,
         headers: WireValue.Object = [:], waitingReason: String? = nil, revision: Int64 = 0
     ) {
         self.id = id
@@ -205,6 +246,7 @@ public struct JobRecord: Sendable, Hashable {
         self.progress = progress
         self.output = output
         self.failure = failure
+        self.usage = usage
         self.history = history
         self.argumentsText = argumentsText
         self.parentID = parentID

@@ -107,20 +107,23 @@ enum SealedOutput {
 
 /// A change to the message of a job that goes back to its queue.
 public struct MessageChange: Sendable {
-    package let apply: @Sendable (inout Message) -> Void
+    let arguments: Arguments
+    private let sealing: (any Sealing)?
 
     /// Other arguments; what is to follow the job stays.
     public static func arguments(_ arguments: Arguments) -> MessageChange { .arguments(arguments, sealing: nil) }
 
     /// The same for a message that was sealed: it is sealed again.
     static func arguments(_ arguments: Arguments, sealing: (any Sealing)?) -> MessageChange {
-        MessageChange { message in
-            let wasSealed = message.isSealed
-            // Whoever changes a sealed message has opened it before.
-            guard var changed = try? message.opened(with: wasSealed ? sealing : nil) else { return }
-            changed.setArguments(arguments)
-            if wasSealed, let sealing { guard (try? changed.seal(with: sealing)) != nil else { return } }
-            message = changed
-        }
+        MessageChange(arguments: arguments, sealing: sealing)
+    }
+
+    package func apply(_ message: inout Message) {
+        let wasSealed = message.isSealed
+        // Whoever changes a sealed message has opened it before.
+        guard var changed = try? message.opened(with: wasSealed ? sealing : nil) else { return }
+        changed.setArguments(arguments)
+        if wasSealed, let sealing { guard (try? changed.seal(with: sealing)) != nil else { return } }
+        message = changed
     }
 }

@@ -43,3 +43,18 @@ extension WireObject: Sequence {
 extension WireObject: ExpressibleByDictionaryLiteral {
     public init(dictionaryLiteral elements: (String, WireValue)...) { self.init(elements) }
 }
+
+extension WireObject: Codable {
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.singleValueContainer()
+        guard case .object(let object) = try container.decode(WireValue.self) else {
+            throw DecodingError.typeMismatch(WireObject.self, .init(codingPath: decoder.codingPath, debugDescription: "not an object"))
+        }
+        self = object
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        try container.encode(WireValue.object(self))
+    }
+}

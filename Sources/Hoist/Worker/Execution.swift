@@ -16,6 +16,10 @@ final class Execution: Sendable {
     let token: Int64
     let handle: RegisteredHandle
     let environment: Environment
+    /// What the handler writes.
+    let log: JobLogRecorder
+    private let handlerLogger: Logger?
+    private let knownLimits: RunLimits?
     /// Given up once it is read: ten thousand jobs may be under way, and wait for something else.
     private let payload: Mutex<Delivery.Payload?>
 
@@ -26,25 +30,41 @@ final class Execution: Sendable {
         let jobs: JobClient
         let logger: Logger
         let middleware: [any PerformMiddleware]
-        let timeLimits: @Sendable (_ jobName: String) -> Duration?
+        /// What holds above the call's own limits, and below those of the job.
+        let liveLimits: @Sendable (_ jobName: String) -> RunLimits
+        let defaultLimits: RunLimits
         let onDeadLetter: (@Sendable (JobID, JobFailure) async -> Void)?
+        /// How many lines of each job are kept.
+        let logLines: Int
+        /// A job that killed so many processes or workers is not tried again.
+        let maximumDeaths: Int
 
         init(
-            worker: String, isAddressable: Bool, jobs: JobClient, logger: Logger, middleware: [any PerformMiddleware],
-            timeLimits: @escaping @Sendable (_ jobName: String) -> Duration?,
-            onDeadLetter: (@Sendable (JobID, JobFailure) async -> Void)?
+            worker: String, jobs: JobClient, logger: Logger, configuration: Worker.Configuration,
+            liveLimits: @escaping @Sendable (_ jobName: String) -> RunLimits
         ) {
             self.worker = worker
-            self.isAddressable = isAddressable
             self.jobs = jobs
             self.logger = logger
-            self.middleware = middleware
-            self.timeLimits = timeLimits
-            self.onDeadLetter = onDeadLetter
+            self.liveLimits = liveLimits
+            isAddressable = configuration.isAddressable
+            middleware = configuration.middleware
+            defaultLimits = configuration.limits
+            onDeadLetter = configuration.onDeadLetter
+            logLines = configuration.logLines
+            maximumDeaths = configuration.processes.maximumDeaths
         }
     }
 
-    init(_ delivery: Delivery, _ handle: RegisteredHandle, _ environment: Environment) {
+    /// - Parameters:
+    ///   - limits: those that hold; nil to find out. A child is told.
+    ///   - handlerLogger: what the handler logs with, in place of the worker's logger.
+    ///   - onLog: called when the job has written something.
+    init(
+        _ delivery: Delivery, _ handle: RegisteredHandle, _ environment: Environment, limits: RunLimits? = nil,
+        handlerLogger: Logger? = nil,
+        onLog: @escaping @Sendable () -> Void = {}
+    ) {
         jobID = delivery.jobID
         jobName = delivery.jobName
         queue = delivery.queue
@@ -54,75 +74,88 @@ final class Execution: Sendable {
         payload = Mutex(delivery.payload)
         self.handle = handle
         self.environment = environment
+        self.handlerLogger = handlerLogger
+        knownLimits = limits
+        log = JobLogRecorder(attempt: delivery.attempt, limit: handlerLogger == nil ? environment.logLines : 0, onChange: onLog)
     }
 
     /// What of a message outlives its reading.
-    private struct Call: Sendable {
+    struct Call: Sendable {
         var retry: RetryPolicy?
         var enqueuedAt: Date?
         var retention: Double?
-        var limits: Limits
+        var limits: RunLimits
         var waited: Int64?
-    }
-
-    struct Limits {
-        var time: Duration?
-        var heartbeat: Duration?
     }
 
     /// - Parameters:
     ///   - onContext: called once the message is read, before the handler runs.
+    ///   - onSign: called at every sign of progress.
     ///   - cancel: asks the task of this execution to stop.
     func run(
         onContext: @Sendable (JobContext) -> Void,
         onProgress: @escaping @Sendable (JobProgress) -> Void,
+        onSign: (@Sendable () -> Void)? = nil,
         cancel: @escaping @Sendable (JobContext.CancellationReason) -> Void
     ) async -> (outcome: Outcome, waitMicroseconds: Int64?, context: JobContext?) {
-        switch read(onProgress: onProgress) {
-        case .failure(let error):
-            let failure = JobFailure(kind: .undecodable, type: "WireError", message: error.message)
-            await environment.onDeadLetter?(jobID, failure)
-            return (.failed(failure), nil, nil)
-        case .success(let (call, arguments, context)):
+        do throws(WireError) {
+            let message = try takeMessage()
+            let arguments = try message.opened(with: environment.jobs.configuration.sealing).decodedBody().arguments
+            let (call, context) = begin(message, onProgress: onProgress, onSign: onSign)
             onContext(context)
             let watch = Watch(context: context, limits: call.limits, clock: clock, cancel: cancel)
             watch.begin()
             let outcome = await JobContext.$current.withValue(context) { await attempt(call, arguments, context) }
             watch.end()
             return (outcome, call.waited, context)
+        } catch {
+            return (await undecodable(error), nil, nil)
         }
+    }
+
+    func undecodable(_ error: WireError) async -> Outcome {
+        let failure = JobFailure(kind: .undecodable, type: "WireError", message: error.message)
+        await environment.onDeadLetter?(jobID, failure)
+        return .failed(failure)
     }
 
     private var clock: any JobClock { environment.jobs.backend.clock }
     private var now: Date { clock.now }
 
-    private func read(
-        onProgress: @escaping @Sendable (JobProgress) -> Void
-    ) -> Result<(Call, Arguments, JobContext), WireError> {
-        do throws(WireError) {
-            let message: Message
-            switch payload.withLock({ $0.take() }) {
-            case .message(let decoded)?: message = decoded
-            case .envelope(let bytes)?: message = try Message(envelope: bytes)
-            case nil: throw WireError("the message was read already")
-            }
-            let sealing = environment.jobs.configuration.sealing
-            let arguments = try message.opened(with: sealing).decodedBody().arguments
-            let started = now
-            let limits = limits(of: message)
-            let readyAt = max(
-                message.headers.hoist.enqueuedAt?.microsecondsSinceEpoch ?? .max, message.headers.eta?.microsecondsSinceEpoch ?? .min)
-            let call = Call(
-                retry: message.headers.hoist.retry, enqueuedAt: message.headers.hoist.enqueuedAt,
-                retention: ignoresResult(message.headers) ? 0 : message.headers.hoist.resultRetention, limits: limits,
-                waited: readyAt == .max ? nil : max(0, started.microsecondsSinceEpoch - readyAt))
-            let context = JobContext(
-                message: message, execution: self, deadline: limits.time.map(started.advanced(by:)),
-                ignoresResult: ignoresResult(message.headers), onProgress: onProgress)
-            return .success((call, arguments, context))
-        } catch {
-            return .failure(error)
+    /// The payload as it came, for somebody else to read.
+    func takeEnvelope() -> [UInt8] {
+        switch payload.withLock({ $0.take() }) {
+        case .message(let message)?: message.encodedEnvelope()
+        case .envelope(let bytes)?: bytes
+        case nil: []
         }
+    }
+
+    private func takeMessage() throws(WireError) -> Message {
+        switch payload.withLock({ $0.take() }) {
+        case .message(let decoded)?: decoded
+        case .envelope(let bytes)?: try Message(envelope: bytes)
+        case nil: throw WireError("the message was read already")
+        }
+    }
+
+    /// What is known of an attempt that begins now.
+    func begin(
+        _ message: Message, onProgress: @escaping @Sendable (JobProgress) -> Void, onSign: (@Sendable () -> Void)? = nil
+    ) -> (Call, JobContext) {
+        let started = now
+        let limits = knownLimits ?? limits(of: message)
+        let readyAt = max(
+            message.headers.hoist.enqueuedAt?.microsecondsSinceEpoch ?? .max, message.headers.eta?.microsecondsSinceEpoch ?? .min)
+        let ignoresResult = ignoresResult(message.headers)
+        let call = Call(
+            retry: message.headers.hoist.retry, enqueuedAt: message.headers.hoist.enqueuedAt,
+            retention: ignoresResult ? 0 : message.headers.hoist.resultRetention, limits: limits,
+            waited: readyAt == .max ? nil : max(0, started.microsecondsSinceEpoch - readyAt))
+        let context = JobContext(
+            message: message, execution: self, deadline: limits.time.map(started.advanced(by:)), ignoresResult: ignoresResult,
+            onProgress: onProgress, onSign: onSign)
+        return (call, context)
     }
 
     /// The call's word wins; a producer that has none leaves it to the job.
@@ -158,7 +191,7 @@ final class Execution: Sendable {
         return bytes
     }
 
-    private func runHooks(after outcome: Outcome, _ context: JobContext) async {
+    func runHooks(after outcome: Outcome, _ context: JobContext) async {
         switch outcome {
         case .succeeded: for hook in handle.hooks.success { await hook(context) }
         case .retry(_, let failure, _): for hook in handle.hooks.retry { await hook(context, failure) }
@@ -204,8 +237,8 @@ final class Execution: Sendable {
         }
     }
 
-    private func retryOrFail(_ failure: JobFailure, _ call: Call) -> Outcome {
-        guard let delay = policyDelay(call) else { return .failed(failure) }
+    func retryOrFail(_ failure: JobFailure, _ call: Call) -> Outcome {
+        guard !handle.options.neverRetryAfter.contains(failure.kind), let delay = policyDelay(call) else { return .failed(failure) }
         return .retry(at: now.advanced(by: delay), failure)
     }
 
@@ -214,18 +247,33 @@ final class Execution: Sendable {
         return (call.retry ?? handle.options.retry).nextDelay(afterAttempt: attempt, age: age, draw: Double.random(in: 0..<1))
     }
 
-    /// The worker's own word wins, then the call's, then the job's. A hard limit counts here as a soft one: code in this process
-    /// cannot be stopped by force.
-    private func limits(of message: Message) -> Limits {
-        let called = [message.headers.softTimeLimit, message.headers.hardTimeLimit].compactMap { $0 }.min()
-        let time = environment.timeLimits(message.jobName) ?? called.flatMap(Duration.init(wireSeconds:)) ?? handle.options.timeLimit
-        let heartbeat = message.headers.hoist.heartbeatLimit.flatMap(Duration.init(wireSeconds:)) ?? handle.options.heartbeatLimit
-        return Limits(time: time, heartbeat: heartbeat)
+    /// See ``RunLimits`` for who wins. Where code cannot be stopped by force, a hard limit that came with a call counts as a soft one.
+    private func limits(of message: Message) -> RunLimits {
+        let headers = message.headers
+        let called = RunLimits(
+            time: headers.softTimeLimit.flatMap(Duration.init(wireSeconds:)),
+            hardTime: headers.hardTimeLimit.flatMap(Duration.init(wireSeconds:)),
+            heartbeat: headers.hoist.heartbeatLimit.flatMap(Duration.init(wireSeconds:)), memory: headers.hoist.memoryLimit)
+        var limits = environment.liveLimits(jobName).filled(from: called).filled(from: handle.options.runLimits)
+            .filled(from: environment.defaultLimits)
+        if handle.lane != .process {
+            limits.time = [limits.time, limits.hardTime].compactMap { $0 }.min()
+            (limits.hardTime, limits.memory) = (nil, nil)
+        }
+        return limits
+    }
+
+    /// What handlers log with: it is kept with the job.
+    var recordingLogger: Logger {
+        let base = environment.logger
+        return marked(handlerLogger ?? Logger(label: base.label, factory: { _ in RecordingLogHandler(base.handler, log) }))
     }
 
     /// A logger that carries the job.
-    var logger: Logger {
-        var logger = environment.logger
+    var logger: Logger { marked(environment.logger) }
+
+    private func marked(_ logger: Logger) -> Logger {
+        var logger = logger
         logger[metadataKey: "job.id"] = "\(jobID)"
         logger[metadataKey: "job.name"] = "\(jobName)"
         logger[metadataKey: "job.queue"] = "\(queue)"

@@ -7,16 +7,40 @@ public struct LaneKind: Sendable, Hashable, CustomStringConvertible {
     public static let async = LaneKind(name: "async")
     /// On threads of the worker's own, one job a thread. For code that blocks or computes for long.
     public static let blocking = LaneKind(name: "blocking")
+    /// In processes of their own, one job a process at a time. For code that may crash, leak or hang: only that job pays, and limits on time and
+    /// memory are kept by force. See <doc:Isolation>.
+    public static let process = LaneKind(name: "process")
+
+    /// Slots of a lane that a worker says nothing of.
+    var defaultSlots: Int {
+        switch self {
+        case .async: 64
+        case .process: max(2, ProcessIdentity.processorCount)
+        default: 4
+        }
+    }
 }
 
-/// How many jobs of a kind a worker runs at once.
+/// How many slots a lane of a worker has: how many jobs it runs at once, where each takes one.
 public struct Lane: Sendable, Hashable {
     package let kind: LaneKind
-    package let slots: Int
+    package let range: ClosedRange<Int>
+    /// Slots at the start.
+    package var slots: Int { range.lowerBound }
+
+    private init(_ kind: LaneKind, _ range: ClosedRange<Int>) {
+        self.kind = kind
+        self.range = max(1, range.lowerBound)...max(1, range.upperBound)
+    }
 
     /// - Parameter slots: 1 or more; less counts as 1.
-    public static func async(_ slots: Int) -> Lane { Lane(kind: .async, slots: max(1, slots)) }
-    public static func blocking(_ slots: Int) -> Lane { Lane(kind: .blocking, slots: max(1, slots)) }
+    public static func async(_ slots: Int) -> Lane { Lane(.async, slots...slots) }
+    public static func blocking(_ slots: Int) -> Lane { Lane(.blocking, slots...slots) }
+    /// - Parameter slots: as many child processes.
+    public static func process(_ slots: Int) -> Lane { Lane(.process, slots...slots) }
+    /// As many slots as there is work for, within a range: see ``Autoscaling``.
+    public static func blocking(_ slots: ClosedRange<Int>) -> Lane { Lane(.blocking, slots) }
+    public static func process(_ slots: ClosedRange<Int>) -> Lane { Lane(.process, slots) }
 }
 
 /// The code that performs one kind of job.
@@ -30,8 +54,10 @@ public struct Lane: Sendable, Hashable {
 public struct Handle: Sendable {
     /// The wire names that it performs, aliases included.
     public let names: [String]
-    let lane: LaneKind
-    let options: JobOptions
+    private(set) var lane: LaneKind
+    private(set) var options: JobOptions
+    private(set) var slots = 1
+    private(set) var resources: [String: Int] = [:]
     let perform: @Sendable (Arguments, JobContext) async throws -> [UInt8]
     /// What a job with these arguments belongs to.
     let partition: @Sendable (Arguments) -> String?
@@ -96,6 +122,16 @@ public struct Handle: Sendable {
         self.partition = partition
     }
 
+    /// - Throws: ``WorkerError`` for limits that cannot be kept where the handler runs.
+    func check(_ limits: RunLimits) throws(WorkerError) {
+        guard lane != .process, limits.needsProcess else { return }
+        let limit = limits.hardTime != nil ? "a hard time limit" : "a memory limit"
+        throw WorkerError(
+            message:
+                "\(names[0]) has \(limit), and code in the \(lane) lane cannot be stopped: register it with in: .process, or use timeLimit, which asks it to stop"
+        )
+    }
+
     /// The output as JSON.
     /// - Throws: ``JobFailure`` when it is nothing that could be read again.
     private static func encoded(_ output: some Encodable) throws -> [UInt8] {
@@ -123,6 +159,32 @@ public struct Handle: Sendable {
     /// Called after each attempt, whatever came of it.
     public func onFinish(_ hook: @escaping @Sendable (JobContext) async -> Void) -> Handle { with { $0.finish.append(hook) } }
 
+    /// How many slots of its lane a job takes; 1 by default. More than the lane has, and the worker refuses to start.
+    public func slots(_ count: Int) -> Handle {
+        var copy = self
+        copy.slots = max(1, count)
+        return copy
+    }
+
+    /// What a job takes, while it runs, of something that the worker has only so much of, see ``Worker/Configuration/resources``.
+    /// - Parameters:
+    ///   - resource: `gpu`, `license`: any name.
+    ///   - amount: 1 by default.
+    public func needs(_ resource: String, _ amount: Int = 1) -> Handle {
+        var copy = self
+        copy.resources[resource] = max(0, amount)
+        return copy
+    }
+
+    /// The same handler where no child can be had, without the limits that only a process can keep.
+    package func inThisProcess() -> Handle {
+        guard lane == .process else { return self }
+        var copy = self
+        copy.lane = .async
+        (copy.options.hardTimeLimit, copy.options.memoryLimit) = (nil, nil)
+        return copy
+    }
+
     private func with(_ change: (inout Hooks) -> Void) -> Handle {
         var copy = self
         change(&copy.hooks)
@@ -135,11 +197,13 @@ final class RegisteredHandle: Sendable {
     let lane: LaneKind
     let options: JobOptions
     let hooks: Handle.Hooks
+    let needs: SlotNeeds
     let perform: @Sendable (Arguments, JobContext) async throws -> [UInt8]
     let partition: @Sendable (Arguments) -> String?
 
     init(_ handle: Handle) {
         lane = handle.lane
+        needs = SlotNeeds(lane: handle.lane, slots: handle.slots, resources: handle.resources)
         options = handle.options
         hooks = handle.hooks
         perform = handle.perform

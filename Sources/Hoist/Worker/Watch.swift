@@ -3,13 +3,13 @@ import Synchronization
 /// Watches the limits of one running job from the timer thread, where the job cannot hold it up.
 final class Watch: Sendable {
     private let context: JobContext
-    private let limits: Execution.Limits
+    private let limits: RunLimits
     private let clock: any JobClock
     private let cancel: @Sendable (JobContext.CancellationReason) -> Void
     private let timers = Mutex<(limit: ScheduledCall?, heartbeat: ScheduledCall?, hasEnded: Bool)>((nil, nil, false))
 
     init(
-        context: JobContext, limits: Execution.Limits, clock: any JobClock,
+        context: JobContext, limits: RunLimits, clock: any JobClock,
         cancel: @escaping @Sendable (JobContext.CancellationReason) -> Void
     ) {
         self.context = context

@@ -35,6 +35,16 @@ public final class Worker: Service {
         public var isBurst: Bool
         /// In burst mode: does not wait for jobs that are due later.
         public var burstLeavesDelayedJobs = false
+        /// How much the worker has of what its handlers need, see ``Handle/needs(_:_:)``: `["gpu": 1]`. None by default.
+        public var resources: [String: Int]
+        /// How lanes with a range of slots grow and shrink.
+        public var autoscaling: Autoscaling
+        /// Limits of jobs that have none of their own. What only a process can keep holds for the process lane.
+        public var limits: RunLimits
+        /// How the process lane keeps its children.
+        public var processes: ProcessOptions
+        /// How many of the last lines that a job wrote are kept with it. 200 by default, 0 for none.
+        public var logLines: Int
         /// Runs around every job, the first one outermost.
         public var middleware: [any PerformMiddleware]
         /// The client that handlers enqueue through; its logger is the worker's.
@@ -49,7 +59,9 @@ public final class Worker: Service {
         public init(
             name: String? = nil, order: QueueOrder = .strict, labels: Set<String> = [], isAddressable: Bool = false,
             broadcastChannels: [String] = [], lease: Duration = .milliseconds(3500), drainTimeout: Duration = .seconds(25),
-            isBurst: Bool = false, middleware: [any PerformMiddleware] = [], client: JobClient.Configuration = .init(),
+            isBurst: Bool = false, resources: [String: Int] = [:], autoscaling: Autoscaling = Autoscaling(),
+            limits: RunLimits = RunLimits(), processes: ProcessOptions = ProcessOptions(), logLines: Int = 200,
+            middleware: [any PerformMiddleware] = [], client: JobClient.Configuration = .init(),
             metrics: any MetricsFactory = MetricsSystem.factory, onStart: (@Sendable () async throws -> Void)? = nil,
             onStop: (@Sendable () async -> Void)? = nil, onDeadLetter: (@Sendable (JobID, JobFailure) async -> Void)? = nil
         ) {
@@ -61,6 +73,11 @@ public final class Worker: Service {
             self.lease = max(lease, .seconds(1))
             self.drainTimeout = drainTimeout
             self.isBurst = isBurst
+            self.resources = resources
+            self.autoscaling = autoscaling
+            self.limits = limits
+            self.processes = processes
+            self.logLines = max(0, logLines)
             self.middleware = middleware
             self.client = client
             self.metrics = metrics
@@ -77,7 +94,7 @@ public final class Worker: Service {
     private let logger: Logger
     private let handles: [Handle]
     let inbox = WorkerInbox()
-    private let timeLimits = Mutex<[String: Duration]>([:])
+    private let liveLimits = Mutex<[String: RunLimits]>([:])
 
     /// - Parameters:
     ///   - backend: where the jobs wait.
@@ -101,10 +118,13 @@ public final class Worker: Service {
     /// Works until a graceful shutdown has drained it, ``stop(_:)`` was called, or the queues are empty in burst mode.
     /// - Throws: ``WorkerError`` when handlers or queues make no sense, what `onStart` throws, and `CancellationError` when its task is
     ///   cancelled: running jobs are handed back then as well. A backend that is away is waited for.
+    ///
+    /// In a child of the process lane, see ``WorkerChild``, it performs what the worker hands it, until that is done with it.
     public func run() async throws {
+        if let channel = ChildChannel.inherited, let parent = ParentBackend.shared { return try await runAsChild(channel, parent) }
         let engine = try WorkerEngine(
             backend: backend, queues: queues, lanes: lanes, handles: handles, configuration: configuration, logger: logger,
-            inbox: inbox, timeLimits: { [weak self] name in self?.timeLimits.withLock { $0[name] } })
+            inbox: inbox, liveLimits: { [weak self] name in self?.liveLimits.withLock { $0[name] } ?? RunLimits() })
         try await configuration.onStart?()
         await withTaskCancellationHandler {
             await withGracefulShutdownHandler {
@@ -121,13 +141,37 @@ public final class Worker: Service {
     /// Stops the worker from inside the program. A second, harder call shortens the first.
     public func stop(_ mode: StopMode = .drain) { inbox.stop(mode) }
 
-    /// Changes the time limit of a job on the live worker, for attempts that begin from now on.
-    /// - Parameters:
-    ///   - limit: nil to go back to what call and job say.
-    ///   - name: the wire name.
-    public func setTimeLimit(_ limit: Duration?, forJob name: String) {
-        timeLimits.withLock { $0[name] = limit }
+    /// Performs the jobs of one process, with no backend of its own.
+    private func runAsChild(_ channel: ChildChannel, _ parent: ParentBackend) async throws {
+        // Another worker of the program has started this child.
+        guard channel.key == Self.childKey(handles) else { return try await Task.sleep(for: .seconds(86_400 * 365)) }
+        try await configuration.onStart?()
+        var byName: [String: RegisteredHandle] = [:]
+        for handle in handles { for name in handle.names { byName[name] = RegisteredHandle(handle) } }
+        await ChildWorker(channel, parent, handles: byName, configuration: configuration, logger: logger).run()
+        await configuration.onStop?()
     }
+
+    /// Tells the workers of a program apart: the same in a worker and in its children.
+    static func childKey(_ handles: [Handle]) -> String {
+        // FNV-1a, 64 bits.
+        let names = handles.filter { $0.lane == .process }.flatMap(\.names).sorted().joined(separator: "\n")
+        return String(names.utf8.reduce(0xCBF2_9CE4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }, radix: 16)
+    }
+
+    /// Changes the limits of a job on the live worker, for attempts that begin from now on.
+    /// - Parameters:
+    ///   - limits: what is nil goes back to what call and job say.
+    ///   - name: the wire name.
+    /// - Throws: ``WorkerError`` when a limit needs a process and the job does not run in the process lane: nothing is changed then.
+    public func setLimits(_ limits: RunLimits, forJob name: String) throws {
+        if let handle = handles.first(where: { $0.names.contains(name) }) { try handle.check(limits) }
+        liveLimits.withLock { $0[name] = limits }
+    }
+
+    /// Gives a lane more slots or fewer on the live worker. Jobs that run are not disturbed: a lane that shrinks does so as they end. Lanes with
+    /// a range go on from there, and within the range.
+    public func resize(_ lane: Lane) { inbox.resize(lane) }
 
     /// Whether the worker lives and works, for a probe.
     public var health: WorkerHealth { inbox.health }

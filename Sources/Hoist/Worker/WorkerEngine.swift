@@ -14,9 +14,10 @@ actor WorkerEngine {
     private struct Running {
         var jobID: JobID
         var token: Int64
-        /// The slots that it uses.
-        var claim: Claim
+        var queue: String
+        var needs: SlotNeeds
         var task: RunningTask
+        var log: JobLogRecorder
     }
 
     private let executor = ThreadExecutor(name: "hoist-worker")
@@ -24,9 +25,9 @@ actor WorkerEngine {
 
     private let backend: any Backend
     private let queues: [QueueSubscription]
-    private let slots: [LaneKind: Int]
     private let handles: [String: RegisteredHandle]
-    private let namesByLane: [(lane: LaneKind, names: [String])]
+    /// The names of jobs by what they take of the worker.
+    private let kinds: [(needs: SlotNeeds, names: [String])]
     private let limits: [LimitTarget: [JobLimit]]
     /// The name that a kind of job has limits under, by alias.
     private let aliases: [String: String]
@@ -36,12 +37,16 @@ actor WorkerEngine {
     private let inbox: WorkerInbox
     private let metrics: WorkerMetrics
     private let blockingThreads: ThreadExecutor
+    /// Nil when no handler runs in the process lane.
+    private let children: ChildPool?
     private let environment: Execution.Environment
 
     private var presence: WorkerPresence
     private var running: [WorkerInbox.RunID: Running] = [:]
-    /// The slots that are free.
-    private var free: ClaimBudget
+    private var slots: SlotLedger
+    /// Jobs that were claimed and wait for slots.
+    private var notStarted: [WorkerInbox.RunID: Admitted] = [:]
+    private var scalers: [LaneKind: LaneScaler] = [:]
     private var nextRun: WorkerInbox.RunID = 0
     private var unsettled: [WorkerInbox.Finished] = []
     private var mayHaveWork = true
@@ -57,10 +62,11 @@ actor WorkerEngine {
 
     init(
         backend: any Backend, queues: [QueueSubscription], lanes: [Lane], handles: [Handle], configuration: Worker.Configuration,
-        logger: Logger, inbox: WorkerInbox, timeLimits: @escaping @Sendable (String) -> Duration?
+        logger: Logger, inbox: WorkerInbox, liveLimits: @escaping @Sendable (String) -> RunLimits
     ) throws(WorkerError) {
         var byName: [String: RegisteredHandle] = [:]
         for handle in handles {
+            try handle.check(handle.options.runLimits)
             let registered = RegisteredHandle(handle)
             for name in handle.names {
                 guard byName.updateValue(registered, forKey: name) == nil else {
@@ -84,33 +90,56 @@ actor WorkerEngine {
         let used = Set(handles.map(\.lane))
         var slots: [LaneKind: Int] = [:]
         for lane in used {
-            slots[lane] = lanes.last { $0.kind == lane }?.slots ?? (lane == .blocking ? 4 : 64)
+            let asked = lanes.last { $0.kind == lane }
+            slots[lane] = asked?.slots ?? lane.defaultSlots
+            if let range = asked?.range, range.count > 1 { scalers[lane] = LaneScaler(range, configuration.autoscaling) }
         }
+        try Self.checkNeeds(handles, slots: slots, lanes: lanes, resources: configuration.resources)
         self.backend = backend
         self.queues = queues
-        self.slots = slots
         self.handles = byName
-        namesByLane = used.sorted { $0.name < $1.name }.map { lane in
-            (lane, byName.filter { $0.value.lane == lane }.keys.sorted())
-        }
+        kinds = Dictionary(grouping: byName.keys.sorted()) { byName[$0]!.needs }.map { ($0.key, $0.value) }
+            .sorted { $0.needs.budgetName < $1.needs.budgetName }
         // A person may set limits for any job, so that it must be known for all of them what they belong to.
         findsPartition = backend is any QueueControl ? Self.partitionFinder(byName, configuration.client.sealing) : nil
         self.configuration = configuration
         self.logger = logger
         self.inbox = inbox
-        free = ClaimBudget(
-            lanes: Dictionary(uniqueKeysWithValues: slots.map { ($0.key.name, $0.value) }),
+        self.slots = SlotLedger(
+            lanes: slots, resources: configuration.resources,
             queues: Dictionary(uniqueKeysWithValues: queues.compactMap { queue in queue.concurrency.map { (queue.name, $0) } }))
         metrics = WorkerMetrics(factory: configuration.metrics)
         blockingThreads = ThreadExecutor(name: "hoist-blocking", threadCount: slots[.blocking] ?? 1)
         environment = Execution.Environment(
-            worker: name, isAddressable: configuration.isAddressable,
-            jobs: JobClient(backend, configuration: configuration.client, logger: logger), logger: logger,
-            middleware: configuration.middleware, timeLimits: timeLimits, onDeadLetter: configuration.onDeadLetter)
+            worker: name, jobs: JobClient(backend, configuration: configuration.client, logger: logger), logger: logger,
+            configuration: configuration, liveLimits: liveLimits)
+        children =
+            used.contains(.process)
+            ? ChildPool(
+                program: configuration.processes.program(key: Worker.childKey(handles), worker: name),
+                settings: configuration.processes.settings, logger: logger, metrics: metrics,
+                onUsable: { inbox.noteProcessLane(isUsable: $0) }) : nil
         presence = WorkerPresence(
             id: JobIdentifier.make(), name: name, queues: queues.map(\.name), jobNames: byName.keys.sorted(),
             startedAt: backend.clock.now, concurrency: slots.values.reduce(0, +))
         presence.labels = configuration.labels.isEmpty ? nil : configuration.labels.sorted()
+    }
+
+    private static func checkNeeds(
+        _ handles: [Handle], slots: [LaneKind: Int], lanes: [Lane], resources: [String: Int]
+    ) throws(WorkerError) {
+        for handle in handles {
+            let most = lanes.last { $0.kind == handle.lane }?.range.upperBound ?? slots[handle.lane] ?? 1
+            guard handle.slots <= most else {
+                throw WorkerError(message: "\(handle.names[0]) takes \(handle.slots) slots, and the \(handle.lane) lane has \(most)")
+            }
+            for (name, amount) in handle.resources where amount > resources[name] ?? 0 {
+                throw WorkerError(
+                    message:
+                        "\(handle.names[0]) needs \(amount) of \(name), and the worker has \(resources[name] ?? 0): see Worker.Configuration.resources"
+                )
+            }
+        }
     }
 
     private static func checkRouting(
@@ -150,14 +179,18 @@ actor WorkerEngine {
 
     private func start() async {
         let listening = backend.workDoorbell.listen { [inbox] in inbox.noteWork() }
+        // They get ready while the backend is asked for work.
+        children?.resize(to: slots.capacity[.process] ?? 0)
         await renewUntilAlive()
         logger.info("worker started", metadata: ["worker": "\(presence.name)", "queues": "\(presence.queues.joined(separator: ", "))"])
         let listeners = configuration.broadcastChannels.map { channel in
             Task(executorPreference: executor) { await self.hearBroadcasts(on: channel) }
         }
+        let scaler = Task(executorPreference: executor) { await self.scaleLanes() }
         let keeper = Task(executorPreference: executor) { await self.keepLease() }
         await work()
         keeper.cancel()
+        scaler.cancel()
         for listener in listeners { listener.cancel() }
         await keeper.value
         listening.cancel()
@@ -165,6 +198,7 @@ actor WorkerEngine {
         isAlive = false
         isConsuming = false
         publishHealth()
+        await children?.close()
         blockingThreads.close()
         logger.info("worker stopped", metadata: ["worker": "\(presence.name)"])
     }
@@ -177,7 +211,7 @@ actor WorkerEngine {
             takeInbox()
             if await drain() { return }
             let request = makeExchange()
-            if request.settlements.isEmpty, request.progress.isEmpty, request.claims.isEmpty, !mustLook {
+            if request.settlements.isEmpty, request.progress.isEmpty, request.logs.isEmpty, request.claims.isEmpty, !mustLook {
                 if isBurstOver { return }
                 await inbox.bell.wait(after: mark, for: idleLimit, clock: backend.clock)
                 noteDueJobs()
@@ -195,12 +229,26 @@ actor WorkerEngine {
             mustLook = !running.isEmpty
         }
         if let stop = contents.stop, stop != self.stop { begin(stop) }
+        for lane in contents.resizes { resize(lane.kind, to: lane.slots) }
         for finished in contents.finished {
             guard forget(finished.run) else { continue }
             unsettled.append(finished)
         }
         for (run, progress) in contents.progress { pendingProgress[run] = progress }
+        writtenRuns.formUnion(contents.written)
+        if let isUsable = contents.isProcessLaneUsable { noteProcessLane(isUsable: isUsable) }
     }
+
+    /// Jobs whose children cannot be started wait where another worker can take them.
+    private func noteProcessLane(isUsable: Bool) {
+        guard isUsable == isProcessLaneClosed else { return }
+        isProcessLaneClosed = !isUsable
+        if isUsable { mayHaveWork = true } else { logger.error("the process lane takes no jobs: its children end before they are ready") }
+    }
+
+    private var isProcessLaneClosed = false
+    private var writtenRuns: Set<WorkerInbox.RunID> = []
+    private var nextLogsAt: Int64 = 0
 
     private var pendingProgress: [WorkerInbox.RunID: JobProgress] = [:]
     private var nextProgressAt: Int64 = 0
@@ -209,21 +257,79 @@ actor WorkerEngine {
     /// - Returns: false when it was not on the list, because it was given up.
     private func forget(_ run: WorkerInbox.RunID) -> Bool {
         guard let job = running.removeValue(forKey: run) else { return false }
+        notStarted[run] = nil
         // Only where there was no room can there be work that was not asked for.
-        if free.available(to: job.claim) == 0 { mayHaveWork = true }
-        free.spend(-1, on: job.claim)
+        if !mayHaveWork, hasNoRoom(besides: job) { mayHaveWork = true }
+        startWaiting(slots.release(run))
         return true
+    }
+
+    /// Whether there is a kind of job that could not be claimed, and may be once `job` is gone.
+    private func hasNoRoom(besides job: Running) -> Bool {
+        kinds.contains { kind in
+            let isRelated = kind.needs.lane == job.needs.lane || kind.needs.resources.keys.contains { job.needs.resources[$0] != nil }
+            return (isRelated || slots.isLimited(job.queue)) && slots.available(kind.needs, queue: job.queue) == 0
+        }
+    }
+
+    private func startWaiting(_ runs: [WorkerInbox.RunID]) {
+        guard !runs.isEmpty else { return }
+        launch(runs.compactMap { notStarted.removeValue(forKey: $0) })
+    }
+
+    private func resize(_ lane: LaneKind, to size: Int) {
+        guard let old = slots.capacity[lane], old != size else { return }
+        logger.info("the \(lane) lane has another size", metadata: ["slots": "\(size)", "before": "\(old)"])
+        startWaiting(slots.resize(lane, to: size))
+        if lane == .process { children?.resize(to: size) }
+        if lane == .blocking { blockingThreads.resize(to: size) }
+        presence.concurrency = slots.capacity.values.reduce(0, +)
+        mayHaveWork = true
+    }
+
+    /// Looks at the lanes that have a range of slots, as long as the worker runs.
+    private func scaleLanes() async {
+        guard !scalers.isEmpty else { return }
+        while !Task.isCancelled {
+            await backend.clock.sleep(for: configuration.autoscaling.interval)
+            if Task.isCancelled || stop != nil { return }
+            let isAnyFull = scalers.keys.contains { slots.used($0) >= slots.capacity[$0] ?? 0 }
+            let backlog = isAnyFull ? await self.backlog() : LaneScaler.Backlog(waiting: 0, oldestWait: 0)
+            for lane in scalers.keys {
+                guard let size = slots.capacity[lane] else { continue }
+                let wanted = scalers[lane]?.slots(used: slots.used(lane), of: size, backlog: backlog, now: backend.clock.uptime)
+                if let wanted, wanted != size {
+                    resize(lane, to: wanted)
+                    inbox.bell.ring()
+                }
+            }
+        }
+    }
+
+    /// What waits in the queues of this worker. Where the backend cannot tell, a lane that is full has enough to do.
+    private func backlog() async -> LaneScaler.Backlog {
+        let consumed = Set(presence.queues)
+        guard let administration = backend as? any JobAdministration, let queues = try? await administration.queues() else {
+            return LaneScaler.Backlog(waiting: .max, oldestWait: 0)
+        }
+        let now = backend.clock.now
+        return queues.filter { consumed.contains($0.name) }.reduce(into: LaneScaler.Backlog(waiting: 0, oldestWait: 0)) { sum, queue in
+            sum.waiting += queue.waiting
+            let wait = queue.oldestWaiting.map { Duration.seconds(now.timeIntervalSince($0)).inMicroseconds } ?? 0
+            sum.oldestWait = max(sum.oldestWait, wait)
+        }
     }
 
     private func makeExchange() -> Exchange {
         var request = Exchange(worker: presence.id, settlements: unsettled.map(\.settlement))
         if mustReconcile { request.holding = Set(running.values.map(\.token)) }
         takeProgress(into: &request)
+        takeLogs(into: &request)
         guard mayHaveWork, stop == nil else { return request }
-        request.budget = free
+        request.budget = slots.budget(for: kinds.map(\.needs))
         for queue in configuration.order.arrange(queues) {
-            for (lane, names) in namesByLane {
-                let claim = Claim(queue: queue.name, lane: lane.name, jobNames: names, partition: findsPartition)
+            for (needs, names) in kinds where !(isProcessLaneClosed && needs.lane == .process) {
+                let claim = Claim(queue: queue.name, lane: needs.budgetName, jobNames: names, partition: findsPartition)
                 if request.budget.available(to: claim) > 0 { request.claims.append(claim) }
             }
         }
@@ -240,6 +346,18 @@ actor WorkerEngine {
         }
         pendingProgress.removeAll()
         nextProgressAt = uptime + 50_000
+    }
+
+    /// Logs go out once a second. That of a job which has ended goes with its settlement.
+    private func takeLogs(into request: inout Exchange) {
+        let uptime = backend.clock.uptime
+        guard !writtenRuns.isEmpty, uptime >= nextLogsAt else { return }
+        for run in writtenRuns {
+            guard let job = running[run], let log = job.log.take() else { continue }
+            request.logs.append(LogReport(jobID: job.jobID, token: job.token, log: log))
+        }
+        writtenRuns.removeAll()
+        nextLogsAt = uptime + 1_000_000
     }
 
     private func exchange(_ request: Exchange) async {
@@ -291,6 +409,10 @@ actor WorkerEngine {
             let left = Duration.microseconds(max(0, nextProgressAt - backend.clock.uptime))
             limit = min(limit ?? left, left)
         }
+        if writtenRuns.contains(where: { running[$0] != nil }) {
+            let left = Duration.microseconds(max(0, nextLogsAt - backend.clock.uptime))
+            limit = min(limit ?? left, left)
+        }
         if let drainDeadline {
             let left = Duration.microseconds(max(0, drainDeadline - backend.clock.uptime))
             limit = min(limit ?? left, left)
@@ -332,40 +454,63 @@ actor WorkerEngine {
         }
         nextRun += 1
         let box = RunningTask()
-        let claim = Claim(queue: delivery.queue, lane: handle.lane.name, jobNames: [])
-        running[nextRun] = Running(jobID: delivery.jobID, token: delivery.token, claim: claim, task: box)
-        free.spend(1, on: claim)
-        return Admitted(execution: Execution(delivery, handle, environment), run: nextRun, box: box)
+        let execution = Execution(delivery, handle, environment, onLog: { [inbox, nextRun] in inbox.noteLog(run: nextRun) })
+        running[nextRun] = Running(
+            jobID: delivery.jobID, token: delivery.token, queue: delivery.queue, needs: handle.needs, task: box, log: execution.log)
+        let admitted = Admitted(execution: execution, run: nextRun, box: box)
+        guard slots.admit(nextRun, handle.needs, queue: delivery.queue) else {
+            notStarted[nextRun] = admitted
+            return nil
+        }
+        return admitted
     }
 
     private func launch(_ admitted: [Admitted]) {
         // Those that were given up meanwhile, because the worker stops or has lost its lease, are somebody else's.
-        for job in admitted where running[job.run] != nil { job.box.set(launch(job.execution, run: job.run, job.box)) }
+        for job in admitted where running[job.run] != nil { launch(job.execution, run: job.run, job.box) }
     }
 
     /// Starts a job in its lane. Nonisolated, so that nothing of it runs on the engine's own thread.
-    private nonisolated func launch(
-        _ execution: Execution, run: WorkerInbox.RunID, _ box: RunningTask
-    ) -> Task<Void, Never> {
-        let lane: any TaskExecutor = execution.handle.lane == .blocking ? blockingThreads : globalConcurrentExecutor
-        let (inbox, metrics, clock) = (inbox, metrics, backend.clock)
-        return Task(executorPreference: lane) {
-            let (startedAt, start) = (clock.now, clock.uptime)
-            let (outcome, wait, context) = await execution.run(
-                onContext: { box.set($0) }, onProgress: { inbox.report($0, run: run) }, cancel: { box.cancel($0) })
-            metrics.finished(
-                queue: execution.queue, job: execution.jobName, outcome: outcome.label, runMicroseconds: clock.uptime - start,
-                waitMicroseconds: wait)
-            execution.log(outcome)
-            let settlement = Settlement(
-                jobID: execution.jobID, token: execution.token, outcome: outcome, startedAt: startedAt, finishedAt: clock.now,
-                context: context)
-            inbox.finish(.init(settlement: settlement, run: run))
+    private nonisolated func launch(_ execution: Execution, run: WorkerInbox.RunID, _ box: RunningTask) {
+        let (inbox, clock) = (inbox, backend.clock)
+        let (startedAt, start) = (clock.now, clock.uptime)
+        if execution.handle.lane == .process, let children {
+            return execution.isolate(in: children, run: run, box, onProgress: { inbox.report($0, run: run) }) {
+                outcome, wait, context, usage in
+                self.finish(execution, run, outcome, wait, context, usage, startedAt: startedAt, start: start)
+            }
         }
+        let lane: any TaskExecutor = execution.handle.lane == .blocking ? blockingThreads : globalConcurrentExecutor
+        box.set(
+            Task(executorPreference: lane) {
+                let (startedAt, start) = (clock.now, clock.uptime)
+                let (outcome, wait, context) = await execution.run(
+                    onContext: { box.set($0) }, onProgress: { inbox.report($0, run: run) }, cancel: { box.cancel($0) })
+                self.finish(execution, run, outcome, wait, context, nil, startedAt: startedAt, start: start)
+            })
+    }
+
+    private nonisolated func finish(
+        _ execution: Execution, _ run: WorkerInbox.RunID, _ outcome: Outcome, _ wait: Int64?, _ context: JobContext?,
+        _ usage: ResourceUsage?, startedAt: JobDate, start: Int64
+    ) {
+        let clock = backend.clock
+        metrics.finished(
+            queue: execution.queue, job: execution.jobName, outcome: outcome.label, runMicroseconds: clock.uptime - start,
+            waitMicroseconds: wait, usage: usage)
+        execution.log(outcome)
+        let settlement = Settlement(
+            jobID: execution.jobID, token: execution.token, outcome: outcome, startedAt: startedAt, finishedAt: clock.now,
+            context: context, usage: usage, log: execution.log.take())
+        inbox.finish(.init(settlement: settlement, run: run))
     }
 
     private func cancel(_ id: JobID, _ reason: JobContext.CancellationReason) {
-        for job in running.values where job.jobID == id { job.task.cancel(reason) }
+        for (run, job) in running where job.jobID == id {
+            job.task.cancel(reason)
+            // One that has not begun would not hear of it before it has slots.
+            if notStarted[run] != nil, reason == .requested { handBack(run) }
+        }
     }
 
     /// Stops jobs that are no longer ours, and forgets what they return.
@@ -389,6 +534,16 @@ actor WorkerEngine {
         default: break
         }
         logger.info("worker takes no more jobs", metadata: ["running": "\(running.count)"])
+        // What waits for slots goes to others: it has not begun.
+        for run in slots.notStarted { handBack(run) }
+    }
+
+    private func handBack(_ run: WorkerInbox.RunID) {
+        guard let job = running[run] else { return }
+        let now = backend.clock.now
+        let settlement = Settlement(jobID: job.jobID, token: job.token, outcome: .handedBack, startedAt: now, finishedAt: now)
+        _ = forget(run)
+        unsettled.append(.init(settlement: settlement, run: run))
     }
 
     /// - Returns: true when the worker is done: everything settled, or handed back.
@@ -406,12 +561,7 @@ actor WorkerEngine {
             if running.isEmpty { break }
             await inbox.bell.wait(after: mark, for: .microseconds(graceEnd - backend.clock.uptime), clock: backend.clock)
         }
-        let now = backend.clock.now
-        for (run, job) in running {
-            let settlement = Settlement(jobID: job.jobID, token: job.token, outcome: .handedBack, startedAt: now, finishedAt: now)
-            unsettled.append(.init(settlement: settlement, run: run))
-        }
-        running.removeAll()
+        for run in running.keys { handBack(run) }
         let request = Exchange(worker: presence.id, settlements: unsettled.map(\.settlement))
         await attempt("hand unfinished jobs back") { _ = try await self.backend.exchange(request) }
         unsettled = []
@@ -570,41 +720,5 @@ actor WorkerEngine {
     private func publishHealth() {
         inbox.health = WorkerHealth(
             isAlive: isAlive, isConsuming: isConsuming, running: running.count, concurrency: presence.concurrency)
-    }
-}
-
-/// The task of a run, and its context once the message was read. A cancellation may come before either, and from any thread.
-private final class RunningTask: Sendable {
-    private struct State {
-        var task: Task<Void, Never>?
-        var context: JobContext?
-        var reason: JobContext.CancellationReason?
-    }
-
-    private let state = Mutex(State())
-
-    func set(_ task: Task<Void, Never>) {
-        let isCancelled = state.withLock { state in
-            state.task = task
-            return state.reason != nil
-        }
-        if isCancelled { task.cancel() }
-    }
-
-    func set(_ context: JobContext) {
-        let reason = state.withLock { state in
-            state.context = context
-            return state.reason
-        }
-        if let reason { context.noteCancellation(reason) }
-    }
-
-    func cancel(_ reason: JobContext.CancellationReason) {
-        let (task, context) = state.withLock { state in
-            state.reason = state.reason ?? reason
-            return (state.task, state.context)
-        }
-        context?.noteCancellation(reason)
-        task?.cancel()
     }
 }

@@ -13,6 +13,11 @@ final class WorkerInbox: Sendable {
     struct Contents: Sendable {
         var finished: [Finished] = []
         var progress: [RunID: JobProgress] = [:]
+        /// Runs that have written something.
+        var written: Set<RunID> = []
+        var resizes: [Lane] = []
+        /// Set when children can, or cannot, be started.
+        var isProcessLaneUsable: Bool?
         var mayHaveWork = false
         var stop: Worker.StopMode?
     }
@@ -28,6 +33,21 @@ final class WorkerInbox: Sendable {
 
     func report(_ progress: JobProgress, run: RunID) {
         contents.withLock { $0.progress[run] = progress }
+        bell.ring()
+    }
+
+    func noteLog(run: RunID) {
+        contents.withLock { _ = $0.written.insert(run) }
+        bell.ring()
+    }
+
+    func resize(_ lane: Lane) {
+        contents.withLock { $0.resizes.append(lane) }
+        bell.ring()
+    }
+
+    func noteProcessLane(isUsable: Bool) {
+        contents.withLock { $0.isProcessLaneUsable = isUsable }
         bell.ring()
     }
 

@@ -58,8 +58,9 @@ public struct WorkerCommand<App: ServiceApp>: AsyncParsableCommand {
     public mutating func run() async throws {
         let logger = logging.logger("worker")
         let subscriptions = try queue.map(Self.subscription)
+        // A child of the process lane has its worker's backend and opens none.
         let worker = try App.makeWorker(
-            try backend.open(), queues: subscriptions.isEmpty ? nil : subscriptions,
+            try WorkerChild.backend ?? backend.open(), queues: subscriptions.isEmpty ? nil : subscriptions,
             configuration: Worker.Configuration(drainTimeout: .seconds(drain), isBurst: burst), options: options, logger: logger)
         try await SignalledServices.run([worker], logger: logger) { worker.stop(.immediately) }
     }

@@ -20,6 +20,7 @@ struct RedisKeys: Sendable {
     var queues: String { own + "queues" }
 
     func result(_ id: JobID) -> String { results + id }
+    func log(_ id: JobID) -> String { own + "log:" + id }
     /// In front of the ids of results.
     var results: String { resultPrefix + "celery-task-meta-" }
 

@@ -61,7 +61,7 @@ extension RedisBackend {
             dueAt: location.due.map(JobDate.init(microsecondsSinceEpoch:)),
             startedAt: stored.startedAt.map(JobDate.init(microsecondsSinceEpoch:)),
             endedAt: stored.endedAt.map(JobDate.init(microsecondsSinceEpoch:)), worker: stored.worker, failure: stored.failure,
-            history: stored.history, revision: stored.changedAt)
+            usage: stored.history.last?.usage, history: stored.history, revision: stored.changedAt)
         if !stored.state.hasEnded { record.state = location.due == nil ? .waiting : stored.state == .retrying ? .retrying : .scheduled }
         if let message = location.envelope.flatMap({ try? Message(envelope: $0) }) {
             record.describe(message)
@@ -83,6 +83,7 @@ extension RedisBackend {
             endedAt: date("ended") ?? value["date_done"]?.stringValue.flatMap(WireTimestamp.date(from:)),
             worker: hoist["worker"]?.stringValue ?? value["worker"]?.stringValue, progress: result.progress,
             output: result.state == .succeeded ? value["result"] : nil, failure: result.failure)
+        record.usage = hoist["usage"].flatMap { try? WireDecoder.decode(ResourceUsage.self, from: $0) }
         record.history = hoist["history"].flatMap { try? WireDecoder.decode([AttemptRecord].self, from: $0) } ?? []
         let arguments = [hoist["args"]?.stringValue ?? "", hoist["kwargs"]?.stringValue ?? ""]
         record.argumentsText = arguments.filter { !$0.isEmpty }.joined(separator: " ")
@@ -91,6 +92,11 @@ extension RedisBackend {
         record.headers = hoist["headers"]?.objectValue ?? [:]
         record.revision = hoist["t"]?.integerValue ?? Int64(truncatingIfNeeded: value.hashValue)
         return record
+    }
+
+    public func log(of id: JobID) async throws -> JobLog? {
+        let bytes = try await send(RESPCommand("GET", [.text(keys.log(id))]), doing: "read the log of a job").bytes
+        return bytes.flatMap { try? JSONText.decode(JobLog.self, from: $0) }
     }
 
     public func updates(of id: JobID) -> JobUpdates {

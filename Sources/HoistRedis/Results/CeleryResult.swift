@@ -65,8 +65,9 @@ struct CeleryResult: Sendable {
         let message: WireValue = .string(failure.message)
         switch failure.kind {
         case .badArguments: return exception("TypeError", "builtins", [message])
-        case .timedOut: return exception("TimeLimitExceeded", "billiard.exceptions", [message])
-        case .workerLost: return exception("WorkerLostError", "billiard.exceptions", [message])
+        case .timedOut, .stuck: return exception("TimeLimitExceeded", "billiard.exceptions", [message])
+        case .memoryExceeded: return exception("MemoryError", "builtins", [message])
+        case .workerLost, .crashed: return exception("WorkerLostError", "billiard.exceptions", [message])
         case .deadLettered: return exception("Reject", "celery.exceptions", [message, false])
         default: return exception(failure.type, failure.module, failure.arguments ?? [message])
         }

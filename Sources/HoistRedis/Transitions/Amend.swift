@@ -220,6 +220,7 @@ extension RedisBackend {
                 0
             ]
             .integer == 1
+        _ = try await send(RESPCommand("DEL", [.text(keys.log(id))]), doing: "forget the log of a job")
         var foundApart = false
         if let resultClient {
             let key = keys.result(id)

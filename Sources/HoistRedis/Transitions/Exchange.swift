@@ -18,6 +18,8 @@ extension RedisBackend {
         var done = all.filter(\.isPlainlyDone)
         var steps = all.filter { !$0.isPlainlyDone }
         var progress = try await progressSteps(for: request.progress, of: request.worker)
+        // On their way before the script, on the same connection: what is said of a job that has ended is there when its end is known.
+        async let logged: Void = storeLogs(of: request)
         var claims = request.claims
         var budget = request.budget
         var rounds = 0
@@ -54,6 +56,7 @@ extension RedisBackend {
             claims = claims.filter { budget.available(to: $0) > 0 }
             if claims.isEmpty { break }
         }
+        try await logged
         if !cancelledHere.isEmpty {
             let again = request.settlements.filter { cancelledHere.contains($0.jobID) }
             let steps = try await self.steps(for: again, of: request.worker, isCancelled: true)
@@ -61,6 +64,29 @@ extension RedisBackend {
             result.lost += zip(steps, answer.codes).compactMap { $1 == 0 ? $0.id : nil }
         }
         return result
+    }
+
+    /// Logs have a key each. They are not fenced: of two workers that both believe to have a job, the one that writes last is read.
+    private func storeLogs(of request: Exchange) async throws {
+        var commands: [RESPCommand] = []
+        func store(_ id: JobID, _ log: JobLog, keptFor retention: Duration?) {
+            guard let bytes = try? JSONText.encode(log) else { return }
+            let seconds = max(1, (retention ?? configuration.resultRetention ?? .seconds(86_400)).components.seconds)
+            commands.append(RESPCommand("SET", [.text(keys.log(id)), .bytes(bytes), "EX", .integer(seconds)]))
+        }
+        for report in request.logs { store(report.jobID, report.log, keptFor: nil) }
+        for settlement in request.settlements {
+            guard let log = settlement.log else { continue }
+            switch settlement.outcome {
+            case .succeeded(_, let retention) where retention == 0:
+                commands.append(RESPCommand("DEL", [.text(keys.log(settlement.jobID))]))
+            case .succeeded(_, let retention):
+                store(settlement.jobID, log, keptFor: retention.map(Duration.init(boundedSeconds:)))
+            case .failed: store(settlement.jobID, log, keptFor: configuration.deadLetterRetention)
+            default: store(settlement.jobID, log, keptFor: nil)
+            }
+        }
+        if !commands.isEmpty { _ = try await pipeline(commands, doing: "store what jobs have written") }
     }
 
     // MARK: - Steps

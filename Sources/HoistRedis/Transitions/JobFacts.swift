@@ -14,6 +14,7 @@ struct JobFacts {
     var startedAt: Int64?
     var worker: String?
     var ignoresResult: Bool
+    var usage: ResourceUsage?
 
     /// As the handler's context tells it, without asking the server.
     init(_ context: JobContext, startedAt: Int64, now: Int64) {
@@ -70,6 +71,7 @@ struct JobFacts {
         if !headers.custom.isEmpty { object["headers"] = .object(headers.custom) }
         if record.lostWorkers > 0 { object["lost"] = .integer(Int64(record.lostWorkers)) }
         if !record.history.isEmpty { object["history"] = try? WireEncoder.encode(record.history) }
+        if let usage { object["usage"] = try? WireEncoder.encode(usage) }
         if let failure = record.failure { object["failure"] = try? WireEncoder.encode(failure) }
         return object
     }

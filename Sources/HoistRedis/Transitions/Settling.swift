@@ -95,9 +95,10 @@ extension RedisBackend {
         let ended = settlement.finishedAt.microsecondsSinceEpoch
         var facts = facts
         facts.startedAt = settlement.startedAt.microsecondsSinceEpoch
+        facts.usage = settlement.usage
         var attempt = AttemptRecord(
             number: facts.attempt, worker: facts.worker, startedAt: settlement.startedAt, endedAt: settlement.finishedAt,
-            outcome: settlement.outcome.label, failure: nil)
+            outcome: settlement.outcome.label, failure: nil, usage: settlement.usage)
         switch settlement.outcome {
         case .succeeded(let output, let retention):
             let result =
@@ -108,6 +109,7 @@ extension RedisBackend {
         case .failed(let failure):
             attempt.failure = failure
             facts.record.append(attempt)
+            if failure.isDeath { facts.record.lostWorkers += 1 }
             return end(facts, settlement.token, as: .failed, failure: failure, at: ended, now: now)
         case .retry(let date, let failure, let change):
             attempt.failure = failure
@@ -116,6 +118,7 @@ extension RedisBackend {
                 facts.message = message
             }
             facts.record.append(attempt)
+            if failure.isDeath { facts.record.lostWorkers += 1 }
             if isCancelled { return end(facts, settlement.token, as: .cancelled, at: ended, now: now) }
             facts.record.failure = failure
             return back(facts, settlement.token, as: .retrying, due: date.microsecondsSinceEpoch, spendsAttempt: true, now: now)

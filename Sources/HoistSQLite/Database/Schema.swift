@@ -5,7 +5,7 @@ import Hoist
 ///
 /// `job` is narrow, because it is written three times in a job's life; the message and the result lie beside it and are written once.
 enum Schema {
-    static let version = 1
+    static let version = 2
     /// "Hois" in ASCII: tells our files from those of other programs.
     static let applicationID = 0x486F_6973
 
@@ -24,6 +24,7 @@ enum Schema {
                         "\(path) has schema version \(found) and this program knows \(version); run a newer version of the program")
                 }
                 if found < 1 { try database.execute(sql: versionOne) }
+                if found < 2 { try database.execute(sql: versionTwo) }
                 try database.execute(sql: "PRAGMA application_id = \(applicationID)")
                 try database.execute(sql: "PRAGMA user_version = \(version)")
                 return .commit
@@ -77,6 +78,12 @@ enum Schema {
             lease_until INTEGER NOT NULL, seen INTEGER NOT NULL, presence BLOB NOT NULL
         );
         CREATE INDEX worker_live ON worker (lease_until) WHERE lease_until > 0;
+        """
+
+    // What an attempt used, and what it wrote.
+    private static let versionTwo = """
+        ALTER TABLE result ADD COLUMN usage BLOB;
+        CREATE TABLE job_log (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
         """
 }
 

@@ -6,6 +6,14 @@ extension SQLiteBackend {
         try await jobs(JobFilter(ids: [id], limit: 1)).first
     }
 
+    public func log(of id: JobID) async throws -> JobLog? {
+        try await read("read the log of a job") { database in
+            let row = try Row.fetchOne(
+                database, sql: "SELECT l.body FROM job_log l JOIN job j ON j.seq = l.seq WHERE j.id = ?", arguments: [id])
+            return row.flatMap { StoredJSON.decode(JobLog.self, $0.bytes("body")) }
+        }
+    }
+
     public func updates(of id: JobID) -> JobUpdates {
         JobUpdates(changes: changes, clock: clock) { try await self.record(of: id) }
     }
@@ -43,7 +51,7 @@ extension SQLiteBackend {
         let cursor = try Row.fetchCursor(
             database,
             sql: """
-                SELECT j.*, l.queue AS queue_name, l.name AS job_name, w.name AS worker_name, p.message, r.output, r.failure, r.progress
+                SELECT j.*, l.queue AS queue_name, l.name AS job_name, w.name AS worker_name, p.message, r.output, r.failure, r.progress, r.usage
                 FROM job j JOIN line l ON l.id = j.line LEFT JOIN worker w ON w.id = j.worker
                 LEFT JOIN payload p ON p.seq = j.seq LEFT JOIN result r ON r.seq = j.seq
                 \(condition) ORDER BY j.seq DESC
@@ -72,6 +80,7 @@ extension SQLiteBackend {
         if let message = try? Message(envelope: row.bytes("message")) { record.describe(message) }
         record.progress = StoredJSON.decode(JobProgress.self, row.bytes("progress"))
         record.failure = StoredJSON.decode(JobFailure.self, row.bytes("failure"))
+        record.usage = StoredJSON.decode(ResourceUsage.self, row.bytes("usage"))
         if record.state == .succeeded { record.output = (try? JSONText.parse(row.bytes("output"))) ?? .null }
         let sequence: Int64 = row["seq"]
         let bodies = try Row.fetchAll(database, sql: "SELECT body FROM attempt WHERE seq = ? ORDER BY ordinal", arguments: [sequence])

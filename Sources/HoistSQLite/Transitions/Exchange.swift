@@ -31,6 +31,9 @@ extension JobStore {
             case .putBack: putBack = true
             }
         }
+        for report in request.logs where try isHeld(report.jobID, report.token, worker: worker) {
+            try store(report.log, of: DeliveryToken.sequence(report.token))
+        }
         for report in request.progress {
             guard try store(report, worker: worker) else {
                 result.lost.append(report.jobID)
@@ -61,7 +64,8 @@ extension JobStore {
         guard let held = try heldJob(settlement, worker: worker) else { return .lost }
         var attempt = AttemptRecord(
             number: held.retries + 1, worker: held.workerName, startedAt: settlement.startedAt, endedAt: settlement.finishedAt,
-            outcome: settlement.outcome.label, failure: nil)
+            outcome: settlement.outcome.label, failure: nil, usage: settlement.usage)
+        try storeDetails(settlement, sequence)
         switch settlement.outcome {
         case .succeeded:
             try releaseKeyAtEnd(of: sequence, now: now)
@@ -70,6 +74,7 @@ extension JobStore {
         case .failed(let failure):
             attempt.failure = failure
             try append(attempt, to: sequence)
+            try countDeath(failure, of: sequence)
             try end(sequence, as: .failed, failure: failure, now: settlement.finishedAt.microsecondsSinceEpoch)
             return .ended
         case .retry(let date, let failure, let revision):
@@ -77,6 +82,7 @@ extension JobStore {
             if let revision { try rewriteMessage(sequence, revision.apply) }
             try append(attempt, to: sequence)
             try store(failure, of: sequence)
+            try countDeath(failure, of: sequence)
             return try putBack(
                 sequence, as: .retrying, due: date.microsecondsSinceEpoch, spendsAttempt: true, isCancelled: held.isCancelled, now: now)
         case .snoozed(let date, _):
@@ -117,8 +123,37 @@ extension JobStore {
             try sql("INSERT INTO result (seq, output) VALUES (?, ?) ON CONFLICT (seq) DO UPDATE SET output = excluded.output")
                 .bind(sequence).bind(output).run()
         }
+        try storeDetails(settlement, sequence)
         if keysExist { try releaseKeyAtEnd(of: sequence, now: now) }
         return .ended
+    }
+
+    /// What is known of an attempt besides its outcome.
+    private func storeDetails(_ settlement: Settlement, _ sequence: Int64) throws {
+        if let usage = settlement.usage {
+            try sql("INSERT INTO result (seq, usage) VALUES (?, ?) ON CONFLICT (seq) DO UPDATE SET usage = excluded.usage")
+                .bind(sequence).bind(StoredJSON.encode(usage)).run()
+        }
+        if let log = settlement.log { try store(log, of: sequence) }
+    }
+
+    private func store(_ log: JobLog, of sequence: Int64) throws {
+        try sql("INSERT INTO job_log (seq, body) VALUES (?, ?) ON CONFLICT (seq) DO UPDATE SET body = excluded.body")
+            .bind(sequence).bind(StoredJSON.encode(log) ?? []).run()
+    }
+
+    /// A process died of the job; the backend counts it with the workers that did.
+    private func countDeath(_ failure: JobFailure, of sequence: Int64) throws {
+        guard failure.isDeath else { return }
+        try sql("UPDATE job SET lost = lost + 1 WHERE seq = ?").bind(sequence).run()
+    }
+
+    /// Whether this worker holds the job by this delivery.
+    private func isHeld(_ id: JobID, _ token: Int64, worker: Int64) throws -> Bool {
+        let select = try sql("SELECT 1 FROM job WHERE seq = ? AND state = 3 AND worker = ? AND token = ? AND id = ?")
+        select.bind(DeliveryToken.sequence(token)).bind(worker).bind(DeliveryToken.delivery(token)).bind(id)
+        defer { select.end() }
+        return try select.step()
     }
 
     private struct HeldJob {
@@ -202,6 +237,7 @@ extension JobStore {
         try sql("DELETE FROM payload WHERE seq = ?").bind(sequence).run()
         try sql("DELETE FROM result WHERE seq = ?").bind(sequence).run()
         try sql("DELETE FROM attempt WHERE seq = ?").bind(sequence).run()
+        try sql("DELETE FROM job_log WHERE seq = ?").bind(sequence).run()
     }
 }
 

@@ -15,6 +15,54 @@ extension BackendContract {
             try await bench.join("sweeper")
             try bench.expect(try await bench.backend.record(of: "a") == nil, "gone after its time")
         },
+        Check("what an attempt used and wrote is kept with the job") { bench in
+            try await bench.publish(bench.message("a"), bench.message("b"))
+            try await bench.join("w", lease: .seconds(1000))
+            let deliveries = try await bench.claim("w")
+            let line = JobLog.Line(time: bench.clock.now, source: "output", text: "half way")
+            let early = LogReport(jobID: "a", token: deliveries[0].token, log: JobLog(attempt: 1, lines: [line]))
+            var report = Exchange(worker: "w")
+            report.logs = [early]
+            _ = try await bench.backend.exchange(report)
+            try bench.expect(try await bench.backend.log(of: "a") == early.log, "readable while the job runs")
+            try bench.expect(try await bench.backend.log(of: "b") == nil, "the other wrote nothing")
+            let usage = ResourceUsage(cpuSeconds: 1.5, wallSeconds: 2, peakMemory: 1000)
+            let outcomes: [Outcome] = [.succeeded(output: Array("1".utf8), retention: nil), .failed(failure)]
+            for (delivery, outcome) in zip(deliveries, outcomes) {
+                var settlement = Settlement(
+                    jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: bench.clock.now, finishedAt: bench.clock.now)
+                settlement.usage = usage
+                settlement.log = JobLog(attempt: 1, lines: [line, line], omitted: 3)
+                _ = try await bench.backend.exchange(Exchange(worker: "w", settlements: [settlement]))
+                let log = try await bench.backend.log(of: delivery.jobID)
+                try bench.expect(log == settlement.log, "readable afterwards: \(String(describing: log))")
+                let record = try await bench.record(delivery.jobID)
+                try bench.expect(record.usage == usage, "what it used: \(String(describing: record.usage))")
+            }
+            try bench.expect(try await bench.record("b").history.last?.usage == usage, "and in the history of what failed")
+            try bench.expect(try await bench.backend.forget("a"), "forgotten")
+            try bench.expect(try await bench.backend.log(of: "a") == nil, "with what it wrote")
+        },
+        Check("deaths of processes count with those of workers") { bench in
+            let death = JobFailure(
+                kind: .crashed, type: "Crashed", message: "killed by SIGSEGV", crash: .init(signal: 11, lastLines: ["x"]))
+            try await bench.publish(bench.message("a"))
+            try await bench.join("first", lease: .seconds(1000))
+            try await bench.settle("first", try await bench.claim("first")[0], .retry(at: bench.clock.now, death))
+            let second = try await bench.claim("first")
+            try bench.expect(second.first?.lostWorkers == 1 && second.first?.attempt == 2, "one death: \(second)")
+            try await bench.settle("first", second[0], .retry(at: bench.clock.now, failure))
+            try await bench.join("dying")
+            let third = try await bench.claim("dying")
+            try bench.expect(third.first?.lostWorkers == 1, "a failure is no death")
+            bench.clock.advance(by: .seconds(11))
+            let fourth = try await bench.claim("first")
+            try bench.expect(fourth.first?.lostWorkers == 2 && fourth.first?.attempt == 3, "a worker died too: \(fourth)")
+            try await bench.settle("first", fourth[0], .failed(death))
+            let record = try await bench.record("a")
+            try bench.expect(record.state == .failed && record.lostWorkers == 3, "three deaths: \(record)")
+            try bench.expect(record.failure == death && record.history.first?.failure == death, "and how: \(record)")
+        },
         Check("an ignored result leaves nothing") { bench in
             try await bench.publish(bench.message("a"))
             try await bench.join("w")

@@ -127,7 +127,7 @@ struct WorkerTests {
             #expect(error?.failure?.kind == .timedOut)
             let tidy = try await client.enqueue(Echo(text: ""), .timeLimit(.milliseconds(50)))
             #expect(try await tidy.output(timeout: .seconds(10)) == "tidied up")
-            worker.setTimeLimit(.milliseconds(20), forJob: Work.name)
+            try worker.setLimits(RunLimits(time: .milliseconds(20)), forJob: Work.name)
             let changed = try await client.enqueue(Work(), .timeLimit(.seconds(600)))
             await #expect(throws: JobError.self) { try await changed.output(timeout: .seconds(10)) }
         }

@@ -1,0 +1,36 @@
+import Hoist
+
+/// A job that does one thing, good or bad.
+struct Ordeal: Job {
+    static let name = "torture.ordeal"
+    static let options = JobOptions(hardTimeLimit: .seconds(2), memoryLimit: 256 << 20)
+
+    enum Deed: String, Codable, CaseIterable, Sendable {
+        case good, trap, segfault, exit, killSelf, spin, ignoreTermination, allocate, garbage, closeChannel, fork, daemon, flood, raise
+    }
+
+    var deed: Deed
+    /// What a good one gives back doubled.
+    var number: Int
+
+    typealias Output = Int
+}
+
+extension Ordeal.Deed {
+    /// What becomes of it.
+    struct Fate: Hashable, Sendable {
+        var state: JobState
+        var kind: JobFailure.Kind?
+    }
+
+    var fate: Fate {
+        switch self {
+        // What a job leaves behind is removed after it; what it prints is read and counted. Neither is a failure.
+        case .good, .fork, .daemon, .flood: Fate(state: .succeeded)
+        case .trap, .segfault, .exit, .killSelf, .garbage, .closeChannel: Fate(state: .failed, kind: .crashed)
+        case .spin, .ignoreTermination: Fate(state: .failed, kind: .timedOut)
+        case .allocate: Fate(state: .failed, kind: .memoryExceeded)
+        case .raise: Fate(state: .failed, kind: .raised)
+        }
+    }
+}

@@ -1,0 +1,97 @@
+import CProcess
+import Synchronization
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
+/// Whether this process is a child of a worker's process lane.
+///
+/// A worker starts its own executable again, with the arguments that it got itself; ``Worker/run()`` notices there that it is a child, and
+/// serves its worker instead of consuming queues. What a program starts beside its worker, for instance a web server, it must not start in a child.
+public enum WorkerChild {
+    public static var isChild: Bool { ChildChannel.inherited != nil }
+
+    /// The worker's backend, as far as handlers may use it: for a program that makes clients of its own. nil when this process is no child.
+    public static var backend: (any Backend)? { ParentBackend.shared }
+}
+
+/// A child's end of the channel to its worker.
+final class ChildChannel: Sendable {
+    /// `PARENT:KEY:NAME`: the parent's process id, which of its workers this child is for, and the name of that worker.
+    static let variable = "HOIST_CHILD"
+    private static let descriptorNumber: Int32 = 3
+
+    /// The channel of this process; nil when it is no child.
+    static let inherited: ChildChannel? = {
+        guard let variable = getenv(variable) else { return nil }
+        let parts = String(cString: variable).split(separator: ":", maxSplits: 2).map(String.init)
+        guard parts.count == 3, let parent = pid_t(parts[0]) else { return nil }
+        // What a child starts inherits the variable, but not the channel.
+        var status = stat()
+        guard fstat(descriptorNumber, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else { return nil }
+        guard getppid() == parent else { exit(0) }
+        let channel = fcntl(descriptorNumber, F_DUPFD_CLOEXEC, 200)
+        guard channel >= 0 else { exit(71) }
+        close(descriptorNumber)
+        hoist_become_child()
+        return ChildChannel(channel, key: parts[1], worker: parts[2])
+    }()
+
+    let key: String
+    let worker: String
+    private let descriptor: Int32
+    private let writing = Mutex(())
+
+    private init(_ descriptor: Int32, key: String, worker: String) {
+        self.descriptor = descriptor
+        self.key = key
+        self.worker = worker
+    }
+
+    /// The variable for the children of a worker.
+    static func environment(key: String, worker: String) -> String { "\(variable)=\(getpid()):\(key):\(worker)" }
+
+    /// Blocks until the worker has taken it.
+    func send(_ report: ChildReport) {
+        let bytes = report.encoded()
+        let isSent = writing.withLock { _ in
+            var start = 0
+            while start < bytes.count {
+                let sent = bytes.withUnsafeBytes { bytes in
+                    Self.send(descriptor, bytes.baseAddress! + start, bytes.count - start)
+                }
+                if sent > 0 { start += sent } else if errno != EINTR { return false }
+            }
+            return true
+        }
+        // The worker is gone, or the job has closed what is not its own: nobody will ever hear of it.
+        if !isSent { Self.endProcess() }
+    }
+
+    /// Blocks until something comes.
+    /// - Returns: how much; 0 when the worker is gone.
+    func receive(_ buffer: inout [UInt8]) -> Int {
+        while true {
+            let count = buffer.withUnsafeMutableBytes { recv(descriptor, $0.baseAddress, $0.count, 0) }
+            if count < 0, errno == EINTR { continue }
+            return max(0, count)
+        }
+    }
+
+    /// Ends this process and all that it started.
+    static func endProcess() -> Never {
+        kill(0, SIGKILL)
+        _exit(70)
+    }
+
+    private static func send(_ channel: Int32, _ pointer: UnsafeRawPointer, _ count: Int) -> Int {
+        #if os(Linux)
+        Glibc.send(channel, pointer, count, Int32(MSG_NOSIGNAL))
+        #else
+        Darwin.send(channel, pointer, count, 0)
+        #endif
+    }
+}

@@ -1,0 +1,287 @@
+import CProcess
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
+/// A worker's ends of what it shares with one child. Touched only under the lock of the pool.
+final class ChildLink {
+    let process: SpawnedProcess
+    private(set) var channel: Int32?
+    var output: Int32?
+    var error: Int32?
+    /// Where its lines go while it has a job.
+    var log: JobLogRecorder?
+    /// Lines that it wrote without a job.
+    private(set) var strayOutput: [String] = []
+    /// The signal that Swift's runtime says it has caught, while it prints a backtrace: the process is dead and does not know it yet.
+    private(set) var fatalSignal: Int32?
+    /// What it asks for and has no answer to yet.
+    var requests: [ChildRequest.ID: Task<Void, Never>] = [:]
+    private var received = FrameBuffer()
+    private var unsent: [UInt8] = []
+    private var unsentStart = 0
+    private var lines: [String: LineSplitter] = ["output": LineSplitter(), "error": LineSplitter()]
+
+    init(_ process: SpawnedProcess, channel: Int32, output: Int32, error: Int32) {
+        self.process = process
+        self.channel = channel
+        self.output = output
+        self.error = error
+    }
+
+    typealias Ends = (read: Int32, write: Int32)
+
+    /// A channel and two pipes: ours not blocking, and none inherited by whoever is started meanwhile.
+    static func makeEnds() -> (channel: Ends, output: Ends, error: Ends)? {
+        guard let channel = makePair(hoist_socket_pair) else { return nil }
+        guard let output = makePair(hoist_pipe) else {
+            [channel.read, channel.write].forEach { _ = Self.close($0) }
+            return nil
+        }
+        guard let error = makePair(hoist_pipe) else {
+            [channel.read, channel.write, output.read, output.write].forEach { _ = Self.close($0) }
+            return nil
+        }
+        return (channel, output, error)
+    }
+
+    private static func makePair(_ make: (UnsafeMutablePointer<Int32>?) -> Int32) -> Ends? {
+        var ends: [Int32] = [-1, -1]
+        guard make(&ends) == 0 else { return nil }
+        _ = fcntl(ends[0], F_SETFL, fcntl(ends[0], F_GETFL) | O_NONBLOCK)
+        // Out of the way of the numbers that the child gets them as.
+        let high = fcntl(ends[1], F_DUPFD_CLOEXEC, 10)
+        guard high >= 0 else {
+            ends.forEach { _ = close($0) }
+            return nil
+        }
+        _ = close(ends[1])
+        return (ends[0], high)
+    }
+
+    // MARK: - To the child
+
+    var hasBacklog: Bool { unsentStart < unsent.count }
+
+    /// Sends now what the channel takes, and the rest when it takes more.
+    func send(_ command: ChildCommand) {
+        guard channel != nil else { return }
+        let bytes = command.encoded()
+        if hasBacklog {
+            unsent += bytes
+        } else {
+            unsent = bytes
+            unsentStart = 0
+        }
+        flush()
+    }
+
+    func flush() {
+        while hasBacklog, let channel {
+            let sent = unsent.withUnsafeBytes { bytes in
+                Self.send(channel, bytes.baseAddress! + unsentStart, bytes.count - unsentStart)
+            }
+            if sent > 0 {
+                unsentStart += sent
+            } else if errno != EINTR {
+                // What a dead child does not take is of no use to anybody; its end is noticed elsewhere.
+                if errno != EAGAIN { unsentStart = unsent.count }
+                break
+            }
+        }
+        if !hasBacklog {
+            unsent = []
+            unsentStart = 0
+        }
+    }
+
+    private static func send(_ channel: Int32, _ pointer: UnsafeRawPointer, _ count: Int) -> Int {
+        #if os(Linux)
+        Glibc.send(channel, pointer, count, Int32(MSG_NOSIGNAL))
+        #else
+        Darwin.send(channel, pointer, count, 0)
+        #endif
+    }
+
+    // MARK: - From the child
+
+    /// Takes what is there, but not all of a flood: others have their turn.
+    /// - Returns: false when nothing more will come.
+    func receive(_ buffer: inout [UInt8]) -> Bool {
+        guard let channel else { return true }
+        for _ in 0..<16 {
+            let count = buffer.withUnsafeMutableBytes { recv(channel, $0.baseAddress, $0.count, 0) }
+            if count > 0 {
+                buffer.withUnsafeBytes { received.append(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
+                if count < buffer.count { return true }
+            } else if count == 0 {
+                return false
+            } else if errno != EINTR {
+                return errno == EAGAIN
+            }
+        }
+        return true
+    }
+
+    func nextFrame() throws(WireError) -> ArraySlice<UInt8>? { try received.next() }
+
+    /// Takes what a pipe holds, at most a bufferful.
+    /// - Returns: the pipe; nil when it has come to its end and is closed.
+    func take(_ pipe: Int32?, source: String, _ buffer: inout [UInt8]) -> Int32? {
+        guard let pipe else { return nil }
+        let count = buffer.withUnsafeMutableBytes { read(pipe, $0.baseAddress, $0.count) }
+        guard count > 0 else {
+            if count < 0, errno == EAGAIN || errno == EINTR { return pipe }
+            write(lines[source]?.end().map { [$0] } ?? [], omitted: 0, source: source, to: log)
+            _ = Self.close(pipe)
+            return nil
+        }
+        // What is more than the log keeps is counted, and not looked at.
+        let taken = buffer.withUnsafeBytes { bytes in
+            lines[source]?.split(UnsafeRawBufferPointer(rebasing: bytes[..<count]), keeping: max(20, log?.limit ?? 0)) ?? (
+                lines: [], omitted: 0
+            )
+        }
+        write(taken.lines, omitted: taken.omitted, source: source, to: log)
+        return pipe
+    }
+
+    private func write(_ lines: [String], omitted: Int, source: String, to log: JobLogRecorder?) {
+        if source == "error", let line = lines.last(where: { $0.hasPrefix("*** Signal ") && $0.contains("Backtracing") }) {
+            fatalSignal = Int32(line.dropFirst("*** Signal ".count).prefix { $0.isNumber }) ?? SIGABRT
+        }
+        if let log {
+            log.add(lines, omitted: omitted, source: source)
+        } else if !lines.isEmpty {
+            strayOutput = (strayOutput + lines).suffix(20)
+        }
+    }
+
+    /// Takes all that the pipes hold now.
+    func readOutput(to log: JobLogRecorder?) {
+        if let log { self.log = log }
+        var buffer: [UInt8] = []
+        // Whoever still writes does so for nobody: as much as a pipe holds, and some.
+        for _ in 0..<8 {
+            let (hasOutput, hasErrors) = (Self.holdsBytes(output), Self.holdsBytes(error))
+            guard hasOutput || hasErrors else { break }
+            if buffer.isEmpty { buffer = [UInt8](repeating: 0, count: 1 << 16) }
+            if hasOutput { output = take(output, source: "output", &buffer) }
+            if hasErrors { error = take(error, source: "error", &buffer) }
+        }
+        for source in ["output", "error"] {
+            if let line = lines[source]?.end() { write([line], omitted: 0, source: source, to: self.log) }
+        }
+    }
+
+    private static func holdsBytes(_ pipe: Int32?) -> Bool {
+        guard let pipe else { return false }
+        var polled = pollfd(fd: pipe, events: Int16(POLLIN), revents: 0)
+        return poll(&polled, 1, 0) > 0 && Int32(polled.revents) & POLLIN != 0
+    }
+
+    // MARK: - Requests and the end
+
+    func cancelRequest(_ id: ChildRequest.ID) { requests.removeValue(forKey: id)?.cancel() }
+
+    func cancelRequests() {
+        for request in requests.values { request.cancel() }
+        requests.removeAll()
+    }
+
+    func closeChannel() {
+        if let channel { _ = Self.close(channel) }
+        channel = nil
+        cancelRequests()
+    }
+
+    func close() {
+        closeChannel()
+        for pipe in [output, error] { if let pipe { _ = Self.close(pipe) } }
+        (output, error) = (nil, nil)
+    }
+
+    @discardableResult
+    private static func close(_ descriptor: Int32) -> Int32 {
+        #if canImport(Glibc)
+        Glibc.close(descriptor)
+        #else
+        Darwin.close(descriptor)
+        #endif
+    }
+}
+
+/// Makes lines of bytes.
+struct LineSplitter {
+    /// The longest line that is kept.
+    static let maximumBytes = 2048
+
+    private var begun: [UInt8] = []
+
+    /// - Parameter limit: how many lines at most; the last ones.
+    mutating func split(_ bytes: UnsafeRawBufferPointer, keeping limit: Int) -> (lines: [String], omitted: Int) {
+        guard let base = bytes.baseAddress else { return ([], 0) }
+        var ends: [Int] = []
+        var position = 0
+        while position < bytes.count, let end = memchr(base + position, 0x0A, bytes.count - position) {
+            ends.append(end - UnsafeMutableRawPointer(mutating: base))
+            position = ends[ends.count - 1] + 1
+        }
+        let omitted = max(0, ends.count - limit)
+        var lines: [String] = []
+        var start = omitted > 0 ? ends[omitted - 1] + 1 : 0
+        if omitted > 0 { begun = [] }
+        for end in ends.dropFirst(omitted) {
+            begin(with: bytes[start..<end])
+            lines.append(take())
+            start = end + 1
+        }
+        begin(with: bytes[start...])
+        return (lines, omitted)
+    }
+
+    /// What was written of a line that has no end.
+    mutating func end() -> String? { begun.isEmpty ? nil : take() }
+
+    private mutating func begin(with bytes: Slice<UnsafeRawBufferPointer>) {
+        begun.append(contentsOf: UnsafeRawBufferPointer(rebasing: bytes.prefix(max(0, Self.maximumBytes - begun.count))))
+    }
+
+    private mutating func take() -> String {
+        defer { begun.removeAll(keepingCapacity: true) }
+        return String(decoding: begun, as: UTF8.self)
+    }
+}
+
+/// Wakes a thread that waits in `poll`.
+final class WakePipe: Sendable {
+    let readEnd: Int32
+    private let writeEnd: Int32
+
+    init() {
+        var ends: [Int32] = [-1, -1]
+        let code = hoist_pipe(&ends)
+        for end in ends { _ = fcntl(end, F_SETFL, O_NONBLOCK) }
+        precondition(code == 0, "no pipe could be opened (error \(errno)): too many files are open")
+        (readEnd, writeEnd) = (ends[0], ends[1])
+    }
+
+    deinit {
+        close(readEnd)
+        close(writeEnd)
+    }
+
+    @Sendable func ring() {
+        // A full pipe wakes as well.
+        var byte: UInt8 = 1
+        _ = write(writeEnd, &byte, 1)
+    }
+
+    func clear() {
+        var buffer = [UInt8](repeating: 0, count: 256)
+        while read(readEnd, &buffer, buffer.count) == buffer.count {}
+    }
+}

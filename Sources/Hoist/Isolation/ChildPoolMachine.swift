@@ -1,0 +1,360 @@
+/// Decides what becomes of the children of a process lane and of the jobs in their hands. Pure: it starts, sends and kills nothing itself,
+/// and time is an argument, in microseconds of uptime.
+struct ChildPoolMachine {
+    typealias ChildID = UInt64
+    typealias RunID = WorkerInbox.RunID
+
+    struct Settings {
+        /// From asking to stop to stopping by force, and from SIGTERM to SIGKILL.
+        var grace: Int64
+        var startTimeout: Int64
+        var recycleAfterJobs: Int?
+        var recycleAboveMemory: Int?
+        var recycleAfterAge: Int64?
+    }
+
+    /// Why a child is stopped with its job.
+    enum Verdict: Equatable {
+        case timedOut, stuck
+        /// Its runtime has caught this signal, and has some time to say where.
+        case crashed(Int32)
+        case memoryExceeded(Int)
+        /// It was asked to stop for this reason and did not.
+        case ignoredCancellation(JobContext.CancellationReason)
+        /// It sent what is no frame.
+        case broken(String)
+    }
+
+    /// What came of a run.
+    enum End {
+        case finished(IsolatedResult)
+        case died(Verdict?, SpawnedProcess.Exit, peakMemory: Int, cpu: Int64)
+        /// No child could be started.
+        case notStarted
+    }
+
+    enum Action {
+        case spawn(ChildID)
+        case perform(ChildID, RunID)
+        case cancel(ChildID, RunID, JobContext.CancellationReason)
+        /// Ask a child that has no job to end.
+        case askToEnd(ChildID)
+        case terminate(ChildID)
+        case kill(ChildID)
+        case end(RunID, ChildID?, End)
+        /// Whether jobs can be started; told when it changes.
+        case becomeUsable(Bool)
+    }
+
+    private struct Run {
+        var id: RunID
+        var limits: RunLimits
+        var startedAt: Int64
+        var lastSign: Int64
+        var peakMemory = 0
+        /// When a cancellation that was asked for is done by force, and why.
+        var force: (at: Int64, reason: JobContext.CancellationReason)?
+    }
+
+    private enum Phase {
+        case starting
+        case idle
+        case busy(Run)
+        /// Told to end, with the job that it had; killed at the time, unless it has been.
+        case ending(Run?, Verdict?, killAt: Int64?)
+    }
+
+    private struct Child {
+        var phase: Phase
+        var startedAt: Int64
+        var jobs = 0
+        /// Processor time that its finished jobs have used.
+        var cpu: Int64 = 0
+
+        var run: Run? {
+            switch phase {
+            case .busy(let run): run
+            case .ending(let run, _, _): run
+            case .starting, .idle: nil
+            }
+        }
+    }
+
+    /// How long a backtrace may take: one of a large program without optimizations takes a few seconds.
+    private static let backtraceTime: Int64 = 10_000_000
+
+    private var settings: Settings
+    private var children: [ChildID: Child] = [:]
+    /// The one used last comes last, and is used next.
+    private var idle: [ChildID] = []
+    private var waiting: [(id: RunID, limits: RunLimits)] = []
+    private(set) var size = 0
+    private var nextChild: ChildID = 0
+    private var failedStarts = 0
+    private var mayStartAt: Int64 = 0
+    private var isUsable = true
+    private var isClosed = false
+
+    init(_ settings: Settings) { self.settings = settings }
+
+    // MARK: - What the worker wants
+
+    mutating func resize(to newSize: Int, now: Int64) -> [Action] {
+        size = max(0, newSize)
+        var actions: [Action] = []
+        while living > size, let child = idle.first { actions += askToEnd(child, now: now) }
+        return actions + fillUp(now: now)
+    }
+
+    mutating func start(_ run: RunID, _ limits: RunLimits, now: Int64) -> [Action] {
+        waiting.append((run, limits))
+        return fillUp(now: now) + assign(now: now)
+    }
+
+    mutating func cancel(_ run: RunID, _ reason: JobContext.CancellationReason, now: Int64) -> [Action] {
+        if let index = waiting.firstIndex(where: { $0.id == run }) {
+            waiting.remove(at: index)
+            return [.end(run, nil, .notStarted)]
+        }
+        for (id, child) in children {
+            guard case .busy(var job) = child.phase, job.id == run else { continue }
+            if job.force == nil { job.force = (now + settings.grace, reason) }
+            children[id]?.phase = .busy(job)
+            return [.cancel(id, run, reason)]
+        }
+        return []
+    }
+
+    /// Ends all children now, with whatever they do.
+    mutating func close(now: Int64) -> [Action] {
+        isClosed = true
+        size = 0
+        defer { waiting.removeAll() }
+        return children.keys.sorted().map { .kill($0) } + waiting.map { .end($0.id, nil, .notStarted) }
+    }
+
+    var isEmpty: Bool { children.isEmpty }
+
+    // MARK: - What children do
+
+    mutating func becameReady(_ id: ChildID, now: Int64) -> [Action] {
+        guard case .starting? = children[id]?.phase else { return stop(id, .broken("it said twice that it is ready"), now: now) }
+        failedStarts = 0
+        children[id]?.phase = .idle
+        idle.append(id)
+        var actions: [Action] = []
+        if !isUsable {
+            isUsable = true
+            actions.append(.becomeUsable(true))
+        }
+        if living > size { actions += askToEnd(id, now: now) }
+        return actions + assign(now: now)
+    }
+
+    mutating func finished(_ id: ChildID, _ result: IsolatedResult, now: Int64) -> [Action] {
+        guard var child = children[id], let run = child.run, run.id == result.run else {
+            return stop(id, .broken("it finished what it was not given"), now: now)
+        }
+        var result = result
+        result.peakMemory = result.peakMemory.map { max($0, run.peakMemory) } ?? run.peakMemory
+        var actions: [Action] = [.end(run.id, id, .finished(result))]
+        child.jobs += 1
+        child.cpu += result.cpu
+        let isWorn =
+            result.hasDescendants || settings.recycleAfterJobs.map { child.jobs >= $0 } ?? false
+            || settings.recycleAboveMemory.map { result.memory >= $0 } ?? false
+        if case .ending = child.phase {
+            // It made it in time; but its group was told to end, so it takes no more jobs.
+            child.phase = .ending(nil, nil, killAt: nil)
+            children[id] = child
+            return actions + [.kill(id)]
+        }
+        child.phase = .idle
+        children[id] = child
+        idle.append(id)
+        if isWorn || living > size || isTooOld(child, now: now) { actions += askToEnd(id, now: now) + fillUp(now: now) }
+        return actions + assign(now: now)
+    }
+
+    /// A sign of progress.
+    mutating func signed(_ id: ChildID, _ run: RunID, now: Int64) {
+        guard case .busy(var job)? = children[id]?.phase, job.id == run else { return }
+        job.lastSign = now
+        children[id]?.phase = .busy(job)
+    }
+
+    mutating func broke(_ id: ChildID, _ what: String, now: Int64) -> [Action] { stop(id, .broken(what), now: now) }
+
+    mutating func crashes(_ id: ChildID, _ signal: Int32, now: Int64) -> [Action] { stop(id, .crashed(signal), now: now) }
+
+    /// It holds so much memory, with those it started.
+    mutating func measured(_ id: ChildID, memory: Int, now: Int64) -> [Action] {
+        guard case .busy(var job)? = children[id]?.phase else { return [] }
+        job.peakMemory = max(job.peakMemory, memory)
+        children[id]?.phase = .busy(job)
+        guard let limit = job.limits.memory, memory > limit else { return [] }
+        return stop(id, .memoryExceeded(memory), now: now)
+    }
+
+    mutating func exited(_ id: ChildID, _ exit: SpawnedProcess.Exit, now: Int64) -> [Action] {
+        guard let child = children.removeValue(forKey: id) else { return [] }
+        idle.removeAll { $0 == id }
+        var actions: [Action] = []
+        let cpu = max(0, exit.cpu - child.cpu)
+        switch child.phase {
+        case .starting: actions += startFailed(now: now)
+        // One that dies as soon as it is ready must not be started again and again in no time.
+        case .idle: if child.jobs == 0, now - child.startedAt < 1_000_000 { actions += startFailed(now: now) }
+        case .busy(let run): actions.append(.end(run.id, id, .died(nil, exit, peakMemory: run.peakMemory, cpu: cpu)))
+        case .ending(let run?, let verdict, _):
+            actions.append(.end(run.id, id, .died(verdict, exit, peakMemory: run.peakMemory, cpu: cpu)))
+        case .ending(nil, _, _): break
+        }
+        return actions + fillUp(now: now) + assign(now: now)
+    }
+
+    // MARK: - Time
+
+    /// Does what is due.
+    mutating func tick(now: Int64) -> [Action] {
+        var actions: [Action] = []
+        for (id, child) in children {
+            switch child.phase {
+            case .starting:
+                if now >= child.startedAt + settings.startTimeout { actions += stop(id, .broken("it did not get ready"), now: now) }
+            case .idle:
+                if isTooOld(child, now: now) { actions += askToEnd(id, now: now) }
+            case .busy(let run):
+                if let limit = run.limits.hardTime, now >= run.startedAt + limit.inMicroseconds {
+                    actions += [.cancel(id, run.id, .timeLimit)] + stop(id, .timedOut, now: now)
+                } else if let force = run.force, now >= force.at {
+                    actions += stop(id, .ignoredCancellation(force.reason), now: now)
+                } else if let limit = run.limits.heartbeat, now >= run.lastSign + limit.inMicroseconds + settings.grace {
+                    actions += stop(id, .stuck, now: now)
+                }
+            case .ending(let run, let verdict, let killAt?):
+                guard now >= killAt else { continue }
+                children[id]?.phase = .ending(run, verdict, killAt: nil)
+                actions.append(.kill(id))
+            case .ending: break
+            }
+        }
+        return actions + fillUp(now: now) + assign(now: now)
+    }
+
+    /// When something will be due; nil for never, as things stand.
+    func nextDeadline() -> Int64? {
+        var next: Int64?
+        func note(_ time: Int64) { next = min(next ?? time, time) }
+        for child in children.values {
+            switch child.phase {
+            case .starting: note(child.startedAt + settings.startTimeout)
+            case .idle: if let age = settings.recycleAfterAge { note(child.startedAt + age) }
+            case .busy(let run):
+                if let limit = run.limits.hardTime { note(run.startedAt + limit.inMicroseconds) }
+                if let force = run.force { note(force.at) }
+                if let limit = run.limits.heartbeat { note(run.lastSign + limit.inMicroseconds + settings.grace) }
+            case .ending(_, _, let killAt): if let killAt { note(killAt) }
+            }
+        }
+        if missing > 0 { note(mayStartAt) }
+        return next
+    }
+
+    /// Children that are worth a look at their memory, and the limit of their job.
+    func measurable(now: Int64) -> [(id: ChildID, isLimited: Bool)] {
+        children.compactMap { id, child in
+            guard case .busy(let run) = child.phase, run.limits.memory != nil || now - run.startedAt > 100_000 else { return nil }
+            return (id, run.limits.memory != nil)
+        }
+    }
+
+    /// The run that a child has, in whatever state.
+    func run(of id: ChildID) -> RunID? { children[id]?.run?.id }
+
+    var busyCount: Int { children.values.count { if case .busy = $0.phase { true } else { false } } }
+
+    // MARK: - Steps
+
+    /// Those that take jobs, or will.
+    private var living: Int { children.values.count { if case .ending = $0.phase { false } else { true } } }
+
+    private mutating func fillUp(now: Int64) -> [Action] {
+        guard missing > 0, now >= mayStartAt else { return [] }
+        var actions: [Action] = []
+        for _ in 0..<missing {
+            nextChild += 1
+            children[nextChild] = Child(phase: .starting, startedAt: now)
+            actions.append(.spawn(nextChild))
+        }
+        return actions
+    }
+
+    /// How many are to be started. After a failure one at a time: the others wait to see how it fares.
+    private var missing: Int {
+        guard !isClosed else { return 0 }
+        return failedStarts > 0 ? (startingCount == 0 && living < size ? 1 : 0) : max(0, size - living)
+    }
+
+    private var startingCount: Int { children.values.count { if case .starting = $0.phase { true } else { false } } }
+
+    private mutating func assign(now: Int64) -> [Action] {
+        var actions: [Action] = []
+        while !waiting.isEmpty, let child = idle.popLast() {
+            let (run, limits) = waiting.removeFirst()
+            children[child]?.phase = .busy(Run(id: run, limits: limits, startedAt: now, lastSign: now))
+            actions.append(.perform(child, run))
+        }
+        return actions
+    }
+
+    private mutating func startFailed(now: Int64) -> [Action] {
+        guard !isClosed else { return [] }
+        failedStarts += 1
+        mayStartAt = now + min(30_000_000, 100_000 << min(Int64(failedStarts), 9))
+        guard failedStarts >= 3, isUsable else { return [] }
+        isUsable = false
+        defer { waiting.removeAll() }
+        return [.becomeUsable(false)] + waiting.map { .end($0.id, nil, .notStarted) }
+    }
+
+    private mutating func askToEnd(_ id: ChildID, now: Int64) -> [Action] {
+        idle.removeAll { $0 == id }
+        children[id]?.phase = .ending(nil, nil, killAt: now + settings.grace)
+        return [.askToEnd(id)]
+    }
+
+    /// Stops a child with the job that it has.
+    private mutating func stop(_ id: ChildID, _ verdict: Verdict, now: Int64) -> [Action] {
+        guard let child = children[id] else { return [] }
+        idle.removeAll { $0 == id }
+        switch child.phase {
+        case .ending: return []
+        case .starting, .idle:
+            if case .crashed = verdict {
+                children[id]?.phase = .ending(nil, verdict, killAt: now + Self.backtraceTime)
+                return []
+            }
+            children[id]?.phase = .ending(nil, verdict, killAt: nil)
+            if case .starting = child.phase { return [.kill(id)] + startFailed(now: now) }
+            return [.kill(id)]
+        case .busy(let run):
+            switch verdict {
+            case .memoryExceeded, .broken:
+                // There is nothing to wait for: every moment makes it worse.
+                children[id]?.phase = .ending(run, verdict, killAt: nil)
+                return [.kill(id)]
+            case .crashed:
+                children[id]?.phase = .ending(run, verdict, killAt: now + Self.backtraceTime)
+                return []
+            case .timedOut, .stuck, .ignoredCancellation:
+                children[id]?.phase = .ending(run, verdict, killAt: now + settings.grace)
+                return [.terminate(id)]
+            }
+        }
+    }
+
+    private func isTooOld(_ child: Child, now: Int64) -> Bool {
+        settings.recycleAfterAge.map { now >= child.startedAt + $0 } ?? false
+    }
+}

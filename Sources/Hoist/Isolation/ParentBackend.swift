@@ -1,0 +1,197 @@
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+import Synchronization
+
+/// The backend as a child sees it: what handlers may ask goes to the parent, which alone talks to the real one.
+final class ParentBackend: MessageRouting {
+    let clock: any JobClock = SystemJobClock()
+    let workDoorbell = Doorbell()
+
+    private struct State {
+        var nextID: ChildRequest.ID = 0
+        var waiting: [ChildRequest.ID: CheckedContinuation<ChildReply, any Error>] = [:]
+        var watches: [ChildRequest.ID: WeakWatch] = [:]
+    }
+
+    /// That of this process; nil when it is no child.
+    static let shared = ChildChannel.inherited.map(ParentBackend.init)
+
+    private let channel: ChildChannel
+    private let state = Mutex(State())
+
+    private init(_ channel: ChildChannel) { self.channel = channel }
+
+    // MARK: - Requests
+
+    private func ask(_ request: ChildRequest) async throws -> ChildReply {
+        let id = state.withLock { state in
+            state.nextID += 1
+            return state.nextID
+        }
+        let reply: ChildReply = try await withTaskCancellationHandler {
+            try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<ChildReply, any Error>) in
+                if Task.isCancelled { return continuation.resume(throwing: CancellationError()) }
+                state.withLock { $0.waiting[id] = continuation }
+                channel.send(.request(id, request))
+            }
+        } onCancel: {
+            state.withLock { $0.waiting.removeValue(forKey: id) }?.resume(throwing: CancellationError())
+        }
+        if case .failed(let error) = reply { throw error }
+        return reply
+    }
+
+    private static let mismatch = BackendError(.incompatible, "the worker gave an answer to another question", isRetrySafe: false)
+
+    private static let notHere = BackendError(.misuse, "only a worker takes and settles jobs, and this is one of its children")
+
+    func take(_ reply: ChildReply, to id: ChildRequest.ID) {
+        state.withLock { $0.waiting.removeValue(forKey: id) }?.resume(returning: reply)
+    }
+
+    func publish(_ messages: [Message]) async throws -> [PublishResult] { try await publish(messages, within: .seconds(60)) }
+
+    func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult] {
+        guard case .published(let results) = try await ask(.publish(messages, within: limit)), results.count == messages.count else {
+            throw Self.mismatch
+        }
+        return results
+    }
+
+    func cancel(_ id: JobID) async throws -> CancelResult {
+        guard case .cancelled(let result) = try await ask(.cancel(id)) else { throw Self.mismatch }
+        return result
+    }
+
+    func record(of id: JobID) async throws -> JobRecord? {
+        guard case .record(let record) = try await ask(.record(id)) else { throw Self.mismatch }
+        return record
+    }
+
+    func log(of id: JobID) async throws -> JobLog? {
+        guard case .log(let log) = try await ask(.log(id)) else { throw Self.mismatch }
+        return log
+    }
+
+    func forget(_ id: JobID) async throws -> Bool {
+        guard case .bool(let wasThere) = try await ask(.forget(id)) else { throw Self.mismatch }
+        return wasThere
+    }
+
+    func exchange(_ request: Exchange) async throws -> ExchangeResult { throw Self.notHere }
+    func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool { throw Self.notHere }
+    func resign(_ worker: WorkerID) async throws { throw Self.notHere }
+
+    // MARK: - Topics and broadcasts
+
+    func bind(queue: String, to topics: TopicBinding) async throws {
+        _ = try await ask(.bind(queue: queue, exchange: topics.exchange, pattern: topics.pattern, isUndone: false))
+    }
+
+    func unbind(queue: String, from topics: TopicBinding) async throws {
+        _ = try await ask(.bind(queue: queue, exchange: topics.exchange, pattern: topics.pattern, isUndone: true))
+    }
+
+    func queues(of exchange: String, topic: String) async throws -> [String] {
+        guard case .names(let names) = try await ask(.queues(exchange: exchange, topic: topic)) else { throw Self.mismatch }
+        return names
+    }
+
+    func broadcast(_ message: Message, on channel: String) async throws -> Int {
+        guard case .number(let count) = try await ask(.broadcast(message, channel: channel)) else { throw Self.mismatch }
+        return count
+    }
+
+    func broadcasts(on channel: String) async throws -> AsyncStream<Message> { throw Self.notHere }
+
+    // MARK: - Following jobs
+
+    /// The last that was heard of a job.
+    private final class Watch: Sendable {
+        let changes = Doorbell()
+        let record = Mutex<(latest: JobRecord?, isKnown: Bool)>((nil, false))
+        private let onEnd: @Sendable () -> Void
+
+        init(onEnd: @escaping @Sendable () -> Void) { self.onEnd = onEnd }
+        deinit { onEnd() }
+    }
+
+    private struct WeakWatch: Sendable {
+        weak let watch: Watch?
+    }
+
+    func updates(of id: JobID) -> JobUpdates {
+        let number = state.withLock { state in
+            state.nextID += 1
+            return state.nextID
+        }
+        let watch = Watch { [weak self] in
+            self?.state.withLock { $0.watches[number] = nil }
+            self?.channel.send(.request(number, .unwatch(number)))
+        }
+        state.withLock { $0.watches[number] = WeakWatch(watch: watch) }
+        channel.send(.request(number, .watch(id)))
+        return JobUpdates(changes: watch.changes, clock: clock) { [clock] in
+            while true {
+                let mark = watch.changes.mark
+                let (latest, isKnown) = watch.record.withLock { $0 }
+                if isKnown { return latest }
+                await watch.changes.wait(after: mark, for: nil, clock: clock)
+                try Task.checkCancellation()
+            }
+        }
+    }
+
+    func update(_ id: ChildRequest.ID, _ record: JobRecord?) {
+        guard let watch = state.withLock({ $0.watches[id]?.watch }) else { return }
+        watch.record.withLock { current in
+            // The end of the news is no news of a job that has ended.
+            if let record { current.latest = record }
+            current.isKnown = true
+        }
+        watch.changes.ring()
+    }
+}
+
+extension ChildRequest {
+    /// Asks the real backend.
+    func answer(from backend: any Backend) async -> ChildReply {
+        do {
+            switch self {
+            case .publish(let messages, let limit): return .published(try await backend.publish(messages, within: limit))
+            case .record(let id): return .record(try await backend.record(of: id))
+            case .log(let id): return .log(try await backend.log(of: id))
+            case .cancel(let id): return .cancelled(try await backend.cancel(id))
+            case .forget(let id): return .bool(try await backend.forget(id))
+            case .watch, .unwatch: return .done
+            case .queues(let exchange, let topic): return .names(try await backend.routing().queues(of: exchange, topic: topic))
+            case .bind(let queue, let exchange, let pattern, let isUndone):
+                let (routing, topics) = (try backend.routing(), TopicBinding.topic(pattern, exchange: exchange))
+                if isUndone {
+                    try await routing.unbind(queue: queue, from: topics)
+                } else {
+                    try await routing.bind(queue: queue, to: topics)
+                }
+                return .done
+            case .broadcast(let message, let channel): return .number(try await backend.routing().broadcast(message, on: channel))
+            }
+        } catch let error as BackendError {
+            return .failed(error)
+        } catch {
+            return .failed(BackendError(.unavailable, "\(error)", isRetrySafe: false))
+        }
+    }
+}
+
+extension Backend {
+    /// - Throws: ``BackendError`` `.misuse` where there are no topics and no broadcasts.
+    func routing() throws(BackendError) -> any MessageRouting {
+        guard let routing = self as? any MessageRouting else {
+            throw BackendError(.misuse, "this backend knows no topics and cannot broadcast; Redis can")
+        }
+        return routing
+    }
+}

@@ -1,0 +1,106 @@
+import CProcess
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
+/// How a worker keeps the children of its process lane.
+public struct ProcessOptions: Sendable {
+    /// The program that children run; nil for the worker's own executable, which is what nearly everybody wants: it must come to
+    /// ``Worker/run()`` with the same handlers.
+    public var executable: String?
+    /// Its arguments; nil for those that the worker's own process was started with.
+    public var arguments: [String]?
+    /// Added to the environment of the worker.
+    public var environment: [String: String]
+    /// From asking a job to stop to stopping it by force, where it does not comply; and again from SIGTERM to SIGKILL. 2 seconds by default.
+    public var grace: Duration
+    /// How long a child may take to get ready. 10 seconds by default.
+    public var startTimeout: Duration
+    /// A child that has done so many jobs is replaced; nil for never, the default.
+    public var recycleAfterJobs: Int?
+    /// A child that holds so many bytes of memory after a job is replaced; nil for never. 512 MiB by default.
+    public var recycleAboveMemory: Int?
+    /// A child is replaced when it is this old and has no job; nil for never, the default.
+    public var recycleAfterAge: Duration?
+    /// A job that has killed so many children or workers becomes a dead letter, whatever its retry policy says. 3 by default, 1 or more. For
+    /// workers each backend has a setting of its own, `maximumLostWorkers`.
+    public var maximumDeaths: Int
+
+    public init(
+        executable: String? = nil, arguments: [String]? = nil, environment: [String: String] = [:], grace: Duration = .seconds(2),
+        startTimeout: Duration = .seconds(10), recycleAfterJobs: Int? = nil, recycleAboveMemory: Int? = 512 << 20,
+        recycleAfterAge: Duration? = nil, maximumDeaths: Int = 3
+    ) {
+        self.executable = executable
+        self.arguments = arguments
+        self.environment = environment
+        self.grace = grace
+        self.startTimeout = startTimeout
+        self.recycleAfterJobs = recycleAfterJobs
+        self.recycleAboveMemory = recycleAboveMemory
+        self.recycleAfterAge = recycleAfterAge
+        self.maximumDeaths = max(1, maximumDeaths)
+    }
+
+    /// What children of a worker run.
+    func program(key: String, worker: String) -> SpawnedProcess.Program {
+        var variables = Self.inheritedEnvironment
+        // A backtrace that a person can read, without what fills pages. Whoever has set it knows better.
+        if variables["SWIFT_BACKTRACE"] == nil {
+            variables["SWIFT_BACKTRACE"] =
+                "enable=yes,color=no,interactive=no,threads=crashed,registers=none,images=none,sanitize=no,output-to=stderr"
+        }
+        variables.merge(environment) { $1 }
+        variables[ChildChannel.variable] = nil
+        return SpawnedProcess.Program(
+            path: executable ?? Executable.path, arguments: arguments ?? Array(CommandLine.arguments.dropFirst()),
+            environment: [ChildChannel.environment(key: key, worker: worker)] + variables.map { "\($0.key)=\($0.value)" })
+    }
+
+    var settings: ChildPoolMachine.Settings {
+        ChildPoolMachine.Settings(
+            grace: grace.inMicroseconds, startTimeout: startTimeout.inMicroseconds, recycleAfterJobs: recycleAfterJobs,
+            recycleAboveMemory: recycleAboveMemory, recycleAfterAge: recycleAfterAge?.inMicroseconds)
+    }
+
+    private static var inheritedEnvironment: [String: String] {
+        var variables: [String: String] = [:]
+        for entry in Executable.environment {
+            guard let end = entry.firstIndex(of: "=") else { continue }
+            variables[String(entry[..<end])] = String(entry[entry.index(after: end)...])
+        }
+        return variables
+    }
+}
+
+/// The program that runs here.
+package enum Executable {
+    /// Where it lies, or what still names it when the file was replaced meanwhile: children are of the version of their worker.
+    package static var path: String {
+        #if os(Linux)
+        let own = "/proc/self/exe"
+        var buffer = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
+        guard readlink(own, &buffer, buffer.count - 1) > 0 else { return own }
+        let path = String(decoding: buffer.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+        var (mine, there) = (stat(), stat())
+        guard stat(own, &mine) == 0, stat(path, &there) == 0, mine.st_ino == there.st_ino, mine.st_dev == there.st_dev else { return own }
+        return path
+        #else
+        CommandLine.arguments[0]
+        #endif
+    }
+
+    /// `NAME=VALUE`, as it is now.
+    package static var environment: [String] {
+        var entries: [String] = []
+        var position = hoist_environment()
+        while let entry = position?.pointee {
+            entries.append(String(cString: entry))
+            position = position?.advanced(by: 1)
+        }
+        return entries
+    }
+}

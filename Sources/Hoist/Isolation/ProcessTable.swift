@@ -1,0 +1,104 @@
+import CProcess
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
+/// What the system knows of processes, from `/proc`. Where there is none, nothing is known.
+enum ProcessTable {
+    /// The ids of all processes that can be seen.
+    static func ids() -> [pid_t] {
+        guard let folder = opendir("/proc") else { return [] }
+        defer { closedir(folder) }
+        var found: [pid_t] = []
+        while let entry = readdir(folder) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
+                pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            }
+            if let id = pid_t(name) { found.append(id) }
+        }
+        return found
+    }
+
+    /// Whether a process was started with an environment that has this text; a fork has that of its parent.
+    static func environment(of id: pid_t, contains text: String) -> Bool {
+        let bytes = read("/proc/\(id)/environ", upTo: 1 << 18)
+        return bytes.withUnsafeBytes { bytes in
+            Array(text.utf8).withUnsafeBytes { hoist_contains(bytes.baseAddress, bytes.count, $0.baseAddress, $0.count) == 1 }
+        }
+    }
+
+    /// The memory that a process holds for itself, in bytes: what is resident and not shared with others.
+    static func memory(of id: pid_t) -> Int {
+        // size resident shared text lib data dt, in pages
+        let numbers = read("/proc/\(id)/statm", upTo: 128).split(separator: UInt8(ascii: " ")).prefix(3).map(number)
+        guard numbers.count == 3 else { return 0 }
+        return max(0, numbers[1] - numbers[2]) * pageSize
+    }
+
+    /// The memory of every process group that has one of these ids.
+    static func memory(ofGroups groups: Set<pid_t>) -> [pid_t: Int] {
+        var sums: [pid_t: Int] = [:]
+        for id in ids() {
+            // The name in parentheses may hold anything: what counts comes after the last one. state ppid pgrp
+            let line = read("/proc/\(id)/stat", upTo: 1024)
+            guard let end = line.lastIndex(of: UInt8(ascii: ")")) else { continue }
+            let fields = line[(end + 1)...].split(separator: UInt8(ascii: " "), maxSplits: 3)
+            guard fields.count > 2 else { continue }
+            let group = pid_t(truncatingIfNeeded: number(fields[2]))
+            if groups.contains(group) { sums[group, default: 0] += memory(of: id) }
+        }
+        return sums
+    }
+
+    /// The private memory that this process has asked the system for, in bytes.
+    static func privateBytes() -> Int {
+        let numbers = read("/proc/self/statm", upTo: 128).split(separator: UInt8(ascii: " ")).map(number)
+        return numbers.count > 5 ? numbers[5] * pageSize : 0
+    }
+
+    /// The most memory that this process has held since it was asked last, in bytes.
+    static func takePeakMemory() -> Int {
+        var peak = 0, shared = 0
+        for line in read("/proc/self/status", upTo: 4096).split(separator: UInt8(ascii: "\n")) {
+            if line.starts(with: "VmHWM:".utf8) { peak = number(line) * 1024 }
+            if line.starts(with: "RssFile:".utf8) || line.starts(with: "RssShmem:".utf8) { shared += number(line) * 1024 }
+        }
+        // proc_pid_clear_refs(5): 5 sets the peak back to what is held now.
+        let file = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC)
+        if file >= 0 {
+            _ = write(file, "5", 1)
+            close(file)
+        }
+        return max(0, peak - shared)
+    }
+
+    private static let pageSize = Int(sysconf(Int32(_SC_PAGESIZE)))
+
+    private static func number(_ digits: ArraySlice<UInt8>) -> Int {
+        digits.reduce(0) { $1 >= 48 && $1 <= 57 ? min($0, Int.max / 16) * 10 + Int($1 - 48) : $0 }
+    }
+
+    static func read(_ path: String, upTo limit: Int) -> [UInt8] {
+        let file = open(path, O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { return [] }
+        defer { close(file) }
+        return [UInt8](unsafeUninitializedCapacity: limit) { buffer, count in
+            while count < limit {
+                let more = Self.read(file, buffer.baseAddress! + count, limit - count)
+                if more <= 0 { break }
+                count += more
+            }
+        }
+    }
+
+    private static func read(_ file: Int32, _ pointer: UnsafeMutableRawPointer, _ count: Int) -> Int {
+        #if canImport(Glibc)
+        Glibc.read(file, pointer, count)
+        #else
+        Darwin.read(file, pointer, count)
+        #endif
+    }
+}

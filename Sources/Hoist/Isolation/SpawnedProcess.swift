@@ -1,0 +1,176 @@
+import CProcess
+import Synchronization
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
+/// A process of ours, in a process group of its own. When it ends, whatever it started ends too.
+package final class SpawnedProcess: Sendable {
+    /// How it ended.
+    package struct Exit: Sendable, Equatable {
+        /// The signal that killed it; nil when it ended by itself.
+        package var signal: Int32?
+        /// The status that it ended with.
+        package var status: Int32
+        /// Microseconds of processor time, with that of its own children.
+        package var cpu: Int64
+
+        package init(signal: Int32? = nil, status: Int32 = 0, cpu: Int64 = 0) {
+            self.signal = signal
+            self.status = status
+            self.cpu = cpu
+        }
+    }
+
+    package struct Program: Sendable {
+        package var path: String
+        package var arguments: [String]
+        /// `NAME=VALUE`.
+        package var environment: [String]
+
+        package init(path: String, arguments: [String], environment: [String]) {
+            self.path = path
+            self.arguments = arguments
+            self.environment = environment
+        }
+    }
+
+    /// Carried by every process below it, whatever group or session it moves to.
+    static let markName = "HOIST_PROCESS"
+
+    private struct State {
+        /// nil before it has started, and once its id may be another's.
+        var id: pid_t?
+        var pendingSignal: Int32?
+    }
+
+    private let state = Mutex(State())
+    private let mark: String
+
+    /// Its id; nil before it has started and after it was waited for.
+    package var id: Int32? { state.withLock { $0.id } }
+
+    /// Starts a program. A thread of its own does it and waits for the end: on Linux a process learns of the death of the thread that
+    /// started it, and this one dies with us and not before.
+    /// - Parameters:
+    ///   - program: what to start.
+    ///   - descriptors: what it gets as 0, 1, 2 and, where there are four, 3; nil for /dev/null. They are closed here, whatever happens.
+    ///   - onExit: called once, from that thread, when the process and what it started are gone; with the error where it never began.
+    package init(
+        _ program: Program, descriptors: [Int32?], onExit: @escaping @Sendable (Result<Exit, SpawnError>) -> Void
+    ) {
+        mark = JobIdentifier.make()
+        startThread(named: "hoist-process") { [self] in
+            let code = spawn(program, descriptors.map { $0 ?? -1 })
+            for descriptor in descriptors { if let descriptor { close(descriptor) } }
+            onExit(code == 0 ? .success(awaitExit()) : .failure(SpawnError(path: program.path, code: code)))
+        }
+    }
+
+    /// Sends a signal to its process group, or once it has started.
+    package func signalGroup(_ signal: Int32) {
+        state.withLock { state in
+            if let id = state.id {
+                kill(-id, signal)
+            } else {
+                state.pendingSignal = signal
+            }
+        }
+    }
+
+    /// Sends a signal to the process alone.
+    package func signal(_ signal: Int32) {
+        state.withLock { state in
+            if let id = state.id { kill(id, signal) } else { state.pendingSignal = signal }
+        }
+    }
+
+    private func spawn(_ program: Program, _ descriptors: [Int32]) -> Int32 {
+        let arguments = CStrings([program.path] + program.arguments)
+        let environment = CStrings(["\(Self.markName)=\(mark)"] + program.environment.filter { !$0.hasPrefix(Self.markName + "=") })
+        var four = descriptors + Array(repeating: -1, count: max(0, 4 - descriptors.count))
+        return state.withLock { state in
+            var id: pid_t = 0
+            let code = hoist_spawn(program.path, arguments.pointers, environment.pointers, &four, &id)
+            guard code == 0 else { return code }
+            state.id = id
+            if let signal = state.pendingSignal { kill(-id, signal) }
+            return 0
+        }
+    }
+
+    private func awaitExit() -> Exit {
+        guard let id = state.withLock({ $0.id }) else { return Exit() }
+        _ = hoist_await_exit(id)
+        // Its id is still its own: the group can be named, and nobody else's is meant.
+        kill(-id, SIGKILL)
+        var found = hoist_exit()
+        state.withLock { state in
+            _ = hoist_reap(id, &found)
+            state.id = nil
+        }
+        let strays = Descendants.end(markedBy: "\(Self.markName)=\(mark)")
+        Descendants.reap(group: id, and: strays)
+        return Exit(signal: found.signal == 0 ? nil : found.signal, status: found.status, cpu: found.cpu_microseconds)
+    }
+}
+
+/// A program could not be started. Trying again is safe.
+package struct SpawnError: Error, CustomStringConvertible {
+    package var path: String
+    package var code: Int32
+    package var description: String { "\(path) could not be started: \(String(cString: strerror(code)))" }
+}
+
+/// A list of strings as C takes it, ended by a null pointer.
+private final class CStrings {
+    let pointers: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>
+    private let count: Int
+
+    init(_ strings: [String]) {
+        count = strings.count
+        pointers = .allocate(capacity: count + 1)
+        for (index, string) in strings.enumerated() { pointers[index] = strdup(string) }
+        pointers[count] = nil
+    }
+
+    deinit {
+        for index in 0..<count { free(pointers[index]) }
+        pointers.deallocate()
+    }
+}
+
+/// What a process has left behind: it may have moved to another group or session.
+enum Descendants {
+    /// Kills every process whose environment has this text.
+    /// - Returns: their ids.
+    static func end(markedBy mark: String) -> [pid_t] {
+        #if os(Linux)
+        var ended: Set<pid_t> = []
+        // Whoever forks while we look is found in the next round.
+        for _ in 0..<10 {
+            let found = ProcessTable.ids().filter { !ended.contains($0) && ProcessTable.environment(of: $0, contains: mark) }
+            if found.isEmpty { break }
+            for id in found { kill(id, SIGKILL) }
+            ended.formUnion(found)
+        }
+        return Array(ended)
+        #else
+        return []
+        #endif
+    }
+
+    /// Waits for those that have become children of this process: as the first process of a container it inherits orphans.
+    static func reap(group: pid_t, and strays: [pid_t]) {
+        for id in [-group] + strays {
+            for _ in 0..<50 {
+                let found = waitpid(id, nil, WNOHANG)
+                if found < 0 { break }
+                if found == 0 { usleep(2000) }
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+import Logging
+import Synchronization
+
+/// Keeps the last lines of one attempt, and not more than it can be bothered with.
+final class JobLogRecorder: Sendable {
+    private struct State {
+        var lines: [JobLog.Line] = []
+        var omitted = 0
+        /// Lines that may still be taken in this second.
+        var allowance = JobLogRecorder.linesPerSecond
+        var second = 0
+        /// Whether somebody has been told since the log was last taken.
+        var isNoted = false
+    }
+
+    static let linesPerSecond = 1000
+
+    /// How many lines are kept; 0 for none.
+    let limit: Int
+    private let attempt: Int
+    private let onChange: @Sendable () -> Void
+    private let state = Mutex(State())
+
+    /// - Parameter onChange: called when there is something new, once until it is taken.
+    init(attempt: Int, limit: Int, onChange: @escaping @Sendable () -> Void) {
+        self.attempt = attempt
+        self.limit = limit
+        self.onChange = onChange
+    }
+
+    func add(_ texts: [String], omitted: Int = 0, source: String) {
+        guard limit > 0, !texts.isEmpty || omitted > 0 else { return }
+        let now = Date()
+        let isNews = state.withLock { state in
+            let second = Int(now.timeIntervalSince1970)
+            if second != state.second { (state.second, state.allowance) = (second, Self.linesPerSecond) }
+            // The last ones tell most.
+            let taken = texts.suffix(state.allowance)
+            state.allowance -= taken.count
+            state.omitted += omitted + texts.count - taken.count
+            state.lines += taken.map { JobLog.Line(time: now, source: source, text: $0) }
+            if state.lines.count > 2 * limit { cut(&state) }
+            defer { state.isNoted = true }
+            return !state.isNoted
+        }
+        if isNews { onChange() }
+    }
+
+    private func cut(_ state: inout State) {
+        let surplus = max(0, state.lines.count - limit)
+        state.lines.removeFirst(surplus)
+        state.omitted += surplus
+    }
+
+    /// The log now; nil while nothing was written.
+    func take() -> JobLog? {
+        state.withLock { state in
+            state.isNoted = false
+            cut(&state)
+            guard !state.lines.isEmpty || state.omitted > 0 else { return nil }
+            return JobLog(attempt: attempt, lines: state.lines, omitted: state.omitted)
+        }
+    }
+
+    /// The last lines of what a process printed, and the backtrace that Swift's runtime put among them.
+    func lastWords() -> (lines: [String], backtrace: String?) {
+        let all = state.withLock { $0.lines.map(\.text) }
+        // First the runtime says that it is on its way, at last how long it took.
+        guard let start = all.lastIndex(where: { $0.hasPrefix("*** Signal") && $0.contains("Backtracing") }) else {
+            return (all.suffix(20), nil)
+        }
+        let trace = all[(start + 1)...].prefix { !$0.hasPrefix("Backtrace took") }.filter { !$0.isEmpty }
+        return (all[..<start].filter { !$0.isEmpty }.suffix(20), String(trace.joined(separator: "\n").prefix(8192)))
+    }
+}
+
+/// Gives what a handler logs to the worker's logger, and keeps it with the job.
+struct RecordingLogHandler: LogHandler {
+    private var base: any LogHandler
+    private let recorder: JobLogRecorder
+
+    init(_ base: any LogHandler, _ recorder: JobLogRecorder) {
+        self.base = base
+        self.recorder = recorder
+    }
+
+    var logLevel: Logger.Level {
+        get { base.logLevel }
+        set { base.logLevel = newValue }
+    }
+
+    var metadata: Logger.Metadata {
+        get { base.metadata }
+        set { base.metadata = newValue }
+    }
+
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { base[metadataKey: key] }
+        set { base[metadataKey: key] = newValue }
+    }
+
+    func log(event: LogEvent) {
+        base.log(event: event)
+        let details = (event.metadata ?? [:]).mapValues { "\($0)" }
+        recorder.add([LogLine.text("\(event.message)", details)], source: event.level.rawValue)
+    }
+}
+
+extension LogLine {
+    /// A line for people. What every line of a job has is left out.
+    static func text(_ message: String, _ metadata: [String: String]) -> String {
+        let details = metadata.sorted { $0.key < $1.key }.map { " \($0.key)=\($0.value)" }.joined()
+        return String((message + details).prefix(LineSplitter.maximumBytes))
+    }
+}

@@ -1,0 +1,40 @@
+import Synchronization
+
+/// What performs a run, and its context once the message was read. A cancellation may come before either, and from any thread.
+final class RunningTask: Sendable {
+    private struct State {
+        var stop: (@Sendable (JobContext.CancellationReason) -> Void)?
+        var context: JobContext?
+        var reason: JobContext.CancellationReason?
+    }
+
+    private let state = Mutex(State())
+
+    func set(_ task: Task<Void, Never>) { set { _ in task.cancel() } }
+
+    /// - Parameter stop: called at every cancellation from now on, and at once for one that came before.
+    func set(_ stop: @escaping @Sendable (JobContext.CancellationReason) -> Void) {
+        let reason = state.withLock { state in
+            state.stop = stop
+            return state.reason
+        }
+        if let reason { stop(reason) }
+    }
+
+    func set(_ context: JobContext) {
+        let reason = state.withLock { state in
+            state.context = context
+            return state.reason
+        }
+        if let reason { context.noteCancellation(reason) }
+    }
+
+    func cancel(_ reason: JobContext.CancellationReason) {
+        let (stop, context) = state.withLock { state in
+            state.reason = state.reason ?? reason
+            return (state.stop, state.context)
+        }
+        context?.noteCancellation(reason)
+        stop?(reason)
+    }
+}

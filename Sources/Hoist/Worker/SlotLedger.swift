@@ -1,0 +1,145 @@
+/// What one job of a handler takes of its worker while it runs.
+struct SlotNeeds: Hashable, Sendable {
+    var lane: LaneKind
+    /// Slots of the lane.
+    var slots: Int
+    /// Of each thing that a worker has only so much of.
+    var resources: [String: Int]
+
+    /// A name for what has these needs: jobs of one are claimed together.
+    var budgetName: String {
+        let slots = slots == 1 ? "" : "*\(slots)"
+        return lane.name + slots + resources.sorted { $0.key < $1.key }.map { "+\($0.key):\($0.value)" }.joined()
+    }
+}
+
+/// Keeps the books of a worker's slots: which are free, who waits for some, how many jobs may be claimed.
+///
+/// A job that needs several slots is claimed when some are free, and has those that fall free next: light jobs cannot starve it. Of each kind of needs
+/// one job waits at most.
+struct SlotLedger {
+    typealias RunID = WorkerInbox.RunID
+
+    private struct Entry {
+        var needs: SlotNeeds
+        var queue: String
+    }
+
+    private(set) var capacity: [LaneKind: Int]
+    private var freeSlots: [LaneKind: Int]
+    private var freeResources: [String: Int]
+    private var freeOfQueue: [String: Int]
+    private var running: [RunID: Entry] = [:]
+    private var waiting: [(run: RunID, entry: Entry)] = []
+
+    /// - Parameter queues: those that have a limit of their own.
+    init(lanes: [LaneKind: Int], resources: [String: Int], queues: [String: Int]) {
+        capacity = lanes
+        freeSlots = lanes
+        freeResources = resources
+        freeOfQueue = queues
+    }
+
+    /// How many jobs of each kind of needs may be claimed.
+    func budget(for kinds: [SlotNeeds]) -> ClaimBudget {
+        var budget = ClaimBudget(queues: freeOfQueue)
+        for kind in kinds { budget.lanes[kind.budgetName] = claimable(kind) }
+        return budget
+    }
+
+    /// How many jobs of a kind may be claimed from a queue.
+    func available(_ needs: SlotNeeds, queue: String) -> Int { min(claimable(needs), freeOfQueue[queue] ?? .max) }
+
+    /// Whether a queue has a limit of its own.
+    func isLimited(_ queue: String) -> Bool { freeOfQueue[queue] != nil }
+
+    private func claimable(_ needs: SlotNeeds) -> Int {
+        let free = freeSlots[needs.lane] ?? 0
+        guard free > 0 else { return 0 }
+        for (_, other) in waiting {
+            // What the other waits for is not given to this one.
+            let waitsForSlots = other.needs.lane == needs.lane && (freeSlots[needs.lane] ?? 0) < other.needs.slots
+            if other.needs == needs || waitsForSlots || other.needs.resources.keys.contains(where: { needs.resources[$0] != nil }) {
+                return 0
+            }
+        }
+        var count = max(1, free / needs.slots)
+        for (name, amount) in needs.resources where amount > 0 { count = min(count, (freeResources[name] ?? 0) / amount) }
+        return count
+    }
+
+    /// Takes a job in.
+    /// - Returns: whether it may start now; else it waits, and ``release(_:)`` says when.
+    mutating func admit(_ run: RunID, _ needs: SlotNeeds, queue: String) -> Bool {
+        let entry = Entry(needs: needs, queue: queue)
+        spend(queue: queue, 1)
+        let isLaneHeld = waiting.contains { $0.entry.needs.lane == needs.lane && isSlotBound($0.entry.needs) }
+        guard fits(needs), !isLaneHeld else {
+            waiting.append((run, entry))
+            return false
+        }
+        take(run, entry)
+        return true
+    }
+
+    /// Frees what a job has.
+    /// - Returns: those that may start now.
+    mutating func release(_ run: RunID) -> [RunID] {
+        if let index = waiting.firstIndex(where: { $0.run == run }) {
+            spend(queue: waiting.remove(at: index).entry.queue, -1)
+        } else if let entry = running.removeValue(forKey: run) {
+            freeSlots[entry.needs.lane, default: 0] += entry.needs.slots
+            for (name, amount) in entry.needs.resources { freeResources[name, default: 0] += amount }
+            spend(queue: entry.queue, -1)
+        }
+        return startWaiting()
+    }
+
+    /// Gives a lane more slots or fewer; jobs that run are not disturbed.
+    /// - Returns: those that may start now.
+    mutating func resize(_ lane: LaneKind, to slots: Int) -> [RunID] {
+        freeSlots[lane, default: 0] += slots - (capacity[lane] ?? 0)
+        capacity[lane] = slots
+        return startWaiting()
+    }
+
+    /// The slots of a lane that are in use, or spoken for.
+    func used(_ lane: LaneKind) -> Int {
+        (capacity[lane] ?? 0) - (freeSlots[lane] ?? 0) + waiting.reduce(0) { $0 + ($1.entry.needs.lane == lane ? $1.entry.needs.slots : 0) }
+    }
+
+    /// Jobs that were taken in and have not started.
+    var notStarted: [RunID] { waiting.map(\.run) }
+
+    private func fits(_ needs: SlotNeeds) -> Bool {
+        (freeSlots[needs.lane] ?? 0) >= needs.slots && needs.resources.allSatisfy { (freeResources[$0.key] ?? 0) >= $0.value }
+    }
+
+    private func isSlotBound(_ needs: SlotNeeds) -> Bool { (freeSlots[needs.lane] ?? 0) < needs.slots }
+
+    private mutating func startWaiting() -> [RunID] {
+        var started: [RunID] = []
+        var held: Set<LaneKind> = []
+        for (run, entry) in waiting {
+            if !held.contains(entry.needs.lane), fits(entry.needs) {
+                take(run, entry)
+                started.append(run)
+            } else if isSlotBound(entry.needs) {
+                // Those behind it must not take what it waits for.
+                held.insert(entry.needs.lane)
+            }
+        }
+        waiting.removeAll { started.contains($0.run) }
+        return started
+    }
+
+    private mutating func take(_ run: RunID, _ entry: Entry) {
+        running[run] = entry
+        freeSlots[entry.needs.lane, default: 0] -= entry.needs.slots
+        for (name, amount) in entry.needs.resources { freeResources[name, default: 0] -= amount }
+    }
+
+    private mutating func spend(queue: String, _ count: Int) {
+        if let free = freeOfQueue[queue] { freeOfQueue[queue] = free - count }
+    }
+}
