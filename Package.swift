@@ -255,14 +255,14 @@ let package = Package(
             path: "Tests/IsolationTestJobs", swiftSettings: houseSettings),
         .executableTarget(
             name: "IsolationTestChild",
-            dependencies: ["Hoist", "IsolationTestJobs", .product(name: "Logging", package: "swift-log")],
+            dependencies: ["Hoist", "HoistRedis", "HoistSQLite", "IsolationTestJobs", .product(name: "Logging", package: "swift-log")],
             path: "Tests/IsolationTestChild",
             swiftSettings: houseSettings
         ),
         .testTarget(
             name: "IsolationTests",
             dependencies: [
-                "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "IsolationTestChild", "IsolationTestJobs", "TestServers", "Torture",
+                "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "IsolationTestChild", "IsolationTestJobs", "RESP", "TestServers", "Torture",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: houseSettings

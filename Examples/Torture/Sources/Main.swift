@@ -10,7 +10,7 @@ struct Main {
     struct TortureCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "Torture", abstract: "Jobs that crash, leak and hang, and the worker that survives them.",
-            subcommands: [WorkerCommand<TortureApp>.self, FeedCommand.self])
+            subcommands: [WorkerCommand<TortureApp>.self, UpCommand<TortureApp>.self, FeedCommand.self])
     }
 
     static func main() async { await TortureCommand.main() }

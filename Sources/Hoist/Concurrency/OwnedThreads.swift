@@ -7,7 +7,7 @@ import Darwin
 #endif
 
 /// Starts a detached thread. Threads of ours run forever or until their owner's queue is closed.
-func startThread(named name: String, _ body: @escaping @Sendable () -> Void) {
+package func startThread(named name: String, _ body: @escaping @Sendable () -> Void) {
     final class Start {
         let name: String
         let body: @Sendable () -> Void

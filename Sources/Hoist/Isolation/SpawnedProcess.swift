@@ -118,6 +118,24 @@ package final class SpawnedProcess: Sendable {
     }
 }
 
+/// A pipe that no other program inherits.
+package enum ProcessPipe {
+    /// - Parameter ends: for reading and for writing.
+    /// - Returns: false when too many files are open.
+    package static func open(_ ends: inout [Int32]) -> Bool { hoist_pipe(&ends) == 0 }
+}
+
+/// A process that is of no use without the one that started it.
+package enum ParentWatch {
+    /// Set for processes that end with their parent.
+    package static let variable = "HOIST_ENDS_WITH_PARENT"
+
+    /// Has this process drained when its parent dies, where it was asked to. Linux.
+    package static func begin() {
+        if getenv(variable) != nil, !WorkerChild.isChild { hoist_signal_at_parents_death(SIGTERM) }
+    }
+}
+
 /// A program could not be started. Trying again is safe.
 package struct SpawnError: Error, CustomStringConvertible {
     package var path: String

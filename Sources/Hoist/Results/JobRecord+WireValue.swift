@@ -28,13 +28,28 @@ extension JobRecord {
         }
         if state == .succeeded { object["output"] = output ?? .null }
         if let failure { object["failure"] = Self.wireValue(failure) }
+        if let usage { object["usage"] = Self.wireValue(usage) }
         if !headers.isEmpty { object["headers"] = .object(headers) }
         if !history.isEmpty { object["history"] = .array(history.map(Self.wireValue)) }
         return .object(object)
     }
 
     private static func wireValue(_ failure: JobFailure) -> WireValue {
-        ["kind": .string("\(failure.kind)"), "type": .string(failure.type), "message": .string(failure.message)]
+        var object: WireObject = ["kind": .string("\(failure.kind)"), "type": .string(failure.type), "message": .string(failure.message)]
+        if let crash = failure.crash {
+            var shown: WireObject = ["last_lines": .array(crash.lastLines.map(WireValue.string))]
+            shown["signal"] = crash.signal.map { .integer(Int64($0)) }
+            shown["status"] = crash.status.map { .integer(Int64($0)) }
+            shown["backtrace"] = crash.backtrace.map(WireValue.string)
+            object["crash"] = .object(shown)
+        }
+        return .object(object)
+    }
+
+    private static func wireValue(_ usage: ResourceUsage) -> WireValue {
+        var object: WireObject = ["cpu_seconds": .double(usage.cpuSeconds), "wall_seconds": .double(usage.wallSeconds)]
+        object["peak_memory"] = usage.peakMemory.map { .integer(Int64($0)) }
+        return .object(object)
     }
 
     private static func wireValue(_ attempt: AttemptRecord) -> WireValue {
@@ -43,6 +58,7 @@ extension JobRecord {
         object["started_at"] = attempt.startedAt.map { .string(WireTimestamp.string(from: $0)) }
         object["ended_at"] = .string(WireTimestamp.string(from: attempt.endedAt))
         object["failure"] = attempt.failure.map(wireValue)
+        object["usage"] = attempt.usage.map(wireValue)
         return .object(object)
     }
 }

@@ -80,6 +80,33 @@ struct JobCommand: AsyncParsableCommand {
     }
 }
 
+struct LogCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "log", abstract: "The last lines that a job wrote.",
+        discussion: "Standard output and error of jobs in the process lane, and what handlers log in any lane.")
+    @OptionGroup var options: InspectionOptions
+    @Argument(help: "The job's id.") var id: String
+    @Flag(name: .long, help: "Go on until the job has ended.") var follow = false
+
+    func run() async throws {
+        let backend = try options.backend.open()
+        guard try await backend.record(of: id) != nil else { throw ValidationError("no job \(id)") }
+        if options.json { return print(try Printing.json(try await backend.log(of: id) ?? JobLog(attempt: 0))) }
+        var printed = JobLog(attempt: 0)
+        while true {
+            let hasEnded = try await backend.record(of: id)?.state.hasEnded ?? true
+            if let log = try await backend.log(of: id) {
+                let text = Printing.log(log, after: printed)
+                if !text.isEmpty { print(text) }
+                printed = log
+            }
+            if !follow || hasEnded { return }
+            // Workers hand it on once a second.
+            try await Task.sleep(for: .milliseconds(500))
+        }
+    }
+}
+
 struct EnqueueCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(commandName: "enqueue", abstract: "Enqueue a job by its name.")
     @OptionGroup var options: InspectionOptions

@@ -88,15 +88,43 @@ enum Printing {
         }
         add("output", record.state == .succeeded ? clipped((record.output ?? .null).description, to: 4000) : nil)
         add("failure", record.failure.map { clipped($0.description, to: 4000) })
+        if let crash = record.failure?.crash {
+            add("it wrote last", crash.lastLines.isEmpty ? nil : crash.lastLines.map { clipped($0, to: 500) }.joined(separator: "\n"))
+            add("backtrace", crash.backtrace.map { $0.split(separator: "\n").map { clipped(String($0), to: 300) }.joined(separator: "\n") })
+        }
+        add("used", record.usage.map(usage))
         add("parent", record.parentID)
         add("root", record.rootID == record.id ? nil : record.rootID)
         let width = lines.map(\.0.count).max() ?? 0
-        var text = lines.map { $0.0 + String(repeating: " ", count: width - $0.0.count + 2) + $0.1 }.joined(separator: "\n")
+        let indentation = "\n" + String(repeating: " ", count: width + 2)
+        var text = lines.map { label, value in
+            label + String(repeating: " ", count: width - label.count + 2) + value.split(separator: "\n").joined(separator: indentation)
+        }.joined(separator: "\n")
         for attempt in record.history {
             let failure = attempt.failure.map { ": " + clipped($0.description, to: 400) } ?? ""
-            text += "\nattempt \(attempt.number)  \(attempt.endedAt)  \(attempt.outcome) on \(attempt.worker ?? "-")\(failure)"
+            let used = attempt.usage.map { " (\(usage($0)))" } ?? ""
+            text += "\nattempt \(attempt.number)  \(attempt.endedAt)  \(attempt.outcome) on \(attempt.worker ?? "-")\(failure)\(used)"
         }
         return text
+    }
+
+    static func usage(_ usage: ResourceUsage) -> String {
+        func seconds(_ value: Double) -> String { value < 10 ? "\((value * 1000).rounded() / 1000) s" : "\(Int(value)) s" }
+        let memory = usage.peakMemory.map { ", \($0 >> 20) MiB at most" } ?? ""
+        return "\(seconds(usage.cpuSeconds)) of processor time in \(seconds(usage.wallSeconds))\(memory)"
+    }
+
+    /// The lines of a log that were not printed before.
+    static func log(_ log: JobLog, after printed: JobLog) -> String {
+        let isSame = log.attempt == printed.attempt
+        // Lines are counted from the first that the attempt wrote.
+        let seen = isSame ? printed.omitted + printed.lines.count : 0
+        var lines: [String] = []
+        if log.omitted > seen { lines.append("… \(log.omitted - seen) lines are not kept …") }
+        for line in log.lines.dropFirst(max(0, seen - log.omitted)) {
+            lines.append("\(WireTimestamp.string(from: line.time))  \(line.source)  \(clipped(line.text, to: LineSplitter.maximumBytes))")
+        }
+        return lines.joined(separator: "\n")
     }
 
     static func queues(_ queues: [QueueStatistics]) -> String {

@@ -45,23 +45,19 @@ public struct WorkerCommand<App: ServiceApp>: AsyncParsableCommand {
             discussion: "SIGTERM or SIGINT drains the worker; a second one hands unfinished jobs back at once.")
     }
 
-    @OptionGroup public var backend: BackendOptions
-    @Option(name: .long, help: "A queue to consume, NAME or NAME:CONCURRENCY; may be repeated (default: the program's own).")
-    public var queue: [String] = []
-    @Option(name: .long, help: "Seconds to wait for running jobs at a stop.") public var drain: Int = 25
-    @Flag(name: .long, help: "End when the queues are empty.") public var burst = false
-    @OptionGroup public var logging: LogOptions
-    @OptionGroup public var options: App.Options
+    @OptionGroup public var worker: WorkerOptions<App>
 
     public init() {}
 
     public mutating func run() async throws {
-        let logger = logging.logger("worker")
-        let subscriptions = try queue.map(Self.subscription)
+        ParentWatch.begin()
+        let logger = worker.logging.logger("worker")
+        let subscriptions = try worker.queue.map(Self.subscription)
         // A child of the process lane has its worker's backend and opens none.
         let worker = try App.makeWorker(
-            try WorkerChild.backend ?? backend.open(), queues: subscriptions.isEmpty ? nil : subscriptions,
-            configuration: Worker.Configuration(drainTimeout: .seconds(drain), isBurst: burst), options: options, logger: logger)
+            try WorkerChild.backend ?? self.worker.backend.open(), queues: subscriptions.isEmpty ? nil : subscriptions,
+            configuration: Worker.Configuration(drainTimeout: .seconds(self.worker.drain), isBurst: self.worker.burst),
+            options: self.worker.options, logger: logger)
         try await SignalledServices.run([worker], logger: logger) { worker.stop(.immediately) }
     }
 
@@ -72,6 +68,19 @@ public struct WorkerCommand<App: ServiceApp>: AsyncParsableCommand {
         }
         return QueueSubscription(String(name), concurrency: parts.count > 1 ? Int(parts[1]) : nil)
     }
+}
+
+/// What a worker is told on the command line.
+public struct WorkerOptions<App: ServiceApp>: ParsableArguments {
+    @OptionGroup public var backend: BackendOptions
+    @Option(name: .long, help: "A queue to consume, NAME or NAME:CONCURRENCY; may be repeated (default: the program's own).")
+    public var queue: [String] = []
+    @Option(name: .long, help: "Seconds to wait for running jobs at a stop.") public var drain: Int = 25
+    @Flag(name: .long, help: "End when the queues are empty.") public var burst = false
+    @OptionGroup public var logging: LogOptions
+    @OptionGroup public var options: App.Options
+
+    public init() {}
 }
 
 /// `serve`: runs the program's server.

@@ -1,0 +1,143 @@
+import Hoist
+import Logging
+import ServiceLifecycle
+import Synchronization
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
+/// Keeps worker processes running: one that dies is started again, later and later while it dies young, and what each writes is kept apart.
+final class Supervisor: Service {
+    struct Settings: Sendable {
+        var program: SpawnedProcess.Program
+        var workers: Int
+        /// A file for each worker, `worker-1.log`; nil to write everything to standard error with the worker's name in front.
+        var logFolder: String?
+        var firstDelay = Duration.milliseconds(500)
+        var longestDelay = Duration.seconds(30)
+        /// A worker that lived so long was a good one: the delays begin anew.
+        var provenAfter = Duration.seconds(60)
+    }
+
+    private struct State {
+        var running: [Int: SpawnedProcess] = [:]
+        var isStopping = false
+    }
+
+    private let settings: Settings
+    private let logger: Logger
+    private let state = Mutex(State())
+    private let stopping = Doorbell()
+
+    init(_ settings: Settings, logger: Logger) {
+        self.settings = settings
+        self.logger = logger
+    }
+
+    /// Ends when every worker has ended: by itself in order, or because it was told to.
+    func run() async throws {
+        await withTaskCancellationHandler {
+            await withGracefulShutdownHandler {
+                await withTaskGroup { group in
+                    for index in 1...max(1, settings.workers) { group.addTask { await self.keep(index) } }
+                }
+            } onGracefulShutdown: {
+                self.stop()
+            }
+        } onCancel: {
+            stop()
+        }
+    }
+
+    /// Tells the workers to stop; told again, they stop harder.
+    func stop() {
+        let running = state.withLock { state in
+            state.isStopping = true
+            return Array(state.running.values)
+        }
+        stopping.ring()
+        for process in running { process.signal(SIGTERM) }
+    }
+
+    private func keep(_ index: Int) async {
+        let (name, clock) = ("worker-\(index)", SystemJobClock())
+        var delay = settings.firstDelay
+        while !state.withLock({ $0.isStopping }) {
+            let start = clock.uptime
+            let how: String
+            switch await runOnce(index, name) {
+            case .success(let exit) where exit.signal == nil && exit.status == 0: return logger.info("\(name) has ended")
+            case .success(let exit): how = exit.signal.map { "was killed by signal \($0)" } ?? "ended with status \(exit.status)"
+            case .failure(let error): how = "\(error)"
+            }
+            if state.withLock({ $0.isStopping }) { return }
+            if clock.uptime - start >= settings.provenAfter.inMicroseconds { delay = settings.firstDelay }
+            logger.error("\(name) \(how); it is started again", metadata: ["in": "\(delay)"])
+            let mark = stopping.mark
+            if !state.withLock({ $0.isStopping }) { await stopping.wait(after: mark, for: delay, clock: clock) }
+            delay = min(delay * 2, settings.longestDelay)
+        }
+    }
+
+    private func runOnce(_ index: Int, _ name: String) async -> Result<SpawnedProcess.Exit, SpawnError> {
+        let outputs = makeOutputs(name)
+        let result = await withCheckedContinuation { continuation in
+            let process = SpawnedProcess(settings.program, descriptors: [nil] + outputs) { continuation.resume(returning: $0) }
+            let isLate = state.withLock { state in
+                state.running[index] = process
+                return state.isStopping
+            }
+            if isLate { process.signal(SIGTERM) }
+        }
+        state.withLock { $0.running[index] = nil }
+        return result
+    }
+
+    /// Where a worker writes to: standard output and error.
+    private func makeOutputs(_ name: String) -> [Int32?] {
+        if let folder = settings.logFolder {
+            let file = open("\(folder)/\(name).log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o644)
+            guard file >= 0 else {
+                logger.error("the log of \(name) cannot be written", metadata: ["folder": "\(folder)", "error": "\(errno)"])
+                return [nil, nil]
+            }
+            return [file, fcntl(file, F_DUPFD_CLOEXEC, 10)]
+        }
+        var ends: [Int32] = [-1, -1]
+        guard ProcessPipe.open(&ends) else { return [nil, nil] }
+        let (source, label) = (ends[0], name + " | ")
+        startThread(named: "hoist-log") { Self.copyLines(from: source, label: label) }
+        return [ends[1], fcntl(ends[1], F_DUPFD_CLOEXEC, 10)]
+    }
+
+    private static func copyLines(from source: Int32, label: String) {
+        var buffer = [UInt8](repeating: 0, count: 1 << 14)
+        var splitter = LineSplitter()
+        func write(_ lines: [String]) {
+            guard !lines.isEmpty else { return }
+            // In one call, so that lines of several workers do not mix.
+            let text = Array(lines.map { label + $0 + "\n" }.joined().utf8)
+            text.withUnsafeBytes { writeAll($0, to: 2) }
+        }
+        while true {
+            let count = buffer.withUnsafeMutableBytes { read(source, $0.baseAddress, $0.count) }
+            if count < 0, errno == EINTR { continue }
+            guard count > 0 else { break }
+            let lines = buffer.withUnsafeBytes { splitter.split(UnsafeRawBufferPointer(rebasing: $0[..<count]), keeping: .max).lines }
+            write(lines)
+        }
+        if let last = splitter.end() { write([last]) }
+        close(source)
+    }
+
+    private static func writeAll(_ bytes: UnsafeRawBufferPointer, to descriptor: Int32) {
+        var start = 0
+        while start < bytes.count, let base = bytes.baseAddress {
+            let written = write(descriptor, base + start, bytes.count - start)
+            if written > 0 { start += written } else if errno != EINTR { return }
+        }
+    }
+}
