@@ -262,7 +262,8 @@ let package = Package(
         .testTarget(
             name: "IsolationTests",
             dependencies: [
-                "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "IsolationTestChild", "IsolationTestJobs", "RESP", "TestServers", "Torture",
+                "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "IsolationTestChild", "IsolationTestJobs", "RESP", "TestServers",
+                "Torture",
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: houseSettings

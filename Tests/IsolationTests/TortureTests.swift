@@ -88,8 +88,12 @@ struct TortureTests {
             if job.deed != .good { bad += 1 }
             let record = try #require(records[handle.id])
             let fate = Ordeal.Deed.Fate(state: record.state, kind: record.failure?.kind)
-            let isRight = fate == job.deed.fate && record.attempts == 1 && (record.state != .succeeded || record.output == .integer(Int64(job.number * 2)))
-            if !isRight { wrong[job.deed, default: []].append("\(record.state) \(record.failure.map { "\($0)" } ?? "") attempts \(record.attempts)") }
+            let isRight =
+                fate == job.deed.fate && record.attempts == 1
+                && (record.state != .succeeded || record.output == .integer(Int64(job.number * 2)))
+            if !isRight {
+                wrong[job.deed, default: []].append("\(record.state) \(record.failure.map { "\($0)" } ?? "") attempts \(record.attempts)")
+            }
         }
         #expect(wrong.isEmpty, "\(wrong)")
         #expect(bad == 650)
@@ -104,7 +108,9 @@ struct TortureTests {
         #expect(isClean, "files \(files) and then \(Processes.openFiles(of: id)), children \(Processes.children(of: id).count)")
         let grown = Processes.memory(of: id) - memory
         #expect(grown < 48 << 20)
-        print("\(bad) bad jobs among 3,000 in \(Int(seconds)) s; \(files) open files before, \(Processes.openFiles(of: id)) after, memory grew by \(grown >> 20) MiB")
+        print(
+            "\(bad) bad jobs among 3,000 in \(Int(seconds)) s; \(files) open files before, \(Processes.openFiles(of: id)) after, memory grew by \(grown >> 20) MiB"
+        )
 
         kill(id, SIGTERM)
         #expect(try await eventually(.seconds(10)) { !worker.isRunning })
@@ -162,7 +168,9 @@ struct TortureTests {
         let workers = Processes.children(of: supervisor.processIdentifier)
         #expect(workers.count == 2)
         kill(workers[0], SIGKILL)
-        #expect(try await eventually(.seconds(20)) { Set(Processes.children(of: supervisor.processIdentifier)).subtracting(workers).count == 1 })
+        #expect(
+            try await eventually(.seconds(20)) { Set(Processes.children(of: supervisor.processIdentifier)).subtracting(workers).count == 1 }
+        )
         #expect(try await eventually(.seconds(20)) { bench.log(of: 0).contains("was killed by signal 9") })
         for name in ["worker-1.log", "worker-2.log"] {
             let text = try String(contentsOf: logs.appendingPathComponent(name), encoding: .utf8)
@@ -205,7 +213,8 @@ struct WorkerKillerTests {
             process.environment = ProcessInfo.processInfo.environment.merging(["SWIFT_BACKTRACE": "enable=no"]) { $1 }
             try process.run()
             running = process
-            #expect(try await eventually(.seconds(30)) {
+            #expect(
+                try await eventually(.seconds(30)) {
                     if !process.isRunning { return true }
                     return try await handle.record()?.state == .failed
                 })

@@ -40,6 +40,8 @@ final class ServiceBench {
         process.executableURL = program("VideoService")
         process.arguments = arguments
         process.standardError = FileHandle.nullDevice
+        // With a backtrace a process survives a SIGSEGV that somebody only sends it.
+        process.environment = ProcessInfo.processInfo.environment.merging(["SWIFT_BACKTRACE": "enable=no"]) { $1 }
         try process.run()
         processes.append(process)
         return process
@@ -101,12 +103,12 @@ final class ServiceBench {
         return String(decoding: bytes, as: UTF8.self)
     }
 
-    /// Whether a process names `path` among its arguments, servers and workers of ours aside.
-    func isAnyoneUsing(_ path: String) -> Bool {
+    /// The processes that name `text` in their command line.
+    func processes(naming text: String) -> [Int32] {
         let all = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
-        return all.contains { process in
+        return all.compactMap(Int32.init).filter { process in
             let line = (try? Data(contentsOf: URL(fileURLWithPath: "/proc/\(process)/cmdline"))) ?? Data()
-            return String(decoding: line, as: UTF8.self).contains(path)
+            return String(decoding: line, as: UTF8.self).contains(text)
         }
     }
 

@@ -64,7 +64,37 @@ struct VideoServiceTests {
         #expect(try await eventually(.seconds(30)) { try await bench.job(id)["state"] == "cancelled" })
         let folder = bench.path("videos/" + (answer.json["video_id"]?.stringValue ?? ""))
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder) == ["input"])
-        #expect(!bench.isAnyoneUsing(folder), "no ffmpeg is left")
+        #expect(bench.processes(naming: folder).isEmpty, "no ffmpeg is left")
+    }
+
+    @Test(
+        "a crash of ffmpeg, and one of the handler's own process, cost an attempt each, and the worker goes on",
+        arguments: ["ffmpeg", "handler"])
+    func crash(of victim: String) async throws {
+        let bench = try ServiceBench()
+        try await bench.startServer()
+        let worker = try bench.start(["worker", "--backend", bench.backendURL, "--data", bench.path("videos")])
+        let answer = try await bench.http("POST", "/upload", file: try bench.makeVideo(seconds: 8))
+        let id = try #require(answer.json["id"]?.stringValue)
+        #expect(try await eventually(.seconds(30)) { try await bench.job(id)["progress"]?["fraction"]?.doubleValue ?? 0 > 0.05 })
+        let tools = bench.processes(naming: bench.path("videos/" + (answer.json["video_id"]?.stringValue ?? "")))
+        let children = bench.processes(naming: bench.backendURL + "\0--data").filter { $0 != worker.processIdentifier }
+            .filter {
+                (try? String(contentsOfFile: "/proc/\($0)/stat", encoding: .utf8))?.contains(") S \(worker.processIdentifier) ") ?? false
+            }
+        #expect(tools.count == 1 && children.count == 1)
+        kill(try #require(victim == "ffmpeg" ? tools.first : children.first), SIGSEGV)
+        #expect(try await eventually(.seconds(90)) { try await bench.job(id)["state"] == "succeeded" })
+        let record = try await bench.job(id)
+        let first = try #require(record["history"]?.arrayValue?.first)
+        #expect(record["attempts"] == 2 && worker.isRunning)
+        if victim == "ffmpeg" {
+            #expect(first["failure"]?["kind"] == "raised" && record["lost_workers"] == 0)
+        } else {
+            #expect(first["failure"]?["kind"] == "crashed" && first["failure"]?["crash"]?["signal"] == 11 && record["lost_workers"] == 1)
+            #expect(record["usage"]?["cpu_seconds"]?.doubleValue ?? 0 > 0.1, "ffmpeg's time is the job's")
+        }
+        #expect(tools.allSatisfy { kill($0, 0) != 0 })
     }
 }
 

@@ -23,6 +23,9 @@ struct Main {
             try await RedisBenchmark.enqueue(
                 arguments[2], mode: arguments[3], jobs: Int(arguments[4]) ?? 10_000, bytes: Int(arguments[5]) ?? 32,
                 keepsResults: arguments[6] == "on")
+        case "isolation-work": try await IsolationBenchmark.work(arguments[2], children: Int(arguments[3]) ?? 2)
+        case "isolation-serve": try await IsolationBenchmark.serve(arguments[2])
+        case "isolation-overhead": try await IsolationBenchmark.overhead(arguments[2], jobs: Int(arguments[3]) ?? 500)
         case "redis": try await RedisReport(python: arguments.dropFirst(2).first).run()
         default:
             try await Report(python: arguments.dropFirst().first).run()

@@ -6,13 +6,16 @@ import Hummingbird
 import Logging
 import ServiceLifecycle
 
-/// One binary, two roles: `VideoService serve` and `VideoService worker`.
+/// One binary for all roles: `VideoService serve`, `VideoService worker`, and `VideoService up` for several workers.
 @main
 struct Main {
     struct VideoCommand: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
             commandName: "VideoService", abstract: "Uploads videos and has workers transcode them.",
-            subcommands: [ServeCommand<VideoApp>.self, WorkerCommand<VideoApp>.self, SchedulerCommand.self])
+            subcommands: [
+                ServeCommand<VideoApp>.self, WorkerCommand<VideoApp>.self, UpCommand<VideoApp>.self,
+                SchedulerCommand.self,
+            ])
     }
 
     static func main() async { await VideoCommand.main() }
@@ -31,10 +34,10 @@ enum VideoApp: ServiceApp {
     ) throws -> Worker {
         let processor = VideoProcessor(store: try VideoStore(root: options.data))
         return Worker(
-            backend, queues: queues ?? ["media"], lanes: [.async(options.videos)], configuration: configuration, logger: logger
+            backend, queues: queues ?? ["media"], lanes: [.process(options.videos)], configuration: configuration, logger: logger
         ) {
-            // The work itself happens in ffmpeg: the handler only waits for it, so it needs no thread.
-            Handle(ProcessVideo.self) { job, context in try await processor.process(job, context) }
+            // In a process of its own: whatever a broken video does to ffmpeg or to us, it costs this job and no other.
+            Handle(ProcessVideo.self, in: .process) { job, context in try await processor.process(job, context) }
                 .onSuccess { context in context.logger.info("the video is done") }
         }
     }

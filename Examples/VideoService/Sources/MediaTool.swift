@@ -2,7 +2,7 @@ import Hoist
 import Subprocess
 import SystemPackage
 
-/// ffmpeg and ffprobe, each in a process group of its own that is stopped when the task is cancelled.
+/// ffmpeg and ffprobe. They stop when the task is cancelled; in the process lane they belong to the job's process group, and end with it however it ends.
 enum MediaTool {
     struct Failed: Error, CustomStringConvertible {
         var description: String
@@ -10,8 +10,7 @@ enum MediaTool {
 
     private static var platformOptions: PlatformOptions {
         var options = PlatformOptions()
-        options.processGroupID = 0
-        options.teardownSequence = [.gracefulShutDown(toProcessGroup: true, allowedDurationToNextStep: .seconds(2))]
+        options.teardownSequence = [.gracefulShutDown(allowedDurationToNextStep: .seconds(1))]
         return options
     }
 

@@ -5,7 +5,7 @@ struct ProcessVideo: Job {
     static let name = "tasks.process_video_heavy"
     static let options = JobOptions(
         queue: "media", retry: .exponential(maxAttempts: 3), neverRetry: [UnusableVideo.self], timeLimit: .seconds(1800),
-        heartbeatLimit: .seconds(120))
+        hardTimeLimit: .seconds(1860), heartbeatLimit: .seconds(120), memoryLimit: 4 << 30)
 
     var videoID: String
 

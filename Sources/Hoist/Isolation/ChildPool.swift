@@ -281,7 +281,10 @@ final class ChildPool: Sendable {
         /// The job that it may speak of, if it is that one.
         func job(_ run: RunID) -> Job? { state.machine.run(of: id) == run ? state.jobs[run] : nil }
         switch report {
-        case .ready: return perform(state.machine.becameReady(id, now: now), &state)
+        case .ready:
+            let milliseconds = Double(now - (state.machine.start(of: id) ?? now)) / 1000
+            logger.debug("a child process is ready", metadata: ["process": "\(link.process.id ?? 0)", "milliseconds": "\(milliseconds)"])
+            return perform(state.machine.becameReady(id, now: now), &state)
         case .finished(let result): return perform(state.machine.finished(id, result, now: now), &state)
         case .progress(let run, let progress):
             guard let job = job(run) else { return [] }

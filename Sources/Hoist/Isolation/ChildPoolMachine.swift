@@ -28,7 +28,7 @@ struct ChildPoolMachine {
     /// What came of a run.
     enum End {
         case finished(IsolatedResult)
-        case died(Verdict?, SpawnedProcess.Exit, peakMemory: Int, cpu: Int64)
+        case died(Verdict?, SpawnedProcess.Exit, peakMemory: Int, cpu: Int64, wall: Int64)
         /// No child could be started.
         case notStarted
     }
@@ -83,11 +83,14 @@ struct ChildPoolMachine {
     /// How long a backtrace may take: one of a large program without optimizations takes a few seconds.
     private static let backtraceTime: Int64 = 10_000_000
 
+    /// How long a job that was claimed ahead may wait for a child.
+    private static let patience: Int64 = 50_000
+
     private var settings: Settings
     private var children: [ChildID: Child] = [:]
     /// The one used last comes last, and is used next.
     private var idle: [ChildID] = []
-    private var waiting: [(id: RunID, limits: RunLimits)] = []
+    private var waiting: [(id: RunID, limits: RunLimits, since: Int64)] = []
     private(set) var size = 0
     private var nextChild: ChildID = 0
     private var failedStarts = 0
@@ -107,7 +110,7 @@ struct ChildPoolMachine {
     }
 
     mutating func start(_ run: RunID, _ limits: RunLimits, now: Int64) -> [Action] {
-        waiting.append((run, limits))
+        waiting.append((run, limits, now))
         return fillUp(now: now) + assign(now: now)
     }
 
@@ -205,9 +208,10 @@ struct ChildPoolMachine {
         case .starting: actions += startFailed(now: now)
         // One that dies as soon as it is ready must not be started again and again in no time.
         case .idle: if child.jobs == 0, now - child.startedAt < 1_000_000 { actions += startFailed(now: now) }
-        case .busy(let run): actions.append(.end(run.id, id, .died(nil, exit, peakMemory: run.peakMemory, cpu: cpu)))
+        case .busy(let run):
+            actions.append(.end(run.id, id, .died(nil, exit, peakMemory: run.peakMemory, cpu: cpu, wall: now - run.startedAt)))
         case .ending(let run?, let verdict, _):
-            actions.append(.end(run.id, id, .died(verdict, exit, peakMemory: run.peakMemory, cpu: cpu)))
+            actions.append(.end(run.id, id, .died(verdict, exit, peakMemory: run.peakMemory, cpu: cpu, wall: now - run.startedAt)))
         case .ending(nil, _, _): break
         }
         return actions + fillUp(now: now) + assign(now: now)
@@ -239,7 +243,19 @@ struct ChildPoolMachine {
             case .ending: break
             }
         }
-        return actions + fillUp(now: now) + assign(now: now)
+        return actions + giveBack(now: now) + fillUp(now: now) + assign(now: now)
+    }
+
+    /// How many jobs wait that there is no child for.
+    private var surplus: Int { max(0, waiting.count - max(0, size - children.values.count { $0.run != nil })) }
+
+    /// Jobs that were claimed ahead and are held up by others go where somebody has time for them.
+    private mutating func giveBack(now: Int64) -> [Action] {
+        let count = surplus
+        guard count > 0, now >= waiting[waiting.count - count].since + Self.patience else { return [] }
+        let given = waiting.suffix(count)
+        waiting.removeLast(count)
+        return given.map { .end($0.id, nil, .notStarted) }
     }
 
     /// When something will be due; nil for never, as things stand.
@@ -258,6 +274,7 @@ struct ChildPoolMachine {
             }
         }
         if missing > 0 { note(mayStartAt) }
+        if surplus > 0 { note(waiting[waiting.count - surplus].since + Self.patience) }
         return next
     }
 
@@ -268,6 +285,9 @@ struct ChildPoolMachine {
             return (id, run.limits.memory != nil)
         }
     }
+
+    /// When a child was started.
+    func start(of id: ChildID) -> Int64? { children[id]?.startedAt }
 
     /// The run that a child has, in whatever state.
     func run(of id: ChildID) -> RunID? { children[id]?.run?.id }
@@ -301,7 +321,7 @@ struct ChildPoolMachine {
     private mutating func assign(now: Int64) -> [Action] {
         var actions: [Action] = []
         while !waiting.isEmpty, let child = idle.popLast() {
-            let (run, limits) = waiting.removeFirst()
+            let (run, limits, _) = waiting.removeFirst()
             children[child]?.phase = .busy(Run(id: run, limits: limits, startedAt: now, lastSign: now))
             actions.append(.perform(child, run))
         }

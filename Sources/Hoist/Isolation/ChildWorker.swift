@@ -186,7 +186,8 @@ private struct JobMeter {
         result.memory = memory
         result.hasDescendants = hoist_has_children() == 1
         // A job that short cannot have held much that it holds no more.
-        let isShort = SystemJobClock().uptime - start < 1000
+        result.wall = SystemJobClock().uptime - start
+        let isShort = result.wall < 1000
         result.peakMemory = max(memory, isShort ? 0 : ProcessTable.takePeakMemory())
         result.cpu = max(0, hoist_cpu_microseconds() - cpu)
         return result

@@ -71,6 +71,7 @@ extension ChildReport {
             var frame = FrameWriter(kind: 2)
             frame.unsigned(result.run)
             frame.integer(result.cpu)
+            frame.integer(result.wall)
             frame.optional(result.peakMemory.map(Int64.init))
             frame.integer(Int64(result.memory))
             frame.byte(result.hasDescendants ? 1 : 0)
@@ -106,6 +107,7 @@ extension ChildReport {
         case 2:
             var result = IsolatedResult(run: try frame.unsigned(), outcome: .cancelled)
             result.cpu = try frame.integer()
+            result.wall = try frame.integer()
             result.peakMemory = try frame.optional().map { Int($0) }
             result.memory = Int(try frame.integer())
             result.hasDescendants = try frame.byte() == 1

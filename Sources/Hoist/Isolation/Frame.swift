@@ -61,6 +61,8 @@ struct IsolatedResult: Sendable {
     var children: [JobID] = []
     /// Microseconds of processor time of this attempt.
     var cpu: Int64 = 0
+    /// Microseconds from its beginning to its end.
+    var wall: Int64 = 0
     var peakMemory: Int?
     /// What the process holds now.
     var memory = 0

@@ -24,7 +24,6 @@ extension Execution {
         let (call, context) = begin(message, onProgress: onProgress)
         box.set(context)
         let backend = environment.jobs.backend
-        let start = SystemJobClock().uptime
         pool.start(
             ChildPool.Job(
                 call: IsolatedCall(
@@ -37,18 +36,19 @@ extension Execution {
                 onRequest: { request in await request.answer(from: backend) },
                 follow: { id in backend.updates(of: id) },
                 onEnd: { end in
-                    let wall = Double(SystemJobClock().uptime - start) / 1_000_000
                     switch end {
                     case .finished(let result):
                         context.noteChildren(result.children)
                         let usage = ResourceUsage(
-                            cpuSeconds: Double(result.cpu) / 1_000_000, wallSeconds: wall, peakMemory: result.peakMemory)
+                            cpuSeconds: Double(result.cpu) / 1_000_000, wallSeconds: Double(result.wall) / 1_000_000,
+                            peakMemory: result.peakMemory)
                         onEnd(self.restored(result.outcome), call.waited, context, usage)
                     case .notStarted:
                         onEnd(context.cancellationReason == .requested ? .cancelled : .handedBack, call.waited, context, nil)
-                    case .died(let verdict, let exit, let memory, let cpu):
+                    case .died(let verdict, let exit, let memory, let cpu, let wall):
                         let usage = ResourceUsage(
-                            cpuSeconds: Double(cpu) / 1_000_000, wallSeconds: wall, peakMemory: memory == 0 ? nil : memory)
+                            cpuSeconds: Double(cpu) / 1_000_000, wallSeconds: Double(wall) / 1_000_000,
+                            peakMemory: memory == 0 ? nil : memory)
                         let outcome = self.outcome(ofDeath: exit, verdict, call, context)
                         Task {
                             await self.runHooks(after: outcome, context)

@@ -26,6 +26,8 @@ struct SlotLedger {
     }
 
     private(set) var capacity: [LaneKind: Int]
+    /// How many light jobs a lane may take in above its slots: see ``ClaimAhead``.
+    var ahead: [LaneKind: Int] = [:]
     private var freeSlots: [LaneKind: Int]
     private var freeResources: [String: Int]
     private var freeOfQueue: [String: Int]
@@ -54,11 +56,11 @@ struct SlotLedger {
     func isLimited(_ queue: String) -> Bool { freeOfQueue[queue] != nil }
 
     private func claimable(_ needs: SlotNeeds) -> Int {
-        let free = freeSlots[needs.lane] ?? 0
+        let free = free(for: needs)
         guard free > 0 else { return 0 }
         for (_, other) in waiting {
             // What the other waits for is not given to this one.
-            let waitsForSlots = other.needs.lane == needs.lane && (freeSlots[needs.lane] ?? 0) < other.needs.slots
+            let waitsForSlots = other.needs.lane == needs.lane && isSlotBound(other.needs)
             if other.needs == needs || waitsForSlots || other.needs.resources.keys.contains(where: { needs.resources[$0] != nil }) {
                 return 0
             }
@@ -112,10 +114,14 @@ struct SlotLedger {
     var notStarted: [RunID] { waiting.map(\.run) }
 
     private func fits(_ needs: SlotNeeds) -> Bool {
-        (freeSlots[needs.lane] ?? 0) >= needs.slots && needs.resources.allSatisfy { (freeResources[$0.key] ?? 0) >= $0.value }
+        free(for: needs) >= needs.slots && needs.resources.allSatisfy { (freeResources[$0.key] ?? 0) >= $0.value }
     }
 
-    private func isSlotBound(_ needs: SlotNeeds) -> Bool { (freeSlots[needs.lane] ?? 0) < needs.slots }
+    private func isSlotBound(_ needs: SlotNeeds) -> Bool { free(for: needs) < needs.slots }
+
+    private func free(for needs: SlotNeeds) -> Int {
+        (freeSlots[needs.lane] ?? 0) + (needs.slots == 1 && needs.resources.isEmpty ? ahead[needs.lane] ?? 0 : 0)
+    }
 
     private mutating func startWaiting() -> [RunID] {
         var started: [RunID] = []

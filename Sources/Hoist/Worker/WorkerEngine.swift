@@ -47,6 +47,7 @@ actor WorkerEngine {
     /// Jobs that were claimed and wait for slots.
     private var notStarted: [WorkerInbox.RunID: Admitted] = [:]
     private var scalers: [LaneKind: LaneScaler] = [:]
+    private var ahead = ClaimAhead()
     private var nextRun: WorkerInbox.RunID = 0
     private var unsettled: [WorkerInbox.Finished] = []
     private var mayHaveWork = true
@@ -231,7 +232,9 @@ actor WorkerEngine {
         if let stop = contents.stop, stop != self.stop { begin(stop) }
         for lane in contents.resizes { resize(lane.kind, to: lane.slots) }
         for finished in contents.finished {
-            guard forget(finished.run) else { continue }
+            guard let job = running[finished.run] else { continue }
+            if job.needs.lane == .process { learn(from: finished.settlement) }
+            _ = forget(finished.run)
             unsettled.append(finished)
         }
         for (run, progress) in contents.progress { pendingProgress[run] = progress }
@@ -252,6 +255,12 @@ actor WorkerEngine {
 
     private var pendingProgress: [WorkerInbox.RunID: JobProgress] = [:]
     private var nextProgressAt: Int64 = 0
+
+    /// Finds out how long jobs of the process lane take.
+    private func learn(from settlement: Settlement) {
+        if let usage = settlement.usage { ahead.note(run: Int64(usage.wallSeconds * 1_000_000)) } else { ahead.noteDelay() }
+        slots.ahead[.process] = ahead.count(children: slots.capacity[.process] ?? 0)
+    }
 
     /// Takes a job off the list and frees its slots.
     /// - Returns: false when it was not on the list, because it was given up.
@@ -477,7 +486,9 @@ actor WorkerEngine {
         if execution.handle.lane == .process, let children {
             return execution.isolate(in: children, run: run, box, onProgress: { inbox.report($0, run: run) }) {
                 outcome, wait, context, usage in
-                self.finish(execution, run, outcome, wait, context, usage, startedAt: startedAt, start: start)
+                // It may have waited for a child.
+                let began = usage.map { clock.now.addingTimeInterval(-$0.wallSeconds) } ?? startedAt
+                self.finish(execution, run, outcome, wait, context, usage, startedAt: began, start: start)
             }
         }
         let lane: any TaskExecutor = execution.handle.lane == .blocking ? blockingThreads : globalConcurrentExecutor

@@ -15,7 +15,9 @@ public struct UpCommand<App: ServiceApp>: AsyncParsableCommand {
     }
 
     @Option(name: .long, help: "How many worker processes.") public var workers = ProcessIdentity.processorCount
-    @Option(name: .long, help: "A folder for worker-1.log, worker-2.log …; without, lines go to standard error with the worker's name in front.")
+    @Option(
+        name: .long, help: "A folder for worker-1.log, worker-2.log …; without, lines go to standard error with the worker's name in front."
+    )
     public var logs: String?
     @OptionGroup public var worker: WorkerOptions<App>
 

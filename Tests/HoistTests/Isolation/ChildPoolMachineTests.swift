@@ -32,7 +32,7 @@ struct ChildPoolMachineTests {
             case .kill(let id): "kill \(id)"
             case .end(let run, _, .finished): "end \(run): finished"
             case .end(let run, _, .notStarted): "end \(run): not started"
-            case .end(let run, _, .died(let verdict, _, _, _)): "end \(run): died \(verdict.map { "\($0)" } ?? "by itself")"
+            case .end(let run, _, .died(let verdict, _, _, _, _)): "end \(run): died \(verdict.map { "\($0)" } ?? "by itself")"
             case .becomeUsable(let isUsable): isUsable ? "usable" : "unusable"
             }
         }
@@ -163,6 +163,20 @@ struct ChildPoolMachineTests {
         #expect(words(machine.tick(now: 1_210_030)) == ["spawn 5"], "the other one follows")
         #expect(
             words(machine.exited(4, .init(signal: 11), now: 1_210_040)) == [], "one that dies as soon as it is ready is not hurried either")
+    }
+
+    @Test("jobs that were claimed ahead go back when they are held up; those that there are children for stay")
+    func patience() {
+        var machine = ChildPoolMachine(Self.settings)
+        _ = machine.resize(to: 2, now: 0)
+        _ = machine.becameReady(1, now: 10)
+        for run in 1...UInt64(4) { _ = machine.start(run, RunLimits(), now: 20) }
+        #expect(words(machine.tick(now: 9_999)) == [], "the second one waits for its child, two others for their turn")
+        #expect(machine.nextDeadline() == 10_000)
+        _ = machine.becameReady(2, now: 9_999)
+        #expect(machine.nextDeadline() == 50_020)
+        #expect(words(machine.tick(now: 50_020)) == ["end 3: not started", "end 4: not started"])
+        #expect(machine.nextDeadline() == nil)
     }
 
     @Test("a smaller pool lets children end as they get idle")

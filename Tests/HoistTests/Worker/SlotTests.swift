@@ -63,6 +63,26 @@ struct SlotTests {
         #expect(ledger.budget(for: []).queues == ["narrow": 2])
     }
 
+    @Test("short jobs are claimed ahead, a few milliseconds of them, long ones and heavy ones are not")
+    func ahead() {
+        var ahead = ClaimAhead()
+        #expect(ahead.count(children: 2) == 0, "nothing is known yet")
+        ahead.note(run: 50)
+        #expect(ahead.count(children: 2) == 128)
+        ahead.note(run: 8000)
+        #expect(ahead.count(children: 2) == 8)
+        ahead.noteDelay()
+        #expect(ahead.count(children: 2) == 0)
+        for _ in 0..<60 { ahead.note(run: 100) }
+        #expect(ahead.count(children: 1) > 40)
+
+        var ledger = ledger()
+        ledger.ahead[.process] = 10
+        #expect(ledger.budget(for: [light, heavy, graphics]).lanes == ["process": 16, "process*4": 1, "process+gpu:1": 1])
+        for run in 1...16 { #expect(ledger.admit(UInt64(run), light, queue: "q") == true) }
+        #expect(ledger.budget(for: [light, heavy, graphics]).lanes == ["process": 0, "process*4": 0, "process+gpu:1": 0])
+    }
+
     @Test("a lane grows when jobs wait too long or are too many, to no more than it may, and shrinks when it is idle")
     func scaling() {
         let policy = Autoscaling(growsAfterWait: .seconds(1), growsAtBacklogPerSlot: 10, shrinksAfter: .seconds(30))
