@@ -76,7 +76,10 @@ int hoist_socket_pair(int ends[2]) {
 #ifdef __linux__
     return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
 #else
-    return keep_from_others(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), ends);
+    int code = keep_from_others(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), ends);
+    int on = 1;
+    for (int i = 0; i < 2 && code == 0; i++) setsockopt(ends[i], SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+    return code;
 #endif
 }
 

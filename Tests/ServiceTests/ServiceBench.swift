@@ -112,6 +112,22 @@ final class ServiceBench {
         }
     }
 
+    private struct Writing: Job {
+        static let name = "mail.writing"
+        static let options = JobOptions(queue: "writing")
+    }
+
+    func makeWritingJob(_ id: String, on backend: SQLiteBackend) async throws {
+        let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
+        try await JobClient(backend, logger: logger).enqueue(Writing(), .id(id))
+        try await Worker(backend, queues: ["writing"], configuration: .init(isBurst: true), logger: logger) {
+            Handle(Writing.self) { _, context in
+                context.logger.info("first", metadata: ["step": "1"])
+                context.logger.warning("second")
+            }
+        }.run()
+    }
+
     private struct Doomed: Job {
         static let name = "mail.doomed"
         static let options = JobOptions(queue: "dead")

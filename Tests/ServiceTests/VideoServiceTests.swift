@@ -143,6 +143,15 @@ struct HoistToolTests {
         _ = try hoist("enqueue", "x", "--kwargs", "[1]", status: 64)
         _ = try hoist("dead", "drop", status: 64)
 
+        // What a job wrote, in the order in which it did.
+        try await bench.makeWritingJob("w1", on: try SQLiteBackend(url: bench.backendURL))
+        let log = try hoist("log", "w1")
+        #expect(log.split(separator: "\n").count == 2 && log.contains("info  first step=1") && log.hasSuffix("warning  second\n"))
+        #expect(try hoist("log", "w1", "--follow") == log)
+        #expect(try JSONText.parse(Array(try hoist("log", "w1", "--json").utf8))["lines"]?.arrayValue?.count == 2)
+        #expect(try hoist("log", "m1") == "")
+        _ = try hoist("log", "nobody", status: 64)
+
         // A dead letter: listed, requeued with other arguments, dropped.
         let backend = try SQLiteBackend(url: bench.backendURL)
         try await bench.makeDeadLetter("d1", on: backend)

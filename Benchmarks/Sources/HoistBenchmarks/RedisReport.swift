@@ -58,6 +58,41 @@ struct RedisReport {
         if let waits = celery?[1], waits.count == 4 { print("Celery, enqueue to result: median \(milliseconds(waits[1])), 99th percentile \(milliseconds(waits[2]))") }
         try await measureBacklog(server)
         try await measureLatency(server)
+        try await measureIsolation(server, celery: celery?[1].last)
+    }
+
+    /// The process lane: two children beside Celery's two, and what a process of its own costs a job.
+    private func measureIsolation(_ server: Server, celery: Double?) async throws {
+        let jobs = 40_000
+        _ = try fill(server, jobs: jobs, results: "on")
+        let rate = Double(jobs) / (try number("isolation-work", server.url, "2"))
+        let ratio = celery.map { "; Celery prefork, 2 children \(Int($0)), we are \(String(format: "%.1f", rate / $0)) times as fast" } ?? ""
+        print("process lane, 2 children, results on: \(Int(rate)) jobs/s from the worker's start on\(ratio)")
+        server.flush()
+        let (worker, pipe) = (Process(), Pipe())
+        worker.executableURL = URL(fileURLWithPath: CommandLine.arguments[0])
+        worker.arguments = ["isolation-serve", server.url]
+        worker.standardOutput = pipe
+        try worker.run()
+        try await Task.sleep(for: .seconds(1))
+        let waits = numbers(try output(CommandLine.arguments[0], ["isolation-overhead", server.url, "500"], [:]))
+        if waits.count == 5 {
+            print("enqueue to result, async lane: median \(milliseconds(waits[0])), 99th percentile \(milliseconds(waits[1])); process lane: median \(milliseconds(waits[2])), 99th percentile \(milliseconds(waits[3])); median of the differences \(milliseconds(waits[4]))")
+        }
+        let children = try output("/usr/bin/pgrep", ["-P", "\(worker.processIdentifier)"], [:]).split(whereSeparator: \.isWhitespace).compactMap { pid_t($0) }
+        let own = children.map { privateMegabytes(of: $0) }.max() ?? 0
+        kill(worker.processIdentifier, SIGKILL)
+        worker.waitUntilExit()
+        let ready = numbers(String(decoding: pipe.fileHandleForReading.availableData, as: UTF8.self))
+        print("child ready after \(ready.map(milliseconds).joined(separator: " and ")); an idle child holds \(String(format: "%.1f", own)) MB of its own")
+        server.flush()
+    }
+
+    private func privateMegabytes(of process: pid_t) -> Double {
+        let text = (try? String(contentsOfFile: "/proc/\(process)/smaps_rollup", encoding: .utf8)) ?? ""
+        return text.split(separator: "\n").filter { $0.hasPrefix("Private_") }.reduce(0) { sum, line in
+            sum + (line.split(separator: " ").dropFirst().first.flatMap { Double($0) } ?? 0) / 1024
+        }
     }
 
     private func percent(_ part: Double, of whole: Double) -> String { "\(Int((part / whole * 100).rounded())) %" }

@@ -288,6 +288,8 @@ public enum Outcome: Sendable {
     case expired
     /// Not finished when the worker stopped: ready again at once, the attempt not counted.
     case handedBack
+    /// Claimed and given back before it began: as if nothing had happened, also for a job that may begin only once.
+    case notStarted
 }
 
 public struct ProgressReport: Sendable {
@@ -326,6 +328,7 @@ extension Outcome {
         case .cancelled: "cancelled"
         case .expired: "expired"
         case .handedBack: "handed back"
+        case .notStarted: "not started"
         }
     }
 }

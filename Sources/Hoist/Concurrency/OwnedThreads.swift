@@ -8,6 +8,13 @@ import Darwin
 
 /// Starts a detached thread. Threads of ours run forever or until their owner's queue is closed.
 package func startThread(named name: String, _ body: @escaping @Sendable () -> Void) {
+    let code = tryToStartThread(named: name, body)
+    precondition(code == 0, "no thread could be started (error \(code)): the limit of threads is reached")
+}
+
+/// The same for a thread that can be done without.
+/// - Returns: 0, or the error.
+func tryToStartThread(named name: String, _ body: @escaping @Sendable () -> Void) -> Int32 {
     final class Start {
         let name: String
         let body: @Sendable () -> Void
@@ -41,7 +48,8 @@ package func startThread(named name: String, _ body: @escaping @Sendable () -> V
             return nil
         }, start)
     #endif
-    precondition(code == 0, "no thread could be started (error \(code)): the limit of threads is reached")
+    if code != 0 { Unmanaged<Start>.fromOpaque(start).release() }
+    return code
 }
 
 /// A condition that one or more threads wait on; a notification with nobody waiting is kept for the next.

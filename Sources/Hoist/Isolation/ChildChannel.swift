@@ -37,6 +37,8 @@ final class ChildChannel: Sendable {
         guard channel >= 0 else { exit(71) }
         close(descriptorNumber)
         hoist_become_child()
+        // It may have died before this process asked to be told.
+        guard getppid() == parent else { exit(0) }
         return ChildChannel(channel, key: parts[1], worker: parts[2])
     }()
 
@@ -55,8 +57,10 @@ final class ChildChannel: Sendable {
     static func environment(key: String, worker: String) -> String { "\(variable)=\(getpid()):\(key):\(worker)" }
 
     /// Blocks until the worker has taken it.
-    func send(_ report: ChildReport) {
-        let bytes = report.encoded()
+    func send(_ report: ChildReport) { send(report.encoded()) }
+
+    /// - Parameter bytes: a whole frame.
+    func send(_ bytes: [UInt8]) {
         let isSent = writing.withLock { _ in
             var start = 0
             while start < bytes.count {

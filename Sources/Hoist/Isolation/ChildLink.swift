@@ -64,13 +64,19 @@ final class ChildLink {
 
     // MARK: - To the child
 
-    var hasBacklog: Bool { unsentStart < unsent.count }
+    /// Bytes that the channel has not taken yet.
+    var backlog: Int { unsent.count - unsentStart }
+    var hasBacklog: Bool { backlog > 0 }
 
     /// Sends now what the channel takes, and the rest when it takes more.
     func send(_ command: ChildCommand) {
         guard channel != nil else { return }
         let bytes = command.encoded()
         if hasBacklog {
+            if unsentStart > 1 << 20, unsentStart > unsent.count / 2 {
+                unsent.removeFirst(unsentStart)
+                unsentStart = 0
+            }
             unsent += bytes
         } else {
             unsent = bytes
@@ -154,7 +160,7 @@ final class ChildLink {
             fatalSignal = Int32(line.dropFirst("*** Signal ".count).prefix { $0.isNumber }) ?? SIGABRT
         }
         if let log {
-            log.add(lines, omitted: omitted, source: source)
+            log.add(lines, omitted: omitted, source: source, isUrgent: fatalSignal != nil)
         } else if !lines.isEmpty {
             strayOutput = (strayOutput + lines).suffix(20)
         }

@@ -15,6 +15,9 @@ final class ChildPool: Sendable {
     typealias ChildID = ChildPoolMachine.ChildID
     typealias RunID = WorkerInbox.RunID
 
+    /// How much a child may wait for at once.
+    private static let mostRequests = 1000
+
     /// A job in the lane, as the pool sees it.
     struct Job: Sendable {
         var call: IsolatedCall
@@ -80,8 +83,9 @@ final class ChildPool: Sendable {
 
     func cancel(_ run: RunID, _ reason: JobContext.CancellationReason) { change { $0.cancel(run, reason, now: $1) } }
 
-    /// Ends all children. Returns when they are gone, or 2 seconds later.
+    /// Ends all children. Returns when they are gone, or 2 seconds later. Called again it does nothing.
     func close() async {
+        if state.withLock({ $0.isClosed }) { return }
         change { $0.close(now: $1) }
         let timer = clock.schedule(after: .seconds(2)) { self.finishClosing() }
         await withCheckedContinuation { continuation in
@@ -137,7 +141,8 @@ final class ChildPool: Sendable {
                 guard let link = state.links[id], let job = state.jobs[run] else { continue }
                 link.send(.perform(job.call))
                 link.log = job.log
-                if link.hasBacklog { effects.append(wake.ring) }
+                // The listening thread may be asleep for long, and has this job's memory to look at.
+                if link.hasBacklog || job.call.limits.memory != nil || state.machine.busyCount == 1 { effects.append(wake.ring) }
             case .cancel(let id, let run, let reason):
                 state.links[id]?.send(.cancel(run, reason))
                 if state.links[id]?.hasBacklog == true { effects.append(wake.ring) }
@@ -180,15 +185,18 @@ final class ChildPool: Sendable {
         var buffer = [UInt8](repeating: 0, count: 1 << 16)
         while true {
             let now = clock.uptime
-            let (effects, isOver) = state.withLock { state in
-                var effects = perform(state.machine.tick(now: now), &state)
-                let exits = state.exits
-                state.exits.removeAll()
-                for (id, exit) in exits { effects += exited(id, exit, &state, now) }
-                effects += measure(&state, now)
-                return (effects, state.machine.isEmpty && state.isClosed || isClosing(state))
+            let (effects, exits) = state.withLock { state in
+                defer { state.exits.removeAll() }
+                return (perform(state.machine.tick(now: now), &state), state.exits)
             }
             for effect in effects { effect() }
+            for (id, exit) in exits {
+                // Its last words: a result that it sent before it died counts.
+                takeFrames(of: id, &buffer)
+                for effect in state.withLock({ state in exited(id, exit, &state, now) }) { effect() }
+            }
+            measure(now)
+            let isOver = state.withLock { state in state.machine.isEmpty && (state.isClosed || !state.onClosed.isEmpty) }
             if isOver {
                 finishClosing()
                 return
@@ -199,13 +207,15 @@ final class ChildPool: Sendable {
             if polled.descriptors[0].revents != 0 { wake.clear() }
             for (index, source) in polled.sources.enumerated() where polled.descriptors[index + 1].revents != 0 {
                 let events = Int32(polled.descriptors[index + 1].revents)
-                let effects = state.withLock { state in take(source, events, &state, &buffer) }
-                for effect in effects { effect() }
+                if source.kind == .channel {
+                    if events & POLLOUT != 0 { state.withLock { state in state.links[source.child]?.flush() } }
+                    if events & ~POLLOUT != 0 { takeFrames(of: source.child, &buffer) }
+                } else {
+                    for effect in state.withLock({ state in takeOutput(source, &state, &buffer) }) { effect() }
+                }
             }
         }
     }
-
-    private func isClosing(_ state: State) -> Bool { state.machine.isEmpty && !state.onClosed.isEmpty }
 
     private struct Source {
         enum Kind { case channel, output, error }
@@ -232,59 +242,67 @@ final class ChildPool: Sendable {
     private func milliseconds(untilNext state: State, now: Int64) -> Int32 {
         var next = state.machine.nextDeadline()
         if !state.machine.measurable(now: now).isEmpty { next = min(next ?? .max, state.nextMeasureAt) }
-        if next == nil, state.machine.busyCount > 0 {
-            // Somebody may become worth a look.
-            next = now + 100_000
-        }
+        // Somebody may become worth a look.
+        if state.machine.busyCount > 0 { next = min(next ?? .max, now + 100_000) }
         guard let next else { return -1 }
         return Int32(clamping: max(0, (next - now + 999) / 1000))
     }
 
-    private func take(_ source: Source, _ events: Int32, _ state: inout State, _ buffer: inout [UInt8]) -> [Effect] {
+    private func takeOutput(_ source: Source, _ state: inout State, _ buffer: inout [UInt8]) -> [Effect] {
         guard let link = state.links[source.child] else { return [] }
-        switch source.kind {
-        case .output:
+        guard source.kind == .error else {
             link.output = link.take(link.output, source: "output", &buffer)
             return []
-        case .error:
-            link.error = link.take(link.error, source: "error", &buffer)
-            guard let signal = link.fatalSignal else { return [] }
-            return perform(state.machine.crashes(source.child, signal, now: clock.uptime), &state)
-        case .channel:
-            if events & POLLOUT != 0 { link.flush() }
-            guard events & ~POLLOUT != 0 else { return [] }
-            return takeFrames(of: source.child, link, &state, &buffer)
         }
+        link.error = link.take(link.error, source: "error", &buffer)
+        guard let signal = link.fatalSignal else { return [] }
+        return perform(state.machine.crashes(source.child, signal, now: clock.uptime), &state)
     }
 
-    private func takeFrames(of id: ChildID, _ link: ChildLink, _ state: inout State, _ buffer: inout [UInt8]) -> [Effect] {
-        var effects: [Effect] = []
-        let now = clock.uptime
+    /// What a child has sent. It is read and understood outside of the lock, which the worker's own thread takes as well: only this thread receives.
+    private func takeFrames(of id: ChildID, _ buffer: inout [UInt8]) {
+        guard let link = state.withLock({ state in state.links[id].map(Unchecked.init) })?.value, link.channel != nil else { return }
+        let isOpen = link.receive(&buffer)
+        var problem: String?
         do throws(WireError) {
-            let isOpen = link.receive(&buffer)
-            while let frame = try link.nextFrame() { effects += take(try ChildReport(frame), of: id, link, &state, now) }
-            // It ends, or a job has closed what is not its own: nothing more can come, so it is of no use.
-            if !isOpen {
-                link.closeChannel()
-                effects += perform(state.machine.broke(id, "it closed its channel", now: now), &state)
+            while let frame = try link.nextFrame() {
+                let report = try ChildReport(frame)
+                let effects = state.withLock { state in take(report, of: id, &state, clock.uptime) }
+                for effect in effects { effect() }
             }
         } catch {
-            link.closeChannel()
-            effects += perform(state.machine.broke(id, "it wrote what is no message: \(error.message)", now: now), &state)
+            problem = "it wrote what is no message: \(error.message)"
         }
-        return effects
+        guard problem != nil || !isOpen else { return }
+        let effects = state.withLock { state in
+            state.links[id]?.closeChannel()
+            let now = clock.uptime
+            return perform(problem.map { state.machine.broke(id, $0, now: now) } ?? state.machine.closedChannel(id, now: now), &state)
+        }
+        for effect in effects { effect() }
+    }
+
+    /// Carries a link over the end of the lock. Proof: what is touched through it there, the bytes received, is touched by the listening thread alone, and only that
+    /// thread closes descriptors.
+    private struct Unchecked: @unchecked Sendable {
+        let value: ChildLink
     }
 
     private func take(
-        _ report: ChildReport, of id: ChildID, _ link: ChildLink, _ state: inout State, _ now: Int64
+        _ report: ChildReport, of id: ChildID, _ state: inout State, _ now: Int64
     ) -> [Effect] {
+        guard let link = state.links[id] else { return [] }
         /// The job that it may speak of, if it is that one.
         func job(_ run: RunID) -> Job? { state.machine.run(of: id) == run ? state.jobs[run] : nil }
         switch report {
         case .ready:
             let milliseconds = Double(now - (state.machine.start(of: id) ?? now)) / 1000
-            logger.debug("a child process is ready", metadata: ["process": "\(link.process.id ?? 0)", "milliseconds": "\(milliseconds)"])
-            return perform(state.machine.becameReady(id, now: now), &state)
+            let process = link.process.id ?? 0
+            return perform(state.machine.becameReady(id, now: now), &state) + [
+                { [logger] in
+                    logger.debug("a child process is ready", metadata: ["process": "\(process)", "milliseconds": "\(milliseconds)"])
+                }
+            ]
         case .finished(let result): return perform(state.machine.finished(id, result, now: now), &state)
         case .progress(let run, let progress):
             guard let job = job(run) else { return [] }
@@ -302,6 +320,9 @@ final class ChildPool: Sendable {
                 link.send(.reply(request, .failed(BackendError(.misuse, "a child speaks to the backend only while it performs a job"))))
                 return []
             }
+            if case .unwatch = what {} else if link.requests.count >= Self.mostRequests || link.requests[request] != nil {
+                return perform(state.machine.broke(id, "it asks for too much at once", now: now), &state)
+            }
             return answer(request, what, of: id, link, job)
         }
     }
@@ -316,7 +337,7 @@ final class ChildPool: Sendable {
                 do {
                     for try await record in job.follow(jobID) { self?.send(.update(request, record), to: id) }
                 } catch {}
-                self?.send(.update(request, nil), to: id)
+                self?.send(.update(request, nil), to: id, answering: request)
             }
         default:
             link.requests[request] = Task { [weak self] in
@@ -328,13 +349,17 @@ final class ChildPool: Sendable {
     }
 
     private func send(_ command: ChildCommand, to id: ChildID, answering request: ChildRequest.ID? = nil) {
-        let hasBacklog = state.withLock { state in
-            guard let link = state.links[id], !Task.isCancelled else { return false }
+        let effects = state.withLock { state -> [Effect] in
+            guard let link = state.links[id], !Task.isCancelled else { return [] }
             if let request { link.requests[request] = nil }
             link.send(command)
-            return link.hasBacklog
+            // It asks and does not listen.
+            if link.backlog > Frame.maximumBytes {
+                return perform(state.machine.broke(id, "it does not take what it asked for", now: clock.uptime), &state) + [wake.ring]
+            }
+            return link.hasBacklog ? [wake.ring] : []
         }
-        if hasBacklog { wake.ring() }
+        for effect in effects { effect() }
     }
 
     private func exited(
@@ -342,20 +367,18 @@ final class ChildPool: Sendable {
     ) -> [Effect] {
         var effects: [Effect] = []
         if let link = state.links[id] {
-            // Its last words: a result that it sent before it died counts.
-            var buffer = [UInt8](repeating: 0, count: 1 << 16)
-            if link.channel != nil { effects += takeFrames(of: id, link, &state, &buffer) }
             link.readOutput(to: nil)
             if link.log == nil, !link.strayOutput.isEmpty {
-                logger.info(
-                    "a child process wrote while it had no job",
-                    metadata: ["output": "\(link.strayOutput.suffix(20).joined(separator: "\n"))"])
+                let output = link.strayOutput.suffix(20).joined(separator: "\n")
+                effects.append { [logger] in
+                    logger.info("a child process wrote while it had no job", metadata: ["output": "\(output)"])
+                }
             }
         }
         switch exit {
         case .success(let exit): effects += perform(state.machine.exited(id, exit, now: now), &state)
         case .failure(let error):
-            logger.error("a child process could not be started", metadata: ["error": "\(error)"])
+            effects.append { [logger] in logger.error("a child process could not be started", metadata: ["error": "\(error)"]) }
             effects += perform(state.machine.exited(id, .init(status: 127), now: now), &state)
         }
         state.links.removeValue(forKey: id)?.close()
@@ -364,23 +387,27 @@ final class ChildPool: Sendable {
 
     // MARK: - Memory
 
-    private func measure(_ state: inout State, _ now: Int64) -> [Effect] {
-        guard now >= state.nextMeasureAt else { return [] }
-        let children = state.machine.measurable(now: now)
-        guard !children.isEmpty else { return [] }
-        let isAnyLimited = children.contains(where: \.isLimited)
-        state.nextMeasureAt = now + (isAnyLimited ? 50_000 : 500_000)
-        var groups: [pid_t: Int] = [:]
-        if isAnyLimited, now >= state.nextGroupMeasureAt {
+    /// Looks at the memory of children, outside of the lock: `/proc` takes its time.
+    private func measure(_ now: Int64) {
+        typealias Subject = (id: ChildID, process: pid_t, isLimited: Bool)
+        let (children, looksAtGroups) = state.withLock { state -> ([Subject], Bool) in
+            guard now >= state.nextMeasureAt else { return ([], false) }
+            let children = state.machine.measurable(now: now).compactMap { child -> Subject? in
+                state.links[child.id]?.process.id.map { (child.id, $0, child.isLimited) }
+            }
+            guard !children.isEmpty else { return ([], false) }
+            let isAnyLimited = children.contains(where: \.isLimited)
+            state.nextMeasureAt = now + (isAnyLimited ? 50_000 : 500_000)
+            guard isAnyLimited, now >= state.nextGroupMeasureAt else { return (children, false) }
             state.nextGroupMeasureAt = now + 500_000
-            groups = ProcessTable.memory(ofGroups: Set(children.filter(\.isLimited).compactMap { state.links[$0.id]?.process.id }))
+            return (children, true)
         }
-        var effects: [Effect] = []
-        for (id, _) in children {
-            guard let process = state.links[id]?.process.id else { continue }
-            let memory = groups[process] ?? ProcessTable.memory(of: process)
-            effects += perform(state.machine.measured(id, memory: memory, now: now), &state)
+        guard !children.isEmpty else { return }
+        let groups = looksAtGroups ? ProcessTable.memory(ofGroups: Set(children.filter(\.isLimited).map(\.process))) : [:]
+        let found = children.map { ($0.id, groups[$0.process] ?? ProcessTable.memory(of: $0.process)) }
+        let effects = state.withLock { state in
+            found.flatMap { id, memory in perform(state.machine.measured(id, memory: memory, now: now), &state) }
         }
-        return effects
+        for effect in effects { effect() }
     }
 }

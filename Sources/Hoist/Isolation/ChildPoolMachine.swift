@@ -83,6 +83,9 @@ struct ChildPoolMachine {
     /// How long a backtrace may take: one of a large program without optimizations takes a few seconds.
     private static let backtraceTime: Int64 = 10_000_000
 
+    /// How long a process may take to be gone after its channel.
+    private static let dyingTime: Int64 = 200_000
+
     /// How long a job that was claimed ahead may wait for a child.
     private static let patience: Int64 = 50_000
 
@@ -110,6 +113,8 @@ struct ChildPoolMachine {
     }
 
     mutating func start(_ run: RunID, _ limits: RunLimits, now: Int64) -> [Action] {
+        // Where no child can be started others have to do it.
+        if !isUsable, idle.isEmpty { return [.end(run, nil, .notStarted)] }
         waiting.append((run, limits, now))
         return fillUp(now: now) + assign(now: now)
     }
@@ -121,6 +126,8 @@ struct ChildPoolMachine {
         }
         for (id, child) in children {
             guard case .busy(var job) = child.phase, job.id == run else { continue }
+            // Another worker has the job by now.
+            if reason == .leaseLost { return stop(id, .ignoredCancellation(reason), now: now) }
             if job.force == nil { job.force = (now + settings.grace, reason) }
             children[id]?.phase = .busy(job)
             return [.cancel(id, run, reason)]
@@ -128,12 +135,22 @@ struct ChildPoolMachine {
         return []
     }
 
-    /// Ends all children now, with whatever they do.
+    /// Ends all children: those that have a job at once, the others when they have tidied up.
     mutating func close(now: Int64) -> [Action] {
         isClosed = true
         size = 0
         defer { waiting.removeAll() }
-        return children.keys.sorted().map { .kill($0) } + waiting.map { .end($0.id, nil, .notStarted) }
+        var actions: [Action] = waiting.map { .end($0.id, nil, .notStarted) }
+        for id in children.keys.sorted() {
+            if case .idle? = children[id]?.phase {
+                idle.removeAll { $0 == id }
+                children[id]?.phase = .ending(nil, nil, killAt: now + min(settings.grace, 1_000_000))
+                actions.append(.askToEnd(id))
+            } else {
+                actions.append(.kill(id))
+            }
+        }
+        return actions
     }
 
     var isEmpty: Bool { children.isEmpty }
@@ -184,6 +201,21 @@ struct ChildPoolMachine {
         guard case .busy(var job)? = children[id]?.phase, job.id == run else { return }
         job.lastSign = now
         children[id]?.phase = .busy(job)
+    }
+
+    /// Nothing more comes from it. Mostly it has died, which is heard of in a moment.
+    mutating func closedChannel(_ id: ChildID, now: Int64) -> [Action] {
+        guard let child = children[id] else { return [] }
+        switch child.phase {
+        case .starting, .ending: return []
+        case .idle:
+            idle.removeAll { $0 == id }
+            children[id]?.phase = .ending(nil, nil, killAt: now + Self.dyingTime)
+            return child.jobs == 0 && now - child.startedAt < 1_000_000 ? startFailed(now: now) : []
+        case .busy(let run):
+            children[id]?.phase = .ending(run, nil, killAt: now + Self.dyingTime)
+            return []
+        }
     }
 
     mutating func broke(_ id: ChildID, _ what: String, now: Int64) -> [Action] { stop(id, .broken(what), now: now) }
@@ -238,6 +270,8 @@ struct ChildPoolMachine {
                 }
             case .ending(let run, let verdict, let killAt?):
                 guard now >= killAt else { continue }
+                // It lives, and cannot be heard.
+                let verdict = run != nil ? verdict ?? .broken("it closed its channel") : verdict
                 children[id]?.phase = .ending(run, verdict, killAt: nil)
                 actions.append(.kill(id))
             case .ending: break
@@ -332,10 +366,12 @@ struct ChildPoolMachine {
         guard !isClosed else { return [] }
         failedStarts += 1
         mayStartAt = now + min(30_000_000, 100_000 << min(Int64(failedStarts), 9))
-        guard failedStarts >= 3, isUsable else { return [] }
-        isUsable = false
-        defer { waiting.removeAll() }
-        return [.becomeUsable(false)] + waiting.map { .end($0.id, nil, .notStarted) }
+        guard failedStarts >= 3 else { return [] }
+        defer {
+            waiting.removeAll()
+            isUsable = false
+        }
+        return (isUsable ? [.becomeUsable(false)] : []) + waiting.map { .end($0.id, nil, .notStarted) }
     }
 
     private mutating func askToEnd(_ id: ChildID, now: Int64) -> [Action] {
@@ -360,7 +396,7 @@ struct ChildPoolMachine {
             return [.kill(id)]
         case .busy(let run):
             switch verdict {
-            case .memoryExceeded, .broken:
+            case .memoryExceeded, .broken, .ignoredCancellation(.leaseLost):
                 // There is nothing to wait for: every moment makes it worse.
                 children[id]?.phase = .ending(run, verdict, killAt: nil)
                 return [.kill(id)]

@@ -106,10 +106,11 @@ extension ChildReport {
         case 1: self = .ready
         case 2:
             var result = IsolatedResult(run: try frame.unsigned(), outcome: .cancelled)
-            result.cpu = try frame.integer()
-            result.wall = try frame.integer()
-            result.peakMemory = try frame.optional().map { Int($0) }
-            result.memory = Int(try frame.integer())
+            // Whatever a broken child says, it can be reckoned with.
+            result.cpu = try frame.integer().clamped(to: 0...1 << 50)
+            result.wall = try frame.integer().clamped(to: 0...1 << 50)
+            result.peakMemory = try frame.optional().map { Int($0.clamped(to: 0...1 << 60)) }
+            result.memory = Int(try frame.integer().clamped(to: 0...1 << 60))
             result.hasDescendants = try frame.byte() == 1
             result.children = try frame.texts()
             result.outcome = try Outcome(&frame)
@@ -149,6 +150,7 @@ extension Outcome {
         case .cancelled: frame.byte(6)
         case .expired: frame.byte(7)
         case .handedBack: frame.byte(8)
+        case .notStarted: frame.byte(9)
         }
     }
 
@@ -158,7 +160,9 @@ extension Outcome {
             let output = try frame.data()
             // It is stored as it comes, so it must be JSON.
             _ = try JSONParser.parse(output)
-            self = .succeeded(output: output, retention: try frame.optional().map { Double(bitPattern: UInt64(bitPattern: $0)) })
+            let retention = try frame.optional().map { Double(bitPattern: UInt64(bitPattern: $0)) }
+            guard retention?.isFinite ?? true else { throw WireError("a retention is no number") }
+            self = .succeeded(output: output, retention: retention)
         case 2: self = .failed(try frame.json(JobFailure.self))
         case 3:
             let date = Date(microsecondsSinceEpoch: try frame.integer())
@@ -174,6 +178,7 @@ extension Outcome {
         case 6: self = .cancelled
         case 7: self = .expired
         case 8: self = .handedBack
+        case 9: self = .notStarted
         case let kind: throw WireError("no outcome has the number \(kind)")
         }
     }

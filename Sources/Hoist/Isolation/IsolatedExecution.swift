@@ -1,4 +1,5 @@
 import Logging
+import Synchronization
 
 #if canImport(Glibc)
 import Glibc
@@ -44,19 +45,34 @@ extension Execution {
                             peakMemory: result.peakMemory)
                         onEnd(self.restored(result.outcome), call.waited, context, usage)
                     case .notStarted:
-                        onEnd(context.cancellationReason == .requested ? .cancelled : .handedBack, call.waited, context, nil)
+                        onEnd(context.cancellationReason == .requested ? .cancelled : .notStarted, call.waited, context, nil)
                     case .died(let verdict, let exit, let memory, let cpu, let wall):
                         let usage = ResourceUsage(
                             cpuSeconds: Double(cpu) / 1_000_000, wallSeconds: Double(wall) / 1_000_000,
                             peakMemory: memory == 0 ? nil : memory)
                         let outcome = self.outcome(ofDeath: exit, verdict, call, context)
-                        Task {
-                            await self.runHooks(after: outcome, context)
-                            onEnd(outcome, call.waited, context, usage)
-                        }
+                        self.afterHooks(outcome, context) { onEnd(outcome, call.waited, context, usage) }
                     }
                 }))
         box.set { reason in pool.cancel(run, reason) }
+    }
+
+    /// Runs the hooks that follow a death here, and goes on when they are done, or after 10 seconds: a hook that hangs must not keep the slot.
+    private func afterHooks(_ outcome: Outcome, _ context: JobContext, _ next: @escaping @Sendable () -> Void) {
+        let isOver = Mutex(false)
+        let once: @Sendable () -> Void = {
+            let isFirst = isOver.withLock { isOver in
+                defer { isOver = true }
+                return !isOver
+            }
+            if isFirst { next() }
+        }
+        let timer = SystemJobClock().schedule(after: .seconds(10), once)
+        Task {
+            await runHooks(after: outcome, context)
+            timer.cancel()
+            once()
+        }
     }
 
     /// Other arguments are sealed again by whoever has the keys at hand.
@@ -66,10 +82,10 @@ extension Execution {
     }
 
     private func take(_ line: LogLine) {
-        log.add([LogLine.text(line.message, line.metadata)], source: line.level)
-        guard let level = Logger.Level(rawValue: line.level) else { return }
+        let isTaken = log.add([LogLine.text(line.message, line.metadata)], source: line.level)
+        guard isTaken, let level = Logger.Level(rawValue: line.level) else { return }
         logger.log(
-            level: level, "\(line.message)", metadata: line.metadata.mapValues { .string($0) }, source: line.source)
+            level: level, "\(line.message.cut(to: 1 << 16))", metadata: line.metadata.mapValues { .string($0) }, source: line.source)
     }
 
     /// What the death of its child means for a job.
@@ -122,7 +138,7 @@ extension Execution {
         let (lines, backtrace) = log.lastWords()
         return JobFailure.Crash(
             signal: exit.signal.map { Int($0) }, status: exit.signal == nil ? Int(exit.status) : nil,
-            lastLines: lines.map { String($0.prefix(500)) }, backtrace: backtrace)
+            lastLines: lines.map { $0.cut(to: 500) }, backtrace: backtrace)
     }
 
     /// The job's own policy decides, unless it has killed too many.

@@ -33,9 +33,18 @@ final class ParentBackend: MessageRouting {
         }
         let reply: ChildReply = try await withTaskCancellationHandler {
             try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<ChildReply, any Error>) in
-                if Task.isCancelled { return continuation.resume(throwing: CancellationError()) }
-                state.withLock { $0.waiting[id] = continuation }
-                channel.send(.request(id, request))
+                let frame = ChildReport.request(id, request).encoded()
+                guard frame.count <= Frame.maximumBytes else {
+                    let error = BackendError(.misuse, "\(frame.count) bytes are more than a child can hand to its worker at once; enqueue fewer jobs in one call")
+                    return continuation.resume(throwing: error)
+                }
+                let isCancelled = state.withLock { state in
+                    // A cancellation that comes later finds it there.
+                    if Task.isCancelled { return true }
+                    state.waiting[id] = continuation
+                    return false
+                }
+                if isCancelled { continuation.resume(throwing: CancellationError()) } else { channel.send(frame) }
             }
         } onCancel: {
             state.withLock { $0.waiting.removeValue(forKey: id) }?.resume(throwing: CancellationError())

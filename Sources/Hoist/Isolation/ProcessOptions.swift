@@ -25,7 +25,8 @@ public struct ProcessOptions: Sendable {
     public var recycleAboveMemory: Int?
     /// A child is replaced when it is this old and has no job; nil for never, the default.
     public var recycleAfterAge: Duration?
-    /// A job that has killed so many children or workers becomes a dead letter, whatever its retry policy says. 3 by default, 1 or more. For
+    /// A job that so many children crashed with or outgrew their memory, or workers died with, becomes a dead letter, whatever its retry policy says; one that
+    /// was stopped because of its time is left to the policy. 3 by default, 1 or more. For
     /// workers each backend has a setting of its own, `maximumLostWorkers`.
     public var maximumDeaths: Int
 
@@ -89,7 +90,10 @@ package enum Executable {
         guard stat(own, &mine) == 0, stat(path, &there) == 0, mine.st_ino == there.st_ino, mine.st_dev == there.st_dev else { return own }
         return path
         #else
-        CommandLine.arguments[0]
+        var buffer = [CChar](repeating: 0, count: 4096)
+        var size = UInt32(buffer.count)
+        guard _NSGetExecutablePath(&buffer, &size) == 0 else { return CommandLine.arguments[0] }
+        return String(decoding: buffer.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
         #endif
     }
 

@@ -63,11 +63,15 @@ package final class SpawnedProcess: Sendable {
         _ program: Program, descriptors: [Int32?], onExit: @escaping @Sendable (Result<Exit, SpawnError>) -> Void
     ) {
         mark = JobIdentifier.make()
-        startThread(named: "hoist-process") { [self] in
+        let threadError = tryToStartThread(named: "hoist-process") { [self] in
             let code = spawn(program, descriptors.map { $0 ?? -1 })
             for descriptor in descriptors { if let descriptor { close(descriptor) } }
             onExit(code == 0 ? .success(awaitExit()) : .failure(SpawnError(path: program.path, code: code)))
         }
+        guard threadError != 0 else { return }
+        for descriptor in descriptors { if let descriptor { close(descriptor) } }
+        // Later, for whoever starts a process may hold a lock.
+        Task { onExit(.failure(SpawnError(path: program.path, code: threadError))) }
     }
 
     /// Sends a signal to its process group, or once it has started.
@@ -90,7 +94,10 @@ package final class SpawnedProcess: Sendable {
 
     private func spawn(_ program: Program, _ descriptors: [Int32]) -> Int32 {
         let arguments = CStrings([program.path] + program.arguments)
-        let environment = CStrings(["\(Self.markName)=\(mark)"] + program.environment.filter { !$0.hasPrefix(Self.markName + "=") })
+        // Below another process of ours it carries that one's mark as well.
+        let inherited = program.environment.first { $0.hasPrefix(Self.markName + "=") }
+        let environment = CStrings(
+            [(inherited.map { $0 + "+" } ?? Self.markName + "=") + mark] + program.environment.filter { !$0.hasPrefix(Self.markName + "=") })
         var four = descriptors + Array(repeating: -1, count: max(0, 4 - descriptors.count))
         return state.withLock { state in
             var id: pid_t = 0
@@ -104,15 +111,14 @@ package final class SpawnedProcess: Sendable {
 
     private func awaitExit() -> Exit {
         guard let id = state.withLock({ $0.id }) else { return Exit() }
-        _ = hoist_await_exit(id)
-        // Its id is still its own: the group can be named, and nobody else's is meant.
-        kill(-id, SIGKILL)
+        // Its id is still its own then: the group can be named, and nobody else's is meant.
+        if hoist_await_exit(id) == 0 { kill(-id, SIGKILL) }
         var found = hoist_exit()
         state.withLock { state in
             _ = hoist_reap(id, &found)
             state.id = nil
         }
-        let strays = Descendants.end(markedBy: "\(Self.markName)=\(mark)")
+        let strays = Descendants.end(markedBy: mark)
         Descendants.reap(group: id, and: strays)
         return Exit(signal: found.signal == 0 ? nil : found.signal, status: found.status, cpu: found.cpu_microseconds)
     }
@@ -127,12 +133,19 @@ package enum ProcessPipe {
 
 /// A process that is of no use without the one that started it.
 package enum ParentWatch {
-    /// Set for processes that end with their parent.
-    package static let variable = "HOIST_ENDS_WITH_PARENT"
+    /// Set for processes that end with their parent, to its id.
+    private static let variable = "HOIST_ENDS_WITH_PARENT"
+
+    /// What a process has in its environment that is to end with this one.
+    package static var environment: String { "\(variable)=\(getpid())" }
 
     /// Has this process drained when its parent dies, where it was asked to. Linux.
     package static func begin() {
-        if getenv(variable) != nil, !WorkerChild.isChild { hoist_signal_at_parents_death(SIGTERM) }
+        guard let parent = getenv(variable).flatMap({ pid_t(String(cString: $0)) }), !WorkerChild.isChild else { return }
+        // What such a worker starts itself inherits the variable, and has another parent.
+        guard getppid() == parent || getppid() == 1 else { return }
+        hoist_signal_at_parents_death(SIGTERM)
+        if getppid() != parent { raise(SIGTERM) }
     }
 }
 
@@ -181,8 +194,9 @@ enum Descendants {
         #endif
     }
 
-    /// Waits for those that have become children of this process: as the first process of a container it inherits orphans.
+    /// Waits for those that have become children of this process, which as the first one of a container inherits orphans.
     static func reap(group: pid_t, and strays: [pid_t]) {
+        guard getpid() == 1 else { return }
         for id in [-group] + strays {
             for _ in 0..<50 {
                 let found = waitpid(id, nil, WNOHANG)

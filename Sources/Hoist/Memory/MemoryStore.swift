@@ -246,6 +246,9 @@ struct MemoryStore: Sendable {
         case .handedBack:
             change(id) { $0.record.history.append(attempt) }
             return handBack(id, now: now)
+        case .notStarted:
+            putBack(id, as: .waiting, due: nil, now: now)
+            return true
         case .cancelled:
             change(id) { $0.record.history.append(attempt) }
             end(id, as: .cancelled, now: settlement.finishedAt)

@@ -20,35 +20,45 @@ final class JobLogRecorder: Sendable {
 
     static let linesPerSecond = 1000
 
-    /// How many lines are kept; 0 for none.
+    /// How many lines are kept with the job; 0 for none.
+    private let shown: Int
+    /// How many are remembered, for what a process wrote last.
     let limit: Int
     private let attempt: Int
     private let onChange: @Sendable () -> Void
     private let state = Mutex(State())
 
-    /// - Parameter onChange: called when there is something new, once until it is taken.
-    init(attempt: Int, limit: Int, onChange: @escaping @Sendable () -> Void) {
+    /// - Parameters:
+    ///   - limit: how many lines are kept.
+    ///   - remembersLastWords: whether the last ones are remembered even where none are kept.
+    ///   - onChange: called when there is something new, once until it is taken.
+    init(attempt: Int, limit: Int, remembersLastWords: Bool = false, onChange: @escaping @Sendable () -> Void) {
         self.attempt = attempt
-        self.limit = limit
+        shown = limit
+        self.limit = remembersLastWords ? max(limit, 100) : limit
         self.onChange = onChange
     }
 
-    func add(_ texts: [String], omitted: Int = 0, source: String) {
-        guard limit > 0, !texts.isEmpty || omitted > 0 else { return }
+    /// - Parameter isUrgent: whether they are taken however many there were: a process says where it crashed.
+    /// - Returns: whether any was taken.
+    @discardableResult
+    func add(_ texts: [String], omitted: Int = 0, source: String, isUrgent: Bool = false) -> Bool {
+        guard limit > 0, !texts.isEmpty || omitted > 0 else { return limit > 0 }
         let now = Date()
-        let isNews = state.withLock { state in
+        let (isNews, isTaken) = state.withLock { state in
             let second = Int(now.timeIntervalSince1970)
             if second != state.second { (state.second, state.allowance) = (second, Self.linesPerSecond) }
             // The last ones tell most.
-            let taken = texts.suffix(state.allowance)
-            state.allowance -= taken.count
+            let taken = isUrgent ? texts[...] : texts.suffix(state.allowance)
+            if !isUrgent { state.allowance -= taken.count }
             state.omitted += omitted + texts.count - taken.count
             state.lines += taken.map { JobLog.Line(time: now, source: source, text: $0) }
             if state.lines.count > 2 * limit { cut(&state) }
             defer { state.isNoted = true }
-            return !state.isNoted
+            return (!state.isNoted, !taken.isEmpty)
         }
-        if isNews { onChange() }
+        if isNews, shown > 0 { onChange() }
+        return isTaken
     }
 
     private func cut(_ state: inout State) {
@@ -62,8 +72,9 @@ final class JobLogRecorder: Sendable {
         state.withLock { state in
             state.isNoted = false
             cut(&state)
-            guard !state.lines.isEmpty || state.omitted > 0 else { return nil }
-            return JobLog(attempt: attempt, lines: state.lines, omitted: state.omitted)
+            guard shown > 0, !state.lines.isEmpty || state.omitted > 0 else { return nil }
+            let lines = Array(state.lines.suffix(shown))
+            return JobLog(attempt: attempt, lines: lines, omitted: state.omitted + state.lines.count - lines.count)
         }
     }
 
@@ -75,7 +86,7 @@ final class JobLogRecorder: Sendable {
             return (all.suffix(20), nil)
         }
         let trace = all[(start + 1)...].prefix { !$0.hasPrefix("Backtrace took") }.filter { !$0.isEmpty }
-        return (all[..<start].filter { !$0.isEmpty }.suffix(20), String(trace.joined(separator: "\n").prefix(8192)))
+        return (all[..<start].filter { !$0.isEmpty }.suffix(20), trace.joined(separator: "\n").cut(to: 8192))
     }
 }
 
@@ -115,6 +126,11 @@ extension LogLine {
     /// A line for people. What every line of a job has is left out.
     static func text(_ message: String, _ metadata: [String: String]) -> String {
         let details = metadata.sorted { $0.key < $1.key }.map { " \($0.key)=\($0.value)" }.joined()
-        return String((message + details).prefix(LineSplitter.maximumBytes))
+        return (message + details).cut(to: LineSplitter.maximumBytes)
     }
+}
+
+extension String {
+    /// At most so many bytes of it: one character may have any number.
+    func cut(to bytes: Int) -> String { utf8.count <= bytes ? self : String(decoding: utf8.prefix(bytes), as: UTF8.self) }
 }

@@ -47,6 +47,8 @@ struct LaneScaler {
     mutating func slots(used: Int, of slots: Int, backlog: Backlog, now: Int64) -> Int {
         if used >= slots {
             fullAt = now
+            // A job that takes several slots waits for them: it is in no queue any more.
+            if used > slots { return used.clamped(to: range) }
             let isLate = backlog.waiting > 0 && backlog.oldestWait >= policy.growsAfterWait.inMicroseconds
             guard isLate || backlog.waiting >= slots * policy.growsAtBacklogPerSlot else { return slots.clamped(to: range) }
             // Twice as many at most, and no more than have something to do.

@@ -76,7 +76,9 @@ final class Execution: Sendable {
         self.environment = environment
         self.handlerLogger = handlerLogger
         knownLimits = limits
-        log = JobLogRecorder(attempt: delivery.attempt, limit: handlerLogger == nil ? environment.logLines : 0, onChange: onLog)
+        log = JobLogRecorder(
+            attempt: delivery.attempt, limit: handlerLogger == nil ? environment.logLines : 0,
+            remembersLastWords: handle.lane == .process && handlerLogger == nil, onChange: onLog)
     }
 
     /// What of a message outlives its reading.
@@ -198,7 +200,7 @@ final class Execution: Sendable {
         case .failed(let failure):
             for hook in handle.hooks.failure { await hook(context, failure) }
             await environment.onDeadLetter?(context.id, failure)
-        case .snoozed, .cancelled, .expired, .handedBack: break
+        case .snoozed, .cancelled, .expired, .handedBack, .notStarted: break
         }
         for hook in handle.hooks.finish { await hook(context) }
     }

@@ -124,6 +124,11 @@ public struct Handle: Sendable {
 
     /// - Throws: ``WorkerError`` for limits that cannot be kept where the handler runs.
     func check(_ limits: RunLimits) throws(WorkerError) {
+        #if !os(Linux)
+        guard limits.memory == nil else {
+            throw WorkerError(message: "\(names[0]) has a memory limit, and on this system memory cannot be watched: Linux can")
+        }
+        #endif
         guard lane != .process, limits.needsProcess else { return }
         let limit = limits.hardTime != nil ? "a hard time limit" : "a memory limit"
         throw WorkerError(

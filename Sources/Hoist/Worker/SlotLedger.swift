@@ -15,8 +15,8 @@ struct SlotNeeds: Hashable, Sendable {
 
 /// Keeps the books of a worker's slots: which are free, who waits for some, how many jobs may be claimed.
 ///
-/// A job that needs several slots is claimed when some are free, and has those that fall free next: light jobs cannot starve it. Of each kind of needs
-/// one job waits at most.
+/// A job that needs several slots is claimed when some are free, and has those that fall free next: light jobs cannot starve it. One job waits so at a
+/// time in a lane; what was claimed together with it and cannot start goes back.
 struct SlotLedger {
     typealias RunID = WorkerInbox.RunID
 
@@ -32,6 +32,7 @@ struct SlotLedger {
     private var freeResources: [String: Int]
     private var freeOfQueue: [String: Int]
     private var running: [RunID: Entry] = [:]
+    private var isFrozen = false
     private var waiting: [(run: RunID, entry: Entry)] = []
 
     /// - Parameter queues: those that have a limit of their own.
@@ -70,18 +71,31 @@ struct SlotLedger {
         return count
     }
 
+    enum Admission { case start, wait, refuse }
+
     /// Takes a job in.
-    /// - Returns: whether it may start now; else it waits, and ``release(_:)`` says when.
-    mutating func admit(_ run: RunID, _ needs: SlotNeeds, queue: String) -> Bool {
+    /// - Returns: whether it may start now, waits until ``release(_:)`` says when, or has no place.
+    mutating func admit(_ run: RunID, _ needs: SlotNeeds, queue: String) -> Admission {
         let entry = Entry(needs: needs, queue: queue)
-        spend(queue: queue, 1)
         let isLaneHeld = waiting.contains { $0.entry.needs.lane == needs.lane && isSlotBound($0.entry.needs) }
         guard fits(needs), !isLaneHeld else {
+            if waiting.contains(where: { $0.entry.needs.lane == needs.lane }) { return .refuse }
+            spend(queue: queue, 1)
             waiting.append((run, entry))
-            return false
+            return .wait
         }
+        spend(queue: queue, 1)
         take(run, entry)
-        return true
+        return .start
+    }
+
+    /// Starts nothing any more that waits.
+    mutating func freeze() { isFrozen = true }
+
+    /// - Returns: those that may start now.
+    mutating func thaw() -> [RunID] {
+        isFrozen = false
+        return startWaiting()
     }
 
     /// Frees what a job has.
@@ -124,6 +138,7 @@ struct SlotLedger {
     }
 
     private mutating func startWaiting() -> [RunID] {
+        if isFrozen { return [] }
         var started: [RunID] = []
         var held: Set<LaneKind> = []
         for (run, entry) in waiting {

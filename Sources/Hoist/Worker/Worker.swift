@@ -99,7 +99,8 @@ public final class Worker: Service {
     /// - Parameters:
     ///   - backend: where the jobs wait.
     ///   - queues: consumed in this order, see ``Configuration/order``.
-    ///   - lanes: the slots of each lane; a lane that is not named has 64 (`async`) or 4 (`blocking`).
+    ///   - lanes: the slots of each lane; a lane that is not named has 64 (`async`), 4 (`blocking`), or one for each
+    ///     processor, two at least (`process`).
     ///   - configuration: everything that has a default.
     ///   - logger: for the worker's own lines, and for handlers with the job added.
     ///   - handlers: the code of each kind of job.
@@ -165,8 +166,9 @@ public final class Worker: Service {
     ///   - name: the wire name.
     /// - Throws: ``WorkerError`` when a limit needs a process and the job does not run in the process lane: nothing is changed then.
     public func setLimits(_ limits: RunLimits, forJob name: String) throws {
-        if let handle = handles.first(where: { $0.names.contains(name) }) { try handle.check(limits) }
-        liveLimits.withLock { $0[name] = limits }
+        let handle = handles.first { $0.names.contains(name) }
+        try handle?.check(limits)
+        liveLimits.withLock { live in for name in handle?.names ?? [name] { live[name] = limits } }
     }
 
     /// Gives a lane more slots or fewer on the live worker. Jobs that run are not disturbed: a lane that shrinks does so as they end. Lanes with

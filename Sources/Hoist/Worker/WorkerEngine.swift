@@ -287,6 +287,8 @@ actor WorkerEngine {
     }
 
     private func resize(_ lane: LaneKind, to size: Int) {
+        // Smaller than the heaviest job, and it would wait for ever.
+        let size = max(size, kinds.filter { $0.needs.lane == lane }.map(\.needs.slots).max() ?? 1)
         guard let old = slots.capacity[lane], old != size else { return }
         logger.info("the \(lane) lane has another size", metadata: ["slots": "\(size)", "before": "\(old)"])
         startWaiting(slots.resize(lane, to: size))
@@ -467,11 +469,14 @@ actor WorkerEngine {
         running[nextRun] = Running(
             jobID: delivery.jobID, token: delivery.token, queue: delivery.queue, needs: handle.needs, task: box, log: execution.log)
         let admitted = Admitted(execution: execution, run: nextRun, box: box)
-        guard slots.admit(nextRun, handle.needs, queue: delivery.queue) else {
+        switch slots.admit(nextRun, handle.needs, queue: delivery.queue) {
+        case .start: return admitted
+        case .wait: notStarted[nextRun] = admitted
+        case .refuse:
             notStarted[nextRun] = admitted
-            return nil
+            handBack(nextRun)
         }
-        return admitted
+        return nil
     }
 
     private func launch(_ admitted: [Admitted]) {
@@ -479,7 +484,7 @@ actor WorkerEngine {
         for job in admitted where running[job.run] != nil { launch(job.execution, run: job.run, job.box) }
     }
 
-    /// Starts a job in its lane. Nonisolated, so that nothing of it runs on the engine's own thread.
+    /// Starts a job in its lane. Nonisolated, so that handlers do not inherit the engine's thread.
     private nonisolated func launch(_ execution: Execution, run: WorkerInbox.RunID, _ box: RunningTask) {
         let (inbox, clock) = (inbox, backend.clock)
         let (startedAt, start) = (clock.now, clock.uptime)
@@ -507,7 +512,8 @@ actor WorkerEngine {
     ) {
         let clock = backend.clock
         metrics.finished(
-            queue: execution.queue, job: execution.jobName, outcome: outcome.label, runMicroseconds: clock.uptime - start,
+            queue: execution.queue, job: execution.jobName, outcome: outcome.label,
+            runMicroseconds: usage.map { Int64($0.wallSeconds * 1_000_000) } ?? (clock.uptime - start),
             waitMicroseconds: wait, usage: usage)
         execution.log(outcome)
         let settlement = Settlement(
@@ -526,10 +532,12 @@ actor WorkerEngine {
 
     /// Stops jobs that are no longer ours, and forgets what they return.
     private func abandon(_ isMeant: (Running) -> Bool) {
+        slots.freeze()
         for (run, job) in running where isMeant(job) {
             job.task.cancel(.leaseLost)
             _ = forget(run)
         }
+        if stop == nil { startWaiting(slots.thaw()) }
         mayHaveWork = true
     }
 
@@ -546,13 +554,15 @@ actor WorkerEngine {
         }
         logger.info("worker takes no more jobs", metadata: ["running": "\(running.count)"])
         // What waits for slots goes to others: it has not begun.
+        slots.freeze()
         for run in slots.notStarted { handBack(run) }
     }
 
     private func handBack(_ run: WorkerInbox.RunID) {
         guard let job = running[run] else { return }
         let now = backend.clock.now
-        let settlement = Settlement(jobID: job.jobID, token: job.token, outcome: .handedBack, startedAt: now, finishedAt: now)
+        let outcome: Outcome = notStarted[run] == nil ? .handedBack : .notStarted
+        let settlement = Settlement(jobID: job.jobID, token: job.token, outcome: outcome, startedAt: now, finishedAt: now)
         _ = forget(run)
         unsettled.append(.init(settlement: settlement, run: run))
     }
@@ -572,6 +582,9 @@ actor WorkerEngine {
             if running.isEmpty { break }
             await inbox.bell.wait(after: mark, for: .microseconds(graceEnd - backend.clock.uptime), clock: backend.clock)
         }
+        // Children are gone before anybody else can begin their jobs; what they finished until then counts.
+        await children?.close()
+        takeInbox()
         for run in running.keys { handBack(run) }
         let request = Exchange(worker: presence.id, settlements: unsettled.map(\.settlement))
         await attempt("hand unfinished jobs back") { _ = try await self.backend.exchange(request) }

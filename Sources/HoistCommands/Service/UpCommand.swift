@@ -33,7 +33,7 @@ public struct UpCommand<App: ServiceApp>: AsyncParsableCommand {
             Supervisor.Settings(
                 program: SpawnedProcess.Program(
                     path: Executable.path, arguments: Self.workerArguments(Array(CommandLine.arguments.dropFirst())),
-                    environment: Executable.environment + [ParentWatch.variable + "=1"]), workers: workers, logFolder: logs),
+                    environment: Executable.environment + [ParentWatch.environment]), workers: workers, logFolder: logs),
             logger: logger)
         try await SignalledServices.run([supervisor], logger: logger) { supervisor.stop() }
     }
@@ -55,6 +55,8 @@ public struct UpCommand<App: ServiceApp>: AsyncParsableCommand {
                 result.append(argument)
             }
         }
+        // Where `up` is what the program does unasked.
+        if !isRenamed { result.insert("worker", at: 0) }
         return result
     }
 }

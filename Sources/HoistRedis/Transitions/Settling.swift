@@ -129,6 +129,10 @@ extension RedisBackend {
         case .handedBack:
             facts.record.append(attempt)
             return handBack(facts, settlement.token, isCancelled: isCancelled, at: ended, now: now)
+        case .notStarted:
+            if isCancelled { return end(facts, settlement.token, as: .cancelled, at: ended, now: now) }
+            facts.startedAt = nil
+            return back(facts, settlement.token, as: .waiting, due: nil, inFront: true, now: now)
         case .cancelled:
             facts.record.append(attempt)
             return end(facts, settlement.token, as: .cancelled, at: ended, now: now)

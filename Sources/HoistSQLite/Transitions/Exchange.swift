@@ -96,6 +96,8 @@ extension JobStore {
                 return .ended
             }
             return try putBack(sequence, as: .waiting, due: nil, spendsAttempt: false, isCancelled: held.isCancelled, now: now)
+        case .notStarted:
+            return try putBack(sequence, as: .waiting, due: nil, spendsAttempt: false, isCancelled: held.isCancelled, now: now)
         case .cancelled:
             try append(attempt, to: sequence)
             try end(sequence, as: .cancelled, now: settlement.finishedAt.microsecondsSinceEpoch)

@@ -43,6 +43,14 @@ extension BackendContract {
             try bench.expect(try await bench.backend.forget("a"), "forgotten")
             try bench.expect(try await bench.backend.log(of: "a") == nil, "with what it wrote")
         },
+        Check("a job given back before it began is as it was, also one that may begin only once") { bench in
+            try await bench.publish(bench.message("a") { $0.headers.hoist.isAtMostOnce = true })
+            try await bench.join("w")
+            try await bench.settle("w", try await bench.claim("w")[0], .notStarted)
+            let record = try await bench.record("a")
+            try bench.expect(record.state == .waiting && record.attempts == 0 && record.history.isEmpty, "untouched: \(record)")
+            try bench.expect(try await bench.claim("w").first?.attempt == 1, "its first attempt")
+        },
         Check("deaths of processes count with those of workers") { bench in
             let death = JobFailure(
                 kind: .crashed, type: "Crashed", message: "killed by SIGSEGV", crash: .init(signal: 11, lastLines: ["x"]))

@@ -192,12 +192,65 @@ struct ChildPoolMachineTests {
         #expect(words(machine.resize(to: 1, now: 70)) == ["spawn 3"])
     }
 
-    @Test("closing kills all and starts none")
+    @Test("closing asks the idle to end, kills the others, and starts none")
     func closing() {
-        var machine = Self.busy()
-        _ = machine.start(8, RunLimits(), now: 20)
-        #expect(words(machine.close(now: 30)) == ["kill 1", "end 8: not started"])
-        #expect(words(machine.exited(1, .init(signal: 9), now: 40)) == ["end 7: died by itself"])
+        var machine = Self.ready(2)
+        _ = machine.start(7, RunLimits(), now: 20)
+        #expect(words(machine.close(now: 30)) == ["ask 1", "kill 2"])
+        #expect(words(machine.exited(2, .init(signal: 9), now: 40)) == ["end 7: died by itself"])
+        #expect(words(machine.tick(now: 1029)) == [])
+        #expect(words(machine.tick(now: 1030)) == ["kill 1"], "it was asked, and did not")
+        #expect(words(machine.exited(1, .init(signal: 9), now: 1040)) == [])
         #expect(machine.isEmpty && machine.nextDeadline() == nil)
+
+        machine = Self.busy()
+        _ = machine.start(8, RunLimits(), now: 20)
+        #expect(words(machine.close(now: 30)) == ["end 8: not started", "kill 1"])
+    }
+
+    @Test("a channel that closes is a death that will be heard of, or a child that cannot be heard")
+    func closedChannel() {
+        var machine = Self.busy()
+        #expect(words(machine.closedChannel(1, now: 30)) == [])
+        #expect(words(machine.tick(now: 31)) == ["spawn 2"])
+        #expect(words(machine.exited(1, .init(signal: 6), now: 40)) == ["end 7: died by itself"], "its own signal is told")
+
+        machine = Self.busy()
+        _ = machine.closedChannel(1, now: 30)
+        #expect(machine.nextDeadline() == 0, "another one is missing")
+        _ = machine.tick(now: 31)
+        _ = machine.becameReady(2, now: 50)
+        #expect(words(machine.tick(now: 200_030)) == ["kill 1"])
+        #expect(words(machine.exited(1, .init(signal: 9), now: 200_040)) == [#"end 7: died broken("it closed its channel")"#])
+
+        machine = Self.ready(1)
+        _ = machine.closedChannel(1, now: 30)
+        #expect(words(machine.start(7, RunLimits(), now: 40)) == [], "nothing is given to one that hears nothing")
+    }
+
+    @Test("a job whose lease was lost is stopped at once: another worker has it")
+    func lostLease() {
+        var machine = Self.busy()
+        #expect(words(machine.cancel(7, .leaseLost, now: 30)) == ["kill 1"])
+        guard case .end(7, 1, .died(.ignoredCancellation(.leaseLost), _, _, _, _))? = machine.exited(1, .init(signal: 9), now: 40).first
+        else {
+            return #expect(Bool(false), "the run did not end")
+        }
+    }
+
+    @Test("where no child can be started, jobs go back at once")
+    func unusable() {
+        var machine = ChildPoolMachine(Self.settings)
+        _ = machine.resize(to: 1, now: 0)
+        var now: Int64 = 10
+        for child in 1...UInt64(3) {
+            let actions = words(machine.exited(child, .init(status: 1), now: now))
+            #expect(actions == (child == 3 ? ["unusable"] : []))
+            now = machine.nextDeadline() ?? 0
+            #expect(words(machine.tick(now: now)) == ["spawn \(child + 1)"])
+        }
+        #expect(words(machine.start(7, RunLimits(), now: now)) == ["end 7: not started"])
+        #expect(words(machine.becameReady(4, now: now + 10)) == ["usable"])
+        #expect(words(machine.start(8, RunLimits(), now: now + 20)) == ["perform 8 in 4"])
     }
 }

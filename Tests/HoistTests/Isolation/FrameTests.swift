@@ -50,7 +50,8 @@ struct FrameTests {
         var done = IsolatedResult(run: 7, outcome: .succeeded(output: Array("[1]".utf8), retention: 1.5))
         (done.children, done.cpu, done.peakMemory, done.memory, done.hasDescendants) = (["x", "y"], 5, 6, 7, true)
         let outcomes: [Outcome] = [
-            .failed(failure), .snoozed(until: Date(timeIntervalSince1970: 1), closesQueue: true), .cancelled, .handedBack, .expired,
+            .notStarted, .failed(failure), .snoozed(until: Date(timeIntervalSince1970: 1), closesQueue: true), .cancelled, .handedBack,
+            .expired,
             .retry(
                 at: Date(timeIntervalSince1970: 2), failure, change: .arguments(Arguments(positional: [1], keyword: ["camelCase": [:]]))),
         ]
@@ -87,6 +88,16 @@ struct FrameTests {
         #expect(throws: WireError.self) { try ChildReport(whole[4...] + [0]) }
         let noJSON = ChildReport.finished(IsolatedResult(run: 7, outcome: .succeeded(output: Array("{".utf8), retention: nil))).encoded()
         #expect(throws: WireError.self) { try ChildReport(noJSON[4...]) }
+    }
+
+    @Test("numbers that no job can have used are taken for the largest that can be reckoned with")
+    func numbers() throws {
+        var done = IsolatedResult(run: 7, outcome: .cancelled)
+        (done.cpu, done.wall, done.peakMemory, done.memory) = (.max, -1, .max, .min)
+        guard case .finished(let read) = try ChildReport(ChildReport.finished(done).encoded()[4...]) else { return #expect(Bool(false)) }
+        #expect(read.cpu == 1 << 50 && read.wall == 0 && read.peakMemory == 1 << 60 && read.memory == 0)
+        let endless = ChildReport.finished(IsolatedResult(run: 7, outcome: .succeeded(output: [0x31], retention: .infinity))).encoded()
+        #expect(throws: WireError.self) { try ChildReport(endless[4...]) }
     }
 
     @Test("lines are cut, counted and put together over reads")
