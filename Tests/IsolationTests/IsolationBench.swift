@@ -4,6 +4,10 @@ import HoistTesting
 import IsolationTestJobs
 import Logging
 import Synchronization
+import Testing
+
+/// These tests count processes and measure processor time, so no two run at once.
+@Suite(.serialized) enum OneAfterTheOther {}
 
 /// A worker in this process whose children are programs of their own.
 struct IsolationBench: Sendable {
