@@ -99,6 +99,7 @@ public final class RedisBackend: Backend {
     let announced = Mutex<Set<String>>([])
     let consumed = Mutex<Set<String>>([])
     let restoredAt = Mutex<Int64>(0)
+    let lateRetries = Mutex(LateRetries())
 
     /// - Parameters:
     ///   - server: where the broker is.

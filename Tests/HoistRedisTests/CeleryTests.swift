@@ -67,10 +67,10 @@ private struct MixedBench {
     let environment: [String: String]
     let log = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-peer-\(UUID().uuidString).log")
 
-    init(resultDatabase: Int? = nil) throws {
+    init(resultDatabase: Int? = nil, peer: [String: String] = [:]) throws {
         url = try RedisServer.shared.get().url
         var configuration = RedisBackend.Configuration(keyPrefix: prefix, resultKeyPrefix: prefix, unlabelledUrgency: 9)
-        var environment = ["PEER_BROKER": url, "PEER_PREFIX": prefix]
+        var environment = ["PEER_BROKER": url, "PEER_PREFIX": prefix].merging(peer) { $1 }
         if let resultDatabase {
             let results = String(url.dropLast()) + String(resultDatabase)
             configuration.results = try RESPConfiguration(url: results)
@@ -86,6 +86,31 @@ private struct MixedBench {
     func python(_ arguments: String...) throws -> WireValue {
         let text = try PythonPeer.run(["producer.py"] + arguments, in: Self.folder, environment: environment)
         return try JSONText.parse(Array(text.utf8))
+    }
+
+    var pythonLog: String { (try? String(contentsOf: log, encoding: .utf8)) ?? "" }
+
+    /// All that there is to say about a job that did not end.
+    func whereabouts(of id: JobID) async throws -> String {
+        let probe = try RESPClient(RESPConfiguration(url: url))
+        defer { probe.close() }
+        var found = ["record: \(String(describing: try await backend.record(of: id)))"]
+        found.append("queues: \(try await backend.queues())")
+        found.append("workers: \(try await backend.workers())")
+        for key in try await probe.send(RESPCommand("KEYS", [.text(prefix + "*")])).elements?.compactMap(\.text) ?? []
+        where !key.contains("celery-task-meta") {
+            let kind = try await probe.send(RESPCommand("TYPE", [.text(key)])).text ?? ""
+            let command: RESPCommand? =
+                switch kind {
+                case "list": RESPCommand("LRANGE", [.text(key), 0, 20])
+                case "hash": RESPCommand("HGETALL", [.text(key)])
+                case "zset": RESPCommand("ZRANGE", [.text(key), 0, 20, .text("WITHSCORES")])
+                default: nil
+                }
+            if let command { found.append("\(key) \(kind): " + String("\(try await probe.send(command))".prefix(1500))) }
+        }
+        found.append("log of the Python workers: " + String(pythonLog.suffix(3000)))
+        return found.joined(separator: "\n")
     }
 
     func startPythonWorker(_ extra: [String] = []) throws -> Process {
@@ -239,6 +264,28 @@ struct CeleryTests {
         #expect(try await probe.send(RESPCommand("HLEN", [.text(bench.prefix + "unacked")])).integer == 0)
     }
 
+    @Test("a worker of Celery's that is late to say that it retries does not hide what came of the retry", arguments: [nil, 5])
+    func lateRetry(resultDatabase: Int?) async throws {
+        let bench = try MixedBench(resultDatabase: resultDatabase, peer: ["PEER_SLOW_RETRY": "0.7"])
+        let python = try bench.startPythonWorker()
+        defer { PythonPeer.stop(python) }
+        _ = try await bench.client.enqueue(Add(x: 1, y: 1)).output(timeout: .seconds(30))
+        let handle = try await bench.client.enqueue(Work(number: 7, fails: 1))
+        // Python has the first attempt and is busy with it; the second one is there for anybody.
+        let isTaken = try await eventually(.seconds(20)) {
+            try await bench.backend.queues().contains { $0.waiting > 0 } == false
+        }
+        #expect(isTaken)
+        try await bench.withWorker {
+            let isCovered = try await eventually(.seconds(20)) { bench.pythonLog.contains("stored RETRY") }
+            let place = isCovered ? "" : try await bench.whereabouts(of: handle.id)
+            #expect(isCovered, "\(place)")
+            let output = try await handle.output(timeout: .seconds(20))
+            #expect(output.by == "swift" && output.retries == 1)
+            #expect(try bench.python("read", handle.id)["state"] == "SUCCESS")
+        }
+    }
+
     @Test("two Swift and two Python workers share a queue of 10,000 jobs: none is lost, every result is read from both sides")
     func mixedFleet() async throws {
         let bench = try MixedBench()
@@ -262,7 +309,10 @@ struct CeleryTests {
         #expect(all.count == 10_001 && Set(all).count == 10_001)
         var by: [String: Int] = [:]
         for id in all {
-            let output = try await bench.client.handle(of: id).output(timeout: .seconds(120))
+            guard let output = try? await bench.client.handle(of: id).output(timeout: .seconds(120)) else {
+                Issue.record("\(id) has no output; \(try await bench.whereabouts(of: id))")
+                return
+            }
             by[output["by"]?.stringValue ?? "?", default: 0] += 1
         }
         for worker in swiftWorkers { worker.stop() }

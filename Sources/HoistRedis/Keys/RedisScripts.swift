@@ -17,6 +17,7 @@ enum RedisScripts {
     static let cancel = script(PackageResources.cancel_lua)
     static let mark = script(PackageResources.mark_lua)
     static let store = script(PackageResources.store_lua)
+    static let mend = script(PackageResources.mend_lua)
     static let restore = script(PackageResources.restore_lua)
 
     private static func script(_ source: [UInt8]) -> RESPScript {

@@ -31,6 +31,7 @@ extension RedisBackend {
             let settled = zip(steps, answer.codes)
             result.lost += settled.compactMap { $1 == 0 ? $0.id : nil } + answer.refused
             cancelledHere.formUnion(settled.compactMap { $1 == 2 ? $0.id : nil })
+            if rounds == 1 { noteOutcomes(of: request.settlements, all, except: result.lost) }
             (done, steps, progress) = ([], [], [])
             result.cancellations = answer.cancellations
             // By the clock here: the server's may be another.

@@ -22,6 +22,7 @@ extension RedisBackend {
     public func resign(_ worker: WorkerID) async throws {
         let queues = try await presence(of: worker)?.queues.filter(SpecialQueue.isDirect) ?? []
         try await giveBackJobs(of: worker, isResigning: true)
+        try? await mendOutcomes(isLast: true)
         for queue in queues { try await forgetIfEmpty(queue) }
     }
 
@@ -130,10 +131,11 @@ extension RedisBackend {
         subscriptions.subscribe(to: .channel(keys.workChannel)) { [workDoorbell] _ in workDoorbell.ring() }
     }
 
-    /// Removes what has passed its time, and restores what workers of Celery's left behind; once in ten seconds, beside everything else, for
-    /// nobody's lease may wait for it.
+    /// Removes what has passed its time, and restores what workers of Celery's left behind, once in ten seconds; puts outcomes back. All beside
+    /// everything else, for nobody's lease may wait for it.
     private func keepInOrder() {
         let uptime = clock.uptime
+        if lateRetries.withLock({ $0.isDue(at: uptime) }) { Task { [weak self] in try? await self?.mendOutcomes() } }
         let isDue = restoredAt.withLock { last in
             guard uptime - last >= 10_000_000 else { return false }
             last = uptime

@@ -28,6 +28,20 @@ app.conf.update(
 )
 
 
+SLOW_RETRY = float(os.environ.get("PEER_SLOW_RETRY", "0"))
+if SLOW_RETRY:
+    # A worker that is held up between looking at a result and storing that its task is to be retried.
+    store = app.backend._set_with_state
+
+    def store_late(key, value, state):
+        if state == "RETRY":
+            time.sleep(SLOW_RETRY)
+        store(key, value, state)
+        print(f"stored {state}", flush=True)
+
+    app.backend._set_with_state = store_late
+
+
 @app.task(name="mixed.add")
 def add(x, y):
     return x + y
@@ -42,7 +56,9 @@ def fail(message):
 def work(self, number, fails=0):
     """Fails so many times before it succeeds, wherever each attempt runs."""
     if self.request.retries < fails:
-        raise self.retry(countdown=0.05, exc=RuntimeError("not yet"))
+        # A worker of Celery's stores RETRY after it has published the retry, over whatever another worker of Celery's has stored by then. One that
+        # is held up for as long as the countdown loses the result.
+        raise self.retry(countdown=0.05 if SLOW_RETRY else 1, exc=RuntimeError("not yet"))
     return {"number": number, "by": "python", "retries": self.request.retries}
 
 

@@ -1,0 +1,80 @@
+import Hoist
+import RESP
+import Synchronization
+
+/// Outcomes that may yet be written over.
+///
+/// A worker of Celery's publishes the next attempt of a job, then looks whether the job has succeeded, and then stores RETRY. One that is held up
+/// before it stores covers what came of the attempt that it published: the job has ended, and nobody would ever hear of it. So the outcome of
+/// every attempt but the first is looked at twice more.
+struct LateRetries {
+    private struct Entry {
+        var result: SettlingStep.StoredMeta
+        var endedAt: Int64
+        var looks = 0
+    }
+
+    /// After the end of the attempt, in microseconds.
+    static let looks: [Int64] = [1_000_000, 10_000_000]
+    private static let maximumBytes = 16 << 20
+
+    private var entries: [Entry] = []
+    private var bytes = 0
+
+    mutating func note(_ result: SettlingStep.StoredMeta, at uptime: Int64) {
+        // The rest goes unguarded rather than memory without end.
+        guard bytes + result.value.count <= Self.maximumBytes else { return }
+        bytes += result.value.count
+        entries.append(Entry(result: result, endedAt: uptime))
+    }
+
+    private func isDue(_ entry: Entry, at uptime: Int64) -> Bool { uptime >= entry.endedAt + Self.looks[entry.looks] }
+
+    func isDue(at uptime: Int64) -> Bool { entries.contains { isDue($0, at: uptime) } }
+
+    /// Those that it is time to look at.
+    /// - Parameter isLast: all of them, for a worker ends.
+    mutating func due(at uptime: Int64, isLast: Bool = false) -> [SettlingStep.StoredMeta] {
+        var due: [SettlingStep.StoredMeta] = []
+        for index in entries.indices where isLast || isDue(entries[index], at: uptime) {
+            due.append(entries[index].result)
+            entries[index].looks += 1
+        }
+        entries.removeAll { $0.looks == Self.looks.count }
+        bytes = entries.reduce(0) { $0 + $1.result.value.count }
+        return due
+    }
+}
+
+extension RedisBackend {
+    /// Remembers what came of attempts that a worker of Celery's may have published.
+    func noteOutcomes(of settlements: [Settlement], _ steps: [SettlingStep], except lost: [JobID]) {
+        for (settlement, step) in zip(settlements, steps) where settlement.context?.attempt ?? 1 > 1 && !lost.contains(step.id) {
+            guard let result = step.result, !result.isRemoval else { continue }
+            if case .back = step.operation { continue }
+            lateRetries.withLock { $0.note(result, at: clock.uptime) }
+        }
+    }
+
+    /// Puts back what has been written over.
+    func mendOutcomes(isLast: Bool = false) async throws {
+        let due = lateRetries.withLock { $0.due(at: clock.uptime, isLast: isLast) }
+        for start in stride(from: 0, to: due.count, by: 100) {
+            var arguments: [RESPArgument] = [brokerDatabase, resultClient == nil ? .text(resultDatabase) : ""]
+            for result in due[start..<min(start + 100, due.count)] {
+                arguments += [.text(result.key), .integer(result.seconds), .bytes(result.value)]
+            }
+            if let resultClient {
+                for at in stride(from: 2, to: arguments.count, by: 3) {
+                    let key = due[start + at / 3].key
+                    _ = try await call("look at a result") {
+                        try await resultClient.evaluate(
+                            RedisScripts.mend, keys: [key], arguments: Array(arguments[..<2] + arguments[at..<at + 3]))
+                    }
+                }
+            } else {
+                _ = try await run(RedisScripts.mend, arguments, doing: "look at results")
+            }
+        }
+    }
+}

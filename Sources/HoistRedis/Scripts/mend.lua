@@ -1,0 +1,24 @@
+-- Puts outcomes back that a worker of Celery's has written a late RETRY over.
+--
+-- ARGV: broker database, result database ('' when it is the same), and for each three: result key, its seconds (0 for ever), the outcome
+-- Returns how many were put back.
+-- Atomic, so that nothing comes between looking and storing: that gap is what makes Celery's own write a race.
+
+local mended = 0
+in_database(ARGV[2], function()
+    for at = 3, #ARGV, 3 do
+        local stored = redis.call('GET', ARGV[at])
+        -- A retry of ours belongs to a job that somebody has started anew.
+        if status_of(stored) == 'RETRY' and not string.find(stored, '"hoist":', 1, true) then
+            if ARGV[at + 1] == '0' then
+                redis.call('SET', ARGV[at], ARGV[at + 2])
+            else
+                redis.call('SETEX', ARGV[at], ARGV[at + 1], ARGV[at + 2])
+            end
+            redis.call('PUBLISH', ARGV[at], ARGV[at + 2])
+            mended = mended + 1
+        end
+    end
+end)
+if ARGV[2] ~= '' then redis.call('SELECT', ARGV[1]) end
+return mended
