@@ -7,9 +7,11 @@
 #include <spawn.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #ifdef __linux__
@@ -116,7 +118,9 @@ static void do_nothing(int signal) { (void)signal; }
 // Must not lock or allocate: whatever the process was doing, it stops here.
 static void end_group(int signal) {
     (void)signal;
-    kill(0, SIGKILL);
+    // Its own group, not the one that it is in: a job may have moved it to its worker's.
+    kill(-getpid(), SIGKILL);
+    kill(getpid(), SIGKILL);
 }
 #endif
 
@@ -128,7 +132,25 @@ static void handle(int signal, void (*handler)(int)) {
     sigaction(signal, &action, NULL);
 }
 
-void hoist_flush_output(void) { fflush(NULL); }
+// Not all files: a thread that a job has left behind may hold one of them for ever.
+void hoist_flush_output(void) {
+    fflush(stdout);
+    fflush(stderr);
+}
+
+#ifdef __linux__
+// Before anything of the program runs: one that hangs while it starts ends with its worker all the same.
+__attribute__((constructor)) static void end_with_parent(void) {
+    const char *variable = getenv("HOIST_CHILD");
+    if (variable == NULL) return;
+    struct stat channel;
+    // What a child starts inherits the variable, but not the channel.
+    if (fstat(3, &channel) != 0 || !S_ISSOCK(channel.st_mode)) return;
+    long parent = strtol(variable, NULL, 10);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(0);
+}
+#endif
 
 void hoist_become_child(void) {
     // Whole lines at once: what lies in a buffer dies with the process.

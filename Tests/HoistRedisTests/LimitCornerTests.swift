@@ -101,6 +101,19 @@ struct LimitCornerTests {
         #expect(try await bench.claim("w", 5).map(\.jobID) == ["a", "b"])
     }
 
+    @Test("a job that was handed out and never began has used up nothing of a rate")
+    func notStarted() async throws {
+        let bench = try LimitBench()
+        defer { bench.probe.close() }
+        try await bench.backend.setLimits([.rate(1, per: .seconds(3600), burst: 1)], for: .job("job"))
+        try await bench.publish(bench.message("a"))
+        let first = try #require(try await bench.claim().first)
+        let again = try #require(try await bench.claim(settling: [bench.done(first, .notStarted)]).first)
+        #expect(again.jobID == "a" && again.attempt == 1)
+        try await bench.publish(bench.message("b"))
+        #expect(try await bench.claim(settling: [bench.done(again)]).isEmpty, "and a job that did begin has")
+    }
+
     @Test("an error in one queue strands no job of another's line")
     func errorInAnotherQueue() async throws {
         let bench = try LimitBench()

@@ -10,6 +10,7 @@ public struct Probe: Job {
     public enum Act: String, Codable, Sendable {
         case facts, chatter, family, tidyUp, stubborn, silent, lively, trap, exit, killSelf, killWorker, hold, burn, startProcess, pace
         case retryWithOthers, snooze, giveUp, undecided
+        case leaveGroup, closeOutput, fanOut, share, foreignCrash
     }
 
     public var act: Act
@@ -21,6 +22,13 @@ public struct Probe: Job {
     }
 
     public typealias Output = [String: String]
+}
+
+/// Kills its process, and may not begin again.
+public struct Once: Job {
+    public static let name = "isolation.once"
+    public static let options = JobOptions(retry: .fixed(.milliseconds(1), maxAttempts: 10), delivery: .atMostOnce)
+    public init() {}
 }
 
 /// Performed by the worker itself.
@@ -42,6 +50,7 @@ public struct Heavy: Job {
 public func isolationHandlers(hasHeavy: Bool) -> [Handle] {
     var handles = [
         Handle(Probe.self, in: .process) { job, context in try await perform(job, context) },
+        Handle(Once.self, in: .process) { _, _ in kill(getpid(), SIGKILL) },
         Handle(Echo.self) { job, _ in "heard " + job.text },
     ]
     if hasHeavy {
@@ -128,6 +137,36 @@ private func perform(_ job: Probe, _ context: JobContext) async throws -> [Strin
     case .snooze: if context.attempt == 1, job.number == 0 { throw JobDirective.snooze(for: .seconds(3600)) }
     case .giveUp: throw JobDirective.deadLetter("no use")
     case .undecided: throw Unfit()
+    case .leaveGroup:
+        // Into the group of its worker, where no signal to its own finds it.
+        let code = setpgid(0, getpgid(getppid()))
+        try await context.report(progress: 0, "\(code)")
+        while true { usleep(10_000) }
+    case .closeOutput:
+        close(1)
+        close(2)
+    case .fanOut:
+        let jobs = context.jobs
+        let outputs = try await withThrowingTaskGroup { group in
+            for number in 0..<job.number {
+                group.addTask { try await jobs.enqueue(Echo(text: "\(number)")).output(timeout: .seconds(60)) }
+            }
+            return try await group.reduce(into: Set<String>()) { $0.insert($1) }
+        }
+        return ["outputs": "\(outputs.count)"]
+    case .share:
+        // Private to nobody, and held all the same.
+        let size = job.number << 20
+        guard let block = mmap(nil, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), block != MAP_FAILED else {
+            throw Unfit()
+        }
+        memset(block, 1, size)
+        try await Task.sleep(for: .seconds(60))
+    case .foreignCrash:
+        // What another program writes that is not this one's end.
+        FileHandle.standardError.write(Data("*** Signal 11: Backtracing from 0x1 in another program ***\n".utf8))
+        try await Task.sleep(for: .milliseconds(100))
+        return ["lives": "yes"]
     }
     return [:]
 }

@@ -29,7 +29,8 @@ struct IsolationBench: Sendable {
 
     init(
         _ backend: any JobAdministration = MemoryBackend(), lanes: [Lane] = [.process(1)], resources: [String: Int] = [:],
-        autoscaling: Autoscaling = Autoscaling(), hasHeavy: Bool = false, _ change: (inout ProcessOptions) -> Void = { _ in }
+        autoscaling: Autoscaling = Autoscaling(), hasHeavy: Bool = false, name: String = "bench",
+        _ change: (inout ProcessOptions) -> Void = { _ in }
     ) {
         self.backend = backend
         let logs = logs
@@ -40,7 +41,7 @@ struct IsolationBench: Sendable {
         if hasHeavy { options.arguments = ["heavy"] }
         change(&options)
         let configuration = Worker.Configuration(
-            name: "bench", resources: resources, autoscaling: autoscaling, processes: options)
+            name: name, resources: resources, autoscaling: autoscaling, processes: options)
         worker = Worker(backend, lanes: lanes, configuration: configuration, logger: logger) {
             isolationHandlers(hasHeavy: hasHeavy)
         }
@@ -88,6 +89,20 @@ enum Processes {
     static func children(of parent: Int32 = getpid()) -> [Int32] {
         all().filter { $0.parent == parent && ($0.command.contains("IsolationTestChild") || $0.command.contains("Torture")) }.map(\.id)
     }
+
+    /// Arguments of unshare(1) for a program that is the first process of its own world.
+    static let namespace = ["--pid", "--fork", "--mount-proc"]
+
+    /// Whether this machine lets us make one.
+    static let canHaveNamespace: Bool = {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/unshare")
+        process.arguments = namespace + ["/bin/true"]
+        process.standardError = FileHandle.nullDevice
+        guard (try? process.run()) != nil else { return false }
+        process.waitUntilExit()
+        return process.terminationStatus == 0
+    }()
 
     struct Entry {
         var id: Int32

@@ -118,6 +118,35 @@ extension OneAfterTheOther {
             }
         }
 
+        @Test("a job that runs at most once is not tried again after a crash, whatever its policy")
+        func atMostOnce() async throws {
+            let bench = IsolationBench()
+            try await withWorker(bench.worker) {
+                let record = try await bench.ended(try await bench.client.enqueue(Once()))
+                #expect(record.state == .failed && record.attempts == 1 && record.failure?.kind == .crashed)
+            }
+        }
+
+        @Test("what another program says of its own end, and a worker without a name, make no difference")
+        func misunderstandings() async throws {
+            let bench = IsolationBench(name: "")
+            try await withWorker(bench.worker) {
+                let record = try await bench.ended(try await bench.client.enqueue(Probe(.foreignCrash)))
+                #expect(record.output == ["lives": "yes"] && record.attempts == 1)
+                let before = try await bench.client.enqueue(Probe(.facts)).output(timeout: .seconds(20))
+                #expect(before["isChild"] == "true" && Processes.children().count == 1)
+            }
+        }
+
+        @Test("a job may wait for thousands of others at once")
+        func fanOut() async throws {
+            let bench = IsolationBench(lanes: [.process(1), .async(8)])
+            try await withWorker(bench.worker) {
+                let output = try await bench.client.enqueue(Probe(.fanOut, 1500)).output(timeout: .seconds(60))
+                #expect(output["outputs"] == "1500")
+            }
+        }
+
         // MARK: - Limits
 
         @Test("a soft time limit can be caught; a hard one cannot, and takes what the job has started along")
@@ -133,6 +162,8 @@ extension OneAfterTheOther {
                 let record = try await bench.ended(mother)
                 #expect(record.failure?.kind == .timedOut && record.failure?.crash == nil && record.lostWorkers == 0)
                 #expect(!Processes.all().contains { $0.command.contains("sleep 98765") })
+                let runaway = try await bench.client.enqueue(Probe(.leaveGroup), .hardTimeLimit(.milliseconds(300)), .retry(.none))
+                #expect(try await bench.ended(runaway).failure?.kind == .timedOut)
             }
         }
 
@@ -155,6 +186,8 @@ extension OneAfterTheOther {
                 let greedy = try await bench.client.enqueue(Probe(.hold, 400), .memoryLimit(200 << 20), .retry(.none))
                 let record = try await bench.ended(greedy)
                 #expect(record.failure?.kind == .memoryExceeded && record.usage?.peakMemory ?? 0 > 200 << 20)
+                let shared = try await bench.client.enqueue(Probe(.share, 400), .memoryLimit(200 << 20), .retry(.none))
+                #expect(try await bench.ended(shared).failure?.kind == .memoryExceeded)
                 let modest = try await bench.client.enqueue(Probe(.hold, 100), .memoryLimit(200 << 20))
                 let usage = try #require(try await bench.ended(modest).usage)
                 #expect(usage.peakMemory ?? 0 > 100 << 20 && usage.peakMemory ?? 0 < 200 << 20)
@@ -221,6 +254,19 @@ extension OneAfterTheOther {
                     processes.append(try await bench.client.enqueue(Probe(.facts)).output(timeout: .seconds(20))["process"] ?? "")
                 }
                 #expect(Set(processes).count == 3 && processes[0] == processes[1] && processes[1] != processes[2])
+            }
+        }
+
+        @Test("a child whose job has closed what the next one would write to is replaced")
+        func closedOutput() async throws {
+            let bench = IsolationBench()
+            try await withWorker(bench.worker) {
+                let first = try await bench.client.enqueue(Probe(.facts)).output(timeout: .seconds(20))
+                #expect(try await bench.ended(try await bench.client.enqueue(Probe(.closeOutput))).state == .succeeded)
+                let isReplaced = try await eventually(.seconds(20)) {
+                    try await bench.client.enqueue(Probe(.facts)).output(timeout: .seconds(20))["process"] != first["process"]
+                }
+                #expect(isReplaced)
             }
         }
 

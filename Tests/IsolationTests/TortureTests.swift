@@ -36,10 +36,12 @@ private final class TortureBench {
     }
 
     @discardableResult
-    func start(_ command: String = "worker", _ more: [String] = []) throws -> Process {
+    func start(_ command: String = "worker", _ more: [String] = [], asFirstProcess: Bool = false) throws -> Process {
         let process = Process()
-        process.executableURL = IsolationBench.binaries.appendingPathComponent("Torture")
-        process.arguments = [command, "--backend", url, "--drain", "1"] + more
+        let program = IsolationBench.binaries.appendingPathComponent("Torture")
+        process.executableURL = asFirstProcess ? URL(fileURLWithPath: "/usr/bin/unshare") : program
+        process.arguments =
+            (asFirstProcess ? Processes.namespace + [program.path] : []) + [command, "--backend", url, "--drain", "1"] + more
         var environment = ProcessInfo.processInfo.environment
         // Backtraces of a program without optimizations take seconds each; another test has one.
         environment["SWIFT_BACKTRACE"] = "enable=no"
@@ -157,6 +159,27 @@ extension OneAfterTheOther {
             #expect(try await eventually(.seconds(10)) { try await handles[0].record()?.lostWorkers == 1 })
             #expect(try await eventually(.seconds(10)) { try await handles[0].state() == .running })
             #expect(next.isRunning)
+        }
+
+        @Test(
+            "as the first process of a container a supervisor leaves no zombies of workers that were killed",
+            .enabled(if: Processes.canHaveNamespace))
+        func firstProcess() async throws {
+            let bench = try TortureBench()
+            let outside = try bench.start("up", ["--workers", "1", "--children", "4"], asFirstProcess: true)
+            func children(of id: Int32) -> [Processes.Entry] { Processes.all().filter { $0.parent == id } }
+            #expect(try await eventually(.seconds(20)) { try await bench.backend.workers().count == 1 })
+            let supervisor = try #require(children(of: outside.processIdentifier).first)
+            let worker = try #require(children(of: supervisor.id).first)
+            #expect(try await eventually(.seconds(20)) { children(of: worker.id).count == 4 })
+            kill(worker.id, SIGKILL)
+            #expect(
+                try await eventually(.seconds(20)) {
+                    let now = children(of: supervisor.id)
+                    return now.count == 1 && now[0].id != worker.id && now[0].state != "Z"
+                })
+            kill(supervisor.id, SIGTERM)
+            #expect(try await eventually(.seconds(20)) { !outside.isRunning })
         }
 
         @Test("a supervisor starts a worker again that was killed, keeps logs apart, and stops them in order")

@@ -288,7 +288,7 @@ public enum Outcome: Sendable {
     case expired
     /// Not finished when the worker stopped: ready again at once, the attempt not counted.
     case handedBack
-    /// Claimed and given back before it began: as if nothing had happened, also for a job that may begin only once.
+    /// Claimed and given back before it began: no attempt, no start under a rate, also for a job that may begin only once.
     case notStarted
 }
 

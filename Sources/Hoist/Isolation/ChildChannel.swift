@@ -27,7 +27,7 @@ final class ChildChannel: Sendable {
     /// The channel of this process; nil when it is no child.
     static let inherited: ChildChannel? = {
         guard let variable = getenv(variable) else { return nil }
-        let parts = String(cString: variable).split(separator: ":", maxSplits: 2).map(String.init)
+        let parts = String(cString: variable).split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false).map(String.init)
         guard parts.count == 3, let parent = pid_t(parts[0]) else { return nil }
         // What a child starts inherits the variable, but not the channel.
         var status = stat()
@@ -87,7 +87,9 @@ final class ChildChannel: Sendable {
 
     /// Ends this process and all that it started.
     static func endProcess() -> Never {
-        kill(0, SIGKILL)
+        // Its own group, not the one that it is in: a job may have moved it to its worker's.
+        kill(-getpid(), SIGKILL)
+        kill(getpid(), SIGKILL)
         _exit(70)
     }
 

@@ -17,7 +17,9 @@ final class ChildLink {
     /// Lines that it wrote without a job.
     private(set) var strayOutput: [String] = []
     /// The signal that Swift's runtime says it has caught, while it prints a backtrace: the process is dead and does not know it yet.
-    private(set) var fatalSignal: Int32?
+    private var fatalSignal: Int32?
+    /// It is printing one. What comes is worth keeping.
+    var isCrashing = false
     /// What it asks for and has no answer to yet.
     var requests: [ChildRequest.ID: Task<Void, Never>] = [:]
     private var received = FrameBuffer()
@@ -69,8 +71,10 @@ final class ChildLink {
     var hasBacklog: Bool { backlog > 0 }
 
     /// Sends now what the channel takes, and the rest when it takes more.
-    func send(_ command: ChildCommand) {
-        guard channel != nil else { return }
+    /// - Returns: false when nobody is there any more.
+    @discardableResult
+    func send(_ command: ChildCommand) -> Bool {
+        guard channel != nil else { return false }
         let bytes = command.encoded()
         if hasBacklog {
             if unsentStart > 1 << 20, unsentStart > unsent.count / 2 {
@@ -82,10 +86,13 @@ final class ChildLink {
             unsent = bytes
             unsentStart = 0
         }
-        flush()
+        return flush()
     }
 
-    func flush() {
+    /// - Returns: false when nobody is there any more.
+    @discardableResult
+    func flush() -> Bool {
+        var isHeard = true
         while hasBacklog, let channel {
             let sent = unsent.withUnsafeBytes { bytes in
                 Self.send(channel, bytes.baseAddress! + unsentStart, bytes.count - unsentStart)
@@ -94,7 +101,10 @@ final class ChildLink {
                 unsentStart += sent
             } else if errno != EINTR {
                 // What a dead child does not take is of no use to anybody; its end is noticed elsewhere.
-                if errno != EAGAIN { unsentStart = unsent.count }
+                if errno != EAGAIN {
+                    unsentStart = unsent.count
+                    isHeard = false
+                }
                 break
             }
         }
@@ -102,6 +112,7 @@ final class ChildLink {
             unsent = []
             unsentStart = 0
         }
+        return isHeard
     }
 
     private static func send(_ channel: Int32, _ pointer: UnsafeRawPointer, _ count: Int) -> Int {
@@ -158,9 +169,10 @@ final class ChildLink {
     private func write(_ lines: [String], omitted: Int, source: String, to log: JobLogRecorder?) {
         if source == "error", let line = lines.last(where: { $0.hasPrefix("*** Signal ") && $0.contains("Backtracing") }) {
             fatalSignal = Int32(line.dropFirst("*** Signal ".count).prefix { $0.isNumber }) ?? SIGABRT
+            isCrashing = true
         }
         if let log {
-            log.add(lines, omitted: omitted, source: source, isUrgent: fatalSignal != nil)
+            log.add(lines, omitted: omitted, source: source, isUrgent: isCrashing)
         } else if !lines.isEmpty {
             strayOutput = (strayOutput + lines).suffix(20)
         }
@@ -193,7 +205,19 @@ final class ChildLink {
 
     func cancelRequest(_ id: ChildRequest.ID) { requests.removeValue(forKey: id)?.cancel() }
 
-    func cancelRequests() {
+    /// Its job has closed what the next one would write to; or it is dying, which is heard of in a moment.
+    var hasLostOutput: Bool { output == nil || error == nil }
+
+    func takeFatalSignal() -> Int32? { fatalSignal.take() }
+
+    /// The job has ended: nothing of it is left to the next one.
+    func forgetJob() {
+        log = nil
+        (fatalSignal, isCrashing) = (nil, false)
+        cancelRequests()
+    }
+
+    private func cancelRequests() {
         for request in requests.values { request.cancel() }
         requests.removeAll()
     }

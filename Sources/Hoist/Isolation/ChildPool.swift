@@ -16,7 +16,7 @@ final class ChildPool: Sendable {
     typealias RunID = WorkerInbox.RunID
 
     /// How much a child may wait for at once.
-    private static let mostRequests = 1000
+    private static let mostRequests = 10_000
 
     /// A job in the lane, as the pool sees it.
     struct Job: Sendable {
@@ -139,8 +139,12 @@ final class ChildPool: Sendable {
             case .spawn(let id): spawn(id, &state)
             case .perform(let id, let run):
                 guard let link = state.links[id], let job = state.jobs[run] else { continue }
-                link.send(.perform(job.call))
                 link.log = job.log
+                guard link.send(.perform(job.call)) else {
+                    link.log = nil
+                    effects += perform(state.machine.undelivered(id, run, now: clock.uptime), &state)
+                    continue
+                }
                 // The listening thread may be asleep for long, and has this job's memory to look at.
                 if link.hasBacklog || job.call.limits.memory != nil || state.machine.busyCount == 1 { effects.append(wake.ring) }
             case .cancel(let id, let run, let reason):
@@ -154,8 +158,8 @@ final class ChildPool: Sendable {
                 if let link = id.flatMap({ state.links[$0] }) {
                     // What it wrote before it said that it was done.
                     link.readOutput(to: job.log)
-                    link.log = nil
-                    link.cancelRequests()
+                    link.forgetJob()
+                    if link.hasLostOutput, let id { effects += perform(state.machine.noteWear(id, now: clock.uptime), &state) }
                 }
                 effects.append { job.onEnd(end) }
             case .becomeUsable(let isUsable):
@@ -192,6 +196,7 @@ final class ChildPool: Sendable {
             for effect in effects { effect() }
             for (id, exit) in exits {
                 // Its last words: a result that it sent before it died counts.
+                state.withLock { $0.machine.gone(id) }
                 takeFrames(of: id, &buffer)
                 for effect in state.withLock({ state in exited(id, exit, &state, now) }) { effect() }
             }
@@ -208,7 +213,7 @@ final class ChildPool: Sendable {
             for (index, source) in polled.sources.enumerated() where polled.descriptors[index + 1].revents != 0 {
                 let events = Int32(polled.descriptors[index + 1].revents)
                 if source.kind == .channel {
-                    if events & POLLOUT != 0 { state.withLock { state in state.links[source.child]?.flush() } }
+                    if events & POLLOUT != 0 { state.withLock { state in _ = state.links[source.child]?.flush() } }
                     if events & ~POLLOUT != 0 { takeFrames(of: source.child, &buffer) }
                 } else {
                     for effect in state.withLock({ state in takeOutput(source, &state, &buffer) }) { effect() }
@@ -250,13 +255,14 @@ final class ChildPool: Sendable {
 
     private func takeOutput(_ source: Source, _ state: inout State, _ buffer: inout [UInt8]) -> [Effect] {
         guard let link = state.links[source.child] else { return [] }
-        guard source.kind == .error else {
+        let now = clock.uptime
+        if source.kind == .output {
             link.output = link.take(link.output, source: "output", &buffer)
-            return []
+        } else {
+            link.error = link.take(link.error, source: "error", &buffer)
         }
-        link.error = link.take(link.error, source: "error", &buffer)
-        guard let signal = link.fatalSignal else { return [] }
-        return perform(state.machine.crashes(source.child, signal, now: clock.uptime), &state)
+        if link.hasLostOutput { return perform(state.machine.noteWear(source.child, now: now), &state) }
+        return link.takeFatalSignal().map { perform(state.machine.crashes(source.child, $0, now: now), &state) } ?? []
     }
 
     /// What a child has sent. It is read and understood outside of the lock, which the worker's own thread takes as well: only this thread receives.
@@ -306,10 +312,12 @@ final class ChildPool: Sendable {
         case .finished(let result): return perform(state.machine.finished(id, result, now: now), &state)
         case .progress(let run, let progress):
             guard let job = job(run) else { return [] }
+            link.isCrashing = false
             state.machine.signed(id, run, now: now)
             return [{ job.onProgress(progress) }]
         case .sign(let run):
             guard let job = job(run) else { return [] }
+            link.isCrashing = false
             state.machine.signed(id, run, now: now)
             return [{ job.onProgress(nil) }]
         case .log(let run, let line):
@@ -320,8 +328,13 @@ final class ChildPool: Sendable {
                 link.send(.reply(request, .failed(BackendError(.misuse, "a child speaks to the backend only while it performs a job"))))
                 return []
             }
-            if case .unwatch = what {} else if link.requests.count >= Self.mostRequests || link.requests[request] != nil {
-                return perform(state.machine.broke(id, "it asks for too much at once", now: now), &state)
+            if case .unwatch = what {
+            } else if link.requests[request] != nil {
+                return perform(state.machine.broke(id, "it asks twice with one number", now: now), &state)
+            } else if link.requests.count >= Self.mostRequests {
+                let error = BackendError(.misuse, "a job may wait for \(Self.mostRequests) answers at once, and this one waits for more")
+                link.send(.reply(request, .failed(error)))
+                return []
             }
             return answer(request, what, of: id, link, job)
         }
@@ -389,11 +402,11 @@ final class ChildPool: Sendable {
 
     /// Looks at the memory of children, outside of the lock: `/proc` takes its time.
     private func measure(_ now: Int64) {
-        typealias Subject = (id: ChildID, process: pid_t, isLimited: Bool)
+        typealias Subject = (id: ChildID, run: RunID, process: pid_t, isLimited: Bool)
         let (children, looksAtGroups) = state.withLock { state -> ([Subject], Bool) in
             guard now >= state.nextMeasureAt else { return ([], false) }
             let children = state.machine.measurable(now: now).compactMap { child -> Subject? in
-                state.links[child.id]?.process.id.map { (child.id, $0, child.isLimited) }
+                state.links[child.id]?.process.id.map { (child.id, child.run, $0, child.isLimited) }
             }
             guard !children.isEmpty else { return ([], false) }
             let isAnyLimited = children.contains(where: \.isLimited)
@@ -404,9 +417,9 @@ final class ChildPool: Sendable {
         }
         guard !children.isEmpty else { return }
         let groups = looksAtGroups ? ProcessTable.memory(ofGroups: Set(children.filter(\.isLimited).map(\.process))) : [:]
-        let found = children.map { ($0.id, groups[$0.process] ?? ProcessTable.memory(of: $0.process)) }
+        let found = children.map { ($0.id, $0.run, groups[$0.process] ?? ProcessTable.heldMemory(of: $0.process)) }
         let effects = state.withLock { state in
-            found.flatMap { id, memory in perform(state.machine.measured(id, memory: memory, now: now), &state) }
+            found.flatMap { id, run, memory in perform(state.machine.measured(id, run, memory: memory, now: now), &state) }
         }
         for effect in effects { effect() }
     }

@@ -23,6 +23,10 @@ struct ChildPoolMachine {
         case ignoredCancellation(JobContext.CancellationReason)
         /// It sent what is no frame.
         case broken(String)
+        /// It has closed its channel, and lives.
+        case mute
+
+        var isCrash: Bool { if case .crashed = self { true } else { false } }
     }
 
     /// What came of a run.
@@ -51,6 +55,8 @@ struct ChildPoolMachine {
         var limits: RunLimits
         var startedAt: Int64
         var lastSign: Int64
+        /// What its child held when it began: left by others.
+        var memoryBefore: Int
         var peakMemory = 0
         /// When a cancellation that was asked for is done by force, and why.
         var force: (at: Int64, reason: JobContext.CancellationReason)?
@@ -70,6 +76,12 @@ struct ChildPoolMachine {
         var jobs = 0
         /// Processor time that its finished jobs have used.
         var cpu: Int64 = 0
+        /// What it held after its last job.
+        var memory = 0
+        /// It has died, and what it said last is being read.
+        var isGone = false
+        /// It is to be replaced after its job.
+        var isWorn = false
 
         var run: Run? {
             switch phase {
@@ -180,10 +192,11 @@ struct ChildPoolMachine {
         var actions: [Action] = [.end(run.id, id, .finished(result))]
         child.jobs += 1
         child.cpu += result.cpu
+        child.memory = result.memory
         let isWorn =
-            result.hasDescendants || settings.recycleAfterJobs.map { child.jobs >= $0 } ?? false
+            child.isWorn || result.hasDescendants || settings.recycleAfterJobs.map { child.jobs >= $0 } ?? false
             || settings.recycleAboveMemory.map { result.memory >= $0 } ?? false
-        if case .ending = child.phase {
+        if case .ending(_, let verdict, _) = child.phase, !(verdict?.isCrash ?? false) {
             // It made it in time; but its group was told to end, so it takes no more jobs.
             child.phase = .ending(nil, nil, killAt: nil)
             children[id] = child
@@ -191,6 +204,7 @@ struct ChildPoolMachine {
         }
         child.phase = .idle
         children[id] = child
+        if child.isGone { return actions }
         idle.append(id)
         if isWorn || living > size || isTooOld(child, now: now) { actions += askToEnd(id, now: now) + fillUp(now: now) }
         return actions + assign(now: now)
@@ -198,9 +212,14 @@ struct ChildPoolMachine {
 
     /// A sign of progress.
     mutating func signed(_ id: ChildID, _ run: RunID, now: Int64) {
-        guard case .busy(var job)? = children[id]?.phase, job.id == run else { return }
+        guard var job = children[id]?.run, job.id == run else { return }
         job.lastSign = now
-        children[id]?.phase = .busy(job)
+        switch children[id]?.phase {
+        case .busy?: children[id]?.phase = .busy(job)
+        // It was a program that the job had started whose runtime wrote that it crashes.
+        case .ending(_, .crashed?, _)?: children[id]?.phase = .busy(job)
+        default: break
+        }
     }
 
     /// Nothing more comes from it. Mostly it has died, which is heard of in a moment.
@@ -211,7 +230,7 @@ struct ChildPoolMachine {
         case .idle:
             idle.removeAll { $0 == id }
             children[id]?.phase = .ending(nil, nil, killAt: now + Self.dyingTime)
-            return child.jobs == 0 && now - child.startedAt < 1_000_000 ? startFailed(now: now) : []
+            return isYoung(child, now: now) ? startFailed(now: now) : []
         case .busy(let run):
             children[id]?.phase = .ending(run, nil, killAt: now + Self.dyingTime)
             return []
@@ -222,13 +241,38 @@ struct ChildPoolMachine {
 
     mutating func crashes(_ id: ChildID, _ signal: Int32, now: Int64) -> [Action] { stop(id, .crashed(signal), now: now) }
 
-    /// It holds so much memory, with those it started.
-    mutating func measured(_ id: ChildID, memory: Int, now: Int64) -> [Action] {
-        guard case .busy(var job)? = children[id]?.phase else { return [] }
+    /// It held so much memory, with those it started, while it had this run.
+    mutating func measured(_ id: ChildID, _ run: RunID, memory: Int, now: Int64) -> [Action] {
+        guard case .busy(var job)? = children[id]?.phase, job.id == run else { return [] }
         job.peakMemory = max(job.peakMemory, memory)
         children[id]?.phase = .busy(job)
-        guard let limit = job.limits.memory, memory > limit else { return [] }
-        return stop(id, .memoryExceeded(memory), now: now)
+        let own = memory - job.memoryBefore
+        guard let limit = job.limits.memory, own > limit else { return [] }
+        return stop(id, .memoryExceeded(own), now: now)
+    }
+
+    /// The channel did not take the job: the child was dead before.
+    mutating func undelivered(_ id: ChildID, _ run: RunID, now: Int64) -> [Action] {
+        guard case .busy(let job)? = children[id]?.phase, job.id == run else { return [] }
+        children[id]?.phase = .ending(nil, nil, killAt: now + Self.dyingTime)
+        waiting.insert((run, job.limits, job.startedAt), at: 0)
+        return fillUp(now: now) + assign(now: now)
+    }
+
+    /// It has died: what is read from it now is from before.
+    mutating func gone(_ id: ChildID) {
+        idle.removeAll { $0 == id }
+        children[id]?.isGone = true
+    }
+
+    /// It is not what it was, and takes no more jobs after this one.
+    mutating func noteWear(_ id: ChildID, now: Int64) -> [Action] {
+        guard case .idle? = children[id]?.phase else {
+            children[id]?.isWorn = true
+            return []
+        }
+        let failure = children[id].map { isYoung($0, now: now) } ?? false ? startFailed(now: now) : []
+        return failure + askToEnd(id, now: now) + fillUp(now: now)
     }
 
     mutating func exited(_ id: ChildID, _ exit: SpawnedProcess.Exit, now: Int64) -> [Action] {
@@ -237,12 +281,12 @@ struct ChildPoolMachine {
         var actions: [Action] = []
         let cpu = max(0, exit.cpu - child.cpu)
         switch child.phase {
-        case .starting: actions += startFailed(now: now)
-        // One that dies as soon as it is ready must not be started again and again in no time.
-        case .idle: if child.jobs == 0, now - child.startedAt < 1_000_000 { actions += startFailed(now: now) }
+        case .starting, .idle: if isYoung(child, now: now) { actions += startFailed(now: now) }
         case .busy(let run):
             actions.append(.end(run.id, id, .died(nil, exit, peakMemory: run.peakMemory, cpu: cpu, wall: now - run.startedAt)))
-        case .ending(let run?, let verdict, _):
+        case .ending(let run?, var verdict, _):
+            // It was dead already when it was thought to be mute.
+            if verdict == .mute, exit.signal != 9 { verdict = nil }
             actions.append(.end(run.id, id, .died(verdict, exit, peakMemory: run.peakMemory, cpu: cpu, wall: now - run.startedAt)))
         case .ending(nil, _, _): break
         }
@@ -271,7 +315,7 @@ struct ChildPoolMachine {
             case .ending(let run, let verdict, let killAt?):
                 guard now >= killAt else { continue }
                 // It lives, and cannot be heard.
-                let verdict = run != nil ? verdict ?? .broken("it closed its channel") : verdict
+                let verdict = run != nil ? verdict ?? .mute : verdict
                 children[id]?.phase = .ending(run, verdict, killAt: nil)
                 actions.append(.kill(id))
             case .ending: break
@@ -313,10 +357,10 @@ struct ChildPoolMachine {
     }
 
     /// Children that are worth a look at their memory, and the limit of their job.
-    func measurable(now: Int64) -> [(id: ChildID, isLimited: Bool)] {
+    func measurable(now: Int64) -> [(id: ChildID, run: RunID, isLimited: Bool)] {
         children.compactMap { id, child in
             guard case .busy(let run) = child.phase, run.limits.memory != nil || now - run.startedAt > 100_000 else { return nil }
-            return (id, run.limits.memory != nil)
+            return (id, run.id, run.limits.memory != nil)
         }
     }
 
@@ -356,7 +400,8 @@ struct ChildPoolMachine {
         var actions: [Action] = []
         while !waiting.isEmpty, let child = idle.popLast() {
             let (run, limits, _) = waiting.removeFirst()
-            children[child]?.phase = .busy(Run(id: run, limits: limits, startedAt: now, lastSign: now))
+            let memory = children[child]?.memory ?? 0
+            children[child]?.phase = .busy(Run(id: run, limits: limits, startedAt: now, lastSign: now, memoryBefore: memory))
             actions.append(.perform(child, run))
         }
         return actions
@@ -389,14 +434,13 @@ struct ChildPoolMachine {
         case .starting, .idle:
             if case .crashed = verdict {
                 children[id]?.phase = .ending(nil, verdict, killAt: now + Self.backtraceTime)
-                return []
+                return isYoung(child, now: now) ? startFailed(now: now) : []
             }
             children[id]?.phase = .ending(nil, verdict, killAt: nil)
-            if case .starting = child.phase { return [.kill(id)] + startFailed(now: now) }
-            return [.kill(id)]
+            return [.kill(id)] + (isYoung(child, now: now) ? startFailed(now: now) : [])
         case .busy(let run):
             switch verdict {
-            case .memoryExceeded, .broken, .ignoredCancellation(.leaseLost):
+            case .memoryExceeded, .broken, .mute, .ignoredCancellation(.leaseLost):
                 // There is nothing to wait for: every moment makes it worse.
                 children[id]?.phase = .ending(run, verdict, killAt: nil)
                 return [.kill(id)]
@@ -407,6 +451,15 @@ struct ChildPoolMachine {
                 children[id]?.phase = .ending(run, verdict, killAt: now + settings.grace)
                 return [.terminate(id)]
             }
+        }
+    }
+
+    /// One that dies before it has done anything, or as soon as it is ready, must not be started again and again in no time.
+    private func isYoung(_ child: Child, now: Int64) -> Bool {
+        switch child.phase {
+        case .starting: true
+        case .idle: child.jobs == 0 && now - child.startedAt < 1_000_000
+        case .busy, .ending: false
         }
     }
 

@@ -111,6 +111,7 @@ extension Execution {
                 JobFailure(
                     kind: .memoryExceeded, type: "MemoryExceeded",
                     message: "held \(bytes >> 20) MiB and may hold \((call.limits.memory ?? 0) >> 20)", crash: crash(exit)), call)
+        case .mute: return afterDeath(crashed("its process was ended: it closed its channel", exit), call)
         case .broken(let what): return afterDeath(crashed("its process was ended: \(what)", exit), call)
         case .crashed, nil: break
         }
@@ -143,6 +144,8 @@ extension Execution {
 
     /// The job's own policy decides, unless it has killed too many.
     private func afterDeath(_ failure: JobFailure, _ call: Call) -> Outcome {
+        // Nobody knows how far it came.
+        if call.isAtMostOnce { return .failed(failure) }
         let deaths = lostWorkers + 1
         guard deaths >= environment.maximumDeaths else { return retryOrFail(failure, call) }
         var failure = failure

@@ -35,7 +35,9 @@ final class ParentBackend: MessageRouting {
             try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<ChildReply, any Error>) in
                 let frame = ChildReport.request(id, request).encoded()
                 guard frame.count <= Frame.maximumBytes else {
-                    let error = BackendError(.misuse, "\(frame.count) bytes are more than a child can hand to its worker at once; enqueue fewer jobs in one call")
+                    let error = BackendError(
+                        .misuse, "\(frame.count) bytes are more than a child can hand to its worker at once; enqueue fewer jobs in one call"
+                    )
                     return continuation.resume(throwing: error)
                 }
                 let isCancelled = state.withLock { state in

@@ -38,19 +38,43 @@ enum ProcessTable {
         return max(0, numbers[1] - numbers[2]) * pageSize
     }
 
+    /// The same with memory that it may share with those it started: what a job can hold.
+    static func heldMemory(of id: pid_t) -> Int {
+        var held = 0
+        for line in read("/proc/\(id)/status", upTo: 4096).split(separator: UInt8(ascii: "\n"))
+        where line.starts(with: "RssAnon:".utf8) || line.starts(with: "RssShmem:".utf8) {
+            held += number(line) * 1024
+        }
+        return held
+    }
+
     /// The memory of every process group that has one of these ids.
     static func memory(ofGroups groups: Set<pid_t>) -> [pid_t: Int] {
         var sums: [pid_t: Int] = [:]
         for id in ids() {
-            // The name in parentheses may hold anything: what counts comes after the last one. state ppid pgrp
-            let line = read("/proc/\(id)/stat", upTo: 1024)
-            guard let end = line.lastIndex(of: UInt8(ascii: ")")) else { continue }
-            let fields = line[(end + 1)...].split(separator: UInt8(ascii: " "), maxSplits: 3)
-            guard fields.count > 2 else { continue }
-            let group = pid_t(truncatingIfNeeded: number(fields[2]))
-            if groups.contains(group) { sums[group, default: 0] += memory(of: id) }
+            guard let group = standing(of: id)?.group, groups.contains(group) else { continue }
+            sums[group, default: 0] += heldMemory(of: id)
         }
         return sums
+    }
+
+    /// The children of a process that are dead and were not waited for.
+    static func zombies(of parent: pid_t) -> Set<pid_t> {
+        Set(
+            ids().filter { id in
+                guard let standing = standing(of: id) else { return false }
+                return standing.isZombie && standing.parent == parent
+            })
+    }
+
+    private static func standing(of id: pid_t) -> (isZombie: Bool, parent: pid_t, group: pid_t)? {
+        // The name in parentheses may hold anything: what counts comes after the last one. state ppid pgrp
+        let line = read("/proc/\(id)/stat", upTo: 1024)
+        guard let end = line.lastIndex(of: UInt8(ascii: ")")) else { return nil }
+        let fields = line[(end + 1)...].split(separator: UInt8(ascii: " "), maxSplits: 3)
+        guard fields.count > 2 else { return nil }
+        let numbers = fields[1...2].map { pid_t(truncatingIfNeeded: number($0)) }
+        return (fields[0].first == UInt8(ascii: "Z"), numbers[0], numbers[1])
     }
 
     /// The private memory that this process has asked the system for, in bytes.

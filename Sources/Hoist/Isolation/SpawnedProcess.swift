@@ -79,6 +79,8 @@ package final class SpawnedProcess: Sendable {
         state.withLock { state in
             if let id = state.id {
                 kill(-id, signal)
+                // It has moved to another group.
+                if getpgid(id) != id { kill(id, signal) }
             } else {
                 state.pendingSignal = signal
             }
@@ -97,7 +99,8 @@ package final class SpawnedProcess: Sendable {
         // Below another process of ours it carries that one's mark as well.
         let inherited = program.environment.first { $0.hasPrefix(Self.markName + "=") }
         let environment = CStrings(
-            [(inherited.map { $0 + "+" } ?? Self.markName + "=") + mark] + program.environment.filter { !$0.hasPrefix(Self.markName + "=") })
+            [(inherited.map { $0 + "+" } ?? Self.markName + "=") + mark] + program.environment.filter { !$0.hasPrefix(Self.markName + "=") }
+        )
         var four = descriptors + Array(repeating: -1, count: max(0, 4 - descriptors.count))
         return state.withLock { state in
             var id: pid_t = 0
@@ -129,6 +132,23 @@ package enum ProcessPipe {
     /// - Parameter ends: for reading and for writing.
     /// - Returns: false when too many files are open.
     package static func open(_ ends: inout [Int32]) -> Bool { hoist_pipe(&ends) == 0 }
+}
+
+/// Dead processes that nobody waits for: the first process of a container inherits them.
+package struct Orphanage: Sendable {
+    private var seen: Set<pid_t> = []
+
+    package init() {}
+
+    /// - Returns: nil where orphans go elsewhere.
+    package static var ifNeeded: Orphanage? { getpid() == 1 ? Orphanage() : nil }
+
+    /// Waits for those that were dead the last time already: whoever has started one himself has waited for it by then.
+    package mutating func reap() {
+        let zombies = ProcessTable.zombies(of: getpid())
+        for id in zombies.intersection(seen) { waitpid(id, nil, WNOHANG) }
+        seen = zombies
+    }
 }
 
 /// A process that is of no use without the one that started it.

@@ -88,6 +88,7 @@ final class Execution: Sendable {
         var retention: Double?
         var limits: RunLimits
         var waited: Int64?
+        var isAtMostOnce = false
     }
 
     /// - Parameters:
@@ -153,7 +154,8 @@ final class Execution: Sendable {
         let call = Call(
             retry: message.headers.hoist.retry, enqueuedAt: message.headers.hoist.enqueuedAt,
             retention: ignoresResult ? 0 : message.headers.hoist.resultRetention, limits: limits,
-            waited: readyAt == .max ? nil : max(0, started.microsecondsSinceEpoch - readyAt))
+            waited: readyAt == .max ? nil : max(0, started.microsecondsSinceEpoch - readyAt),
+            isAtMostOnce: message.headers.hoist.isAtMostOnce)
         let context = JobContext(
             message: message, execution: self, deadline: limits.time.map(started.advanced(by:)), ignoresResult: ignoresResult,
             onProgress: onProgress, onSign: onSign)

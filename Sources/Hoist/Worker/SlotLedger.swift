@@ -6,6 +6,8 @@ struct SlotNeeds: Hashable, Sendable {
     /// Of each thing that a worker has only so much of.
     var resources: [String: Int]
 
+    var isLight: Bool { slots == 1 && resources.isEmpty }
+
     /// A name for what has these needs: jobs of one are claimed together.
     var budgetName: String {
         let slots = slots == 1 ? "" : "*\(slots)"
@@ -65,6 +67,8 @@ struct SlotLedger {
             if other.needs == needs || waitsForSlots || other.needs.resources.keys.contains(where: { needs.resources[$0] != nil }) {
                 return 0
             }
+            // One job of a lane waits at a time.
+            if free < needs.slots, other.needs.lane == needs.lane { return 0 }
         }
         var count = max(1, free / needs.slots)
         for (name, amount) in needs.resources where amount > 0 { count = min(count, (freeResources[name] ?? 0) / amount) }
@@ -119,9 +123,10 @@ struct SlotLedger {
         return startWaiting()
     }
 
-    /// The slots of a lane that are in use, or spoken for.
+    /// The slots of a lane that are in use, or spoken for. Jobs that were claimed ahead have none.
     func used(_ lane: LaneKind) -> Int {
-        (capacity[lane] ?? 0) - (freeSlots[lane] ?? 0) + waiting.reduce(0) { $0 + ($1.entry.needs.lane == lane ? $1.entry.needs.slots : 0) }
+        min(capacity[lane] ?? 0, (capacity[lane] ?? 0) - (freeSlots[lane] ?? 0))
+            + waiting.reduce(0) { $0 + ($1.entry.needs.lane == lane ? $1.entry.needs.slots : 0) }
     }
 
     /// Jobs that were taken in and have not started.
@@ -134,7 +139,7 @@ struct SlotLedger {
     private func isSlotBound(_ needs: SlotNeeds) -> Bool { free(for: needs) < needs.slots }
 
     private func free(for needs: SlotNeeds) -> Int {
-        (freeSlots[needs.lane] ?? 0) + (needs.slots == 1 && needs.resources.isEmpty ? ahead[needs.lane] ?? 0 : 0)
+        (freeSlots[needs.lane] ?? 0) + (needs.isLight ? ahead[needs.lane] ?? 0 : 0)
     }
 
     private mutating func startWaiting() -> [RunID] {

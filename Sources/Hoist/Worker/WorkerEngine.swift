@@ -259,7 +259,9 @@ actor WorkerEngine {
     /// Finds out how long jobs of the process lane take.
     private func learn(from settlement: Settlement) {
         if let usage = settlement.usage { ahead.note(run: Int64(usage.wallSeconds * 1_000_000)) } else { ahead.noteDelay() }
-        slots.ahead[.process] = ahead.count(children: slots.capacity[.process] ?? 0)
+        // Light jobs ahead of their slots would take every one that a heavy job waits for.
+        let hasHeavyJobs = kinds.contains { $0.needs.lane == .process && !$0.needs.isLight }
+        slots.ahead[.process] = hasHeavyJobs ? 0 : ahead.count(children: slots.capacity[.process] ?? 0)
     }
 
     /// Takes a job off the list and frees its slots.

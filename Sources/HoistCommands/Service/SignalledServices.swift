@@ -18,7 +18,11 @@ enum SignalledServices {
             }
             tasks.addTask {
                 var count = 0
+                var first = ContinuousClock.now
                 for await _ in signals {
+                    // systemd signals all processes of a service, and `up` hands on the signal that it got: that is one.
+                    if count == 1, .now - first < .milliseconds(500) { continue }
+                    if count == 0 { first = .now }
                     count += 1
                     switch count {
                     case 1: await group.triggerGracefulShutdown()

@@ -14,6 +14,8 @@ final class Supervisor: Service {
     struct Settings: Sendable {
         var program: SpawnedProcess.Program
         var workers: Int
+        /// A worker that ends in order has done all there was to do; otherwise it is started again, whatever it ended with.
+        var areWorkersDoneAtEnd = false
         /// A file for each worker, `worker-1.log`; nil to write everything to standard error with the worker's name in front.
         var logFolder: String?
         var firstDelay = Duration.milliseconds(500)
@@ -43,6 +45,9 @@ final class Supervisor: Service {
             await withGracefulShutdownHandler {
                 await withTaskGroup { group in
                     for index in 1...max(1, settings.workers) { group.addTask { await self.keep(index) } }
+                    let reaping = Task { await self.reapOrphans() }
+                    await group.waitForAll()
+                    reaping.cancel()
                 }
             } onGracefulShutdown: {
                 self.stop()
@@ -62,23 +67,35 @@ final class Supervisor: Service {
         for process in running { process.signal(SIGTERM) }
     }
 
+    private var isStopping: Bool { state.withLock { $0.isStopping } }
+
     private func keep(_ index: Int) async {
         let (name, clock) = ("worker-\(index)", SystemJobClock())
         var delay = settings.firstDelay
-        while !state.withLock({ $0.isStopping }) {
+        while !isStopping {
             let start = clock.uptime
             let how: String
             switch await runOnce(index, name) {
-            case .success(let exit) where exit.signal == nil && exit.status == 0: return logger.info("\(name) has ended")
+            case .success(let exit) where exit == .init(cpu: exit.cpu) && (settings.areWorkersDoneAtEnd || isStopping):
+                return logger.info("\(name) has ended")
             case .success(let exit): how = exit.signal.map { "was killed by signal \($0)" } ?? "ended with status \(exit.status)"
             case .failure(let error): how = "\(error)"
             }
-            if state.withLock({ $0.isStopping }) { return }
+            if isStopping { return }
             if clock.uptime - start >= settings.provenAfter.inMicroseconds { delay = settings.firstDelay }
             logger.error("\(name) \(how); it is started again", metadata: ["in": "\(delay)"])
             let mark = stopping.mark
-            if !state.withLock({ $0.isStopping }) { await stopping.wait(after: mark, for: delay, clock: clock) }
+            if !isStopping { await stopping.wait(after: mark, for: delay, clock: clock) }
             delay = min(delay * 2, settings.longestDelay)
+        }
+    }
+
+    /// What a worker that was killed has left behind.
+    private func reapOrphans() async {
+        guard var orphanage = Orphanage.ifNeeded else { return }
+        while !Task.isCancelled {
+            orphanage.reap()
+            try? await Task.sleep(for: .seconds(1))
         }
     }
 

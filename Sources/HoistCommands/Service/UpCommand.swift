@@ -33,7 +33,8 @@ public struct UpCommand<App: ServiceApp>: AsyncParsableCommand {
             Supervisor.Settings(
                 program: SpawnedProcess.Program(
                     path: Executable.path, arguments: Self.workerArguments(Array(CommandLine.arguments.dropFirst())),
-                    environment: Executable.environment + [ParentWatch.environment]), workers: workers, logFolder: logs),
+                    environment: Executable.environment + [ParentWatch.environment]), workers: workers, areWorkersDoneAtEnd: worker.burst,
+                logFolder: logs),
             logger: logger)
         try await SignalledServices.run([supervisor], logger: logger) { supervisor.stop() }
     }

@@ -7,7 +7,8 @@
 --       result, queue, and three that the operation needs:
 --         S  the job is done                       -, -, -; as above, for a result with a key of its own
 --         E  it is done and its message is kept    kind (dead, stopped), keep until, record
---         B  it goes back                          list, due ('' for now) and side (L back, R front, A back and not begun) in one word, record; and an
+--         B  it goes back                          list, due ('' for now) and side (L back, R front, A back and not begun, F front and
+--                                                  not begun: it has used up nothing of a rate) in one word, record; and an
 --                                                  eleventh: the envelope, '' for the one that is held
 --       the number of progress reports, and for each five: id, token, result key, its seconds, result
 --       the number of claims, and for each: queue, free slots of the queue ('' for no limit), number of lists, the lists, number of
@@ -172,8 +173,9 @@ for _, job in ipairs(others) do
             if redis.call('ZRANGE', P .. 'delayed:' .. queue, 0, 0)[1] == id then made_ready = true end
         else
             redis.call('SET', P .. 'job:' .. id, third, 'PX', 604800000)
-            redis.call(side == 'R' and 'RPUSH' or 'LPUSH', first, kept)
+            redis.call((side == 'R' or side == 'F') and 'RPUSH' or 'LPUSH', first, kept)
             made_ready = true
+            if side == 'F' then give_rates_back(queue, kept, worker) end
         end
     end
 end

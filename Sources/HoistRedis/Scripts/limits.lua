@@ -129,6 +129,18 @@ local function enter(scopes, id, cost, now)
     if #permits > 0 then redis.call('HSET', P .. 'permits', id, cjson.encode(permits)) end
 end
 
+-- Uncounts a job that was handed out and has not started.
+local function give_rates_back(queue, element, worker)
+    local name = describe(element)
+    if not name or redis.call('EXISTS', P .. 'limits') == 0 then return end
+    local partition, cost = partition_of(element)
+    for _, scope in ipairs(scopes_of(queue, name, partition or '', worker)) do
+        local key, limit = P .. 'rate:' .. scope.id, scope.limit
+        local last = limit.k == 'rate' and redis.call('GET', key)
+        if last then redis.call('SET', key, whole(tonumber(last) - cost * limit.per / limit.n), 'KEEPTTL') end
+    end
+end
+
 -- Asks the job that has been running longest to stop. It may be one that this very script hands out.
 local function cancel_oldest(scope, taken, taker)
     local oldest = redis.call('ZRANGE', P .. 'active:' .. scope.id, 0, 0)[1]

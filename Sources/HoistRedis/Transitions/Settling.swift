@@ -8,6 +8,8 @@ struct SettlingStep {
     var operation: Operation
     /// False when a job goes back that was only looked at: it leaves no trace with limits.
     var isBegun = true
+    /// False when a job goes back that was never begun: it has used up nothing of a rate.
+    var countsAsStart = true
     /// Nil when nobody wants to know.
     var result: StoredMeta?
     var queue: String
@@ -49,7 +51,7 @@ struct SettlingStep {
             arguments += [.text(kind), .integer(keepUntil), .bytes(record.encoded)]
         case .back(let list, let due, let inFront, let record, let envelope):
             arguments += [
-                .text(list), .text((due.map { String($0) } ?? "") + (inFront ? "R" : isBegun ? "L" : "A")),
+                .text(list), .text((due.map { String($0) } ?? "") + (inFront ? countsAsStart ? "R" : "F" : isBegun ? "L" : "A")),
                 .bytes(record.encoded),
                 .bytes(envelope ?? []),
             ]
@@ -132,7 +134,9 @@ extension RedisBackend {
         case .notStarted:
             if isCancelled { return end(facts, settlement.token, as: .cancelled, at: ended, now: now) }
             facts.startedAt = nil
-            return back(facts, settlement.token, as: .waiting, due: nil, inFront: true, now: now)
+            var step = back(facts, settlement.token, as: .waiting, due: nil, inFront: true, now: now)
+            step.countsAsStart = false
+            return step
         case .cancelled:
             facts.record.append(attempt)
             return end(facts, settlement.token, as: .cancelled, at: ended, now: now)

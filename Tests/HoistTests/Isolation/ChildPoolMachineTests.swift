@@ -104,9 +104,9 @@ struct ChildPoolMachineTests {
     @Test("too much memory, garbage and a closed channel end a child at once")
     func brokenChildren() {
         var machine = Self.busy(RunLimits(memory: 100))
-        #expect(words(machine.measured(1, memory: 100, now: 30)) == [])
-        #expect(words(machine.measured(1, memory: 101, now: 31)) == ["kill 1"])
-        #expect(words(machine.measured(1, memory: 500, now: 32)) == [])
+        #expect(words(machine.measured(1, 7, memory: 100, now: 30)) == [])
+        #expect(words(machine.measured(1, 7, memory: 101, now: 31)) == ["kill 1"])
+        #expect(words(machine.measured(1, 7, memory: 500, now: 32)) == [])
         #expect(words(machine.exited(1, .init(signal: 9), now: 40)) == ["end 7: died memoryExceeded(101)", "spawn 2"])
         machine = Self.busy()
         #expect(words(machine.broke(1, "x", now: 30)) == ["kill 1"])
@@ -221,11 +221,78 @@ struct ChildPoolMachineTests {
         _ = machine.tick(now: 31)
         _ = machine.becameReady(2, now: 50)
         #expect(words(machine.tick(now: 200_030)) == ["kill 1"])
-        #expect(words(machine.exited(1, .init(signal: 9), now: 200_040)) == [#"end 7: died broken("it closed its channel")"#])
+        #expect(words(machine.exited(1, .init(signal: 9), now: 200_040)) == ["end 7: died mute"])
 
         machine = Self.ready(1)
         _ = machine.closedChannel(1, now: 30)
         #expect(words(machine.start(7, RunLimits(), now: 40)) == [], "nothing is given to one that hears nothing")
+    }
+
+    @Test("a death that is reported late is what it is")
+    func lateExit() {
+        var machine = Self.busy()
+        _ = machine.closedChannel(1, now: 30)
+        _ = machine.tick(now: 200_030)
+        #expect(words(machine.exited(1, .init(signal: 11), now: 200_040)).first == "end 7: died by itself")
+    }
+
+    @Test("what a job left behind is not counted against the next one, and a look at one job is not taken for another's")
+    func memoryOfOthers() {
+        var machine = Self.busy()
+        _ = machine.finished(1, done(7, memory: 400), now: 30)
+        #expect(words(machine.start(8, RunLimits(memory: 100), now: 40)) == ["perform 8 in 1"])
+        #expect(words(machine.measured(1, 8, memory: 500, now: 50)) == [])
+        #expect(words(machine.measured(1, 7, memory: 9999, now: 50)) == [], "looked at before")
+        #expect(words(machine.measured(1, 8, memory: 501, now: 60)) == ["kill 1"])
+    }
+
+    @Test("a job is not given to a child that is dead, and comes back when it was")
+    func deadChildren() {
+        var machine = Self.busy()
+        _ = machine.start(8, RunLimits(), now: 21)
+        machine.gone(1)
+        #expect(words(machine.finished(1, done(7), now: 30)) == ["end 7: finished"], "said before it died")
+        #expect(words(machine.exited(1, .init(signal: 11), now: 31)).contains("spawn 2"))
+        #expect(words(machine.becameReady(2, now: 40)) == ["perform 8 in 2"])
+        #expect(words(machine.undelivered(2, 8, now: 41)) == ["spawn 3"])
+        #expect(words(machine.exited(2, .init(signal: 11), now: 42)) == [])
+        #expect(words(machine.becameReady(3, now: 50)) == ["perform 8 in 3"])
+    }
+
+    @Test("one that speaks after its runtime said that it crashes has not crashed: that was a program of its own")
+    func falseCrash() {
+        var machine = Self.busy(RunLimits(hardTime: .microseconds(100)))
+        _ = machine.crashes(1, 11, now: 30)
+        machine.signed(1, 7, now: 40)
+        #expect(words(machine.tick(now: 120)) == ["cancel 7 in 1", "terminate 1", "spawn 2"])
+        machine = Self.busy()
+        _ = machine.crashes(1, 11, now: 30)
+        #expect(words(machine.finished(1, done(7), now: 40)) == ["end 7: finished"])
+        #expect(words(machine.start(8, RunLimits(), now: 50)) == ["perform 8 in 1"])
+    }
+
+    @Test("a child that has lost its output is replaced, at once or after its job")
+    func wear() {
+        var machine = Self.busy()
+        #expect(words(machine.noteWear(1, now: 30)) == [])
+        #expect(words(machine.finished(1, done(7), now: 40)) == ["end 7: finished", "ask 1", "spawn 2"])
+        #expect(words(machine.becameReady(2, now: 50)) == [])
+        #expect(words(machine.noteWear(2, now: 60)) == ["ask 2"], "one that has done nothing yet is not replaced in no time")
+        for id in 1...UInt64(2) { _ = machine.exited(id, .init(), now: 70) }
+        #expect(words(machine.tick(now: 200_060)) == ["spawn 3"])
+    }
+
+    @Test("children that crash while they start are not started again and again in no time")
+    func crashingStarts() {
+        var machine = ChildPoolMachine(Self.settings)
+        _ = machine.resize(to: 2, now: 0)
+        #expect(words(machine.crashes(1, 5, now: 10)) == [])
+        #expect(words(machine.tick(now: 11)) == [])
+        #expect(words(machine.exited(1, .init(signal: 5), now: 20)) == [])
+        #expect(words(machine.crashes(2, 5, now: 20)) == [])
+        #expect(machine.nextDeadline() == 400_020)
+        #expect(words(machine.tick(now: 400_020)) == ["spawn 3"])
+        #expect(words(machine.crashes(3, 5, now: 400_030)) == ["unusable"])
     }
 
     @Test("a job whose lease was lost is stopped at once: another worker has it")

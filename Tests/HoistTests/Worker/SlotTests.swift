@@ -51,6 +51,17 @@ struct SlotTests {
         #expect(ledger.available(light, queue: "q") == 1)
     }
 
+    @Test("one job of a lane waits at a time: no second one is claimed that would have to")
+    func oneWaits() {
+        var ledger = ledger()
+        #expect(ledger.admit(1, graphics, queue: "q") == .start)
+        #expect(ledger.admit(2, graphics, queue: "q") == .wait)
+        #expect(ledger.available(heavy, queue: "q") == 1)
+        for run in 3...4 { #expect(ledger.admit(UInt64(run), light, queue: "q") == .start) }
+        #expect(ledger.available(heavy, queue: "q") == 0, "three slots are free, and somebody waits")
+        #expect(ledger.available(light, queue: "q") == 3)
+    }
+
     @Test("where jobs are no longer started, one that waits does not start when a place falls free")
     func frozen() {
         var ledger = ledger()
@@ -93,6 +104,7 @@ struct SlotTests {
         #expect(ledger.budget(for: [light, heavy, graphics]).lanes == ["process": 16, "process*4": 1, "process+gpu:1": 1])
         for run in 1...16 { #expect(ledger.admit(UInt64(run), light, queue: "q") == .start) }
         #expect(ledger.budget(for: [light, heavy, graphics]).lanes == ["process": 0, "process*4": 0, "process+gpu:1": 0])
+        #expect(ledger.used(.process) == 6, "those claimed ahead have no slot")
     }
 
     @Test("a lane grows when jobs wait too long or are too many, to no more than it may, and shrinks when it is idle")
