@@ -50,7 +50,8 @@ public final class SQLiteBackend: Backend {
     public let path: String
     public let configuration: Configuration
     public let workDoorbell = Doorbell()
-    let changes = Doorbell()
+    let changes: Doorbell
+    let follower: JobFollower
 
     public var clock: any JobClock { configuration.clock }
 
@@ -71,6 +72,8 @@ public final class SQLiteBackend: Backend {
     public init(path: String, configuration: Configuration = Configuration()) throws {
         self.path = path
         self.configuration = configuration
+        changes = Doorbell()
+        follower = JobFollower(changes: changes)
         let settings = ConnectionSettings(
             path: path, durability: configuration.durability, busySeconds: configuration.busyTimeout.inSeconds)
         do {

@@ -142,8 +142,8 @@ extension OneAfterTheOther {
         func fanOut() async throws {
             let bench = IsolationBench(lanes: [.process(1), .async(8)])
             try await withWorker(bench.worker) {
-                let output = try await bench.client.enqueue(Probe(.fanOut, 1500)).output(timeout: .seconds(60))
-                #expect(output["outputs"] == "1500")
+                let output = try await bench.client.enqueue(Probe(.fanOut, 1200)).output(timeout: .seconds(60))
+                #expect(output["outputs"] == "1200")
             }
         }
 

@@ -13,6 +13,7 @@ public final class MemoryBackend: JobAdministration {
     public let workDoorbell = Doorbell()
     private let changes = Doorbell()
     private let state: Mutex<MemoryStore>
+    private let follower: JobFollower
 
     /// - Parameters:
     ///   - clock: what due times and leases are measured by.
@@ -22,6 +23,7 @@ public final class MemoryBackend: JobAdministration {
         clock: any JobClock = SystemJobClock(), resultRetention: Duration = .seconds(86_400), maximumLostWorkers: Int = 3
     ) {
         self.clock = clock
+        follower = JobFollower(changes: changes)
         state = Mutex(MemoryStore(resultRetention: resultRetention.inSeconds, maximumLostWorkers: max(1, maximumLostWorkers)))
     }
 
@@ -73,7 +75,14 @@ public final class MemoryBackend: JobAdministration {
     public func log(of id: JobID) async throws -> JobLog? { change(ringing: []) { store, _, _ in store.jobs[id]?.log } }
 
     public func updates(of id: JobID) -> JobUpdates {
-        JobUpdates(changes: changes, clock: clock) { [weak self] in try await self?.record(of: id) }
+        let bell = follower.doorbell(of: id) { [weak self] ids in self?.revisions(of: ids) ?? [:] }
+        return JobUpdates(changes: bell, clock: clock) { [weak self] in try await self?.record(of: id) }
+    }
+
+    private func revisions(of ids: [JobID]) -> [JobID: Int64] {
+        change(ringing: []) { store, _, _ in
+            Dictionary(uniqueKeysWithValues: ids.compactMap { id in store.jobs[id].map { (id, $0.record.revision) } })
+        }
     }
 
     public func forget(_ id: JobID) async throws -> Bool {

@@ -39,6 +39,8 @@ struct MemoryStore: Sendable {
     var nextRevision: Int64 = 0
     var nextToken: Int64 = 0
     private var knownWorkers: Set<WorkerID> = []
+    /// Nothing happens to jobs and keys by itself before.
+    private var nextEvent = Date.distantFuture
     /// Set when jobs of a dead worker became ready again.
     var tookOver = false
 
@@ -50,7 +52,10 @@ struct MemoryStore: Sendable {
             workers[id] = nil
             for job in jobs.values where job.worker == id { loseWorker(job.record.id, name: worker.presence.name, now: now) }
         }
+        guard nextEvent <= now else { return }
+        nextEvent = .distantFuture
         for (id, job) in jobs {
+            noteEvents(of: job)
             if let keptUntil = job.keptUntil, keptUntil <= now { jobs[id] = nil }
             if isWaiting(job.record.state), let expires = job.message.headers.expires, expires <= now {
                 end(id, as: .expired, now: now)
@@ -59,8 +64,15 @@ struct MemoryStore: Sendable {
             }
         }
         for (key, held) in keys {
-            if let until = held.until, until <= now { keys[key] = nil }
+            guard let until = held.until else { continue }
+            if until <= now { keys[key] = nil } else { nextEvent = min(nextEvent, until) }
         }
+    }
+
+    private mutating func noteEvents(of job: Job) {
+        let expires = isWaiting(job.record.state) ? job.message.headers.expires : nil
+        let due = job.record.state == .scheduled || job.record.state == .retrying ? job.record.dueAt : nil
+        for time in [job.keptUntil, expires, due] { if let time { nextEvent = min(nextEvent, time) } }
     }
 
     private func isWaiting(_ state: JobState) -> Bool { state == .waiting || state == .scheduled || state == .retrying }
@@ -71,6 +83,7 @@ struct MemoryStore: Sendable {
         nextRevision += 1
         job.record.revision = nextRevision
         jobs[id] = job
+        noteEvents(of: job)
     }
 
     // MARK: - Publishing
@@ -81,6 +94,7 @@ struct MemoryStore: Sendable {
             if let held = keys[unique.key] { return clash(message, unique, held.holder, now: now) }
             let until = unique.scope.kind == .window ? now.addingTimeInterval(unique.scope.seconds) : nil
             keys[unique.key] = HeldKey(holder: message.id, until: until)
+            nextEvent = min(nextEvent, until ?? .distantFuture)
         }
         nextSequence += 1
         nextRevision += 1
@@ -92,7 +106,9 @@ struct MemoryStore: Sendable {
             record.state = .scheduled
             record.dueAt = eta
         }
-        jobs[message.id] = Job(message: message, record: record, sequence: nextSequence, retries: message.headers.retries)
+        let job = Job(message: message, record: record, sequence: nextSequence, retries: message.headers.retries)
+        jobs[message.id] = job
+        noteEvents(of: job)
         return .enqueued
     }
 
@@ -122,7 +138,11 @@ struct MemoryStore: Sendable {
         switch unique.scope.kind {
         case .waiting: keys[unique.key] = nil
         case .unfinished: if !starting { keys[unique.key] = nil }
-        case .remembered: if !starting { keys[unique.key]?.until = now.addingTimeInterval(unique.scope.seconds) }
+        case .remembered:
+            guard !starting else { break }
+            let until = now.addingTimeInterval(unique.scope.seconds)
+            keys[unique.key]?.until = until
+            nextEvent = min(nextEvent, until)
         case .window: break
         }
     }

@@ -25,7 +25,13 @@ extension RedisBackend {
     }
 
     func record(_ id: JobID, _ location: Location) -> JobRecord? {
-        if let held = location.held { return running(id, held, location) }
+        if let held = location.held {
+            // On a server of their own results are stored, and told of, a moment before the job is let go.
+            if resultClient != nil, let result = location.result, result.state.hasEnded, result.changedAt >= held.began {
+                return record(id, result, nil)
+            }
+            return running(id, held, location)
+        }
         if let stored = location.record {
             // A worker of another kind took it out of its list and has more to say.
             if let result = location.result, !stored.state.hasEnded, result.hoist.isNull, result.state != .waiting {
@@ -47,9 +53,9 @@ extension RedisBackend {
         record.isCancelRequested = location.isCancelRequested
         record.revision = held.began + (location.isCancelRequested ? 1 : 0)
         // Of this attempt, and not of one before.
-        if let result = location.result, result.hoist["t"]?.integerValue ?? 0 >= held.began {
+        if let result = location.result, result.changedAt >= held.began {
             record.progress = result.progress
-            record.revision = max(record.revision, (result.hoist["t"]?.integerValue ?? 0) + 1)
+            record.revision = max(record.revision, result.changedAt + 1)
         }
         return record
     }

@@ -111,6 +111,8 @@ struct StoredResult: Sendable {
 
     var status: String { value["status"]?.stringValue ?? "PENDING" }
     var hoist: WireValue { value["hoist"] ?? .null }
+    /// When a Hoist worker stored it; 0 for another's.
+    var changedAt: Int64 { hoist["t"]?.integerValue ?? 0 }
 
     var state: JobState {
         switch status {

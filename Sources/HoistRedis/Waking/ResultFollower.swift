@@ -4,15 +4,10 @@ import Synchronization
 
 /// Tells those who follow a job that something became of it: one subscription for all of them, to the channels that results are published on.
 final class ResultFollower: Sendable {
-    private struct Bell {
-        weak var doorbell: Doorbell?
-    }
-
     private struct State {
-        var bells: [JobID: Bell] = [:]
+        var bells = JobBells()
         var isSubscribed = false
         var lastFollowed: Int64 = 0
-        var sizeAtCleaning = 64
     }
 
     private let results: RESPSubscriptions
@@ -38,14 +33,7 @@ final class ResultFollower: Sendable {
         let (bell, mustSubscribe) = state.withLock { state -> (Doorbell, Bool) in
             state.lastFollowed = uptime
             defer { state.isSubscribed = true }
-            if let bell = state.bells[id]?.doorbell { return (bell, !state.isSubscribed) }
-            if state.bells.count >= state.sizeAtCleaning {
-                state.bells = state.bells.filter { $0.value.doorbell != nil }
-                state.sizeAtCleaning = max(64, state.bells.count * 2)
-            }
-            let bell = Doorbell()
-            state.bells[id] = Bell(doorbell: bell)
-            return (bell, !state.isSubscribed)
+            return (state.bells.bell(of: id), !state.isSubscribed)
         }
         if mustSubscribe { subscribe() }
         return bell
@@ -56,7 +44,7 @@ final class ResultFollower: Sendable {
         broker.subscribe(to: .channel(keys.startedChannel)) { [weak self] event in self?.heardOfStarts(event) }
     }
 
-    func ring(_ id: JobID) { state.withLock { $0.bells[id]?.doorbell }?.ring() }
+    func ring(_ id: JobID) { state.withLock { $0.bells[id] }?.ring() }
 
     private func heard(_ event: RESPSubscriptions.Event) {
         switch event {
@@ -66,13 +54,13 @@ final class ResultFollower: Sendable {
             let id = String(channel.dropFirst(keys.results.count))
             let uptime = clock.uptime
             let (bell, isIdle) = state.withLock { state -> (Doorbell?, Bool) in
-                let bell = state.bells[id]?.doorbell
-                if bell == nil { state.bells[id] = nil }
+                let bell = state.bells[id]
+                if bell == nil { state.bells.remove(id) }
                 // Nobody has followed anything for a while: no need to hear of everybody's results.
-                let isIdle = bell == nil && uptime - state.lastFollowed > 30_000_000 && state.bells.values.allSatisfy { $0.doorbell == nil }
+                let isIdle = bell == nil && uptime - state.lastFollowed > 30_000_000 && state.bells.followed.isEmpty
                 if isIdle {
                     state.isSubscribed = false
-                    state.bells = [:]
+                    state.bells.clean()
                 }
                 return (bell, isIdle)
             }
@@ -91,7 +79,7 @@ final class ResultFollower: Sendable {
     }
 
     private func ringAll() {
-        for bell in state.withLock({ $0.bells.values.compactMap(\.doorbell) }) { bell.ring() }
+        for bell in state.withLock({ $0.bells.followed.values }) { bell.ring() }
     }
 
     func close() { results.close() }

@@ -15,7 +15,20 @@ extension SQLiteBackend {
     }
 
     public func updates(of id: JobID) -> JobUpdates {
-        JobUpdates(changes: changes, clock: clock) { try await self.record(of: id) }
+        let bell = follower.doorbell(of: id) { [weak self] ids in try await self?.revisions(of: ids) ?? [:] }
+        return JobUpdates(changes: bell, clock: clock) { try await self.record(of: id) }
+    }
+
+    private func revisions(of ids: [JobID]) async throws -> [JobID: Int64] {
+        let list = try JSONText.encode(ids)
+        return try await read("read which jobs have changed") { database in
+            let rows = try Row.fetchCursor(
+                database, sql: "SELECT id, revision FROM job WHERE id IN (SELECT value FROM json_each(?))",
+                arguments: [String(decoding: list, as: UTF8.self)])
+            var found: [JobID: Int64] = [:]
+            while let row = try rows.next() { found[row["id"]] = row["revision"] }
+            return found
+        }
     }
 
     /// Runs `body` on the reading connection, which sees the last commit and is in nobody's way.

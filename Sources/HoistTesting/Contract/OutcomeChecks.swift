@@ -176,6 +176,27 @@ extension BackendContract {
             try bench.expect(try await updates.next()?.state == .succeeded, "and the end")
             try bench.expect(try await updates.next() == nil, "and then nothing")
         },
+        Check("of many who follow a job each, every one hears of the end of theirs") { bench in
+            let ids = (0..<60).map { "j\($0)" }
+            for id in ids { try await bench.publish(bench.message(id)) }
+            try await bench.join("w")
+            let deliveries = try await bench.claim("w", 100)
+            let ends = try await withThrowingTaskGroup { group in
+                for id in ids {
+                    group.addTask {
+                        var last: JobRecord?
+                        for try await record in bench.backend.updates(of: id) { last = record }
+                        return last
+                    }
+                }
+                for delivery in deliveries {
+                    try await bench.settle("w", delivery, .succeeded(output: Array(#""\#(delivery.jobID)""#.utf8), retention: nil))
+                    await Task.yield()
+                }
+                return try await group.reduce(into: [JobID: WireValue?]()) { $0[$1?.id ?? ""] = $1?.output }
+            }
+            try bench.expect(ends.count == 60 && ends.allSatisfy { $1 == .string($0) }, "all of them: \(ends)")
+        },
         Check("forget removes an ended job and leaves others alone") { bench in
             try await bench.publish(bench.message("a"))
             try bench.expect(try await !bench.backend.forget("a"), "a waiting job is not forgotten")
