@@ -1,5 +1,6 @@
 """The same jobs, good and bad, for a Hoist worker and for Celery's own with its prefork pool, sent and followed by Celery's client.
-Arguments: URL TORTURE [JOBS [BAD]]: a Redis that may be emptied, the Torture program, how many jobs, how many of each bad kind.
+Arguments: URL TORTURE [JOBS [BAD [WITHOUT]]]: a Redis that may be emptied, the Torture program, how many jobs, how many of each bad kind, and
+kinds to leave out, with commas between.
 
 As the worker's module it holds the Python tasks.
 """
@@ -184,6 +185,8 @@ def put_through(start, jobs, bad, patience=40):
 
 def main():
     program = sys.argv[2]
+    for kind in sys.argv[5].split(",") if len(sys.argv) > 5 else []:
+        BAD.remove(kind)
     jobs = int(sys.argv[3]) if len(sys.argv) > 3 else 1000
     bad = int(sys.argv[4]) if len(sys.argv) > 4 else 15
     columns = {
