@@ -86,6 +86,9 @@ public final class RedisBackend: Backend {
     public let workDoorbell = Doorbell()
     public let clock: any JobClock
 
+    private let thread = EventLoopExecutor()
+    public var executor: (any SerialExecutor & TaskExecutor)? { thread }
+
     let client: RESPClient
     /// Another server for results; nil when they are where the jobs are.
     let resultClient: RESPClient?
@@ -128,12 +131,12 @@ public final class RedisBackend: Backend {
         self.configuration = configuration
         clock = configuration.clock ?? SystemJobClock()
         do {
-            client = try RESPClient(server)
+            client = try RESPClient(server, group: thread.group)
             if var results = configuration.results {
                 if results.clientName == nil { results.clientName = "hoist" }
                 let isSameServer = results.topology == server.topology
                 resultDatabase = isSameServer && results.database != server.database ? String(results.database) : ""
-                resultClient = isSameServer ? nil : try RESPClient(results)
+                resultClient = isSameServer ? nil : try RESPClient(results, group: thread.group)
             } else {
                 resultDatabase = ""
                 resultClient = nil

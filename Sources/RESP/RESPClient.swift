@@ -214,8 +214,9 @@ public final class RESPClient: Sendable {
     /// The server that commands go to. Whoever listens must listen there, and not at another one of the list.
     private var currentServer: ServerAddress? { state.withLock { $0.links[nil]?.connection?.address } }
 
-    /// Calls `body` on an event loop, once.
+    /// Calls `body` on an event loop, once; never when the client was closed.
     public func schedule(after delay: Duration, _ body: @escaping @Sendable () -> Void) {
+        if state.withLock({ $0.isClosed }) { return }
         eventLoop.scheduleTask(in: TimeAmount(delay), body)
     }
 

@@ -122,7 +122,9 @@ public final class RESPSubscriptions: Sendable {
 
     /// Soon at first, then every second: somebody waits for what is published.
     private func connectLater() {
-        let failures = state.withLock { $0.failures }
+        let (failures, isClosed) = state.withLock { ($0.failures, $0.isClosed) }
+        // The loop may be gone by then.
+        if isClosed { return }
         loop.scheduleTask(in: .milliseconds(min(2000, 25 << min(failures, 7)))) { [weak self] in self?.connect() }
     }
 

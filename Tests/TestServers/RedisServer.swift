@@ -62,6 +62,8 @@ public final class RedisServer: Sendable {
         server.arguments = [Self.program] + arguments
         server.standardOutput = FileHandle.nullDevice
         server.standardError = FileHandle.nullDevice
+        // Of one that was killed.
+        try? FileManager.default.removeItem(atPath: socketPath)
         try server.run()
         process.withLock { $0 = server }
         Self.register(server.processIdentifier, folder.path)
@@ -97,7 +99,9 @@ public final class RedisServer: Sendable {
 
     private func waitUntilListening() throws {
         for _ in 0..<500 {
-            if Self.canConnect(port) { return }
+            // It listens on its port before it makes the socket.
+            let hasSocket = !arguments.contains("--unixsocket") || FileManager.default.fileExists(atPath: socketPath)
+            if hasSocket, Self.canConnect(port) { return }
             usleep(10_000)
         }
         throw TestServerError(description: "\(Self.program) did not come up")

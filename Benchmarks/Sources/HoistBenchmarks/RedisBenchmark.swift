@@ -15,10 +15,11 @@ enum RedisBenchmark {
 
     /// Round trips with nothing to do, one awaited at a time: what the machine and the client allow.
     static func bare(_ url: String, roundTrips: Int) async throws {
-        let client = try RESPClient(RESPConfiguration(url: url))
+        let executor = EventLoopExecutor()
+        let client = try RESPClient(RESPConfiguration(url: url), group: executor.group)
         _ = try await client.send(RESPCommand("PING"))
         let begin = DispatchTime.now().uptimeNanoseconds
-        for _ in 0..<roundTrips { _ = try await client.send(RESPCommand("PING")) }
+        try await withTaskExecutorPreference(executor) { for _ in 0..<roundTrips { _ = try await client.send(RESPCommand("PING")) } }
         print(Double(roundTrips) / (Double(DispatchTime.now().uptimeNanoseconds - begin) / 1e9))
     }
 
@@ -48,7 +49,8 @@ enum RedisBenchmark {
 
     /// Enqueues, and says how fast.
     static func enqueue(_ url: String, mode: String, jobs: Int, bytes: Int, keepsResults: Bool) async throws {
-        let client = JobClient(try backend(url), logger: silent)
+        let backend = try backend(url)
+        let client = JobClient(backend, logger: silent)
         let all = noOps(0..<jobs, bytes: bytes)
         let options: [EnqueueOption] = keepsResults ? [] : [.result(.ignore)]
         try await client.enqueue(contentsOf: noOps(0..<1, bytes: 8), options + [.queue("warm")])
@@ -72,6 +74,10 @@ enum RedisBenchmark {
         case "delayed":
             for start in stride(from: 0, to: jobs, by: 1000) {
                 try await client.enqueue(contentsOf: all[start..<min(start + 1000, jobs)], options + [.after(.seconds(86_400))])
+            }
+        case "near":
+            try await withTaskExecutorPreference(backend.executor) {
+                for job in all { if keepsResults { try await client.enqueue(job) } else { try await client.enqueue(job, .result(.ignore)) } }
             }
         default:
             for job in all { if keepsResults { try await client.enqueue(job) } else { try await client.enqueue(job, .result(.ignore)) } }

@@ -15,6 +15,15 @@ public protocol Broker: Sendable {
     /// Rung when a job may have become ready, or a running one was asked to stop, in this process or another.
     var workDoorbell: Doorbell { get }
 
+    /// The thread that speaks to the backend, where there is one that tasks may run on too; nil by default.
+    ///
+    /// A worker's own work runs there. A program that enqueues one job after another, each awaited, saves two changes of thread for each of them:
+    /// ```swift
+    /// try await withTaskExecutorPreference(backend.executor) { for video in videos { try await jobs.enqueue(Transcode(video)) } }
+    /// ```
+    /// What blocks there holds up the backend, and with it the leases of workers on it.
+    var executor: (any SerialExecutor & TaskExecutor)? { get }
+
     /// Stores jobs, all or none. When it returns, the backend has them.
     /// - Returns: what became of each, in order.
     /// - Throws: ``BackendError``. Its ``BackendError/isRetrySafe`` says whether the jobs may be there already; the same messages may be
@@ -43,6 +52,8 @@ public protocol Broker: Sendable {
 }
 
 extension Broker {
+    public var executor: (any SerialExecutor & TaskExecutor)? { nil }
+
     public func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult] {
         try await withDeadline(limit, clock: clock) { try await publish(messages) }
     }

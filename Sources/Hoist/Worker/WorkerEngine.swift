@@ -20,7 +20,8 @@ actor WorkerEngine {
         var log: JobLogRecorder
     }
 
-    private let executor = ThreadExecutor(name: "hoist-worker")
+    /// The backend's own thread where it has one, so that nothing on the way to it changes threads.
+    private let executor: any SerialExecutor & TaskExecutor
     nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
     private let backend: any Backend
@@ -97,6 +98,7 @@ actor WorkerEngine {
         }
         try Self.checkNeeds(handles, slots: slots, lanes: lanes, resources: configuration.resources)
         self.backend = backend
+        executor = backend.executor ?? ThreadExecutor(name: "hoist-worker")
         self.queues = queues
         self.handles = byName
         kinds = Dictionary(grouping: byName.keys.sorted()) { byName[$0]!.needs }.map { ($0.key, $0.value) }
@@ -175,7 +177,7 @@ actor WorkerEngine {
     /// Runs with the engine's thread as the preferred executor, so that nothing on the way hops to a cooperative thread.
     nonisolated func run() async {
         await withTaskExecutorPreference(executor) { await self.start() }
-        executor.close()
+        (executor as? ThreadExecutor)?.close()
     }
 
     private func start() async {
