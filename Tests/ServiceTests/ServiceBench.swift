@@ -118,7 +118,8 @@ final class ServiceBench {
     }
 
     func makeWritingJob(_ id: String, on backend: SQLiteBackend) async throws {
-        let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
+        // What its logger's level lets pass is kept with the job.
+        let logger = Logger(label: "test", factory: { StreamLogHandler.standardError(label: $0) })
         try await JobClient(backend, logger: logger).enqueue(Writing(), .id(id))
         try await Worker(backend, queues: ["writing"], configuration: .init(isBurst: true), logger: logger) {
             Handle(Writing.self) { _, context in

@@ -10,16 +10,22 @@ package enum Base64 {
 
     package static func append(_ content: [UInt8], to output: inout [UInt8]) {
         output.reserveCapacity(output.count + (content.count + 2) / 3 * 4)
-        alphabet.withUnsafeBufferPointer { alphabet in
-            var index = 0
-            while index + 2 < content.count {
-                let group = UInt32(content[index]) << 16 | UInt32(content[index + 1]) << 8 | UInt32(content[index + 2])
-                output.append(alphabet[Int(group >> 18)])
-                output.append(alphabet[Int(group >> 12 & 63)])
-                output.append(alphabet[Int(group >> 6 & 63)])
-                output.append(alphabet[Int(group & 63)])
-                index += 3
+        output += [UInt8](unsafeUninitializedCapacity: content.count / 3 * 4) { text, count in
+            alphabet.withUnsafeBufferPointer { alphabet in
+                var index = 0
+                while index + 2 < content.count {
+                    let group = UInt32(content[index]) << 16 | UInt32(content[index + 1]) << 8 | UInt32(content[index + 2])
+                    text[count] = alphabet[Int(group >> 18)]
+                    text[count + 1] = alphabet[Int(group >> 12 & 63)]
+                    text[count + 2] = alphabet[Int(group >> 6 & 63)]
+                    text[count + 3] = alphabet[Int(group & 63)]
+                    index += 3
+                    count += 4
+                }
             }
+        }
+        alphabet.withUnsafeBufferPointer { alphabet in
+            let index = content.count / 3 * 3
             let rest = content.count - index
             guard rest > 0 else { return }
             let group = UInt32(content[index]) << 16 | (rest == 2 ? UInt32(content[index + 1]) << 8 : 0)
@@ -30,14 +36,34 @@ package enum Base64 {
         }
     }
 
+    /// Decodes groups of four digits as far as there is nothing else.
+    private static func decodePlain(_ text: UnsafeBufferPointer<UInt8>) -> [UInt8] {
+        [UInt8](unsafeUninitializedCapacity: text.count / 4 * 3) { output, count in
+            values.withUnsafeBufferPointer { values in
+                var index = 0
+                while index + 3 < text.count {
+                    let (a, b) = (values[Int(text[index])], values[Int(text[index + 1])])
+                    let (c, d) = (values[Int(text[index + 2])], values[Int(text[index + 3])])
+                    // Only what is no digit has the highest bit.
+                    if (a | b | c | d) & 0x80 != 0 { break }
+                    let group = UInt32(a) << 18 | UInt32(b) << 12 | UInt32(c) << 6 | UInt32(d)
+                    output[count] = UInt8(truncatingIfNeeded: group >> 16)
+                    output[count + 1] = UInt8(truncatingIfNeeded: group >> 8)
+                    output[count + 2] = UInt8(truncatingIfNeeded: group)
+                    index += 4
+                    count += 3
+                }
+            }
+        }
+    }
+
     /// The bytes that `text` stands for; white space is passed over, as Python's decoder does.
     package static func decode(_ text: some Collection<UInt8>) throws(WireError) -> [UInt8] {
-        var output: [UInt8] = []
-        output.reserveCapacity(text.count / 4 * 3)
+        var output = text.withContiguousStorageIfAvailable(decodePlain) ?? []
         var group: UInt32 = 0
         var digits = 0
         var padding = 0
-        for character in text {
+        for character in text.dropFirst(output.count / 3 * 4) {
             if character == UInt8(ascii: "=") {
                 padding += 1
                 continue

@@ -219,6 +219,7 @@ package struct JSONParser {
         index += 1
         let start = index
         var seen: UInt8 = 0
+        index = PlainText.end(in: bytes, from: index)
         while index < bytes.count {
             let byte = bytes[index]
             if byte == UInt8(ascii: "\"") {
@@ -233,6 +234,8 @@ package struct JSONParser {
             if byte == UInt8(ascii: "\\") { return try stringWithEscapes(from: start) }
             guard byte >= 0x20 else { throw error("a control character in a string") }
             index += 1
+            // Back to plain text.
+            if byte >= 0x80, index < bytes.count, bytes[index] < 0x80 { index = PlainText.end(in: bytes, from: index) }
         }
         throw error("a string does not end")
     }
@@ -240,6 +243,12 @@ package struct JSONParser {
     private mutating func stringWithEscapes(from start: Int) throws(WireError) -> String {
         var buffer = Array(bytes[start..<index])
         while index < bytes.count {
+            let plain = PlainText.end(in: bytes, from: index)
+            if plain > index {
+                buffer += bytes[index..<plain]
+                index = plain
+                continue
+            }
             let byte = bytes[index]
             index += 1
             switch byte {

@@ -70,9 +70,10 @@ package struct JSONWriter {
         bytes.append(UInt8(ascii: "\""))
         var text = text
         text.withUTF8 { buffer in
-            var start = 0
-            for index in 0..<buffer.count {
+            var (start, index) = (0, PlainText.end(in: buffer, from: 0))
+            while index < buffer.count {
                 let byte = buffer[index]
+                defer { index = byte < 0x80 ? PlainText.end(in: buffer, from: index + 1) : index + 1 }
                 guard byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") else { continue }
                 bytes.append(contentsOf: buffer[start..<index])
                 start = index + 1

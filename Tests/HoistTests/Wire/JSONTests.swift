@@ -21,6 +21,27 @@ struct JSONTests {
         #expect(try JSONParser.parse(#""\ud83dx""#) == .string("\u{FFFD}x"))
     }
 
+    @Test("what is not plain text is found at every place in a string, and next to every other", arguments: 0..<20)
+    func places(_ position: Int) throws {
+        let kinds = ["x", "\"", "\\", "\n", "\u{1f}", "é", "€", "😀", "\u{7f}", " ", "!", "#", "[", "]"]
+        for first in kinds {
+            for second in kinds {
+                let text = String(repeating: "a", count: position) + first + second + String(repeating: "b", count: 20 - position)
+                let written = JSONWriter.bytes(of: .string(text))
+                #expect(try JSONParser.parse(written) == .string(text))
+                #expect(try JSONParser.parse([0x5B] + written + [0x2C] + written + [0x5D]) == [.string(text), .string(text)])
+            }
+        }
+        for control in UInt8(0)..<0x20 {
+            let bytes = Array(("\"" + String(repeating: "a", count: position)).utf8) + [control] + Array("bbbbbbbbbb\"".utf8)
+            #expect(throws: WireError.self) { try JSONParser.parse(bytes) }
+        }
+        for wrong in UInt8(0x80)...0xFF {
+            let bytes = Array(("\"" + String(repeating: "a", count: position)).utf8) + [wrong] + Array("bbbbbbbbbb\"".utf8)
+            #expect(throws: WireError.self) { try JSONParser.parse(bytes) }
+        }
+    }
+
     @Test("the last of several members with one name wins")
     func duplicates() throws {
         #expect(try JSONParser.parse(#"{"a":1,"b":2,"a":3}"#) == ["a": 3, "b": 2])
@@ -76,6 +97,12 @@ struct JSONTests {
             var encoded: [UInt8] = []
             Base64.append(content, to: &encoded)
             #expect(try Base64.decode(encoded) == content)
+        }
+        // White space wherever it is, and damage wherever it is.
+        let text = Array("aGVhdnkgbGlmdGluZw==".utf8)
+        for position in 0...text.count {
+            #expect(try Base64.decode(text[..<position] + [0x0A] + text[position...]) == Array("heavy lifting".utf8))
+            #expect(throws: WireError.self) { try Base64.decode(text[..<position] + [0x2A] + text[position...]) }
         }
         for damaged in ["A", "AA", "AAA", "AA=", "A===", "AA==AA==", "A*AA"] {
             #expect(throws: WireError.self, "\(damaged)") { try Base64.decode(damaged.utf8) }
