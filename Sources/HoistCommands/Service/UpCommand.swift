@@ -3,13 +3,13 @@ import Hoist
 import Logging
 import ServiceLifecycle
 
-/// `up`: runs several workers and starts those again that die.
+/// `up`: runs several workers and starts those again that end.
 public struct UpCommand<App: ServiceApp>: AsyncParsableCommand {
     public static var configuration: CommandConfiguration {
         CommandConfiguration(
-            commandName: "up", abstract: "Run several workers, and start those again that die.",
+            commandName: "up", abstract: "Run several workers, and start those again that end.",
             discussion: """
-                Takes every option of the command worker and hands it on. A worker that dies is started again after half a second, and later each \
+                Takes every option of the command worker and hands it on. A worker that ends is started again after half a second, and later each \
                 time while it dies young. SIGTERM or SIGINT drains the workers; a second one has them hand unfinished jobs back at once.
                 """)
     }
