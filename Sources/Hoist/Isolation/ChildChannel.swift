@@ -65,7 +65,7 @@ final class ChildChannel: Sendable {
             var start = 0
             while start < bytes.count {
                 let sent = bytes.withUnsafeBytes { bytes in
-                    Self.send(descriptor, bytes.baseAddress! + start, bytes.count - start)
+                    ChildLink.send(descriptor, bytes.baseAddress! + start, bytes.count - start)
                 }
                 if sent > 0 { start += sent } else if errno != EINTR { return false }
             }
@@ -91,13 +91,5 @@ final class ChildChannel: Sendable {
         kill(-getpid(), SIGKILL)
         kill(getpid(), SIGKILL)
         _exit(70)
-    }
-
-    private static func send(_ channel: Int32, _ pointer: UnsafeRawPointer, _ count: Int) -> Int {
-        #if os(Linux)
-        Glibc.send(channel, pointer, count, Int32(MSG_NOSIGNAL))
-        #else
-        Darwin.send(channel, pointer, count, 0)
-        #endif
     }
 }

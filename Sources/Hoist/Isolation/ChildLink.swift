@@ -115,7 +115,8 @@ final class ChildLink {
         return isHeard
     }
 
-    private static func send(_ channel: Int32, _ pointer: UnsafeRawPointer, _ count: Int) -> Int {
+    /// As send(2), without the signal where nobody is at the other end.
+    static func send(_ channel: Int32, _ pointer: UnsafeRawPointer, _ count: Int) -> Int {
         #if os(Linux)
         Glibc.send(channel, pointer, count, Int32(MSG_NOSIGNAL))
         #else

@@ -121,18 +121,15 @@ private final class SignSender: Sendable {
 /// Hands a handler's lines to the parent, at most a thousand a second.
 private struct ChannelLogHandler: LogHandler {
     private final class Allowance: Sendable {
-        private let state = Mutex<(second: Int64, left: Int, omitted: Int)>((0, 0, 0))
+        private let state = Mutex((lines: LineAllowance(), omitted: 0))
 
         /// Whether a line may go, and how many before it could not.
         func take() -> (isAllowed: Bool, omitted: Int) {
-            let second = SystemJobClock().uptime / 1_000_000
-            return state.withLock { state in
-                if second != state.second { (state.second, state.left) = (second, JobLogRecorder.linesPerSecond) }
-                guard state.left > 0 else {
+            state.withLock { state in
+                guard state.lines.take(1) == 1 else {
                     state.omitted += 1
                     return (false, 0)
                 }
-                state.left -= 1
                 defer { state.omitted = 0 }
                 return (true, state.omitted)
             }

@@ -1,5 +1,4 @@
 import Logging
-import Synchronization
 
 #if canImport(Glibc)
 import Glibc
@@ -59,19 +58,9 @@ extension Execution {
 
     /// Runs the hooks that follow a death here, and goes on when they are done, or after 10 seconds: a hook that hangs must not keep the slot.
     private func afterHooks(_ outcome: Outcome, _ context: JobContext, _ next: @escaping @Sendable () -> Void) {
-        let isOver = Mutex(false)
-        let once: @Sendable () -> Void = {
-            let isFirst = isOver.withLock { isOver in
-                defer { isOver = true }
-                return !isOver
-            }
-            if isFirst { next() }
-        }
-        let timer = SystemJobClock().schedule(after: .seconds(10), once)
         Task {
-            await runHooks(after: outcome, context)
-            timer.cancel()
-            once()
+            try? await withDeadline(.seconds(10), clock: SystemJobClock()) { await self.runHooks(after: outcome, context) }
+            next()
         }
     }
 

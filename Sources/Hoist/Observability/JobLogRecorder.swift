@@ -11,14 +11,10 @@ final class JobLogRecorder: Sendable {
     private struct State {
         var lines: [JobLog.Line] = []
         var omitted = 0
-        /// Lines that may still be taken in this second.
-        var allowance = JobLogRecorder.linesPerSecond
-        var second = 0
+        var allowance = LineAllowance()
         /// Whether somebody has been told since the log was last taken.
         var isNoted = false
     }
-
-    static let linesPerSecond = 1000
 
     /// How many lines are kept with the job; 0 for none.
     private let shown: Int
@@ -46,11 +42,8 @@ final class JobLogRecorder: Sendable {
         guard limit > 0, !texts.isEmpty || omitted > 0 else { return limit > 0 }
         let now = Date()
         let (isNews, isTaken) = state.withLock { state in
-            let second = Int(now.timeIntervalSince1970)
-            if second != state.second { (state.second, state.allowance) = (second, Self.linesPerSecond) }
             // The last ones tell most.
-            let taken = isUrgent ? texts[...] : texts.suffix(state.allowance)
-            if !isUrgent { state.allowance -= taken.count }
+            let taken = isUrgent ? texts[...] : texts.suffix(state.allowance.take(texts.count))
             state.omitted += omitted + texts.count - taken.count
             state.lines += taken.map { JobLog.Line(time: now, source: source, text: $0) }
             if state.lines.count > 2 * limit { cut(&state) }
@@ -87,6 +80,22 @@ final class JobLogRecorder: Sendable {
         }
         let trace = all[(start + 1)...].prefix { !$0.hasPrefix("Backtrace took") }.filter { !$0.isEmpty }
         return (all[..<start].filter { !$0.isEmpty }.suffix(20), trace.joined(separator: "\n").cut(to: 8192))
+    }
+}
+
+/// How many lines of a job are taken in each second.
+struct LineAllowance {
+    private static let perSecond = 1000
+    private var second: Int64 = -1
+    private var left = 0
+
+    /// - Returns: how many of so many lines may be taken now.
+    mutating func take(_ count: Int) -> Int {
+        let now = SystemJobClock().uptime / 1_000_000
+        if now != second { (second, left) = (now, Self.perSecond) }
+        let taken = min(count, left)
+        left -= taken
+        return taken
     }
 }
 

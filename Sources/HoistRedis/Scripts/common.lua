@@ -52,6 +52,12 @@ local function in_database(number, body)
     return body()
 end
 
+-- Stores a result as Celery does, for so many seconds ('0' for ever), and tells those who wait for it.
+local function put_result(key, seconds, result)
+    if seconds == '0' then redis.call('SET', key, result) else redis.call('SETEX', key, seconds, result) end
+    redis.call('PUBLISH', key, result)
+end
+
 -- What a worker holds is two hashes: the elements of its jobs, and what is to be known of each delivery: token, time of claim, list and
 -- record, a line each. A script that settles a job need not touch the element, which may be large.
 local function info_of(token, began, list, record)

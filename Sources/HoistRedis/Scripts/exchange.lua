@@ -127,8 +127,7 @@ if #writes > 0 then
                 redis.call('DEL', key)
             -- A success is never written over, by whomever it was stored.
             elseif status_of(stored) ~= 'SUCCESS' then
-                if seconds == '0' then redis.call('SET', key, value) else redis.call('SETEX', key, seconds, value) end
-                redis.call('PUBLISH', key, value)
+                put_result(key, seconds, value)
             end
         end
     end)

@@ -9,10 +9,5 @@ local old = redis.call('GET', P .. 'job:' .. ARGV[4])
 if not old then return 0 end
 release_key(old, ARGV[4], false, time_of(ARGV[1]))
 redis.call('SET', P .. 'job:' .. ARGV[4], ARGV[5], 'PX', 604800000)
-if ARGV[6] ~= '' then
-    in_database(ARGV[3], function()
-        if ARGV[7] == '0' then redis.call('SET', ARGV[6], ARGV[8]) else redis.call('SETEX', ARGV[6], ARGV[7], ARGV[8]) end
-        redis.call('PUBLISH', ARGV[6], ARGV[8])
-    end)
-end
+if ARGV[6] ~= '' then in_database(ARGV[3], function() put_result(ARGV[6], ARGV[7], ARGV[8]) end) end
 return 1

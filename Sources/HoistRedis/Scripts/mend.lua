@@ -10,12 +10,7 @@ in_database(ARGV[2], function()
         local stored = redis.call('GET', ARGV[at])
         -- A retry of ours belongs to a job that somebody has started anew.
         if status_of(stored) == 'RETRY' and not string.find(stored, '"hoist":', 1, true) then
-            if ARGV[at + 1] == '0' then
-                redis.call('SET', ARGV[at], ARGV[at + 2])
-            else
-                redis.call('SETEX', ARGV[at], ARGV[at + 1], ARGV[at + 2])
-            end
-            redis.call('PUBLISH', ARGV[at], ARGV[at + 2])
+            put_result(ARGV[at], ARGV[at + 1], ARGV[at + 2])
             mended = mended + 1
         end
     end

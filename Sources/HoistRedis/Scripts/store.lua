@@ -5,6 +5,5 @@
 -- Atomic, so that a success is never written over.
 
 if ARGV[4] ~= '1' and status_of(redis.call('GET', ARGV[1])) == 'SUCCESS' then return 0 end
-if ARGV[2] == '0' then redis.call('SET', ARGV[1], ARGV[3]) else redis.call('SETEX', ARGV[1], ARGV[2], ARGV[3]) end
-redis.call('PUBLISH', ARGV[1], ARGV[3])
+put_result(ARGV[1], ARGV[2], ARGV[3])
 return 1
