@@ -43,6 +43,20 @@ local function holder_of_job(id)
     return false
 end
 
+-- Lua hands over only so many arguments at once. An even number: of pairs both go together.
+local function for_slices(count, body)
+    for first = 1, count, 4000 do body(first, math.min(first + 3999, count)) end
+end
+
+-- The values of many fields of a hash, false for those that it does not have.
+local function values_of(key, fields, first, last)
+    local values = {}
+    for_slices(last - first + 1, function(i, j)
+        for _, value in ipairs(redis.call('HMGET', key, unpack(fields, first + i - 1, first + j - 1))) do values[#values + 1] = value end
+    end)
+    return values
+end
+
 local function whole(number) return string.format('%.0f', number) end
 
 -- Results may live in another database of the same server. Whoever goes on after it goes back by himself.

@@ -2,7 +2,8 @@
 --
 -- ARGV: now, worker, broker database, result database ('' when it is the same), prefix of result keys, how many elements may be looked
 --       at in each list, 1 to settle for a worker whose lease is over, then
---       the number of jobs that are simply done, and for each four: id, token, seconds of its result ('' for no result, 0 for ever, - to remove one), result
+--       the number of jobs that are simply done, and of all of them in turn: ids, tokens, seconds of results ('' for no result, 0 for
+--         ever, - to remove one), results
 --       the number of other settlements, and for each ten: id, token, operation, result key ('' for no result), its seconds (0 for ever),
 --       result, queue, and three that the operation needs:
 --         S  the job is done                       -, -, -; as above, for a result with a key of its own
@@ -78,17 +79,22 @@ end
 -- What is asked for is read and checked first, then results are stored, and only then jobs are let go: an error on the way changes nothing
 -- that a second call would not put right.
 local any_cancelled = redis.call('EXISTS', cancelled) == 1
-local lost, done = {}, {}
-for _ = 1, tonumber(next_argument()) do
-    local id, token, seconds, result = next_argument(), next_argument(), next_argument(), next_argument()
-    local known = is_alive and redis.call('HGET', info, id)
-    if has_token(known, token) then
-        done[#done + 1] = { id, known }
-        if seconds ~= '' then store_result(result_prefix .. id, seconds, result, true) end
+local lost, done, done_records, done_keys = {}, {}, {}, {}
+local done_count = tonumber(next_argument())
+local known_of_done = is_alive and values_of(info, ARGV, at, at + done_count - 1) or {}
+for i = 0, done_count - 1 do
+    local id, known = ARGV[at + i], known_of_done[i + 1]
+    if has_token(known, ARGV[at + done_count + i]) then
+        done[#done + 1] = id
+        done_records[#done] = known
+        done_keys[#done] = P .. 'job:' .. id
+        local seconds = ARGV[at + 2 * done_count + i]
+        if seconds ~= '' then store_result(result_prefix .. id, seconds, ARGV[at + 3 * done_count + i], true) end
     else
         lost[#lost + 1] = id
     end
 end
+at = at + 4 * done_count
 
 local codes, others = {}, {}
 for i = 1, tonumber(next_argument()) do
@@ -135,12 +141,15 @@ if #writes > 0 then
 end
 
 local made_ready = false
-for _, job in ipairs(done) do
-    local id, known = job[1], job[2]
-    let_go(id)
-    redis.call('DEL', P .. 'job:' .. id)
-    if string.find(known, '"u":', 1, true) then release_key(record_in(known), id, false, now) end
-    if any_cancelled then redis.call('SREM', cancelled, id) end
+for_slices(#done, function(first, last)
+    redis.call('HDEL', held, unpack(done, first, last))
+    redis.call('HDEL', info, unpack(done, first, last))
+    redis.call('DEL', unpack(done_keys, first, last))
+    if any_cancelled then redis.call('SREM', cancelled, unpack(done, first, last)) end
+end)
+for i, id in ipairs(done) do
+    if has_permits and release_permits(id) then has_released = true end
+    if string.find(done_records[i], '"u":', 1, true) then release_key(record_in(done_records[i]), id, false, now) end
 end
 for _, job in ipairs(others) do
     local id, operation, queue, first, second, third, envelope, known = unpack(job)
@@ -226,11 +235,33 @@ if claim_count > 0 and is_alive then
         return batch
     end
 
+    -- What is known of the jobs of a batch, in a few calls for all of them: one for each would cost more than all else that is done with
+    -- them. Limits may change records on the way, so that with them each is read in its turn.
+    local function look_up(claim, batch)
+        local known, ids, keys = {}, {}, {}
+        for _, thing in ipairs(batch) do
+            thing.about = { describe(thing[2]) }
+            local name, id = thing.about[1], thing.about[2]
+            if name and claim.lanes[name] then
+                known[#known + 1] = thing
+                ids[#ids + 1] = id
+                keys[#keys + 1] = P .. 'job:' .. id
+            end
+        end
+        if #known == 0 then return end
+        local holds, records = redis.call('HMGET', info, unpack(ids)), not has_limits and redis.call('MGET', unpack(keys))
+        for i, thing in ipairs(known) do
+            thing.is_held = holds[i]
+            if records then thing.record = records[i] end
+        end
+    end
+
     -- Gives a job to the worker, unless it turns out to have ended.
     local function hand_out(claim, number, thing, name, id, word, lane, scopes, cost)
         local element = thing[2]
         local starts = string.sub(word, -1) ~= 'k'
-        local record = redis.call('GET', P .. 'job:' .. id)
+        local record = thing.record
+        if record == nil then record = redis.call('GET', P .. 'job:' .. id) end
         local is_known = string.sub(word, -1) ~= 'u'
         if not record then
             record = is_known and record_of(element) or ''
@@ -326,7 +357,7 @@ if claim_count > 0 and is_alive then
 
     -- Deals with one element of a list. It has a place then, or is the worker's, or must stay where it was.
     local function take(claim, number, list, thing)
-        local name, id, retries, timed, eta, expires = describe(thing[2])
+        local name, id, retries, timed, eta, expires = unpack(thing.about, 1, 6)
         local word = timed and 't' or 'n'
         local lane
         if name then
@@ -345,7 +376,7 @@ if claim_count > 0 and is_alive then
             for _, candidate in pairs(claim.lanes) do lane = candidate end
         end
         -- Of two messages of one id the second waits for the first.
-        if is_taken[id] or redis.call('HEXISTS', info, id) == 1 then
+        if is_taken[id] or thing.is_held then
             thing[4] = true
             return
         end
@@ -400,6 +431,7 @@ if claim_count > 0 and is_alive then
             end
             local batch = pop(list, want)
             looked = looked + #batch
+            look_up(claim, batch)
             for _, thing in ipairs(batch) do
                 local before = #taken
                 take(claim, number, list, thing)
@@ -656,11 +688,11 @@ if claim_count > 0 and is_alive then
 
     if #taken > 0 then
         token = redis.call('INCRBY', P .. 'token', #taken) - #taken
-        local began, ids = whole(now), {}
+        local began, ids, elements, infos = whole(now), {}, {}, {}
         for i, job in ipairs(taken) do
             local id, name, list, number, record, word, thing = unpack(job)
-            redis.call('HSET', held, id, thing[2])
-            redis.call('HSET', info, id, info_of(whole(token + i), began, list, record))
+            elements[2 * i - 1], elements[2 * i] = id, thing[2]
+            infos[2 * i - 1], infos[2 * i] = id, info_of(whole(token + i), began, list, record)
             ids[i] = id
             -- Only what was put back before has a record of interest.
             local interest = string.find(record, '"lost":', 1, true) and record or (word ~= '0n' and record) or ''
@@ -668,6 +700,10 @@ if claim_count > 0 and is_alive then
             deliveries[last + 1], deliveries[last + 2], deliveries[last + 3] = number, id, name
             deliveries[last + 4], deliveries[last + 5], deliveries[last + 6] = word, interest, thing[2]
         end
+        for_slices(#elements, function(first, last)
+            redis.call('HSET', held, unpack(elements, first, last))
+            redis.call('HSET', info, unpack(infos, first, last))
+        end)
         redis.call('PUBLISH', P .. 'started', table.concat(ids, '\n'))
         if has_flow and redis.call('DEL', P .. 'full') == 1 then redis.call('PUBLISH', P .. 'work', 'room') end
     end

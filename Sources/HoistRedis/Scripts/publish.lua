@@ -2,7 +2,8 @@
 --
 -- ARGV: now, broker database, result database ('' when it is the same), prefix of result keys, milliseconds that the record of a
 --       waiting job is kept,
---       the number of lists, and for each: list, queue, the number of plain jobs for it, and for each job three: id, record, envelope
+--       the number of lists, and for each: list, queue, the number of plain jobs for it, and of all of them in turn: ids, records,
+--         envelopes
 --       then for each other job eight: id, list, queue, record, envelope, due ('' for now), unique key ('' for none), end of the key's
 --         window ('' for none)
 -- Returns for each job, in that order: 1 enqueued; 0 its id is known; the id of the job that holds its unique key. Or {-1, queue} when that queue is
@@ -52,17 +53,19 @@ if redis.call('EXISTS', P .. 'caps') == 1 then
     end
 end
 
--- Ids that have a result are known.
-local known = {}
+-- Ids that have a result are known. Mostly none has: asked of all at once.
+local known, result_keys = {}, {}
+for _, plain in ipairs(lists) do
+    for i = plain.first, plain.first + plain.count - 1 do result_keys[#result_keys + 1] = ARGV[4] .. ARGV[i] end
+end
+for i = 0, count - 1 do result_keys[#result_keys + 1] = ARGV[4] .. ARGV[others + i * 8] end
 in_database(ARGV[3], function()
-    for _, plain in ipairs(lists) do
-        for i = plain.first, plain.first + plain.count * 3 - 1, 3 do
-            if redis.call('EXISTS', ARGV[4] .. ARGV[i]) == 1 then known[ARGV[i]] = true end
+    for_slices(#result_keys, function(first, last)
+        if redis.call('EXISTS', unpack(result_keys, first, last)) == 0 then return end
+        for i = first, last do
+            if redis.call('EXISTS', result_keys[i]) == 1 then known[string.sub(result_keys[i], #ARGV[4] + 1)] = true end
         end
-    end
-    for i = 0, count - 1 do
-        if redis.call('EXISTS', ARGV[4] .. ARGV[others + i * 8]) == 1 then known[ARGV[others + i * 8]] = true end
-    end
+    end)
 end)
 if ARGV[3] ~= '' then redis.call('SELECT', ARGV[2]) end
 
@@ -70,20 +73,16 @@ local cancels = redis.call('EXISTS', P .. 'limits') == 1 and has_cancelling_limi
 local results = {}
 for _, plain in ipairs(lists) do
     local batch = {}
-    for i = plain.first, plain.first + plain.count * 3 - 1, 3 do
-        if not known[ARGV[i]] and redis.call('SET', P .. 'job:' .. ARGV[i], ARGV[i + 1], 'NX', 'PX', ARGV[5]) then
-            batch[#batch + 1] = ARGV[i + 2]
-            if cancels then cancel_older(plain.queue, ARGV[i + 2]) end
+    for i = plain.first, plain.first + plain.count - 1 do
+        if not known[ARGV[i]] and redis.call('SET', P .. 'job:' .. ARGV[i], ARGV[i + plain.count], 'NX', 'PX', ARGV[5]) then
+            batch[#batch + 1] = ARGV[i + 2 * plain.count]
+            if cancels then cancel_older(plain.queue, ARGV[i + 2 * plain.count]) end
             results[#results + 1] = 1
-            if #batch == 1000 then
-                redis.call('LPUSH', plain.list, unpack(batch))
-                batch = {}
-            end
         else
             results[#results + 1] = 0
         end
     end
-    if #batch > 0 then redis.call('LPUSH', plain.list, unpack(batch)) end
+    for_slices(#batch, function(first, last) redis.call('LPUSH', plain.list, unpack(batch, first, last)) end)
 end
 
 -- The job that holds a unique key now; false when nobody does.

@@ -229,13 +229,11 @@ extension RedisBackend {
             isForced ? "1" : "", .integer(Int64(done.count)),
         ]
         arguments.reserveCapacity(64 + done.count * 4 + steps.count * 11)
-        for step in done {
-            let result = storesApart ? nil : step.result
-            arguments.append(.text(step.id))
-            arguments.append(.integer(step.token))
-            arguments.append(result.map { $0.isRemoval ? "-" : .integer($0.seconds) } ?? "")
-            arguments.append(result.map { .bytes($0.value) } ?? "")
-        }
+        for step in done { arguments.append(.text(step.id)) }
+        for step in done { arguments.append(.integer(step.token)) }
+        let results = done.map { storesApart ? nil : $0.result }
+        for result in results { arguments.append(result.map { $0.isRemoval ? "-" : .integer($0.seconds) } ?? "") }
+        for result in results { arguments.append(result.map { .bytes($0.value) } ?? "") }
         arguments.append(.integer(Int64(steps.count)))
         for step in steps { step.append(to: &arguments, withResult: !storesApart) }
         arguments.append(.integer(Int64(progress.count)))

@@ -58,12 +58,10 @@ extension RedisBackend {
         arguments.append(.integer(Int64(plain.count)))
         for (list, indices) in plain {
             arguments += [.text(list), .text(messages[indices[0]].queue), .integer(Int64(indices.count))]
-            for index in indices {
-                let onWire = wireMessage(messages[index])
-                arguments.append(.text(onWire.id))
-                arguments.append(.bytes(StoredJob(onWire, state: .waiting, now: now).encoded))
-                arguments.append(.bytes(onWire.encodedEnvelope()))
-            }
+            let onWire = indices.map { wireMessage(messages[$0]) }
+            for message in onWire { arguments.append(.text(message.id)) }
+            for message in onWire { arguments.append(.bytes(StoredJob(message, state: .waiting, now: now).encoded)) }
+            for message in onWire { arguments.append(.bytes(message.encodedEnvelope())) }
             order += indices
         }
         for index in others { append(messages[index], to: &arguments, now: now) }
