@@ -96,6 +96,7 @@ public final class RedisBackend: Backend {
     /// `''` when results are in the same database, else its number.
     let resultDatabase: String
     let watcher: ListWatcher
+    let standing = StandingClaims()
     let follower: ResultFollower
     let subscriptions: RESPSubscriptions
     let broadcasts: Broadcasts

@@ -17,6 +17,7 @@ public final class FaultyBackend: Backend {
 
     private let base: any Backend
     private let faults: Mutex<[Fault?]>
+    private let claims = Atomic(0)
 
     /// - Parameters:
     ///   - base: what the calls go to.
@@ -28,6 +29,9 @@ public final class FaultyBackend: Backend {
 
     /// Adds faults for the calls to come.
     public func inject(_ more: Fault?...) { faults.withLock { $0 += more } }
+
+    /// How many exchanges have asked for jobs.
+    public var claimCount: Int { claims.load(ordering: .relaxed) }
 
     private func call<T: Sendable>(_ body: @Sendable () async throws -> T) async throws -> T {
         switch faults.withLock({ $0.isEmpty ? nil : $0.removeFirst() }) {
@@ -48,7 +52,10 @@ public final class FaultyBackend: Backend {
     public var clock: any JobClock { base.clock }
     public var workDoorbell: Doorbell { base.workDoorbell }
     public func publish(_ messages: [Message]) async throws -> [PublishResult] { try await call { try await self.base.publish(messages) } }
-    public func exchange(_ request: Exchange) async throws -> ExchangeResult { try await call { try await self.base.exchange(request) } }
+    public func exchange(_ request: Exchange) async throws -> ExchangeResult {
+        if !request.claims.isEmpty { claims.add(1, ordering: .relaxed) }
+        return try await call { try await self.base.exchange(request) }
+    }
     public func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
         try await call { try await self.base.renew(worker, lease: lease) }
     }

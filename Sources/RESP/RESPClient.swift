@@ -117,20 +117,18 @@ public final class RESPClient: Sendable {
     public func evaluate(
         _ script: RESPScript, keys: [String], arguments: [RESPArgument], then commands: [RESPCommand] = [], timeout: Duration? = nil
     ) async throws -> [RESPValue] {
-        func command(_ name: String, _ what: String) -> RESPCommand {
-            RESPCommand(name, [.text(what), .integer(Int64(keys.count))] + keys.map { .text($0) } + arguments, key: keys.first)
-        }
         if script.digest == nil, !commands.isEmpty {
             // What follows is to run once, after the script.
             let load = RESPCommand("SCRIPT LOAD", [.text(script.source)], key: keys.first)
             script.digest = try Self.checked(try await send(pipeline: [load], timeout: timeout))[0].text
         }
-        if let digest = script.digest {
-            let replies = try await send(pipeline: [command("EVALSHA", digest)] + commands, timeout: timeout)
+        if let call = script.call(keys: keys, arguments: arguments) {
+            let replies = try await send(pipeline: [call] + commands, timeout: timeout)
             guard Self.error(replies[0])?.code == "NOSCRIPT" else { return try Self.checked(replies) }
         }
         let load = RESPCommand("SCRIPT LOAD", [.text(script.source)], key: keys.first)
-        let replies = try Self.checked(try await send(pipeline: [load, command("EVAL", script.source)] + commands, timeout: timeout), 2)
+        let call = RESPScript.call("EVAL", script.source, keys, arguments)
+        let replies = try Self.checked(try await send(pipeline: [load, call] + commands, timeout: timeout), 2)
         script.digest = replies[0].text
         return Array(replies.dropFirst())
     }
@@ -242,6 +240,16 @@ public final class RESPScript: Sendable {
     private let known = Mutex<String?>(nil)
 
     public init(_ source: String) { self.source = source }
+
+    /// The call by digest, for a connection of one's own. The server may have lost the script all the same, and then answers `NOSCRIPT`.
+    /// - Returns: nil while no server has told the digest.
+    public func call(keys: [String], arguments: [RESPArgument]) -> RESPCommand? {
+        digest.map { Self.call("EVALSHA", $0, keys, arguments) }
+    }
+
+    fileprivate static func call(_ name: String, _ what: String, _ keys: [String], _ arguments: [RESPArgument]) -> RESPCommand {
+        RESPCommand(name, [.text(what), .integer(Int64(keys.count))] + keys.map { .text($0) } + arguments, key: keys.first)
+    }
 
     var digest: String? {
         get { known.withLock { $0 } }

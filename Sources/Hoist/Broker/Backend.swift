@@ -146,9 +146,18 @@ public struct Exchange: Sendable {
     public var claims: [Claim]
     /// How many jobs the claims may take together.
     public var budget: ClaimBudget
+    /// Takes what the claims bring later: called, if there is one, when a job came after the exchange that found too few, and the backend has
+    /// handed it out by itself. A backend that cannot do that rings ``Broker/workDoorbell`` and waits for the next exchange. A failure says
+    /// that jobs may have been handed out and got lost on the way; the next exchange must say what the worker is ``holding``.
+    public var onLateResult: LateResultHandler?
+    /// How often ``onLateResult`` has been called for this worker, as far as the budget takes it into account. Where a call has been made since,
+    /// nothing is claimed: there is less room than the budget says.
+    public var lateResultCount = 0
     /// The tokens of all deliveries that the worker knows of, besides those it settles here; set after an answer got lost. Jobs that
     /// the backend believes with this worker and that are not among them go back, no attempt counted, before anything is claimed.
     public var holding: Set<Int64>?
+
+    public typealias LateResultHandler = @Sendable (Result<ExchangeResult, any Error>) -> Void
 
     public init(
         worker: WorkerID, settlements: [Settlement] = [], progress: [ProgressReport] = [], claims: [Claim] = [],

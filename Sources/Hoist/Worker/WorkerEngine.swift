@@ -56,6 +56,8 @@ actor WorkerEngine {
     /// Set when an answer got lost: the backend may think that we hold jobs which we never heard of.
     private var mustReconcile = false
     private var nextDue: Date?
+    /// Of this incarnation.
+    private var lateResultCount = 0
     private var stop: Worker.StopMode?
     private var drainDeadline: Int64?
     private var isAlive = false
@@ -231,6 +233,7 @@ actor WorkerEngine {
             // The ring may also mean that a running job is to stop, which even a worker with no free slot must hear.
             mustLook = !running.isEmpty
         }
+        for late in contents.late where late.worker == presence.id { accept(late: late.result) }
         if let stop = contents.stop, stop != self.stop { begin(stop) }
         for lane in contents.resizes { resize(lane.kind, to: lane.slots) }
         for finished in contents.finished {
@@ -348,6 +351,9 @@ actor WorkerEngine {
                 if request.budget.available(to: claim) > 0 { request.claims.append(claim) }
             }
         }
+        // A worker that ends when its queues are empty waits for nothing.
+        if !configuration.isBurst { request.onLateResult = { [inbox, worker = presence.id] in inbox.deliver($0, to: worker) } }
+        request.lateResultCount = lateResultCount
         return request
     }
 
@@ -391,17 +397,13 @@ actor WorkerEngine {
             failures = 0
             isConsuming = stop == nil
             presence.lastConsumedAt = backend.clock.now
-            if result.hasMore { mayHaveWork = true }
-            if !request.claims.isEmpty { nextDue = result.nextDue }
             for id in result.lost {
                 logger.info("a finish was refused: another worker has the job", metadata: ["job.id": "\(id)"])
             }
             let lost = Set(result.lost)
             let lostTokens = Set(request.progress.filter { lost.contains($0.jobID) }.map(\.token))
             if !lostTokens.isEmpty { abandon { lostTokens.contains($0.token) } }
-            for id in result.cancellations { cancel(id, .requested) }
-            start(result.deliveries)
-            publishHealth()
+            accept(result, hasClaimed: !request.claims.isEmpty)
         } catch {
             // Nothing was settled: the settlements are kept and tried again, for as long as it takes.
             if request.worker == presence.id { unsettled = settling + unsettled }
@@ -411,6 +413,28 @@ actor WorkerEngine {
             isConsuming = false
             publishHealth()
             await backOff(after: error, from: "exchange finished jobs for new ones")
+        }
+    }
+
+    private func accept(_ result: ExchangeResult, hasClaimed: Bool) {
+        if result.hasMore { mayHaveWork = true }
+        if hasClaimed { nextDue = result.nextDue }
+        for id in result.cancellations { cancel(id, .requested) }
+        start(result.deliveries)
+        publishHealth()
+    }
+
+    /// Takes in what an earlier exchange has brought after its end.
+    private func accept(late result: Result<ExchangeResult, any Error>) {
+        lateResultCount += 1
+        switch result {
+        case .success(let result):
+            presence.lastConsumedAt = backend.clock.now
+            accept(result, hasClaimed: true)
+        case .failure:
+            mayHaveWork = true
+            mustLook = true
+            mustReconcile = true
         }
     }
 
@@ -456,6 +480,7 @@ actor WorkerEngine {
     }
 
     private func start(_ deliveries: [Delivery]) {
+        guard stop == nil else { return handBack(deliveries) }
         let admitted = deliveries.compactMap(admit)
         guard admitted.count >= 8 else { return launch(admitted) }
         // Many are started while the backend is busy with the next exchange, which goes out first.
@@ -560,6 +585,16 @@ actor WorkerEngine {
         // What waits for slots goes to others: it has not begun.
         slots.freeze()
         for run in slots.notStarted { handBack(run) }
+    }
+
+    /// Gives back what arrived when the worker was about to stop.
+    private func handBack(_ deliveries: [Delivery]) {
+        let now = backend.clock.now
+        unsettled += deliveries.map { delivery in
+            let settlement = Settlement(
+                jobID: delivery.jobID, token: delivery.token, outcome: .notStarted, startedAt: now, finishedAt: now)
+            return .init(settlement: settlement, run: 0)
+        }
     }
 
     private func handBack(_ run: WorkerInbox.RunID) {
@@ -724,7 +759,10 @@ actor WorkerEngine {
         newIncarnation()
     }
 
-    private func newIncarnation() { presence.id = JobIdentifier.make() }
+    private func newIncarnation() {
+        presence.id = JobIdentifier.make()
+        lateResultCount = 0
+    }
 
     // MARK: - Small things
 

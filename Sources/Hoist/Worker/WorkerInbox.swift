@@ -19,6 +19,8 @@ final class WorkerInbox: Sendable {
         /// Set when children can, or cannot, be started.
         var isProcessLaneUsable: Bool?
         var mayHaveWork = false
+        /// What the backend handed out by itself, and to which incarnation of the worker.
+        var late: [(worker: WorkerID, result: Result<ExchangeResult, any Error>)] = []
         var stop: Worker.StopMode?
     }
 
@@ -53,6 +55,11 @@ final class WorkerInbox: Sendable {
 
     func noteWork() {
         contents.withLock { $0.mayHaveWork = true }
+        bell.ring()
+    }
+
+    func deliver(_ result: Result<ExchangeResult, any Error>, to worker: WorkerID) {
+        contents.withLock { $0.late.append((worker, result)) }
         bell.ring()
     }
 

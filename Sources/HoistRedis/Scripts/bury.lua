@@ -10,6 +10,7 @@ redis.call('DEL', P .. 'none')
 local lease = redis.call('ZSCORE', P .. 'workers', ARGV[2])
 if lease and ARGV[3] ~= '1' and tonumber(lease) > time_of(ARGV[1]) then return nil end
 redis.call('ZREM', P .. 'workers', ARGV[2])
+redis.call('DEL', P .. 'standing:' .. ARGV[2])
 local held = redis.call('HGETALL', P .. 'held:' .. ARGV[2] .. ':info')
 if #held > 0 then
     redis.call('SADD', P .. 'dying', ARGV[2])

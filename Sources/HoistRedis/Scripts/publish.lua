@@ -1,38 +1,27 @@
 -- Stores jobs in their queues, or none when a queue has no room.
 --
 -- ARGV: now, broker database, result database ('' when it is the same), prefix of result keys, milliseconds that the record of a
---       waiting job is kept,
---       the number of lists, and for each: list, queue, the number of plain jobs for it, and of all of them in turn: ids, records,
---         envelopes
---       then for each other job eight: id, list, queue, record, envelope, due ('' for now), unique key ('' for none), end of the key's
---         window ('' for none)
+--       waiting job is kept, then for each job eight: id, list, queue, record, envelope, due ('' for now), unique key ('' for none), end of
+--       the key's window ('' for none)
 -- Returns for each job, in that order: 1 enqueued; 0 its id is known; the id of the job that holds its unique key. Or {-1, queue} when that queue is
 -- full, and then nothing was stored.
 -- Atomic, so that an id or a unique key is never taken twice, and a job is never recorded without being in its queue.
 
 local now = time_of(ARGV[1])
-local at = 6
-local lists = {}
-for i = 1, tonumber(ARGV[at]) do
-    lists[i] = { list = ARGV[at + 1], queue = ARGV[at + 2], count = tonumber(ARGV[at + 3]), first = at + 4 }
-    at = at + 3 + lists[i].count * 3
-end
-local others = at + 1
-local count = (#ARGV - others + 1) / 8
+local first_job = 6
+local count = (#ARGV - first_job + 1) / 8
 
 -- Before anything is written: a key of another kind in place of a list would leave jobs recorded that are in no queue.
 local function check_list(key)
     local kind = redis.call('TYPE', key).ok
     if kind ~= 'list' and kind ~= 'none' then error({ err = 'WRONGTYPE the key of a queue holds a ' .. kind }) end
 end
-for _, plain in ipairs(lists) do check_list(plain.list) end
-for i = 0, count - 1 do check_list(ARGV[others + i * 8 + 1]) end
+for i = 0, count - 1 do check_list(ARGV[first_job + i * 8 + 1]) end
 
 if redis.call('EXISTS', P .. 'caps') == 1 then
     local asked = {}
-    for _, plain in ipairs(lists) do asked[plain.queue] = (asked[plain.queue] or 0) + plain.count end
     for i = 0, count - 1 do
-        local queue = ARGV[others + i * 8 + 2]
+        local queue = ARGV[first_job + i * 8 + 2]
         asked[queue] = (asked[queue] or 0) + 1
     end
     for queue, number in pairs(asked) do
@@ -55,10 +44,7 @@ end
 
 -- Ids that have a result are known. Mostly none has: asked of all at once.
 local known, result_keys = {}, {}
-for _, plain in ipairs(lists) do
-    for i = plain.first, plain.first + plain.count - 1 do result_keys[#result_keys + 1] = ARGV[4] .. ARGV[i] end
-end
-for i = 0, count - 1 do result_keys[#result_keys + 1] = ARGV[4] .. ARGV[others + i * 8] end
+for i = 0, count - 1 do result_keys[#result_keys + 1] = ARGV[4] .. ARGV[first_job + i * 8] end
 in_database(ARGV[3], function()
     for_slices(#result_keys, function(first, last)
         if redis.call('EXISTS', unpack(result_keys, first, last)) == 0 then return end
@@ -71,19 +57,6 @@ if ARGV[3] ~= '' then redis.call('SELECT', ARGV[2]) end
 
 local cancels = redis.call('EXISTS', P .. 'limits') == 1 and has_cancelling_limits()
 local results = {}
-for _, plain in ipairs(lists) do
-    local batch = {}
-    for i = plain.first, plain.first + plain.count - 1 do
-        if not known[ARGV[i]] and redis.call('SET', P .. 'job:' .. ARGV[i], ARGV[i + plain.count], 'NX', 'PX', ARGV[5]) then
-            batch[#batch + 1] = ARGV[i + 2 * plain.count]
-            if cancels then cancel_older(plain.queue, ARGV[i + 2 * plain.count]) end
-            results[#results + 1] = 1
-        else
-            results[#results + 1] = 0
-        end
-    end
-    for_slices(#batch, function(first, last) redis.call('LPUSH', plain.list, unpack(batch, first, last)) end)
-end
 
 -- The job that holds a unique key now; false when nobody does.
 local function holder_of(name)
@@ -115,7 +88,7 @@ end
 
 local nearer = false
 for i = 0, count - 1 do
-    local base = others - 1 + i * 8
+    local base = first_job - 1 + i * 8
     local id, target, queue, record = ARGV[base + 1], ARGV[base + 2], ARGV[base + 3], ARGV[base + 4]
     local due, unique = ARGV[base + 6], ARGV[base + 7]
     local is_later = due ~= '' and tonumber(due) > now

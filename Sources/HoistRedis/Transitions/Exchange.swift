@@ -6,6 +6,7 @@ extension RedisBackend {
         var result = ExchangeResult()
         var cancelledHere: Set<JobID> = []
         if let holding = request.holding {
+            standing.invalidate(request.worker)
             let known = holding.union(request.settlements.map(\.token))
             try await putBackJobs(of: request.worker, except: known)
         }
@@ -25,8 +26,13 @@ extension RedisBackend {
         var rounds = 0
         while true {
             rounds += 1
+            var begun: StandingClaims.Begun?
+            if let deliver = request.onLateResult, configuration.clock == nil, !claims.isEmpty {
+                begun = standing.begin(claims, of: request, deliver)
+                if begun == nil { claims = [] }
+            }
             let answer = try await exchange(
-                worker: request.worker, done: done, steps: steps, progress: progress, claims: claims, budget: budget)
+                worker: request.worker, done: done, steps: steps, progress: progress, claims: claims, budget: budget, begun: begun)
             // Settled by now: another round is for claims alone.
             let settled = zip(steps, answer.codes)
             result.lost += settled.compactMap { $1 == 0 ? $0.id : nil } + answer.refused
@@ -34,11 +40,8 @@ extension RedisBackend {
             if rounds == 1 { noteOutcomes(of: request.settlements, all, except: result.lost) }
             (done, steps, progress) = ([], [], [])
             result.cancellations = answer.cancellations
-            // By the clock here: the server's may be another.
-            result.nextDue = answer.nextDue.map { due in
-                JobDate(microsecondsSinceEpoch: due.microsecondsSinceEpoch - answer.now + now)
-            }
-            result.hasMore = answer.hasMore
+            result.nextDue = answer.nextDue.map { dueHere($0, answer) }
+            result.hasMore = answer.hasMore || claims.isEmpty != request.claims.isEmpty
             let usable = try await setAside(answer.deliveries, worker: request.worker, claims: claims, now: answer.now)
             result.deliveries += usable
             for delivery in usable {
@@ -47,7 +50,7 @@ extension RedisBackend {
                 }
             }
             if usable.count < answer.deliveries.count { result.hasMore = true }
-            if !claims.isEmpty { watch(answer) }
+            if !claims.isEmpty { watch(answer, for: request.onLateResult == nil ? nil : request.worker) }
             guard answer.problem.isEmpty else {
                 throw BackendError(.corrupt, "Redis at \(client.configuration.serverDescription) cannot hand out jobs: \(answer.problem)")
             }
@@ -167,6 +170,10 @@ extension RedisBackend {
         var now: Int64
         /// Why nothing could be claimed; empty when nothing went wrong.
         var problem: String
+        /// Of the claims that wait on the server now; empty for none.
+        var standingVersion: String
+        /// Which claims, and how often they have been carried out; nil when they were not to wait.
+        var moment: StandingClaims.Moment?
     }
 
     /// One element of a queue that a worker has now.
@@ -218,16 +225,13 @@ extension RedisBackend {
 
     func exchange(
         worker: WorkerID, isForced: Bool = false, done: [SettlingStep] = [], steps: [SettlingStep] = [], progress: [ProgressStep] = [],
-        claims: [Claim] = [],
-        budget: ClaimBudget = ClaimBudget()
+        claims: [Claim] = [], budget: ClaimBudget = ClaimBudget(), begun: StandingClaims.Begun? = nil
     ) async throws -> Answer {
         let storesApart = resultClient != nil
         if storesApart { try await storeApart(done + steps, progress, worker: worker) }
-        var arguments: [RESPArgument] = [
-            timeArgument, .text(worker), brokerDatabase, .text(resultDatabase), .text(keys.results),
-            .integer(Int64(configuration.scanLimit)),
-            isForced ? "1" : "", .integer(Int64(done.count)),
-        ]
+        var arguments = exchangeArguments(worker: worker, mode: isForced ? "1" : "")
+        arguments += begun.map { [.integer($0.number), .text($0.replaced)] } ?? ["", ""]
+        arguments.append(.integer(Int64(done.count)))
         arguments.reserveCapacity(64 + done.count * 4 + steps.count * 11)
         for step in done { arguments.append(.text(step.id)) }
         for step in done { arguments.append(.integer(step.token)) }
@@ -246,9 +250,22 @@ extension RedisBackend {
         }
         append(claims, budget, to: &arguments)
         let reply = try await run(RedisScripts.exchange, arguments, doing: "exchange jobs")[0]
-        let lists = Self.queues(of: claims).flatMap { queue in keys.lists(queue).map { (queue, $0) } }
-        guard let answer = Answer(reply, lists: lists) else { throw unexpected(reply, "exchange jobs") }
+        guard let answer = Answer(reply, lists: lists(of: claims)) else { throw unexpected(reply, "exchange jobs") }
+        if let begun { standing.note(answer.standingVersion, of: worker, begun) }
         return answer
+    }
+
+    /// The first arguments of exchange.lua, which every call has.
+    func exchangeArguments(worker: WorkerID, mode: RESPArgument) -> [RESPArgument] {
+        [
+            timeArgument, .text(worker), brokerDatabase, .text(resultDatabase), .text(keys.results),
+            .integer(Int64(configuration.scanLimit)), mode,
+        ]
+    }
+
+    /// The lists that the script looks into, in its order.
+    func lists(of claims: [Claim]) -> [(queue: String, list: String)] {
+        Self.queues(of: claims).flatMap { queue in keys.lists(queue).map { (queue, $0) } }
     }
 
     /// The queues of the claims, in their order.
@@ -307,7 +324,7 @@ extension RedisBackend {
 
     /// Sets aside what is not to run now: delayed by a producer that is not ours, expired, unreadable, ended by a limit, or not yet known to
     /// belong to whom.
-    private func setAside(
+    func setAside(
         _ deliveries: [RawDelivery], worker: WorkerID, claims: [Claim], now: Int64
     ) async throws -> [Delivery] {
         guard deliveries.contains(where: { $0.kind != .ready }) else { return deliveries.map(\.delivery) }
@@ -393,20 +410,15 @@ extension RedisBackend {
             return end(facts, delivery.token, as: .failed, failure: failure, at: now, now: now)
         }
     }
-
-    /// Has Redis wake this process when one of the lists gets something.
-    private func watch(_ answer: Answer) {
-        watcher.arm(answer.emptyLists)
-        // Others may take what is there and leave room for ours behind it: nobody rings then.
-        if answer.hasStrangers, !answer.hasMore { watcher.lookAgainLater(clock: clock) } else { watcher.foundNoStrangers() }
-    }
 }
 
 extension RedisBackend.Answer {
     init?(_ reply: RESPValue, lists: [(queue: String, list: String)]) {
-        guard let parts = reply.elements, parts.count == 13, let token = parts[9].integer, let time = parts[11].integer else { return nil }
+        guard let parts = reply.elements, parts.count == 15, let token = parts[9].integer, let time = parts[11].integer else { return nil }
         now = time
         problem = parts[12].text ?? ""
+        standingVersion = parts[13].text ?? ""
+        moment = parts[14].text.flatMap(StandingClaims.Moment.init)
         func texts(_ index: Int) -> [String] { parts[index].elements?.compactMap(\.text) ?? [] }
         isAlive = parts[0].integer == 1
         codes = parts[1].elements?.compactMap(\.integer) ?? []

@@ -11,6 +11,7 @@ extension RedisBackend {
             doing: "renew the lease of worker \(worker.name)")[0]
         guard let parts = reply.elements, parts.count == 3 else { throw unexpected(reply, "renew a lease") }
         let isAlive = parts[0].integer == 1
+        if !isAlive { stopClaiming(worker.id) }
         // The lease is renewed, whatever becomes of the rest: whoever comes next tries again.
         let dead = parts[1].elements?.compactMap(\.text) ?? []
         let dying = parts[2].elements?.compactMap(\.text) ?? []
@@ -20,6 +21,7 @@ extension RedisBackend {
     }
 
     public func resign(_ worker: WorkerID) async throws {
+        stopClaiming(worker)
         let queues = try await presence(of: worker)?.queues.filter(SpecialQueue.isDirect) ?? []
         try await giveBackJobs(of: worker, isResigning: true)
         try? await mendOutcomes(isLast: true)
@@ -75,8 +77,11 @@ extension RedisBackend {
     /// Gives jobs back that a worker never heard of.
     func putBackJobs(of worker: WorkerID, except tokens: Set<Int64>) async throws {
         let held = keys.own + "held:" + worker
-        let found = try await pipeline([held + ":info", held].map { RESPCommand("HGETALL", [.text($0)]) }, doing: "read jobs under way")
-        let strays = Self.heldJobs(found[0], found[1]).filter { !tokens.contains($0.held.token) }
+        // No claims that wait may bring any more once we have looked.
+        let revoke = RESPCommand("DEL", [.text(keys.own + "standing:" + worker)])
+        let found = try await pipeline(
+            [revoke] + [held + ":info", held].map { RESPCommand("HGETALL", [.text($0)]) }, doing: "read jobs under way")
+        let strays = Self.heldJobs(found[1], found[2]).filter { !tokens.contains($0.held.token) }
         guard !strays.isEmpty else { return }
         let now = now
         let cancelled = try await cancellations(of: worker)

@@ -14,24 +14,26 @@ extension RedisBackend {
         guard !messages.isEmpty else { return [] }
         try await announce(Set(messages.map(\.queue)))
         let now = now
-        var arguments: [RESPArgument] = [
-            timeArgument, brokerDatabase, .text(resultDatabase), .text(keys.results), .integer(Self.waitingRecordMilliseconds),
-        ]
-        arguments.reserveCapacity(8 + messages.count * 8)
-        let order = append(messages, to: &arguments, now: now)
-        let replies = try await run(
-            RedisScripts.publish, arguments, doing: "enqueue \(messages.count) jobs on \(messages[0].queue)", then: replicationCommands,
-            timeout: limit + (configuration.replication?.timeout ?? .zero))
-        try checkReplication(replies.last)
-        guard let outcomes = replies[0].elements else { throw unexpected(replies[0], "enqueue jobs") }
+        let jobs = messages.map { message in
+            let onWire = wireMessage(message)
+            let isLater = (message.headers.eta?.microsecondsSinceEpoch ?? 0) > now
+            return Enqueued(
+                message: onWire, list: list(of: onWire), record: StoredJob(onWire, state: isLater ? .scheduled : .waiting, now: now))
+        }
+        if areAlike(jobs), try await run(RedisScripts.enqueue, alike(jobs), for: jobs, within: limit) == .integer(1) {
+            ring()
+            return [PublishResult](repeating: .enqueued, count: jobs.count)
+        }
+        let reply = try await run(RedisScripts.publish, [timeArgument] + places + jobs.flatMap { arguments($0, now: now) }, for: jobs, within: limit)
+        guard let outcomes = reply.elements else { throw unexpected(reply, "enqueue jobs") }
         if outcomes.first?.integer == -1 {
             listenForWork()
             throw BackendError(.full, "the queue \(outcomes.last?.text ?? "") has reached its limit; nothing was enqueued")
         }
-        guard outcomes.count == messages.count else { throw unexpected(replies[0], "enqueue jobs") }
-        workDoorbell.ring()
+        guard outcomes.count == messages.count else { throw unexpected(reply, "enqueue jobs") }
+        ring()
         var results = [PublishResult](repeating: .enqueued, count: messages.count)
-        for (index, outcome) in zip(order, outcomes) {
+        for (index, outcome) in outcomes.enumerated() {
             switch outcome {
             case .integer(1): break
             case .integer: results[index] = .alreadyEnqueued
@@ -41,50 +43,60 @@ extension RedisBackend {
         return results
     }
 
-    /// The jobs as the script takes them: first those that need nothing but a place in their list, by list.
-    /// - Returns: the index of each message, in the order of the script's answers.
-    private func append(_ messages: [Message], to arguments: inout [RESPArgument], now: Int64) -> [Int] {
-        var plain: [String: [Int]] = [:]
-        var others: [Int] = []
-        for (index, message) in messages.enumerated() {
-            guard message.headers.hoist.unique == nil, message.headers.eta == nil else {
-                others.append(index)
-                continue
-            }
-            plain[keys.list(message.queue, wirePriority: wirePriority(message)), default: []].append(index)
-        }
-        var order: [Int] = []
-        order.reserveCapacity(messages.count)
-        arguments.append(.integer(Int64(plain.count)))
-        for (list, indices) in plain {
-            arguments += [.text(list), .text(messages[indices[0]].queue), .integer(Int64(indices.count))]
-            let onWire = indices.map { wireMessage(messages[$0]) }
-            for message in onWire { arguments.append(.text(message.id)) }
-            for message in onWire { arguments.append(.bytes(StoredJob(message, state: .waiting, now: now).encoded)) }
-            for message in onWire { arguments.append(.bytes(message.encodedEnvelope())) }
-            order += indices
-        }
-        for index in others { append(messages[index], to: &arguments, now: now) }
-        return order + others
+    /// Wakes who works in this process, unless the server does: claims that wait there need no other word.
+    private func ring() { if !standing.areWaiting { workDoorbell.ring() } }
+
+    /// A job as it goes to the server.
+    private struct Enqueued {
+        var message: Message
+        var list: String
+        var record: StoredJob
     }
 
-    private func append(_ message: Message, to arguments: inout [RESPArgument], now: Int64) {
-        let onWire = wireMessage(message)
-        let due = message.headers.eta?.microsecondsSinceEpoch
-        let record = StoredJob(onWire, state: (due ?? 0) > now ? .scheduled : .waiting, now: now)
-        arguments.append(.text(message.id))
-        arguments.append(.text(keys.list(message.queue, wirePriority: onWire.properties.priority ?? 0)))
-        arguments.append(.text(message.queue))
-        arguments.append(.bytes(record.encoded))
-        arguments.append(.bytes(onWire.encodedEnvelope()))
-        arguments.append(due.map(RESPArgument.integer) ?? "")
-        arguments.append(.text(record.unique?.key ?? ""))
-        if let scope = record.unique?.scope, scope.kind == .window {
-            arguments.append(.integer(now + Duration(boundedSeconds: scope.seconds).inMicroseconds))
-        } else {
-            arguments.append("")
-        }
+    private func run(
+        _ script: RESPScript, _ arguments: [RESPArgument], for jobs: [Enqueued], within limit: Duration
+    ) async throws -> RESPValue {
+        let replies = try await run(
+            script, arguments, doing: "enqueue \(jobs.count) jobs on \(jobs[0].message.queue)", then: replicationCommands,
+            timeout: limit + (configuration.replication?.timeout ?? .zero))
+        if !replies[0].isNull { try checkReplication(replies.last) }
+        return replies[0]
     }
+
+    /// What both scripts must know.
+    private var places: [RESPArgument] {
+        [brokerDatabase, .text(resultDatabase), .text(keys.results), .integer(Self.waitingRecordMilliseconds)]
+    }
+
+    /// Whether the jobs need nothing but a place in one list.
+    private func areAlike(_ jobs: [Enqueued]) -> Bool {
+        jobs.allSatisfy { $0.message.headers.hoist.unique == nil && $0.message.headers.eta == nil && $0.list == jobs[0].list }
+            && (jobs.count == 1 || Set(jobs.map(\.message.id)).count == jobs.count)
+    }
+
+    private func alike(_ jobs: [Enqueued]) -> [RESPArgument] {
+        var arguments = places
+        arguments.reserveCapacity(6 + jobs.count * 3)
+        arguments += [.text(jobs[0].list), .integer(Int64(jobs.count))]
+        for job in jobs { arguments.append(.text(job.message.id)) }
+        for job in jobs { arguments.append(.bytes(job.record.encoded)) }
+        for job in jobs { arguments.append(.bytes(job.message.encodedEnvelope())) }
+        return arguments
+    }
+
+    private func arguments(_ job: Enqueued, now: Int64) -> [RESPArgument] {
+        var endOfWindow: RESPArgument = ""
+        if let scope = job.record.unique?.scope, scope.kind == .window {
+            endOfWindow = .integer(now + Duration(boundedSeconds: scope.seconds).inMicroseconds)
+        }
+        return [
+            .text(job.message.id), .text(job.list), .text(job.message.queue), .bytes(job.record.encoded),
+            .bytes(job.message.encodedEnvelope()), job.message.headers.eta.map { .integer($0.microsecondsSinceEpoch) } ?? "",
+            .text(job.record.unique?.key ?? ""), endOfWindow,
+        ]
+    }
+
+    private func list(of onWire: Message) -> String { keys.list(onWire.queue, wirePriority: onWire.properties.priority ?? 0) }
 
     /// The message as Celery's workers expect it here: 0 the most urgent.
     func wireMessage(_ message: Message) -> Message {

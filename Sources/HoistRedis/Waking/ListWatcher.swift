@@ -6,16 +6,46 @@ import Synchronization
 /// Has Redis tell when an empty list gets an element, whoever puts it there.
 ///
 /// Each watched list has a connection that blocks in `BLMOVE list list RIGHT RIGHT`: the element is taken from the end of the list and put
-/// back in the same place in one step, so that it is never missing, and the answer is the ring.
+/// back in the same place in one step, so that it is never missing, and the answer is the ring. For a worker whose claims wait on the
+/// server the script that carries them out is sent right behind: Redis runs it in the moment the list gets something, and the first that
+/// the worker hears of a job is the job.
 final class ListWatcher: Sendable {
+    /// A worker that has a connection of its own for each list.
+    struct Claimant: Sendable {
+        var worker: WorkerID
+        /// What carries the claims out; nil when it cannot be called yet.
+        var claim: @Sendable () -> RESPCommand?
+        /// Takes what the script has answered.
+        var answered: @Sendable (RESPValue) -> Verdict
+        /// The script may have handed out jobs, and nobody will know which.
+        var lost: @Sendable () -> Void
+    }
+
+    enum Verdict {
+        /// There was nothing to claim: the list is to be watched on.
+        case nothing
+        /// The claimant has what there was, and arms what is to be watched.
+        case taken
+        /// Somebody must look.
+        case ring
+    }
+
+    private struct Target: Hashable {
+        var list: String
+        /// Nil when the doorbell is all that is wanted.
+        var worker: WorkerID?
+    }
+
     private struct Watch {
         var isArmed = false
+        var hasClaim = false
         var connection: RESPConnection?
+        var claimant: Claimant?
         var failures = 0
     }
 
     private struct State {
-        var watches: [String: Watch] = [:]
+        var watches: [Target: Watch] = [:]
         var isClosed = false
         var strangerDelay: Int64 = 0
         var willLookAgain = false
@@ -32,29 +62,45 @@ final class ListWatcher: Sendable {
         self.doorbell = doorbell
     }
 
-    /// Rings once for each of these lists, as soon as it has an element.
-    func arm(_ lists: [String]) {
-        let new = state.withLock { state -> [String] in
+    /// Rings once for each of these lists, or has the claims of `claimant` carried out, as soon as it has an element.
+    func arm(_ lists: [String], for claimant: Claimant? = nil) {
+        let new = state.withLock { state -> [Target] in
             guard !state.isClosed else { return [] }
-            return lists.filter { list in
-                if state.watches[list]?.isArmed == true { return false }
-                state.watches[list, default: Watch()].isArmed = true
+            return lists.map { Target(list: $0, worker: claimant?.worker) }.filter { target in
+                if state.watches[target]?.isArmed == true { return false }
+                state.watches[target, default: Watch()].isArmed = true
+                state.watches[target]?.claimant = claimant
                 return true
             }
         }
-        for list in new { block(on: list) }
+        for target in new { block(on: target) }
     }
 
-    private func block(on list: String) {
-        let (connection, isWanted) = state.withLock { ($0.watches[list]?.connection, !$0.isClosed) }
-        guard isWanted else { return }
-        guard let connection, connection.isOpen else { return connect(for: list) }
-        let command = RESPCommand("BLMOVE", [.text(list), .text(list), "RIGHT", "RIGHT", .integer(Self.blockSeconds)])
-        connection.send(command, timeout: .seconds(Self.blockSeconds + 3)) { [weak self] result in self?.answered(result, list) }
+    /// Watches nothing any more for this worker.
+    func drop(_ worker: WorkerID) {
+        let connections = state.withLock { state in
+            let dropped = state.watches.filter { $0.key.worker == worker }
+            for target in dropped.keys { state.watches[target] = nil }
+            return dropped.values.compactMap(\.connection)
+        }
+        for connection in connections { connection.close() }
     }
 
-    private func connect(for list: String) {
-        client.openConnection(for: list).whenComplete { [weak self] result in
+    private func block(on target: Target) {
+        let (watch, isClosed) = state.withLock { ($0.watches[target], $0.isClosed) }
+        guard let watch, !isClosed else { return }
+        guard let connection = watch.connection, connection.isOpen else { return connect(for: target) }
+        var commands = [
+            RESPCommand("BLMOVE", [.text(target.list), .text(target.list), "RIGHT", "RIGHT", .integer(Self.blockSeconds)])
+        ]
+        if let claim = watch.claimant?.claim() { commands.append(claim) }
+        let hasClaim = commands.count > 1
+        state.withLock { $0.watches[target]?.hasClaim = hasClaim }
+        connection.send(commands, timeout: .seconds(Self.blockSeconds + 3)) { [weak self] result in self?.answered(result, target) }
+    }
+
+    private func connect(for target: Target) {
+        client.openConnection(for: target.list).whenComplete { [weak self] result in
             guard let self else {
                 if case .success(let connection) = result { connection.close() }
                 return
@@ -62,42 +108,50 @@ final class ListWatcher: Sendable {
             switch result {
             case .success(let connection):
                 let isWanted = state.withLock { state in
-                    guard !state.isClosed else { return false }
-                    state.watches[list]?.connection = connection
+                    guard !state.isClosed, state.watches[target] != nil else { return false }
+                    state.watches[target]?.connection = connection
                     return true
                 }
-                if isWanted { block(on: list) } else { connection.close() }
-            case .failure: failed(list)
+                if isWanted { block(on: target) } else { connection.close() }
+            case .failure: failed(target)
             }
         }
     }
 
-    private func answered(_ result: Result<RESPValue, RESPError>, _ list: String) {
-        switch result {
-        case .success(.null):
-            state.withLock { $0.watches[list]?.failures = 0 }
-            block(on: list)
+    private func answered(_ result: Result<[RESPValue], RESPError>, _ target: Target) {
         // No longer the primary, or not the node of the list.
-        case .success(.error), .failure: failed(list)
-        case .success:
-            state.withLock { state in
-                state.watches[list]?.isArmed = false
-                state.watches[list]?.failures = 0
-            }
-            doorbell.ring()
+        guard case .success(let replies) = result, let first = replies.first else { return failed(target) }
+        if case .error = first { return failed(target) }
+        let watch = state.withLock { state in
+            state.watches[target]?.isArmed = false
+            state.watches[target]?.failures = 0
+            return state.watches[target]
+        }
+        guard let watch else { return }
+        var verdict = replies.count > 1 ? watch.claimant?.answered(replies[1]) ?? .ring : .ring
+        if case .ring = verdict, first.isNull { verdict = .nothing }
+        switch verdict {
+        case .nothing: arm([target.list], for: watch.claimant)
+        case .taken: break
+        case .ring: doorbell.ring()
         }
     }
 
     /// Gives the connection up, and rings after a while: whatever came meanwhile may have been missed.
-    private func failed(_ list: String) {
-        let (connection, failures) = state.withLock { state -> (RESPConnection?, Int) in
-            state.watches[list]?.failures += 1
-            return (state.watches[list]?.connection.take(), state.watches[list]?.failures ?? 0)
+    private func failed(_ target: Target) {
+        let (watch, failures) = state.withLock { state -> (Watch?, Int) in
+            let watch = state.watches[target]
+            state.watches[target]?.failures += 1
+            state.watches[target]?.connection = nil
+            state.watches[target]?.hasClaim = false
+            return (watch, state.watches[target]?.failures ?? 0)
         }
-        connection?.close()
+        guard let watch else { return }
+        watch.connection?.close()
+        if watch.hasClaim { watch.claimant?.lost() }
         client.schedule(after: .milliseconds(min(4000, 100 << min(failures, 6)))) { [weak self] in
             guard let self else { return }
-            state.withLock { $0.watches[list]?.isArmed = false }
+            state.withLock { $0.watches[target]?.isArmed = false }
             doorbell.ring()
         }
     }

@@ -51,9 +51,12 @@ public final class RESPConnection: Sendable {
         enqueue(Request(bytes: bytes, expectedReplies: commands.count, timeout: timeout, completion: completion))
     }
 
-    /// Sends one command and calls back, on the connection's event loop: for code that must not wait on a task.
-    public func send(_ command: RESPCommand, timeout: Duration, completion: @escaping @Sendable (Result<RESPValue, RESPError>) -> Void) {
-        send([command], timeout: TimeAmount(timeout)) { completion($0.map { $0[0] }) }
+    /// Sends commands one right after the other and calls back, on the connection's event loop, when all have been answered: for code that must
+    /// not wait on a task.
+    public func send(
+        _ commands: [RESPCommand], timeout: Duration, completion: @escaping @Sendable (Result<[RESPValue], RESPError>) -> Void
+    ) {
+        send(commands, timeout: TimeAmount(timeout), completion: completion)
     }
 
     /// Sends a command whose answers come as messages (SUBSCRIBE and its kin).

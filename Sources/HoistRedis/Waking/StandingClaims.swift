@@ -1,0 +1,138 @@
+import Hoist
+import Synchronization
+
+/// What this side knows of the claims that wait on the server, see exchange.lua.
+final class StandingClaims: Sendable {
+    /// What has happened to claims: answers may arrive in another order than the server gave them.
+    struct Moment: Comparable {
+        /// Of the claims: later ones have higher numbers.
+        var number: Int64 = 0
+        /// How often they had been carried out.
+        var times: Int64 = 0
+
+        init() {}
+
+        /// - Parameter text: the two, with a point between.
+        init?(_ text: String) {
+            let parts = text.split(separator: ".").map { Int64($0) }
+            guard parts.count == 2, let number = parts[0], let times = parts[1] else { return nil }
+            (self.number, self.times) = (number, times)
+        }
+
+        static func < (a: Moment, b: Moment) -> Bool { (a.number, a.times) < (b.number, b.times) }
+    }
+
+    private struct Worker {
+        var deliver: Exchange.LateResultHandler
+        /// How often that was called, or is about to be.
+        var deliveryCount = 0
+        /// What was claimed under each number. Only the last one waits; an answer to an earlier one may still be on its way.
+        var claims: [Int64: [Claim]] = [:]
+        /// What waits, as far as is known here, in the server's words; empty for nothing.
+        var version = ""
+        /// When that was so.
+        var latest = Moment()
+        /// Since when it is known that something is on its way here.
+        var expectsSince: ContinuousClock.Instant?
+        /// What earlier ones brought was given back.
+        var firstValid: Int64 = 0
+    }
+
+    /// Claims that are made now.
+    struct Begun {
+        var number: Int64
+        /// The version of the earlier ones that they take the place of.
+        var replaced: String
+        fileprivate var latest: Moment
+    }
+
+    /// What came of claims that waited.
+    struct Claimed {
+        var claims: [Claim]
+        var deliver: Exchange.LateResultHandler
+        /// False when jobs that were handed out under this number have been given back.
+        var isValid: Bool
+    }
+
+    /// What is on its way is here sooner; else it got lost.
+    private static let patience = Duration.milliseconds(500)
+
+    private let workers = Mutex<[WorkerID: Worker]>([:])
+    private let lastNumber = Atomic<Int64>(0)
+
+    /// Before claims are made that are to wait when there is too little.
+    /// - Returns: nil when something has been delivered that the budget does not take into account.
+    func begin(_ claims: [Claim], of request: Exchange, _ deliver: @escaping Exchange.LateResultHandler) -> Begun? {
+        let number = lastNumber.add(1, ordering: .relaxed).newValue
+        return workers.withLock { workers in
+            var entry = workers[request.worker] ?? Worker(deliver: deliver)
+            guard entry.deliveryCount <= request.lateResultCount else { return nil }
+            if let since = entry.expectsSince, .now - since > Self.patience { (entry.version, entry.expectsSince) = ("", nil) }
+            let begun = Begun(number: number, replaced: entry.version, latest: entry.latest)
+            entry.deliver = deliver
+            entry.version = ""
+            entry.claims = entry.claims.filter { $0.key > number - 8 }
+            entry.claims[number] = claims
+            workers[request.worker] = entry
+            return begun
+        }
+    }
+
+    /// They wait now; or earlier ones were carried out, and nothing was claimed.
+    /// - Parameter version: as exchange.lua returns it.
+    func note(_ version: String, of worker: WorkerID, _ begun: Begun) {
+        workers.withLock { workers in
+            // What they brought may have come before.
+            guard var entry = workers[worker], entry.latest.number < begun.number else { return }
+            if version != "-" {
+                entry.version = version
+                entry.latest.number = begun.number
+                entry.latest.times = 0
+                entry.expectsSince = nil
+            } else if entry.latest == begun.latest {
+                // Until it is here, nothing is claimed.
+                entry.version = begun.replaced
+                entry.expectsSince = entry.expectsSince ?? .now
+            }
+            workers[worker] = entry
+        }
+    }
+
+    /// They have been carried out.
+    /// - Returns: nil when nobody knows any more what was claimed.
+    func claimed(_ moment: Moment, of worker: WorkerID, nowWaiting version: String) -> Claimed? {
+        workers.withLock { workers in
+            guard var entry = workers[worker], let claims = entry.claims[moment.number] else { return nil }
+            if moment > entry.latest {
+                entry.version = version
+                entry.latest = moment
+                entry.expectsSince = nil
+            }
+            entry.deliveryCount += 1
+            workers[worker] = entry
+            return Claimed(claims: claims, deliver: entry.deliver, isValid: moment.number >= entry.firstValid)
+        }
+    }
+
+    /// Something that was handed out may have been lost.
+    func fail(_ worker: WorkerID, _ error: BackendError) {
+        let deliver = workers.withLock { workers in
+            workers[worker]?.deliveryCount += 1
+            return workers[worker]?.deliver
+        }
+        deliver?(.failure(error))
+    }
+
+    /// Everything that claims made so far may bring is given back: it does not count when it arrives.
+    func invalidate(_ worker: WorkerID) {
+        workers.withLock { workers in
+            workers[worker]?.firstValid = lastNumber.load(ordering: .relaxed) + 1
+            workers[worker]?.version = ""
+        }
+    }
+
+    /// Whether claims of any worker here wait.
+    var areWaiting: Bool { workers.withLock { $0.values.contains { !$0.version.isEmpty } } }
+
+    func forget(_ worker: WorkerID) { workers.withLock { $0[worker] = nil } }
+}
