@@ -215,7 +215,7 @@ public final class RESPClient: Sendable {
     /// Calls `body` on an event loop, once; never when the client was closed.
     public func schedule(after delay: Duration, _ body: @escaping @Sendable () -> Void) {
         if state.withLock({ $0.isClosed }) { return }
-        eventLoop.scheduleTask(in: TimeAmount(delay), body)
+        if delay > .zero { eventLoop.scheduleTask(in: TimeAmount(delay), body) } else { eventLoop.execute(body) }
     }
 
     var eventLoop: any EventLoop { connector.group.next() }

@@ -55,7 +55,11 @@ in_database(ARGV[3], function()
 end)
 if ARGV[3] ~= '' then redis.call('SELECT', ARGV[2]) end
 
-local cancels = redis.call('EXISTS', P .. 'limits') == 1 and has_cancelling_limits()
+local cancels = false
+if redis.call('EXISTS', P .. 'limits') == 1 then
+    know_limits()
+    cancels = has_cancelling_limits()
+end
 local results = {}
 
 -- The job that holds a unique key now; false when nobody does.

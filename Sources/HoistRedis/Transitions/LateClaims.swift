@@ -54,7 +54,8 @@ extension RedisBackend {
                 }
             }
         }
-        watch(answer, for: worker)
+        // After the worker has begun what came.
+        client.schedule(after: .zero) { [weak self] in self?.watch(answer, for: worker) }
         return .taken
     }
 
