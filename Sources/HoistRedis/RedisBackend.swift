@@ -103,6 +103,7 @@ public final class RedisBackend: Backend {
     let announced = Mutex<Set<String>>([])
     let consumed = Mutex<Set<String>>([])
     let restoredAt = Mutex<Int64>(0)
+    let isPreparedToTake = Mutex(false)
     let lateRetries = Mutex(LateRetries())
 
     /// - Parameters:

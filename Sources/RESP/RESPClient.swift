@@ -117,11 +117,8 @@ public final class RESPClient: Sendable {
     public func evaluate(
         _ script: RESPScript, keys: [String], arguments: [RESPArgument], then commands: [RESPCommand] = [], timeout: Duration? = nil
     ) async throws -> [RESPValue] {
-        if script.digest == nil, !commands.isEmpty {
-            // What follows is to run once, after the script.
-            let load = RESPCommand("SCRIPT LOAD", [.text(script.source)], key: keys.first)
-            script.digest = try Self.checked(try await send(pipeline: [load], timeout: timeout))[0].text
-        }
+        // What follows is to run once, after the script.
+        if script.digest == nil, !commands.isEmpty { try await load(script, key: keys.first, timeout: timeout) }
         if let call = script.call(keys: keys, arguments: arguments) {
             let replies = try await send(pipeline: [call] + commands, timeout: timeout)
             guard Self.error(replies[0])?.code == "NOSCRIPT" else { return try Self.checked(replies) }
@@ -131,6 +128,17 @@ public final class RESPClient: Sendable {
         let replies = try Self.checked(try await send(pipeline: [load, call] + commands, timeout: timeout), 2)
         script.digest = replies[0].text
         return Array(replies.dropFirst())
+    }
+
+    /// Hands a script over, for ``RESPScript/call(keys:arguments:)``.
+    /// - Parameters:
+    ///   - script: what is to be called.
+    ///   - key: its first key, which decides where in a cluster it will run.
+    ///   - timeout: until the answer; nil for ``RESPConfiguration/commandTimeout``.
+    /// - Throws: ``RESPServerError``, ``RESPError``.
+    public func load(_ script: RESPScript, key: String?, timeout: Duration? = nil) async throws {
+        let load = RESPCommand("SCRIPT LOAD", [.text(script.source)], key: key)
+        script.digest = try Self.checked(try await send(pipeline: [load], timeout: timeout))[0].text
     }
 
     private static func checked(_ replies: [RESPValue], _ count: Int = 1) throws -> [RESPValue] {

@@ -3,6 +3,7 @@ import RESP
 /// The scripts, each with what all of them share in front.
 enum RedisScripts {
     static let enqueue = RESPScript(String(decoding: PackageResources.enqueue_lua, as: UTF8.self))
+    static let take = RESPScript(String(decoding: PackageResources.take_lua, as: UTF8.self))
     static let publish = script(PackageResources.limits_lua + PackageResources.publish_lua)
     static let exchange = script(PackageResources.limits_lua + PackageResources.exchange_lua)
     static let close = script(PackageResources.close_lua)

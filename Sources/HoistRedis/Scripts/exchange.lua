@@ -1,9 +1,9 @@
 -- Settles what a worker has finished, stores progress, and hands it new jobs.
 --
 -- ARGV: now, worker, broker database, result database ('' when it is the same), prefix of result keys, how many elements may be looked
---       at in each list, 1 to settle for a worker whose lease is over, w to claim what the worker waits for and nothing else,
+--       at in each list, 1 to settle for a worker whose lease is over,
 --       a number for the claims if they are to wait here for jobs to come ('' when not), the version of those that the worker believes
---       to wait already ('' for none), then unless it is w
+--       to wait already ('' for none), then
 --       the number of jobs that are simply done, and of all of them in turn: ids, tokens, seconds of results ('' for no result, 0 for
 --         ever, - to remove one), results
 --       the number of other settlements, and for each ten: id, token, operation, result key ('' for no result), its seconds (0 for ever),
@@ -17,16 +17,16 @@
 --       the number of claims, and for each: queue, free slots of the queue ('' for no limit), number of lists, the lists, number of
 --         names, and for each name: the name and the number of its lane
 --       the free slots of each lane
--- Claims wait under one key until another call with claims takes them away, or a call with w carries them out: jobs are handed out to one
--- of the two. A worker sends such a call behind a command that blocks until there is a job, and so need not be asked first.
--- Returns, to w, 0 when no claims wait and 1 when there is nothing to claim; else {alive, a code for each of the other settlements (1 done, 0 refused, 2 somebody wants it cancelled: settle it so), ids of refused
+-- Claims wait under one key until another call with claims takes them away, or take.lua carries them out: jobs are handed out by one of
+-- the two. A worker sends take.lua behind a command that blocks until there is a job, and so need not ask.
+-- Returns {alive, a code for each of the other settlements (1 done, 0 refused, 2 somebody wants it cancelled: settle it so), ids of refused
 --          progress and of jobs refused as done,
 --          ids to cancel, workers whose lease is over, next due time ('' for none), whether there is more, whether elements were left
 --          that nobody here can take, the numbers of lists that are empty (counted through all claims), the token of the first delivery,
 --          and {for each delivery six: the number of its list, id, name, retries and kind in one word (kind: n normal, t look at its
 --          times, u it cannot be read, k find out what it belongs to, d end it: a limit says so), record ('' when it holds nothing of interest), envelope}, the time that it is here, what went
 --          wrong with the claims ('' for nothing), the version of the claims that wait now ('' for none, - when what they got
---          is on its way), their number and how often they have been carried out, with a point between}. Tokens go up by one.
+--          is on its way)}. A version is the claims' number and how often they have been carried out, with a point between. Tokens go up by one.
 -- Atomic, so that a job is at every moment in a queue, with a worker, or ended: never in none of them, never in two.
 
 local now = time_of(ARGV[1])
@@ -35,19 +35,9 @@ local broker_db, result_db, result_prefix = ARGV[3], ARGV[4], ARGV[5]
 local scan_limit = tonumber(ARGV[6])
 local is_forced = ARGV[7] == '1'
 local standing = P .. 'standing:' .. worker
-local arguments, at, standing_number, times_carried_out = ARGV, 10, ARGV[8], 0
-if ARGV[7] == 'w' then
-    local waiting = redis.call('GET', standing)
-    if not waiting then return 0 end
-    local number, times, start = string.match(waiting, '^(%d+)%.(%d+)\n()')
-    standing_number, times_carried_out = number, tonumber(times) + 1
-    arguments = cmsgpack.unpack(string.sub(waiting, start))
-    at = 2 + arguments[1]
-    -- Another worker was faster.
-    if redis.call('EXISTS', unpack(arguments, 2, at - 1)) == 0 then return 1 end
-end
+local at = 10
 local function next_argument()
-    local value = arguments[at]
+    local value = ARGV[at]
     at = at + 1
     return value
 end
@@ -101,15 +91,15 @@ end
 local any_cancelled = is_there(cancelled)
 local lost, done, done_records, done_keys = {}, {}, {}, {}
 local done_count = tonumber(next_argument())
-local known_of_done = is_alive and values_of(info, arguments, at, at + done_count - 1) or {}
+local known_of_done = is_alive and values_of(info, ARGV, at, at + done_count - 1) or {}
 for i = 0, done_count - 1 do
-    local id, known = arguments[at + i], known_of_done[i + 1]
-    if has_token(known, arguments[at + done_count + i]) then
+    local id, known = ARGV[at + i], known_of_done[i + 1]
+    if has_token(known, ARGV[at + done_count + i]) then
         done[#done + 1] = id
         done_records[#done] = known
         done_keys[#done] = P .. 'job:' .. id
-        local seconds = arguments[at + 2 * done_count + i]
-        if seconds ~= '' then store_result(result_prefix .. id, seconds, arguments[at + 3 * done_count + i], true) end
+        local seconds = ARGV[at + 2 * done_count + i]
+        if seconds ~= '' then store_result(result_prefix .. id, seconds, ARGV[at + 3 * done_count + i], true) end
     else
         lost[#lost + 1] = id
     end
@@ -216,7 +206,6 @@ local next_due, has_more, has_strangers, stands = nil, false, false, ''
 local function note_due(time)
     if not next_due or time < next_due then next_due = time end
 end
-local first_of_claims = at
 local claim_count = tonumber(next_argument())
 if claim_count > 0 then
     local before = ARGV[9] ~= '' and redis.call('GET', standing) or ''
@@ -230,14 +219,10 @@ if claim_count > 0 then
     end
 end
 if claim_count > 0 and is_alive then
-    local claims, lists_before, all_lists = {}, 0, {}
+    local claims, lists_before = {}, 0
     for i = 1, claim_count do
-        local claim = { queue = next_argument(), free_at = at, free = tonumber(next_argument()) or math.huge, lists = {}, first = lists_before,
-            lanes = {} }
-        for j = 1, tonumber(next_argument()) do
-            claim.lists[j] = next_argument()
-            all_lists[#all_lists + 1] = claim.lists[j]
-        end
+        local claim = { queue = next_argument(), free = tonumber(next_argument()) or math.huge, lists = {}, first = lists_before, lanes = {} }
+        for j = 1, tonumber(next_argument()) do claim.lists[j] = next_argument() end
         lists_before = lists_before + #claim.lists
         for _ = 1, tonumber(next_argument()) do
             local name = next_argument()
@@ -245,8 +230,8 @@ if claim_count > 0 and is_alive then
         end
         claims[i] = claim
     end
-    local lanes, first_of_lanes = {}, at
-    while at <= #arguments do lanes[#lanes + 1] = tonumber(next_argument()) end
+    local lanes = {}
+    while at <= #ARGV do lanes[#lanes + 1] = tonumber(next_argument()) end
     local has_paused, has_limits = is_there(P .. 'paused'), is_there(P .. 'limits')
     local has_flow = has_limits or is_there(P .. 'flow') or is_there(P .. 'closed') or is_there(P .. 'full')
     -- What was taken out of a list and has no other place yet: {list, element, whether it has a place}.
@@ -758,19 +743,15 @@ if claim_count > 0 and is_alive then
     end
 
     -- What is left of the claims waits, with what is left of the slots.
-    if standing_number ~= '' and problem == '' and not has_more and not has_strangers then
-        local kept, is_any_free = { #all_lists }, false
-        for _, list in ipairs(all_lists) do kept[#kept + 1] = list end
-        for _ = 1, 3 do kept[#kept + 1] = '0' end
-        local moved = #kept + 1 - first_of_claims
-        for i = first_of_claims, #arguments do kept[i + moved] = arguments[i] end
+    if ARGV[8] ~= '' and problem == '' and not has_more and not has_strangers then
+        local kept, is_any_free = { lane_of = {}, free_of_queue = {}, lanes = lanes }, false
         for _, claim in ipairs(claims) do
-            if claim.free ~= math.huge then kept[claim.free_at + moved] = whole(claim.free) end
+            for name, lane in pairs(claim.lanes) do kept.lane_of[claim.queue .. '\n' .. name] = lane end
+            if claim.free ~= math.huge then kept.free_of_queue[claim.queue] = claim.free end
             if free_of(claim) > 0 then is_any_free = true end
         end
-        for i, free in ipairs(lanes) do kept[first_of_lanes + i - 1 + moved] = whole(free) end
         if is_any_free then
-            stands = standing_number .. '.' .. times_carried_out
+            stands = ARGV[8] .. '.0'
             redis.call('SET', standing, stands .. '\n' .. cmsgpack.pack(kept))
         end
     end
@@ -792,4 +773,4 @@ local to_cancel = is_special and redis.call('SMEMBERS', cancelled) or {}
 local function unless_empty(list) return list[1] ~= nil and list end
 return { is_alive and 1 or 0, unless_empty(codes), unless_empty(refused), unless_empty(to_cancel), unless_empty(dead),
     next_due and whole(next_due) or '', has_more and 1 or 0, has_strangers and 1 or 0, unless_empty(empty), token + 1,
-    unless_empty(deliveries), whole(now), problem, stands, standing_number .. '.' .. times_carried_out }
+    unless_empty(deliveries), whole(now), problem, stands }

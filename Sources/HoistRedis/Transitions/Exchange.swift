@@ -28,7 +28,7 @@ extension RedisBackend {
             rounds += 1
             var begun: StandingClaims.Begun?
             if let deliver = request.onLateResult, configuration.clock == nil, !claims.isEmpty {
-                begun = standing.begin(claims, of: request, deliver)
+                begun = standing.begin(request, deliver)
                 if begun == nil { claims = [] }
             }
             let answer = try await exchange(
@@ -40,7 +40,10 @@ extension RedisBackend {
             if rounds == 1 { noteOutcomes(of: request.settlements, all, except: result.lost) }
             (done, steps, progress) = ([], [], [])
             result.cancellations = answer.cancellations
-            result.nextDue = answer.nextDue.map { dueHere($0, answer) }
+            // By the clock here: the server's may be another.
+            result.nextDue = answer.nextDue.map { due in
+                JobDate(microsecondsSinceEpoch: due.microsecondsSinceEpoch - answer.now + now)
+            }
             result.hasMore = answer.hasMore || claims.isEmpty != request.claims.isEmpty
             let usable = try await setAside(answer.deliveries, worker: request.worker, claims: claims, now: answer.now)
             result.deliveries += usable
@@ -164,7 +167,7 @@ extension RedisBackend {
         var nextDue: JobDate?
         var hasMore: Bool
         var hasStrangers: Bool
-        var emptyLists: [String]
+        var emptyLists: [(queue: String, list: String)]
         var deliveries: [RawDelivery]
         /// The time there; all workers share it.
         var now: Int64
@@ -172,8 +175,6 @@ extension RedisBackend {
         var problem: String
         /// Of the claims that wait on the server now; empty for none.
         var standingVersion: String
-        /// Which claims, and how often they have been carried out; nil when they were not to wait.
-        var moment: StandingClaims.Moment?
     }
 
     /// One element of a queue that a worker has now.
@@ -229,7 +230,10 @@ extension RedisBackend {
     ) async throws -> Answer {
         let storesApart = resultClient != nil
         if storesApart { try await storeApart(done + steps, progress, worker: worker) }
-        var arguments = exchangeArguments(worker: worker, mode: isForced ? "1" : "")
+        var arguments: [RESPArgument] = [
+            timeArgument, .text(worker), brokerDatabase, .text(resultDatabase), .text(keys.results),
+            .integer(Int64(configuration.scanLimit)), isForced ? "1" : "",
+        ]
         arguments += begun.map { [.integer($0.number), .text($0.replaced)] } ?? ["", ""]
         arguments.append(.integer(Int64(done.count)))
         arguments.reserveCapacity(64 + done.count * 4 + steps.count * 11)
@@ -250,22 +254,10 @@ extension RedisBackend {
         }
         append(claims, budget, to: &arguments)
         let reply = try await run(RedisScripts.exchange, arguments, doing: "exchange jobs")[0]
-        guard let answer = Answer(reply, lists: lists(of: claims)) else { throw unexpected(reply, "exchange jobs") }
+        let lists = Self.queues(of: claims).flatMap { queue in keys.lists(queue).map { (queue, $0) } }
+        guard let answer = Answer(reply, lists: lists) else { throw unexpected(reply, "exchange jobs") }
         if let begun { standing.note(answer.standingVersion, of: worker, begun) }
         return answer
-    }
-
-    /// The first arguments of exchange.lua, which every call has.
-    func exchangeArguments(worker: WorkerID, mode: RESPArgument) -> [RESPArgument] {
-        [
-            timeArgument, .text(worker), brokerDatabase, .text(resultDatabase), .text(keys.results),
-            .integer(Int64(configuration.scanLimit)), mode,
-        ]
-    }
-
-    /// The lists that the script looks into, in its order.
-    func lists(of claims: [Claim]) -> [(queue: String, list: String)] {
-        Self.queues(of: claims).flatMap { queue in keys.lists(queue).map { (queue, $0) } }
     }
 
     /// The queues of the claims, in their order.
@@ -324,7 +316,7 @@ extension RedisBackend {
 
     /// Sets aside what is not to run now: delayed by a producer that is not ours, expired, unreadable, ended by a limit, or not yet known to
     /// belong to whom.
-    func setAside(
+    private func setAside(
         _ deliveries: [RawDelivery], worker: WorkerID, claims: [Claim], now: Int64
     ) async throws -> [Delivery] {
         guard deliveries.contains(where: { $0.kind != .ready }) else { return deliveries.map(\.delivery) }
@@ -414,11 +406,10 @@ extension RedisBackend {
 
 extension RedisBackend.Answer {
     init?(_ reply: RESPValue, lists: [(queue: String, list: String)]) {
-        guard let parts = reply.elements, parts.count == 15, let token = parts[9].integer, let time = parts[11].integer else { return nil }
+        guard let parts = reply.elements, parts.count == 14, let token = parts[9].integer, let time = parts[11].integer else { return nil }
         now = time
         problem = parts[12].text ?? ""
         standingVersion = parts[13].text ?? ""
-        moment = parts[14].text.flatMap(StandingClaims.Moment.init)
         func texts(_ index: Int) -> [String] { parts[index].elements?.compactMap(\.text) ?? [] }
         isAlive = parts[0].integer == 1
         codes = parts[1].elements?.compactMap(\.integer) ?? []
@@ -430,7 +421,7 @@ extension RedisBackend.Answer {
         hasStrangers = parts[7].integer == 1
         emptyLists =
             parts[8].elements?.compactMap { number in
-                number.integer.flatMap { lists.indices.contains(Int(clamping: $0 - 1)) ? lists[Int($0 - 1)].list : nil }
+                number.integer.flatMap { lists.indices.contains(Int(clamping: $0 - 1)) ? lists[Int($0 - 1)] : nil }
             } ?? []
         let flat = parts[10].elements ?? []
         deliveries = stride(from: 0, to: flat.count, by: 6).compactMap { index in

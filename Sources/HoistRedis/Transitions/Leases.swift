@@ -5,6 +5,10 @@ import Synchronization
 extension RedisBackend {
     public func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
         if !worker.queues.isEmpty { try await declare(worker.queues) }
+        if !isPreparedToTake.withLock({ $0 }) {
+            try await prepareToTake()
+            isPreparedToTake.withLock { $0 = true }
+        }
         let presence = (try? JSONText.encode(worker)) ?? []
         let reply = try await run(
             RedisScripts.renew, [timeArgument, .text(worker.id), .integer(lease.inMicroseconds), .bytes(presence)],

@@ -24,7 +24,8 @@ extension RedisBackend {
             ring()
             return [PublishResult](repeating: .enqueued, count: jobs.count)
         }
-        let reply = try await run(RedisScripts.publish, [timeArgument] + places + jobs.flatMap { arguments($0, now: now) }, for: jobs, within: limit)
+        let reply = try await run(
+            RedisScripts.publish, [timeArgument] + places + jobs.flatMap { arguments($0, now: now) }, for: jobs, within: limit)
         guard let outcomes = reply.elements else { throw unexpected(reply, "enqueue jobs") }
         if outcomes.first?.integer == -1 {
             listenForWork()

@@ -22,9 +22,9 @@ final class ListWatcher: Sendable {
     }
 
     enum Verdict {
-        /// There was nothing to claim: the list is to be watched on.
-        case nothing
-        /// The claimant has what there was, and arms what is to be watched.
+        /// The list is empty, and is to be watched on.
+        case again
+        /// The claimant has something, and asks for what else there is.
         case taken
         /// Somebody must look.
         case ring
@@ -62,18 +62,16 @@ final class ListWatcher: Sendable {
         self.doorbell = doorbell
     }
 
-    /// Rings once for each of these lists, or has the claims of `claimant` carried out, as soon as it has an element.
-    func arm(_ lists: [String], for claimant: Claimant? = nil) {
-        let new = state.withLock { state -> [Target] in
-            guard !state.isClosed else { return [] }
-            return lists.map { Target(list: $0, worker: claimant?.worker) }.filter { target in
-                if state.watches[target]?.isArmed == true { return false }
-                state.watches[target, default: Watch()].isArmed = true
-                state.watches[target]?.claimant = claimant
-                return true
-            }
+    /// Rings once, or has the claims of `claimant` carried out, as soon as the list has an element.
+    func arm(_ list: String, for claimant: Claimant? = nil) {
+        let target = Target(list: list, worker: claimant?.worker)
+        let isNew = state.withLock { state in
+            if state.isClosed || state.watches[target]?.isArmed == true { return false }
+            state.watches[target, default: Watch()].isArmed = true
+            state.watches[target]?.claimant = claimant
+            return true
         }
-        for target in new { block(on: target) }
+        if isNew { block(on: target) }
     }
 
     /// Watches nothing any more for this worker.
@@ -129,9 +127,10 @@ final class ListWatcher: Sendable {
         }
         guard let watch else { return }
         var verdict = replies.count > 1 ? watch.claimant?.answered(replies[1]) ?? .ring : .ring
-        if case .ring = verdict, first.isNull { verdict = .nothing }
+        if case .ring = verdict, first.isNull { verdict = .again }
         switch verdict {
-        case .nothing: arm([target.list], for: watch.claimant)
+        // After the worker has begun what came.
+        case .again: client.schedule(after: .zero) { [weak self] in self?.arm(target.list, for: watch.claimant) }
         case .taken: break
         case .ring: doorbell.ring()
         }

@@ -26,8 +26,6 @@ final class StandingClaims: Sendable {
         var deliver: Exchange.LateResultHandler
         /// How often that was called, or is about to be.
         var deliveryCount = 0
-        /// What was claimed under each number. Only the last one waits; an answer to an earlier one may still be on its way.
-        var claims: [Int64: [Claim]] = [:]
         /// What waits, as far as is known here, in the server's words; empty for nothing.
         var version = ""
         /// When that was so.
@@ -48,7 +46,6 @@ final class StandingClaims: Sendable {
 
     /// What came of claims that waited.
     struct Claimed {
-        var claims: [Claim]
         var deliver: Exchange.LateResultHandler
         /// False when jobs that were handed out under this number have been given back.
         var isValid: Bool
@@ -62,7 +59,7 @@ final class StandingClaims: Sendable {
 
     /// Before claims are made that are to wait when there is too little.
     /// - Returns: nil when something has been delivered that the budget does not take into account.
-    func begin(_ claims: [Claim], of request: Exchange, _ deliver: @escaping Exchange.LateResultHandler) -> Begun? {
+    func begin(_ request: Exchange, _ deliver: @escaping Exchange.LateResultHandler) -> Begun? {
         let number = lastNumber.add(1, ordering: .relaxed).newValue
         return workers.withLock { workers in
             var entry = workers[request.worker] ?? Worker(deliver: deliver)
@@ -71,8 +68,6 @@ final class StandingClaims: Sendable {
             let begun = Begun(number: number, replaced: entry.version, latest: entry.latest)
             entry.deliver = deliver
             entry.version = ""
-            entry.claims = entry.claims.filter { $0.key > number - 8 }
-            entry.claims[number] = claims
             workers[request.worker] = entry
             return begun
         }
@@ -99,10 +94,10 @@ final class StandingClaims: Sendable {
     }
 
     /// They have been carried out.
-    /// - Returns: nil when nobody knows any more what was claimed.
+    /// - Returns: nil when the worker has left, and what was handed out goes back.
     func claimed(_ moment: Moment, of worker: WorkerID, nowWaiting version: String) -> Claimed? {
         workers.withLock { workers in
-            guard var entry = workers[worker], let claims = entry.claims[moment.number] else { return nil }
+            guard var entry = workers[worker] else { return nil }
             if moment > entry.latest {
                 entry.version = version
                 entry.latest = moment
@@ -110,7 +105,7 @@ final class StandingClaims: Sendable {
             }
             entry.deliveryCount += 1
             workers[worker] = entry
-            return Claimed(claims: claims, deliver: entry.deliver, isValid: moment.number >= entry.firstValid)
+            return Claimed(deliver: entry.deliver, isValid: moment.number >= entry.firstValid)
         }
     }
 
