@@ -181,6 +181,12 @@ struct CeleryTests {
         let worker = try bench.startPythonWorker()
         defer { PythonPeer.stop(worker) }
         #expect(try await bench.client.enqueue(Add(x: 20, y: 22)).output(timeout: .seconds(30)) == 42)
+        // A large text goes without base64.
+        let text = String(repeating: "\"ähm\",\\\n\u{1}\u{1F40C} ", count: 2000)
+        let long = try await bench.client.enqueue(
+            named: "mixed.add", arguments: Arguments(positional: [.string(text), "!"])
+        ).output(timeout: .seconds(30))
+        #expect(long.stringValue == text + "!")
         let failure = await #expect(throws: JobError.self) {
             try await bench.client.enqueue(Fail(message: "no luck")).output(timeout: .seconds(30))
         }

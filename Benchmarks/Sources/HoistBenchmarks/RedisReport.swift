@@ -35,17 +35,19 @@ struct RedisReport {
                 numbers(try output(python, [peer("celery_redis.py"), server.url, "\(jobs)"], ["BENCH_RESULTS": results]))
             }
         }
+        let huey = try python.map { numbers(try output($0, [peer("huey_redis.py"), server.url, "10000", "5000"], [:])) }
         let sidekiq = FileManager.default.isExecutableFile(atPath: "/usr/bin/sidekiq")
             ? numbers(try output("/usr/bin/ruby", [peer("sidekiq_redis.rb"), "60000"], ["BENCH_URL": server.url])) : nil
         server.flush()
-        func row(_ what: String, _ ours: Double, celery: Double?, sidekiq: Double?) {
+        func row(_ what: String, _ ours: Double, celery: Double?, sidekiq: Double?, huey: Double? = nil) {
             var line = "\(what): \(Int(ours))"
             if let celery { line += "; Celery \(Int(celery)), we are \(String(format: "%.1f", ours / celery)) times as fast" }
             if let sidekiq { line += "; Sidekiq \(Int(sidekiq)), we are \(String(format: "%.2f", ours / sidekiq)) times as fast" }
+            if let huey { line += "; huey \(Int(huey)), we are \(String(format: "%.2f", ours / huey)) times as fast" }
             print(line)
         }
-        row("enqueue one at a time, awaited, jobs/s", single, celery: celery?[0].first, sidekiq: sidekiq?[0])
-        row("the same on the backend's own thread, jobs/s", near, celery: celery?[0].first, sidekiq: sidekiq?[0])
+        row("enqueue one at a time, awaited, jobs/s", single, celery: celery?[0].first, sidekiq: sidekiq?[0], huey: huey?.first)
+        row("the same on the backend's own thread, jobs/s", near, celery: celery?[0].first, sidekiq: sidekiq?[0], huey: huey?.first)
         print("    of \(Int(bare)) empty round trips a second that machine and client allow there: \(percent(near, of: bare))")
         row("enqueue from 64 tasks at once, jobs/s", concurrent, celery: celery?[0].first, sidekiq: nil)
         row("enqueue in bulk of 1,000, jobs/s", bulk, celery: celery?[0].first, sidekiq: sidekiq?[1])
@@ -53,7 +55,7 @@ struct RedisReport {
         row("process, results off, one worker process, jobs/s", off, celery: celery?[0].last, sidekiq: sidekiq?[2])
         row("process, results off, two worker processes, jobs/s", offByTwo, celery: celery?[0].last, sidekiq: sidekiq?[2])
         row("process, results stored and published, jobs/s", on, celery: celery?[1].last, sidekiq: nil)
-        row("process, 100 KB arguments, jobs/s", large, celery: nil, sidekiq: nil)
+        row("process, 100 KB arguments, jobs/s", large, celery: nil, sidekiq: nil, huey: huey?.last)
         let cycle = 1 / (1 / bulkOfTwo + 1 / offByTwo)
         print("whole jobs, enqueued and processed: \(Int(cycle)) a second; Redis alone, driven with bare sockets: \(Int(limit)), of which that is \(percent(cycle, of: limit))")
         if let waits = sidekiq, waits.count == 5 { print("Sidekiq, enqueue to start: median \(milliseconds(waits[3])), 99th percentile \(milliseconds(waits[4]))") }

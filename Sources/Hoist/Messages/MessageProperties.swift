@@ -45,7 +45,8 @@ public struct MessageProperties: Sendable, Hashable {
         }
     }
 
-    func write(to json: inout JSONWriter) {
+    /// - Parameter isBase64: how the body is written.
+    func write(to json: inout JSONWriter, isBase64: Bool) {
         json.token("{\"delivery_mode\":")
         json.integer(deliveryMode)
         if let correlationID {
@@ -70,7 +71,11 @@ public struct MessageProperties: Sendable, Hashable {
             json.token(",\"expiration\":")
             json.string(expiration)
         }
-        json.token(",\"body_encoding\":\"base64\",\"delivery_tag\":")
+        if isBase64 {
+            json.token(",\"body_encoding\":\"base64\",\"delivery_tag\":")
+        } else {
+            json.token(",\"body_encoding\":null,\"delivery_tag\":")
+        }
         json.string(deliveryTag)
         for (key, value) in custom {
             json.token(",")

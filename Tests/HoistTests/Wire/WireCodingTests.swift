@@ -57,6 +57,26 @@ struct WireCodingTests {
         #expect(Duration(boundedSeconds: .nan) == .zero && Duration(boundedSeconds: 1e300) == .seconds(10_000_000_000))
     }
 
+    @Test("a large text lies in its envelope as it is, anything else in base64; all come back")
+    func bodies() throws {
+        let large = Array(String(repeating: "\"\\ä\u{0}\u{1F40C}\n", count: 1000).utf8)
+        for (body, isText) in [(large, true), (Array(large.prefix(100)), false), (large + [0xFF], false), ([], false)] {
+            let message = Message(
+                headers: MessageHeaders(task: "task", id: "id"), properties: MessageProperties(routingKey: "default", deliveryTag: "tag"),
+                body: body)
+            let envelope = message.encodedEnvelope()
+            #expect(try Message(envelope: envelope).body == body)
+            let object = try JSONParser.parse(envelope)
+            #expect(object["properties"]?["body_encoding"] == (isText ? .null : "base64"))
+            if isText { #expect(object["body"]?.stringValue.map { Array($0.utf8) } == body) }
+        }
+        var compressed = Message(
+            headers: MessageHeaders(task: "task", id: "id"), properties: MessageProperties(routingKey: "default", deliveryTag: "tag"),
+            body: large)
+        compressed.headers.compression = "application/x-gzip"
+        #expect(try JSONParser.parse(compressed.encodedEnvelope())["properties"]?["body_encoding"] == "base64")
+    }
+
     @Test("a type that writes its coding keys out as strings decides for itself")
     func ownKeys() throws {
         struct Own: Codable {
