@@ -104,6 +104,8 @@ public final class RedisBackend: Backend {
     let consumed = Mutex<Set<String>>([])
     let restoredAt = Mutex<Int64>(0)
     let isPreparedToTake = Mutex(false)
+    /// Until when jobs are enqueued by the script that knows of caps and limits.
+    let specialUntil = Mutex(ContinuousClock.now)
     let lateRetries = Mutex(LateRetries())
 
     /// - Parameters:

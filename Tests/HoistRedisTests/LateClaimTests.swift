@@ -204,6 +204,47 @@ struct LateClaimTests {
         try await stays.value
     }
 
+    @Test("a job that is due later starts in time, whatever came in between")
+    func due() async throws {
+        let (backend, probe, _) = try backend()
+        defer { probe.close() }
+        let worker = Worker(backend, lanes: [.async(100)], logger: silent) { Handle(Note.self) { job, _ in job.text } }
+        let running = Task { try await worker.run() }
+        let (elsewhere, other, _) = try self.backend(prefix: backend.configuration.keyPrefix)
+        defer { other.close() }
+        let client = JobClient(elsewhere, logger: silent)
+        let later = try await client.enqueue(Note(text: "later"), .after(.seconds(2)))
+        #expect(try await client.enqueue(Note(text: "now")).output(timeout: .seconds(10)) == "now")
+        let begin = ContinuousClock.now
+        #expect(try await later.output(timeout: .seconds(10)) == "later")
+        #expect(ContinuousClock.now - begin < .seconds(4))
+        worker.stop()
+        try await running.value
+    }
+
+    @Test("claims that were taken back bring nothing more, and what they had brought is there")
+    func withdrawal() async throws {
+        let (backend, probe, own) = try backend()
+        defer { probe.close() }
+        try await renew(backend)
+        let client = JobClient(backend, logger: silent)
+        for round in 0..<50 {
+            #expect(try await backend.exchange(claims(slots: 1)).deliveries.isEmpty)
+            let before = arrivals.deliveries.count
+            async let enqueued = client.enqueue(Note(text: "\(round)"))
+            var request = Exchange(worker: workerID)
+            request.withdrawsClaims = true
+            _ = try await backend.exchange(request)
+            let brought = arrivals.deliveries.dropFirst(before)
+            _ = try await enqueued
+            let isHeld = try await probe.send(RESPCommand("HLEN", [.text(own + "held:" + workerID)])).integer == 1
+            #expect(isHeld == !brought.isEmpty && arrivals.deliveries.count == before + brought.count)
+            let next = try await backend.exchange(claims(slots: 1, settling: brought.map(done))).deliveries
+            #expect(next.count + brought.count == 1)
+            #expect(try await backend.exchange(Exchange(worker: workerID, settlements: next.map(done))).lost.isEmpty)
+        }
+    }
+
     @Test("connections that are cut in the moment a job arrives lose none")
     func cut() async throws {
         let proxy = try TroubleProxy(to: RedisServer.shared.get().port)
@@ -229,12 +270,16 @@ struct LateClaimTests {
 
     @Test("an idle worker does not ask for the jobs that it gets")
     func asking() async throws {
-        let (redis, probe, _) = try backend()
+        let prefix = "late\(UUID().uuidString.prefix(8)):"
+        let (redis, probe, _) = try backend(prefix: prefix)
         defer { probe.close() }
+        // Another one, as in another process: enqueueing rings for those who work beside it.
+        let (elsewhere, other, _) = try self.backend(prefix: prefix)
+        defer { other.close() }
         let backend = FaultyBackend(redis)
         let worker = Worker(backend, lanes: [.async(100)], logger: silent) { Handle(Note.self) { job, _ in job.text } }
         let running = Task { try await worker.run() }
-        let client = JobClient(redis, logger: silent)
+        let client = JobClient(elsewhere, logger: silent)
         #expect(try await client.enqueue(Note(text: "warm")).output(timeout: .seconds(10)) == "warm")
         let before = backend.claimCount
         for text in 0..<20 { #expect(try await client.enqueue(Note(text: "\(text)")).output(timeout: .seconds(10)) == "\(text)") }

@@ -151,8 +151,10 @@ public struct Exchange: Sendable {
     /// that jobs may have been handed out and got lost on the way; the next exchange must say what the worker is ``holding``.
     public var onLateResult: LateResultHandler?
     /// How often ``onLateResult`` has been called for this worker, as far as the budget takes it into account. Where a call has been made since,
-    /// nothing is claimed: there is less room than the budget says.
+    /// nothing is claimed, for there is less room than the budget says, and the result says that there may be more.
     public var lateResultCount = 0
+    /// Takes back earlier claims that wait for jobs to come. What they have brought by then is delivered all the same.
+    public var withdrawsClaims = false
     /// The tokens of all deliveries that the worker knows of, besides those it settles here; set after an answer got lost. Jobs that
     /// the backend believes with this worker and that are not among them go back, no attempt counted, before anything is claimed.
     public var holding: Set<Int64>?

@@ -58,6 +58,11 @@ actor WorkerEngine {
     private var nextDue: Date?
     /// Of this incarnation.
     private var lateResultCount = 0
+    /// Whether claims may be left with the backend. Not of kinds that take slots or resources from one another, for only an exchange knows what
+    /// each has left; and not for children, whose number of jobs at hand changes with how long they take.
+    private let claimsMayWait: Bool
+    /// Set when claims that wait are for more than there is room for now.
+    private var mustWithdraw = false
     private var stop: Worker.StopMode?
     private var drainDeadline: Int64?
     private var isAlive = false
@@ -105,6 +110,8 @@ actor WorkerEngine {
         self.handles = byName
         kinds = Dictionary(grouping: byName.keys.sorted()) { byName[$0]!.needs }.map { ($0.key, $0.value) }
             .sorted { $0.needs.budgetName < $1.needs.budgetName }
+        // A worker that ends when its queues are empty waits for nothing.
+        claimsMayWait = !configuration.isBurst && !used.contains(.process) && Self.areIndependent(Set(byName.values.map(\.needs)))
         // A person may set limits for any job, so that it must be known for all of them what they belong to.
         findsPartition = backend is any QueueControl ? Self.partitionFinder(byName, configuration.client.sealing) : nil
         self.configuration = configuration
@@ -128,6 +135,11 @@ actor WorkerEngine {
             id: JobIdentifier.make(), name: name, queues: queues.map(\.name), jobNames: byName.keys.sorted(),
             startedAt: backend.clock.now, concurrency: slots.values.reduce(0, +))
         presence.labels = configuration.labels.isEmpty ? nil : configuration.labels.sorted()
+    }
+
+    private static func areIndependent(_ needs: Set<SlotNeeds>) -> Bool {
+        let resources = needs.flatMap(\.resources.keys)
+        return Set(needs.map(\.lane)).count == needs.count && Set(resources).count == resources.count
     }
 
     private static func checkNeeds(
@@ -216,7 +228,8 @@ actor WorkerEngine {
             takeInbox()
             if await drain() { return }
             let request = makeExchange()
-            if request.settlements.isEmpty, request.progress.isEmpty, request.logs.isEmpty, request.claims.isEmpty, !mustLook {
+            if request.settlements.isEmpty, request.progress.isEmpty, request.logs.isEmpty, request.claims.isEmpty, !mustLook, !mustWithdraw
+            {
                 if isBurstOver { return }
                 await inbox.bell.wait(after: mark, for: idleLimit, clock: backend.clock)
                 noteDueJobs()
@@ -228,12 +241,13 @@ actor WorkerEngine {
 
     private func takeInbox() {
         let contents = inbox.take()
+        // First: a ring may be for what came late.
+        for late in contents.late where late.worker == presence.id { accept(late: late.result) }
         if contents.mayHaveWork {
             mayHaveWork = true
             // The ring may also mean that a running job is to stop, which even a worker with no free slot must hear.
             mustLook = !running.isEmpty
         }
-        for late in contents.late where late.worker == presence.id { accept(late: late.result) }
         if let stop = contents.stop, stop != self.stop { begin(stop) }
         for lane in contents.resizes { resize(lane.kind, to: lane.slots) }
         for finished in contents.finished {
@@ -303,6 +317,7 @@ actor WorkerEngine {
         if lane == .blocking { blockingThreads.resize(to: size) }
         presence.concurrency = slots.capacity.values.reduce(0, +)
         mayHaveWork = true
+        if size < old { mustWithdraw = claimsMayWait }
     }
 
     /// Looks at the lanes that have a range of slots, as long as the worker runs.
@@ -341,6 +356,8 @@ actor WorkerEngine {
     private func makeExchange() -> Exchange {
         var request = Exchange(worker: presence.id, settlements: unsettled.map(\.settlement))
         if mustReconcile { request.holding = Set(running.values.map(\.token)) }
+        request.lateResultCount = lateResultCount
+        request.withdrawsClaims = mustWithdraw
         takeProgress(into: &request)
         takeLogs(into: &request)
         guard mayHaveWork, stop == nil else { return request }
@@ -351,9 +368,7 @@ actor WorkerEngine {
                 if request.budget.available(to: claim) > 0 { request.claims.append(claim) }
             }
         }
-        // A worker that ends when its queues are empty waits for nothing.
-        if !configuration.isBurst { request.onLateResult = { [inbox, worker = presence.id] in inbox.deliver($0, to: worker) } }
-        request.lateResultCount = lateResultCount
+        if claimsMayWait { request.onLateResult = { [inbox, worker = presence.id] in inbox.deliver($0, to: worker) } }
         return request
     }
 
@@ -394,6 +409,7 @@ actor WorkerEngine {
                 return
             }
             if request.holding != nil { mustReconcile = false }
+            if request.withdrawsClaims { mustWithdraw = false }
             failures = 0
             isConsuming = stop == nil
             presence.lastConsumedAt = backend.clock.now
@@ -407,6 +423,8 @@ actor WorkerEngine {
         } catch {
             // Nothing was settled: the settlements are kept and tried again, for as long as it takes.
             if request.worker == presence.id { unsettled = settling + unsettled }
+            // A worker that has nothing left to settle leaves, and its claims with it.
+            if stop != nil, running.isEmpty, unsettled.isEmpty { mustWithdraw = false }
             mayHaveWork = true
             mustLook = true
             mustReconcile = true
@@ -430,7 +448,8 @@ actor WorkerEngine {
         switch result {
         case .success(let result):
             presence.lastConsumedAt = backend.clock.now
-            accept(result, hasClaimed: true)
+            // When the next delayed job is due, only an exchange tells.
+            accept(result, hasClaimed: false)
         case .failure:
             mayHaveWork = true
             mustLook = true
@@ -582,6 +601,7 @@ actor WorkerEngine {
         default: break
         }
         logger.info("worker takes no more jobs", metadata: ["running": "\(running.count)"])
+        mustWithdraw = claimsMayWait
         // What waits for slots goes to others: it has not begun.
         slots.freeze()
         for run in slots.notStarted { handBack(run) }
@@ -609,7 +629,7 @@ actor WorkerEngine {
     /// - Returns: true when the worker is done: everything settled, or handed back.
     private func drain() async -> Bool {
         guard stop != nil else { return false }
-        if running.isEmpty, unsettled.isEmpty { return true }
+        if running.isEmpty, unsettled.isEmpty, !mustWithdraw { return true }
         guard let drainDeadline, backend.clock.uptime >= drainDeadline else { return false }
         logger.info("handing unfinished jobs back", metadata: ["jobs": "\(running.count)"])
         for job in running.values { job.task.cancel(.shutdown) }
@@ -625,9 +645,17 @@ actor WorkerEngine {
         await children?.close()
         takeInbox()
         for run in running.keys { handBack(run) }
-        let request = Exchange(worker: presence.id, settlements: unsettled.map(\.settlement))
-        await attempt("hand unfinished jobs back") { _ = try await self.backend.exchange(request) }
+        var request = Exchange(worker: presence.id, settlements: unsettled.map(\.settlement))
+        request.withdrawsClaims = mustWithdraw
+        await attempt("hand unfinished jobs back") { [request] in _ = try await self.backend.exchange(request) }
         unsettled = []
+        // What had arrived before claims were withdrawn.
+        takeInbox()
+        if !unsettled.isEmpty {
+            let request = Exchange(worker: presence.id, settlements: unsettled.map(\.settlement))
+            await attempt("hand late jobs back") { _ = try await self.backend.exchange(request) }
+            unsettled = []
+        }
         return true
     }
 
@@ -762,6 +790,7 @@ actor WorkerEngine {
     private func newIncarnation() {
         presence.id = JobIdentifier.make()
         lateResultCount = 0
+        mustWithdraw = false
     }
 
     // MARK: - Small things

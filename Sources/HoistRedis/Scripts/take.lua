@@ -31,7 +31,7 @@ local now = string.format('%.0f', time[1] * 1000000 + time[2])
 if not lease or tonumber(lease) <= tonumber(now) then return 0 end
 local held = P .. 'held:' .. worker
 local record = redis.call('GET', P .. 'job:' .. id)
--- Cancelled, with a unique key, or tried before.
+-- Cancelled, with a unique key, or lost with a worker before.
 if not record or string.byte(record, 1) ~= 112 or string.find(record, '"lost":', 1, true) then return 0 end
 if redis.call('HEXISTS', held .. ':info', id) == 1 then return 0 end
 

@@ -5,8 +5,9 @@ extension RedisBackend {
     public func exchange(_ request: Exchange) async throws -> ExchangeResult {
         var result = ExchangeResult()
         var cancelledHere: Set<JobID> = []
+        if request.withdrawsClaims { try await withdrawClaims(of: request.worker) }
         if let holding = request.holding {
-            standing.invalidate(request.worker)
+            guard standing.invalidate(request) else { throw BackendError(.busy, "a job is on its way to the worker") }
             let known = holding.union(request.settlements.map(\.token))
             try await putBackJobs(of: request.worker, except: known)
         }
@@ -257,6 +258,8 @@ extension RedisBackend {
         let lists = Self.queues(of: claims).flatMap { queue in keys.lists(queue).map { (queue, $0) } }
         guard let answer = Answer(reply, lists: lists) else { throw unexpected(reply, "exchange jobs") }
         if let begun { standing.note(answer.standingVersion, of: worker, begun) }
+        // What is on its way is not asked for over and over.
+        if answer.standingVersion == "-" { try? await Task.sleep(for: .milliseconds(1)) }
         return answer
     }
 

@@ -5,6 +5,7 @@ import RESP
 extension RedisBackend {
     /// Has Redis wake this process when one of the lists gets something: with the job itself, where the claims of `worker` wait.
     func watch(_ answer: Answer, for worker: WorkerID?) {
+        if let worker, standing.isGone(worker) { return }
         for (queue, list) in answer.emptyLists { watcher.arm(list, for: worker.map { claimant($0, queue, list) }) }
         // Others may take what is there and leave room for ours behind it: nobody rings then.
         if answer.hasStrangers, !answer.hasMore { watcher.lookAgainLater(clock: clock) } else { watcher.foundNoStrangers() }
@@ -50,6 +51,17 @@ extension RedisBackend {
         result.hasMore = version.isEmpty || !isListEmpty
         claimed.deliver(.success(result))
         return isListEmpty ? .again : .taken
+    }
+
+    /// Takes back the claims of a worker that wait here. What they have brought by then has been delivered when this returns.
+    func withdrawClaims(of worker: WorkerID) async throws {
+        guard let withdrawn = standing.withdraw(worker) else { return }
+        let key = keys.own + "standing:" + worker
+        let waiting = try await send(RESPCommand("GETDEL", [.text(key)]), doing: "take claims back").text ?? ""
+        guard !withdrawn.version.isEmpty, !waiting.hasPrefix(withdrawn.version + "\n") else { return }
+        // They have been carried out a moment ago.
+        let deadline = ContinuousClock.now + StandingClaims.patience
+        while !standing.hasDelivered(worker, since: withdrawn), .now < deadline { try await Task.sleep(for: .milliseconds(2)) }
     }
 
     /// This worker takes nothing any more.

@@ -15,7 +15,7 @@ extension RedisBackend {
             doing: "renew the lease of worker \(worker.name)")[0]
         guard let parts = reply.elements, parts.count == 3 else { throw unexpected(reply, "renew a lease") }
         let isAlive = parts[0].integer == 1
-        if !isAlive { stopClaiming(worker.id) }
+        if isAlive { standing.welcome(worker.id) } else { stopClaiming(worker.id) }
         // The lease is renewed, whatever becomes of the rest: whoever comes next tries again.
         let dead = parts[1].elements?.compactMap(\.text) ?? []
         let dying = parts[2].elements?.compactMap(\.text) ?? []
@@ -92,7 +92,7 @@ extension RedisBackend {
         func steps(_ isCancelled: (JobID) -> Bool) -> [SettlingStep] {
             strays.map { id, held in
                 let facts = JobFacts(id: id, held: held, keys: keys, worker: nil, now: now)
-                return handBack(facts, held.token, isCancelled: isCancelled(id), at: now, now: now)
+                return neverStarted(facts, held.token, isCancelled: isCancelled(id), at: now, now: now)
             }
         }
         let codes = try await exchange(worker: worker, steps: steps(cancelled.contains)).codes

@@ -20,19 +20,26 @@ extension RedisBackend {
             return Enqueued(
                 message: onWire, list: list(of: onWire), record: StoredJob(onWire, state: isLater ? .scheduled : .waiting, now: now))
         }
-        if areAlike(jobs), try await run(RedisScripts.enqueue, alike(jobs), for: jobs, within: limit) == .integer(1) {
-            ring()
-            return [PublishResult](repeating: .enqueued, count: jobs.count)
+        let begin = ContinuousClock.now
+        if areAlike(jobs), configuration.replication == nil, specialUntil.withLock({ $0 < begin }) {
+            if try await run(RedisScripts.enqueue, alike(jobs), for: jobs, within: limit) == .integer(1) {
+                workDoorbell.ring()
+                return [PublishResult](repeating: .enqueued, count: jobs.count)
+            }
+            // Mostly for a cap or a limit, which will not be gone with the next job.
+            specialUntil.withLock { $0 = .now + .seconds(1) }
         }
+        let left = max(.milliseconds(1), limit - (ContinuousClock.now - begin))
         let reply = try await run(
-            RedisScripts.publish, [timeArgument] + places + jobs.flatMap { arguments($0, now: now) }, for: jobs, within: limit)
+            RedisScripts.publish, [timeArgument] + places + jobs.flatMap { arguments($0, now: now) }, for: jobs, within: left,
+            then: replicationCommands)
         guard let outcomes = reply.elements else { throw unexpected(reply, "enqueue jobs") }
         if outcomes.first?.integer == -1 {
             listenForWork()
             throw BackendError(.full, "the queue \(outcomes.last?.text ?? "") has reached its limit; nothing was enqueued")
         }
         guard outcomes.count == messages.count else { throw unexpected(reply, "enqueue jobs") }
-        ring()
+        workDoorbell.ring()
         var results = [PublishResult](repeating: .enqueued, count: messages.count)
         for (index, outcome) in outcomes.enumerated() {
             switch outcome {
@@ -44,9 +51,6 @@ extension RedisBackend {
         return results
     }
 
-    /// Wakes who works in this process, unless the server does: claims that wait there need no other word.
-    private func ring() { if !standing.areWaiting { workDoorbell.ring() } }
-
     /// A job as it goes to the server.
     private struct Enqueued {
         var message: Message
@@ -55,12 +59,12 @@ extension RedisBackend {
     }
 
     private func run(
-        _ script: RESPScript, _ arguments: [RESPArgument], for jobs: [Enqueued], within limit: Duration
+        _ script: RESPScript, _ arguments: [RESPArgument], for jobs: [Enqueued], within limit: Duration, then commands: [RESPCommand] = []
     ) async throws -> RESPValue {
         let replies = try await run(
-            script, arguments, doing: "enqueue \(jobs.count) jobs on \(jobs[0].message.queue)", then: replicationCommands,
+            script, arguments, doing: "enqueue \(jobs.count) jobs on \(jobs[0].message.queue)", then: commands,
             timeout: limit + (configuration.replication?.timeout ?? .zero))
-        if !replies[0].isNull { try checkReplication(replies.last) }
+        if !commands.isEmpty { try checkReplication(replies.last) }
         return replies[0]
     }
 

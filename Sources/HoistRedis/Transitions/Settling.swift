@@ -131,12 +131,7 @@ extension RedisBackend {
         case .handedBack:
             facts.record.append(attempt)
             return handBack(facts, settlement.token, isCancelled: isCancelled, at: ended, now: now)
-        case .notStarted:
-            if isCancelled { return end(facts, settlement.token, as: .cancelled, at: ended, now: now) }
-            facts.startedAt = nil
-            var step = back(facts, settlement.token, as: .waiting, due: nil, inFront: true, now: now)
-            step.countsAsStart = false
-            return step
+        case .notStarted: return neverStarted(facts, settlement.token, isCancelled: isCancelled, at: ended, now: now)
         case .cancelled:
             facts.record.append(attempt)
             return end(facts, settlement.token, as: .cancelled, at: ended, now: now)
@@ -144,7 +139,17 @@ extension RedisBackend {
         }
     }
 
-    /// A job that its worker stopped before the end, or never heard of. One that runs at most once is not run again.
+    /// A job that was claimed and has not begun, also one that may begin only once.
+    func neverStarted(_ facts: JobFacts, _ token: Int64, isCancelled: Bool, at ended: Int64, now: Int64) -> SettlingStep {
+        if isCancelled { return end(facts, token, as: .cancelled, at: ended, now: now) }
+        var facts = facts
+        facts.startedAt = nil
+        var step = back(facts, token, as: .waiting, due: nil, inFront: true, now: now)
+        step.countsAsStart = false
+        return step
+    }
+
+    /// A job that its worker stopped before the end. One that runs at most once is not run again.
     func handBack(_ facts: JobFacts, _ token: Int64, isCancelled: Bool, at ended: Int64, now: Int64) -> SettlingStep {
         if isCancelled { return end(facts, token, as: .cancelled, at: ended, now: now) }
         if facts.headers.hoist.isAtMostOnce { return end(facts, token, as: .failed, failure: .stoppedAtMostOnce, at: ended, now: now) }

@@ -74,6 +74,16 @@ final class ListWatcher: Sendable {
         if isNew { block(on: target) }
     }
 
+    /// The same once more, unless it has been dropped.
+    private func armAgain(_ target: Target) {
+        let isNew = state.withLock { state in
+            guard state.watches[target]?.isArmed == false else { return false }
+            state.watches[target]?.isArmed = true
+            return true
+        }
+        if isNew { block(on: target) }
+    }
+
     /// Watches nothing any more for this worker.
     func drop(_ worker: WorkerID) {
         let connections = state.withLock { state in
@@ -122,6 +132,7 @@ final class ListWatcher: Sendable {
         if case .error = first { return failed(target) }
         let watch = state.withLock { state in
             state.watches[target]?.isArmed = false
+            state.watches[target]?.hasClaim = false
             state.watches[target]?.failures = 0
             return state.watches[target]
         }
@@ -130,7 +141,7 @@ final class ListWatcher: Sendable {
         if case .ring = verdict, first.isNull { verdict = .again }
         switch verdict {
         // After the worker has begun what came.
-        case .again: client.schedule(after: .zero) { [weak self] in self?.arm(target.list, for: watch.claimant) }
+        case .again: client.schedule(after: .zero) { [weak self] in self?.armAgain(target) }
         case .taken: break
         case .ring: doorbell.ring()
         }

@@ -30,6 +30,8 @@ final class StandingClaims: Sendable {
         var version = ""
         /// When that was so.
         var latest = Moment()
+        /// How many of the answers that belong to the latest number have come.
+        var arrived: Int64 = 0
         /// Since when it is known that something is on its way here.
         var expectsSince: ContinuousClock.Instant?
         /// What earlier ones brought was given back.
@@ -44,6 +46,13 @@ final class StandingClaims: Sendable {
         fileprivate var latest: Moment
     }
 
+    /// Claims that are taken back.
+    struct Withdrawn {
+        /// The version that waited, as far as was known.
+        var version: String
+        fileprivate var deliveryCount: Int
+    }
+
     /// What came of claims that waited.
     struct Claimed {
         var deliver: Exchange.LateResultHandler
@@ -52,19 +61,30 @@ final class StandingClaims: Sendable {
     }
 
     /// What is on its way is here sooner; else it got lost.
-    private static let patience = Duration.milliseconds(500)
+    static let patience = Duration.milliseconds(500)
 
     private let workers = Mutex<[WorkerID: Worker]>([:])
     private let lastNumber = Atomic<Int64>(0)
+    /// Workers that have left: what is under way for them begins nothing any more.
+    private let gone = Mutex<Set<WorkerID>>([])
 
     /// Before claims are made that are to wait when there is too little.
-    /// - Returns: nil when something has been delivered that the budget does not take into account.
+    /// - Returns: nil when something has been delivered that the budget does not take into account, or is on its way.
     func begin(_ request: Exchange, _ deliver: @escaping Exchange.LateResultHandler) -> Begun? {
+        if isGone(request.worker) { return nil }
         let number = lastNumber.add(1, ordering: .relaxed).newValue
         return workers.withLock { workers in
             var entry = workers[request.worker] ?? Worker(deliver: deliver)
             guard entry.deliveryCount <= request.lateResultCount else { return nil }
-            if let since = entry.expectsSince, .now - since > Self.patience { (entry.version, entry.expectsSince) = ("", nil) }
+            if let since = entry.expectsSince, .now - since > Self.patience {
+                (entry.version, entry.expectsSince, entry.arrived) = ("", nil, entry.latest.times)
+            }
+            // Answers over several connections: a later one may come first.
+            guard entry.arrived >= entry.latest.times else {
+                entry.expectsSince = entry.expectsSince ?? .now
+                workers[request.worker] = entry
+                return nil
+            }
             let begun = Begun(number: number, replaced: entry.version, latest: entry.latest)
             entry.deliver = deliver
             entry.version = ""
@@ -82,8 +102,7 @@ final class StandingClaims: Sendable {
             if version != "-" {
                 entry.version = version
                 entry.latest.number = begun.number
-                entry.latest.times = 0
-                entry.expectsSince = nil
+                (entry.latest.times, entry.arrived, entry.expectsSince) = (0, 0, nil)
             } else if entry.latest == begun.latest {
                 // Until it is here, nothing is claimed.
                 entry.version = begun.replaced
@@ -98,14 +117,17 @@ final class StandingClaims: Sendable {
     func claimed(_ moment: Moment, of worker: WorkerID, nowWaiting version: String) -> Claimed? {
         workers.withLock { workers in
             guard var entry = workers[worker] else { return nil }
+            let isValid = moment.number >= entry.firstValid
+            if moment.number > entry.latest.number { entry.arrived = 0 }
+            if moment.number >= entry.latest.number { entry.arrived += 1 }
             if moment > entry.latest {
-                entry.version = version
+                entry.version = isValid ? version : ""
                 entry.latest = moment
-                entry.expectsSince = nil
             }
+            if entry.arrived >= entry.latest.times { entry.expectsSince = nil }
             entry.deliveryCount += 1
             workers[worker] = entry
-            return Claimed(deliver: entry.deliver, isValid: moment.number >= entry.firstValid)
+            return Claimed(deliver: entry.deliver, isValid: isValid)
         }
     }
 
@@ -119,15 +141,40 @@ final class StandingClaims: Sendable {
     }
 
     /// Everything that claims made so far may bring is given back: it does not count when it arrives.
-    func invalidate(_ worker: WorkerID) {
+    /// - Returns: false, and nothing has changed, when something has been delivered that the request does not take into account.
+    func invalidate(_ request: Exchange) -> Bool {
         workers.withLock { workers in
-            workers[worker]?.firstValid = lastNumber.load(ordering: .relaxed) + 1
-            workers[worker]?.version = ""
+            guard var entry = workers[request.worker] else { return true }
+            guard entry.deliveryCount <= request.lateResultCount else { return false }
+            entry.firstValid = lastNumber.load(ordering: .relaxed) + 1
+            (entry.version, entry.expectsSince, entry.arrived) = ("", nil, entry.latest.times)
+            workers[request.worker] = entry
+            return true
         }
     }
 
-    /// Whether claims of any worker here wait.
-    var areWaiting: Bool { workers.withLock { $0.values.contains { !$0.version.isEmpty } } }
+    /// Before claims that wait are taken back.
+    /// - Returns: nil when there never were any.
+    func withdraw(_ worker: WorkerID) -> Withdrawn? {
+        workers.withLock { workers in
+            guard let entry = workers[worker] else { return nil }
+            workers[worker]?.version = ""
+            return Withdrawn(version: entry.version, deliveryCount: entry.deliveryCount)
+        }
+    }
 
-    func forget(_ worker: WorkerID) { workers.withLock { $0[worker] = nil } }
+    /// Whether something has been delivered since claims were taken back.
+    func hasDelivered(_ worker: WorkerID, since withdrawn: Withdrawn) -> Bool {
+        workers.withLock { ($0[worker]?.deliveryCount ?? .max) > withdrawn.deliveryCount }
+    }
+
+    func isGone(_ worker: WorkerID) -> Bool { gone.withLock { $0.contains(worker) } }
+
+    /// A worker is there, perhaps again.
+    func welcome(_ worker: WorkerID) { gone.withLock { _ = $0.remove(worker) } }
+
+    func forget(_ worker: WorkerID) {
+        gone.withLock { _ = $0.insert(worker) }
+        workers.withLock { $0[worker] = nil }
+    }
 }
