@@ -115,9 +115,10 @@ func killStorm(on bench: KillBench) async throws {
         if kills.count < 6, unfinished < 700 { try await enqueue(500) } else if unfinished <= 200 { break }
         try await Task.sleep(for: .milliseconds(Int.random(in: 200...400)))
         guard let victim = bench.workers.filter(\.isRunning).randomElement() else { continue }
-        kills.append((clock.uptime, victim.processIdentifier))
         kill(victim.processIdentifier, SIGKILL)
         victim.waitUntilExit()
+        // Not before: until it is gone it may begin one more.
+        kills.append((clock.uptime, victim.processIdentifier))
         try bench.startWorker()
     }
     #expect(try await eventually(.seconds(60)) { try await bench.unfinished() == 0 })
@@ -148,5 +149,7 @@ func killStorm(on bench: KillBench) async throws {
     #expect(kills.count > 3)
     #expect(ends.count == total, "none lost")
     #expect(duplicates.keys.allSatisfy(inFlight.contains), "only jobs in flight at a kill run again")
-    #expect(takeovers.max() ?? 0 < 5)
+    // A worker that takes a job over may be killed itself before it begins it: then a second lease has to pass.
+    let twice = takeovers.count { $0 >= 5 }
+    #expect(twice * 50 <= takeovers.count && takeovers.max() ?? 0 < 10)
 }
