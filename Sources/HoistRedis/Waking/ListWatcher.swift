@@ -65,17 +65,14 @@ final class ListWatcher: Sendable {
     /// Rings once, or has the claims of `claimant` carried out, as soon as the list has an element.
     func arm(_ list: String, for claimant: Claimant? = nil) {
         let target = Target(list: list, worker: claimant?.worker)
-        let isNew = state.withLock { state in
-            if state.isClosed || state.watches[target]?.isArmed == true { return false }
-            state.watches[target, default: Watch()].isArmed = true
-            state.watches[target]?.claimant = claimant
-            return true
+        state.withLock { state in
+            if !state.isClosed, state.watches[target] == nil { state.watches[target] = Watch(claimant: claimant) }
         }
-        if isNew { block(on: target) }
+        arm(target)
     }
 
-    /// The same once more, unless it has been dropped.
-    private func armAgain(_ target: Target) {
+    /// Nothing for one that has been dropped.
+    private func arm(_ target: Target) {
         let isNew = state.withLock { state in
             guard state.watches[target]?.isArmed == false else { return false }
             state.watches[target]?.isArmed = true
@@ -141,7 +138,7 @@ final class ListWatcher: Sendable {
         if case .ring = verdict, first.isNull { verdict = .again }
         switch verdict {
         // After the worker has begun what came.
-        case .again: client.schedule(after: .zero) { [weak self] in self?.armAgain(target) }
+        case .again: client.schedule(after: .zero) { [weak self] in self?.arm(target) }
         case .taken: break
         case .ring: doorbell.ring()
         }
