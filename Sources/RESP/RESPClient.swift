@@ -174,16 +174,18 @@ public final class RESPClient: Sendable {
 
     /// The shared connection: to a node of a cluster, or to the server.
     private func connection(to address: ServerAddress?) async throws -> RESPConnection {
-        let opening: EventLoopFuture<RESPConnection> = try state.withLock { state throws(RESPError) in
+        let (open, opening) = try state.withLock { state throws(RESPError) -> (RESPConnection?, EventLoopFuture<RESPConnection>?) in
             guard !state.isClosed else { throw RESPError(.closed, "the client was closed") }
-            if let open = state.links[address]?.connection, open.isOpen { return eventLoop.makeSucceededFuture(open) }
-            if let opening = state.links[address]?.opening { return opening }
+            if let open = state.links[address]?.connection, open.isOpen { return (open, nil) }
+            if let opening = state.links[address]?.opening { return (nil, opening) }
             let opening = address.map { connector.connect(to: $0, for: .commands) } ?? locator.connect(for: .commands)
             state.links[address] = Link(opening: opening)
             opening.whenComplete { [weak self] in self?.opened($0, opening, to: address) }
-            return opening
+            return (nil, opening)
         }
-        return try await opening.get()
+        // Not as a future that has its value: to ask one takes a visit to the event loop and back.
+        if let open { return open }
+        return try await opening!.get()
     }
 
     /// Keeps what has been opened, once, whoever waits for it.
