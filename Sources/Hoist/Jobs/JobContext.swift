@@ -44,9 +44,11 @@ public final class JobContext: Sendable {
     /// The headers of the user's own that travelled with the job.
     public var headers: WireValue.Object { messageHeaders.custom }
     /// All headers of the message, as they came.
-    public let messageHeaders: MessageHeaders
+    public var messageHeaders: MessageHeaders { _read { yield sharedHeaders.value } }
     /// The properties of the message, as they came.
-    public let messageProperties: MessageProperties
+    public var messageProperties: MessageProperties { _read { yield sharedProperties.value } }
+    private let sharedHeaders: CopyOnWrite<MessageHeaders>
+    private let sharedProperties: CopyOnWrite<MessageProperties>
     /// The name of the worker.
     public var worker: String { execution.environment.worker }
     var isWorkerAddressable: Bool { execution.environment.isAddressable }
@@ -78,8 +80,8 @@ public final class JobContext: Sendable {
         self.execution = execution
         self.deadline = deadline
         isSealed = message.isSealed
-        messageHeaders = message.headers
-        messageProperties = message.properties
+        sharedHeaders = message.sharedHeaders
+        sharedProperties = message.sharedProperties
         state = Mutex(State(lastSign: execution.environment.jobs.backend.clock.uptime))
         self.onProgress = onProgress
         self.onSign = onSign

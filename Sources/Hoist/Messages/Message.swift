@@ -3,8 +3,16 @@
 /// Every broker carries the same message. Where a broker has no headers of its own (SQLite, Redis) the whole message is one
 /// JSON envelope, see ``encodedEnvelope()``.
 public struct Message: Sendable, Hashable {
-    public var headers: MessageHeaders
-    public var properties: MessageProperties
+    public var headers: MessageHeaders {
+        _read { yield sharedHeaders.value }
+        _modify { yield &sharedHeaders.value }
+    }
+    public var properties: MessageProperties {
+        _read { yield sharedProperties.value }
+        _modify { yield &sharedProperties.value }
+    }
+    private(set) var sharedHeaders: CopyOnWrite<MessageHeaders>
+    private(set) var sharedProperties: CopyOnWrite<MessageProperties>
     /// The serialization of the body, `application/json` by default.
     public var contentType: String
     /// `utf-8` for text, `binary` otherwise.
@@ -19,8 +27,8 @@ public struct Message: Sendable, Hashable {
         contentEncoding: String = "utf-8",
         body: [UInt8]
     ) {
-        self.headers = headers
-        self.properties = properties
+        sharedHeaders = CopyOnWrite(headers)
+        sharedProperties = CopyOnWrite(properties)
         self.contentType = contentType
         self.contentEncoding = contentEncoding
         self.body = body
