@@ -56,6 +56,7 @@ public final class FaultyBackend: Backend {
         if !request.claims.isEmpty { claims.add(1, ordering: .relaxed) }
         return try await call { try await self.base.exchange(request) }
     }
+    public func prepare(_ settlement: Settlement) -> Settlement { base.prepare(settlement) }
     public func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
         try await call { try await self.base.renew(worker, lease: lease) }
     }

@@ -37,6 +37,11 @@ public protocol Broker: Sendable {
     /// Settles what a worker has finished and hands it new work, in one step.
     func exchange(_ request: Exchange) async throws -> ExchangeResult
 
+    /// Does what can be done of settling a job without asking anybody: called on the thread of the job, of which a worker has many, and not on
+    /// that of the backend, of which it has one. By default nothing.
+    /// - Returns: the settlement, with what the backend made of it in ``Settlement/prepared``; what that says already may be left out.
+    func prepare(_ settlement: Settlement) -> Settlement
+
     /// Announces a worker, or says that it still lives.
     /// - Parameters:
     ///   - worker: what others may know of it.
@@ -53,6 +58,8 @@ public protocol Broker: Sendable {
 
 extension Broker {
     public var executor: (any SerialExecutor & TaskExecutor)? { nil }
+
+    public func prepare(_ settlement: Settlement) -> Settlement { settlement }
 
     public func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult] {
         try await withDeadline(limit, clock: clock) { try await publish(messages) }
@@ -281,6 +288,8 @@ public struct Settlement: Sendable {
     public var usage: ResourceUsage?
     /// What it wrote; nil for nothing.
     public var log: JobLog?
+    /// For the backend alone, see ``Broker/prepare(_:)``.
+    public var prepared: (any Sendable)?
 
     public init(
         jobID: JobID, token: Int64, outcome: Outcome, startedAt: Date, finishedAt: Date, context: JobContext? = nil,

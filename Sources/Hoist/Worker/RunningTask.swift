@@ -29,6 +29,9 @@ final class RunningTask: Sendable {
         if let reason { context.noteCancellation(reason) }
     }
 
+    /// The run is over: there is nothing left to stop, or to keep.
+    func finish() { state.withLock { ($0.stop, $0.context) = (nil, nil) } }
+
     func cancel(_ reason: JobContext.CancellationReason) {
         let (stop, context) = state.withLock { state in
             state.reason = state.reason ?? reason

@@ -50,7 +50,7 @@ actor WorkerEngine {
     private var scalers: [LaneKind: LaneScaler] = [:]
     private var ahead = ClaimAhead()
     private var nextRun: WorkerInbox.RunID = 0
-    private var unsettled: [WorkerInbox.Finished] = []
+    private var unsettled: [Settlement] = []
     private var mayHaveWork = true
     private var mustLook = false
     /// Set when an answer got lost: the backend may think that we hold jobs which we never heard of.
@@ -254,7 +254,7 @@ actor WorkerEngine {
             guard let job = running[finished.run] else { continue }
             if job.needs.lane == .process { learn(from: finished.settlement) }
             _ = forget(finished.run)
-            unsettled.append(finished)
+            unsettled.append(finished.settlement)
         }
         for (run, progress) in contents.progress { pendingProgress[run] = progress }
         writtenRuns.formUnion(contents.written)
@@ -354,7 +354,7 @@ actor WorkerEngine {
     }
 
     private func makeExchange() -> Exchange {
-        var request = Exchange(worker: presence.id, settlements: unsettled.map(\.settlement))
+        var request = Exchange(worker: presence.id, settlements: unsettled)
         if mustReconcile { request.holding = Set(running.values.map(\.token)) }
         request.lateResultCount = lateResultCount
         request.withdrawsClaims = mustWithdraw
@@ -541,6 +541,7 @@ actor WorkerEngine {
                 outcome, wait, context, usage in
                 // It may have waited for a child.
                 let began = usage.map { clock.now.addingTimeInterval(-$0.wallSeconds) } ?? startedAt
+                box.finish()
                 self.finish(execution, run, outcome, wait, context, usage, startedAt: began, start: start)
             }
         }
@@ -550,6 +551,7 @@ actor WorkerEngine {
                 let (startedAt, start) = (clock.now, clock.uptime)
                 let (outcome, wait, context) = await execution.run(
                     onContext: { box.set($0) }, onProgress: { inbox.report($0, run: run) }, cancel: { box.cancel($0) })
+                box.finish()
                 self.finish(execution, run, outcome, wait, context, nil, startedAt: startedAt, start: start)
             })
     }
@@ -567,7 +569,7 @@ actor WorkerEngine {
         let settlement = Settlement(
             jobID: execution.jobID, token: execution.token, outcome: outcome, startedAt: startedAt, finishedAt: clock.now,
             context: context, usage: usage, log: execution.log.take())
-        inbox.finish(.init(settlement: settlement, run: run))
+        inbox.finish(.init(settlement: backend.prepare(settlement), run: run))
     }
 
     private func cancel(_ id: JobID, _ reason: JobContext.CancellationReason) {
@@ -611,9 +613,7 @@ actor WorkerEngine {
     private func handBack(_ deliveries: [Delivery]) {
         let now = backend.clock.now
         unsettled += deliveries.map { delivery in
-            let settlement = Settlement(
-                jobID: delivery.jobID, token: delivery.token, outcome: .notStarted, startedAt: now, finishedAt: now)
-            return .init(settlement: settlement, run: 0)
+            Settlement(jobID: delivery.jobID, token: delivery.token, outcome: .notStarted, startedAt: now, finishedAt: now)
         }
     }
 
@@ -623,7 +623,7 @@ actor WorkerEngine {
         let outcome: Outcome = notStarted[run] == nil ? .handedBack : .notStarted
         let settlement = Settlement(jobID: job.jobID, token: job.token, outcome: outcome, startedAt: now, finishedAt: now)
         _ = forget(run)
-        unsettled.append(.init(settlement: settlement, run: run))
+        unsettled.append(settlement)
     }
 
     /// - Returns: true when the worker is done: everything settled, or handed back.
@@ -645,14 +645,14 @@ actor WorkerEngine {
         await children?.close()
         takeInbox()
         for run in running.keys { handBack(run) }
-        var request = Exchange(worker: presence.id, settlements: unsettled.map(\.settlement))
+        var request = Exchange(worker: presence.id, settlements: unsettled)
         request.withdrawsClaims = mustWithdraw
         await attempt("hand unfinished jobs back") { [request] in _ = try await self.backend.exchange(request) }
         unsettled = []
         // What had arrived before claims were withdrawn.
         takeInbox()
         if !unsettled.isEmpty {
-            let request = Exchange(worker: presence.id, settlements: unsettled.map(\.settlement))
+            let request = Exchange(worker: presence.id, settlements: unsettled)
             await attempt("hand late jobs back") { _ = try await self.backend.exchange(request) }
             unsettled = []
         }

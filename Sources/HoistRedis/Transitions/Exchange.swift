@@ -102,17 +102,13 @@ extension RedisBackend {
     private func steps(for settlements: [Settlement], of worker: WorkerID, isCancelled: Bool = false) async throws -> [SettlingStep] {
         guard !settlements.isEmpty else { return [] }
         let now = now
-        let asked = settlements.filter { isCancelled || !isPlain($0) }
+        let asked = settlements.filter { isCancelled || !isPlain($0) && $0.prepared == nil }
         let held = try await heldJobs(asked.map(\.jobID), of: worker)
         let name = try await held.isEmpty ? nil : presence(of: worker)?.name
         return settlements.map { settlement in
+            if !isCancelled, let step = settlement.prepared as? SettlingStep ?? plainStep(settlement, now: now) { return step }
             var facts: JobFacts
-            if isPlain(settlement), !isCancelled, let context = settlement.context {
-                if case .succeeded(_, let retention) = settlement.outcome, retention == 0, context.ignoresResult {
-                    return SettlingStep(id: settlement.jobID, token: settlement.token, operation: .done, result: nil, queue: "")
-                }
-                facts = JobFacts(context, startedAt: settlement.startedAt.microsecondsSinceEpoch, now: now)
-            } else if let job = held[settlement.jobID], job.token == settlement.token {
+            if let job = held[settlement.jobID], job.token == settlement.token {
                 facts = JobFacts(id: settlement.jobID, held: job, keys: keys, worker: settlement.context?.worker ?? name, now: now)
                 if let context = settlement.context { (facts.children, facts.ignoresResult) = (context.children, context.ignoresResult) }
             } else {
@@ -121,6 +117,25 @@ extension RedisBackend {
             }
             return step(settlement, facts, isCancelled: isCancelled, now: now)
         }
+    }
+
+    /// The step of a job that can be settled without asking what the server keeps of it; nil for any other.
+    private func plainStep(_ settlement: Settlement, now: Int64) -> SettlingStep? {
+        guard isPlain(settlement), let context = settlement.context else { return nil }
+        if case .succeeded(_, let retention) = settlement.outcome, retention == 0, context.ignoresResult {
+            return SettlingStep(id: settlement.jobID, token: settlement.token, operation: .done, result: nil, queue: "")
+        }
+        let facts = JobFacts(context, startedAt: settlement.startedAt.microsecondsSinceEpoch, now: now)
+        return step(settlement, facts, isCancelled: false, now: now)
+    }
+
+    public func prepare(_ settlement: Settlement) -> Settlement {
+        guard let step = plainStep(settlement, now: now) else { return settlement }
+        var settlement = settlement
+        settlement.prepared = step
+        // The step says all that is to be known, and memory is given back soonest where it was taken.
+        settlement.context = nil
+        return settlement
     }
 
     struct ProgressStep {
