@@ -234,8 +234,16 @@ if claim_count > 0 and is_alive then
     while at <= #ARGV do lanes[#lanes + 1] = tonumber(next_argument()) end
     local has_paused, has_limits = is_there(P .. 'paused'), is_there(P .. 'limits')
     local has_flow = has_limits or is_there(P .. 'flow') or is_there(P .. 'closed') or is_there(P .. 'full')
-    -- What was taken out of a list and has no other place yet: {list, element, whether it has a place}.
     local in_hand, taken, lines_at_hand = {}, {}, {}
+    local unread = {}
+    -- What was taken out of a list, and what is found out about it. All at once: a table that grows is made anew each time.
+    local function take_in_hand(list, element)
+        local thing = {
+            list = list, element = element, has_place = false, is_stranger = false, about = false, is_held = false, record = unread,
+        }
+        in_hand[#in_hand + 1] = thing
+        return thing
+    end
     local is_taken, turns = {}, 0
 
     local function free_of(claim)
@@ -252,8 +260,7 @@ if claim_count > 0 and is_alive then
     local function pop(list, count)
         local batch = {}
         for i, element in ipairs(redis.call('RPOP', list, count) or {}) do
-            batch[i] = { list, element, false }
-            in_hand[#in_hand + 1] = batch[i]
+            batch[i] = take_in_hand(list, element)
         end
         return batch
     end
@@ -263,7 +270,7 @@ if claim_count > 0 and is_alive then
     local function look_up(claim, batch)
         local known, ids, keys = {}, {}, {}
         for _, thing in ipairs(batch) do
-            thing.about = { describe(thing[2]) }
+            thing.about = { describe(thing.element) }
             local name, id = thing.about[1], thing.about[2]
             if name and claim.lanes[name] then
                 known[#known + 1] = thing
@@ -281,16 +288,16 @@ if claim_count > 0 and is_alive then
 
     -- Gives a job to the worker, unless it turns out to have ended.
     local function hand_out(claim, number, thing, name, id, word, lane, scopes, cost)
-        local element = thing[2]
+        local element = thing.element
         local starts = string.sub(word, -1) ~= 'k'
         local record = thing.record
-        if record == nil then record = redis.call('GET', P .. 'job:' .. id) end
+        if record == unread then record = redis.call('GET', P .. 'job:' .. id) end
         local is_known = string.sub(word, -1) ~= 'u'
         if not record then
             record = is_known and record_of(element) or ''
             -- A copy of a job that has succeeded is not run again.
             if is_known and state_of_result(id) == 'SUCCESS' then
-                thing[3] = true
+                thing.has_place = true
                 if release_permits(id, false) then has_released = true end
                 return
             end
@@ -301,7 +308,7 @@ if claim_count > 0 and is_alive then
             redis.call('ZADD', P .. 'stopped:' .. claim.queue, whole(now + math.max(left, 1000) * 1000), id)
             redis.call('HSET', P .. 'stopped:' .. claim.queue .. ':jobs', id, element)
             redis.call('SET', P .. 'job:' .. id, 'p' .. string.sub(record, 2), 'KEEPTTL')
-            thing[3] = true
+            thing.has_place = true
             if release_permits(id, false) then has_released = true end
             return
         elseif string.byte(record, 1) == 120 and starts then
@@ -319,8 +326,8 @@ if claim_count > 0 and is_alive then
     local function know_lines()
         -- Puts a job into its line, and a line that was empty where it is found again.
         local function file(claim, line, list, thing, in_front, scope, time)
-            redis.call(in_front and 'RPUSH' or 'LPUSH', line_key(list, line), thing[2])
-            thing[3] = true
+            redis.call(in_front and 'RPUSH' or 'LPUSH', line_key(list, line), thing.element)
+            thing.has_place = true
             if redis.call('SADD', P .. 'lines:' .. claim.queue, line) == 0 then return end
             redis.call('SADD', P .. 'flow', claim.queue)
             if scope then
@@ -341,7 +348,7 @@ if claim_count > 0 and is_alive then
         -- Returns whether it may go on, then its scopes, cost and, when a limit ends it, d.
         function passes_limits(claim, list, thing, name, id, has_room)
             local queue = claim.queue
-            local partition, cost = partition_of(thing[2])
+            local partition, cost = partition_of(thing.element)
             local scopes, takes_turns, line = scopes_of(queue, name, partition or '', worker)
             local is_next, place, place_of_line = false, nil, false
             for _, scope in ipairs(scopes) do
@@ -443,9 +450,7 @@ if claim_count > 0 and is_alive then
 
         local function take_from(key, element)
             redis.call('LREM', key, -1, element)
-            local thing = { key, element, false }
-            in_hand[#in_hand + 1] = thing
-            return thing
+            return take_in_hand(key, element)
         end
 
         -- Hands out the first job of a line, if its limits let it start.
@@ -534,10 +539,10 @@ if claim_count > 0 and is_alive then
         local lane
         if name then
             lane = claim.lanes[name]
-            if not lane and is_message(thing[2]) then
+            if not lane and is_message(thing.element) then
                 -- A job of a name that nobody here knows stays where it is; in its line, where those behind it must not overtake it.
-                if not (has_limits and is_ordered(claim.queue, name) and (partition_of(thing[2]) or '') ~= ''
-                    and not passes_limits(claim, list, thing, name, id, false)) then thing[4] = true end
+                if not (has_limits and is_ordered(claim.queue, name) and (partition_of(thing.element) or '') ~= ''
+                    and not passes_limits(claim, list, thing, name, id, false)) then thing.is_stranger = true end
                 return
             end
         end
@@ -549,14 +554,14 @@ if claim_count > 0 and is_alive then
         end
         -- Of two messages of one id the second waits for the first.
         if is_taken[id] or thing.is_held then
-            thing[4] = true
+            thing.is_stranger = true
             return
         end
         local scopes, cost
         local has_room = lanes[lane] > 0 and claim.free > 0
         if has_limits and word ~= 'u' and not is_out_of_time(eta, expires) then
             local keeps_order = is_ordered(claim.queue, name)
-            if has_partitions(claim.queue, name) and not partition_of(thing[2]) then
+            if has_partitions(claim.queue, name) and not partition_of(thing.element) then
                 if not keeps_order then
                     if has_room then hand_out(claim, number, thing, name, id, retries .. 'k', lane) end
                     return
@@ -607,9 +612,9 @@ if claim_count > 0 and is_alive then
             for _, thing in ipairs(batch) do
                 local before = #taken
                 take(claim, number, list, thing)
-                if not thing[3] and #taken == before then
+                if not thing.has_place and #taken == before then
                     stay[#stay + 1] = thing
-                    if thing[4] then strangers = strangers + 1 end
+                    if thing.is_stranger then strangers = strangers + 1 end
                 end
             end
             if #batch < want then break end
@@ -619,8 +624,8 @@ if claim_count > 0 and is_alive then
             local rotates = looked >= scan_limit and strangers == looked
             for i = 1, #stay do
                 local thing = rotates and stay[i] or stay[#stay + 1 - i]
-                redis.call(rotates and 'LPUSH' or 'RPUSH', list, thing[2])
-                thing[3] = true
+                redis.call(rotates and 'LPUSH' or 'RPUSH', list, thing.element)
+                thing.has_place = true
             end
         end
         return #stay
@@ -707,7 +712,7 @@ if claim_count > 0 and is_alive then
         -- Whatever was in hand goes back, in the order in which it came.
         for _, job in ipairs(taken) do release_permits(job[1], true) end
         for i = #in_hand, 1, -1 do
-            if not in_hand[i][3] then redis.call('RPUSH', in_hand[i][1], in_hand[i][2]) end
+            if not in_hand[i].has_place then redis.call('RPUSH', in_hand[i].list, in_hand[i].element) end
         end
         -- Lines that were on their way, or were empty for want of what has just gone back.
         for _, place in pairs(lines_at_hand) do
@@ -725,14 +730,14 @@ if claim_count > 0 and is_alive then
         local began, ids, elements, infos = whole(now), {}, {}, {}
         for i, job in ipairs(taken) do
             local id, name, list, number, record, word, thing = unpack(job)
-            elements[2 * i - 1], elements[2 * i] = id, thing[2]
-            infos[2 * i - 1], infos[2 * i] = id, info_of(whole(token + i), began, list, record)
+            elements[2 * i - 1], elements[2 * i] = id, thing.element
+            infos[2 * i - 1], infos[2 * i] = id, info_of(string.format('%d', token + i), began, list, record)
             ids[i] = id
             -- Only what was put back before has a record of interest.
             local interest = string.find(record, '"lost":', 1, true) and record or (word ~= '0n' and record) or ''
             local last = #deliveries
             deliveries[last + 1], deliveries[last + 2], deliveries[last + 3] = number, id, name
-            deliveries[last + 4], deliveries[last + 5], deliveries[last + 6] = word, interest, thing[2]
+            deliveries[last + 4], deliveries[last + 5], deliveries[last + 6] = word, interest, thing.element
         end
         for_slices(#elements, function(first, last)
             redis.call('HSET', held, unpack(elements, first, last))

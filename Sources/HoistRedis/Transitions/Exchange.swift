@@ -3,6 +3,12 @@ import RESP
 
 extension RedisBackend {
     public func exchange(_ request: Exchange) async throws -> ExchangeResult {
+        let parts = parts(of: request)
+        return try await parts.count > 1 ? exchange(inParts: parts) : exchangeAtOnce(request)
+    }
+
+    /// - Parameter isPart: true when another exchange follows, which has the lists watched.
+    func exchangeAtOnce(_ request: Exchange, isPart: Bool = false) async throws -> ExchangeResult {
         var result = ExchangeResult()
         var cancelledHere: Set<JobID> = []
         if request.withdrawsClaims { try await withdrawClaims(of: request.worker) }
@@ -54,7 +60,7 @@ extension RedisBackend {
                 }
             }
             if usable.count < answer.deliveries.count { result.hasMore = true }
-            if !claims.isEmpty { watch(answer, for: request.onLateResult == nil ? nil : request.worker) }
+            if !claims.isEmpty, !isPart { watch(answer, for: request.onLateResult == nil ? nil : request.worker) }
             guard answer.problem.isEmpty else {
                 throw BackendError(.corrupt, "Redis at \(client.configuration.serverDescription) cannot hand out jobs: \(answer.problem)")
             }

@@ -153,6 +153,14 @@ final class StandingClaims: Sendable {
         }
     }
 
+    /// Whether claims wait for all that is known, or something that they got is on its way, or here and not taken into account yet.
+    func hasAny(of request: Exchange) -> Bool {
+        workers.withLock { workers in
+            guard let entry = workers[request.worker] else { return false }
+            return !entry.version.isEmpty || entry.arrived < entry.latest.times || entry.deliveryCount > request.lateResultCount
+        }
+    }
+
     /// Before claims that wait are taken back.
     /// - Returns: nil when there never were any.
     func withdraw(_ worker: WorkerID) -> Withdrawn? {
