@@ -86,7 +86,7 @@ public final class RedisBackend: Backend {
     public let workDoorbell = Doorbell()
     public let clock: any JobClock
 
-    private let thread = EventLoopExecutor()
+    let thread = EventLoopExecutor()
     public var executor: (any SerialExecutor & TaskExecutor)? { thread }
 
     let client: RESPClient

@@ -9,7 +9,7 @@ extension RedisBackend {
     func exchange(inParts parts: [Exchange]) async throws -> ExchangeResult {
         let results = try await withThrowingTaskGroup(of: (Int, ExchangeResult).self) { group in
             for (index, part) in parts.enumerated() {
-                group.addTask { (index, try await self.exchangeAtOnce(part, isPart: true)) }
+                group.addTask(executorPreference: thread) { (index, try await self.exchangeAtOnce(part, isPart: true)) }
                 // It is written, and on its way, before the next one is begun.
                 await Task.yield()
             }
