@@ -12,11 +12,12 @@ local result_prefix, list, count = ARGV[3], ARGV[5], tonumber(ARGV[6])
 -- Lua hands over only so many arguments at once.
 local slice = 2000
 
-local jobs, results = { P .. 'caps', P .. 'limits' }, {}
-local both = ARGV[2] == '' and jobs or results
-for i = 7, 6 + count do
-    jobs[#jobs + 1] = P .. 'job:' .. ARGV[i]
-    both[#both + 1] = result_prefix .. ARGV[i]
+local records, known, results = {}, { P .. 'caps', P .. 'limits' }, {}
+local both = ARGV[2] == '' and known or results
+for i = 1, count do
+    records[i] = P .. 'job:' .. ARGV[6 + i]
+    known[#known + 1] = records[i]
+    both[#both + 1] = result_prefix .. ARGV[6 + i]
 end
 local function is_any_there(keys)
     for first = 1, #keys, slice do
@@ -24,7 +25,7 @@ local function is_any_there(keys)
     end
     return false
 end
-if is_any_there(jobs) then return nil end
+if is_any_there(known) then return nil end
 if ARGV[2] ~= '' then
     redis.call('SELECT', ARGV[2])
     local is_known = is_any_there(results)
@@ -35,5 +36,5 @@ end
 -- First, for it may fail: a key of another kind in place of the list leaves no records behind.
 local envelopes = 7 + 2 * count
 for first = envelopes, #ARGV, slice do redis.call('LPUSH', list, unpack(ARGV, first, math.min(first + slice - 1, #ARGV))) end
-for i = 7, 6 + count do redis.call('SET', P .. 'job:' .. ARGV[i], ARGV[i + count], 'PX', ARGV[4]) end
+for i = 1, count do redis.call('SET', records[i], ARGV[6 + count + i], 'PX', ARGV[4]) end
 return 1
