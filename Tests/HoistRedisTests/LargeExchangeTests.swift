@@ -1,6 +1,6 @@
 import Foundation
 import Hoist
-import HoistRedis
+@testable import HoistRedis
 import HoistTesting
 import Logging
 import RESP
@@ -32,10 +32,13 @@ struct LargeExchangeTests {
 
     private func claim(_ queue: String) -> Claim { Claim(queue: queue, lane: "async", jobNames: ["note"]) }
 
+    /// As a worker settles a job whose output nobody wants.
     private func done(_ delivery: Delivery) -> Settlement {
-        Settlement(
-            jobID: delivery.jobID, token: delivery.token, outcome: .succeeded(output: Array("1".utf8), retention: nil),
-            startedAt: Date(), finishedAt: Date())
+        var settlement = Settlement(
+            jobID: delivery.jobID, token: delivery.token, outcome: .succeeded(output: [], retention: 0), startedAt: Date(),
+            finishedAt: Date())
+        settlement.prepared = SettlingStep(id: delivery.jobID, token: delivery.token, operation: .done, result: nil, queue: "")
+        return settlement
     }
 
     private func held(_ probe: RESPClient) async throws -> Int64? {
@@ -54,6 +57,7 @@ struct LargeExchangeTests {
             budget: ClaimBudget(lanes: ["async": 130], queues: ["small": 50]))
         let first = try await backend.exchange(request).deliveries
         request.settlements = first.map(done)
+        #expect(backend.parts(of: request).count == 4)
         let result = try await backend.exchange(request)
         #expect(result.lost.isEmpty)
         #expect(result.hasMore)
@@ -62,11 +66,68 @@ struct LargeExchangeTests {
         let all = first + result.deliveries
         #expect(all.filter { $0.queue == "small" }.map(\.jobID) == Array(smallIDs[..<100]))
         #expect(all.filter { $0.queue == "default" }.map(\.jobID) == Array(ids[..<160]))
-        for delivery in first { #expect(try await backend.record(of: delivery.jobID)?.state == .succeeded) }
+        for delivery in first { #expect(try await backend.record(of: delivery.jobID) == nil) }
 
         request.claims = []
         #expect(Set(try await backend.exchange(request).lost) == Set(first.map(\.jobID)))
         #expect(try await held(probe) == 130)
+    }
+
+    @Test("only what stores outputs and claims goes in parts")
+    func splitting() async throws {
+        let (backend, probe) = try await backend()
+        defer { probe.close() }
+        let delivery = Delivery(
+            jobID: "a", jobName: "note", queue: "default", payload: .envelope([]), attempt: 1, lostWorkers: 0, token: 1)
+        let plain = Exchange(worker: worker, settlements: (0..<130).map { _ in done(delivery) }, claims: [claim("default")])
+        #expect(backend.parts(of: plain).count == 4)
+        func count(_ change: (inout Exchange) -> Void) -> Int {
+            var request = plain
+            change(&request)
+            return backend.parts(of: request).count
+        }
+        #expect(count { $0.settlements.removeLast(67) } == 1)
+        #expect(count { $0.settlements.removeLast(66) } == 2)
+        // This one closes its queue, and no other job of it may start after that.
+        #expect(
+            count {
+                $0.settlements[100] = Settlement(
+                    jobID: "b", token: 2, outcome: .snoozed(until: Date(), closesQueue: true), startedAt: Date(), finishedAt: Date())
+            } == 1)
+        #expect(count { $0.holding = [] } == 1)
+        #expect(count { $0.withdrawsClaims = true } == 1)
+        #expect(count { $0.logs = [LogReport(jobID: "a", token: 1, log: JobLog(attempt: 1, lines: []))] } == 1)
+        #expect(count { $0.progress = [ProgressReport(jobID: "a", token: 1, progress: JobProgress(fraction: 0.5))] } == 1)
+    }
+
+    @Test("an ordered queue keeps its order when what another producer left out must be found out")
+    func order() async throws {
+        let (backend, probe) = try await backend()
+        defer { probe.close() }
+        let client = JobClient(backend, logger: silent)
+        try await client.enqueue(contentsOf: (0..<130).map(Note.init))
+        var request = Exchange(worker: worker, claims: [claim("default")], budget: ClaimBudget(lanes: ["async": 130]))
+        var settlements = try await backend.exchange(request).deliveries.map(done)
+        try await backend.setLimits([.ordered], for: .queue("small"))
+        for number in 0..<12 {
+            var message = Message(
+                headers: MessageHeaders(task: "note", id: "\(number)"),
+                properties: MessageProperties(routingKey: "small", deliveryTag: "\(number)"), body: Array("[[],{},{}]".utf8))
+            message.headers.language = "py"
+            #expect(try await backend.publish([message]) == [.enqueued])
+        }
+        request.claims = [Claim(queue: "small", lane: "async", jobNames: ["note"], partition: { _ in "same" })]
+        request.budget = ClaimBudget(lanes: ["async": 8])
+        request.settlements = settlements
+        #expect(backend.parts(of: request).count == 4)
+        var seen: [JobID] = []
+        for _ in 1...60 where seen.count < 12 {
+            let deliveries = try await backend.exchange(request).deliveries
+            seen += deliveries.map(\.jobID)
+            settlements = deliveries.map(done)
+            request.settlements = settlements
+        }
+        #expect(seen == (0..<12).map { "\($0)" })
     }
 
     @Test("claims that wait are not carried out beside it: there is never more than there is room for, and every job comes once")

@@ -34,7 +34,8 @@ public protocol Broker: Sendable {
     /// runs the call in a task of its own.
     func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult]
 
-    /// Settles what a worker has finished and hands it new work, in one step.
+    /// Settles what a worker has finished and hands it new work: each job in one step. When it throws, some of it may have happened; the same
+    /// settlements may be sent again, and the next exchange says what the worker is ``Exchange/holding``.
     func exchange(_ request: Exchange) async throws -> ExchangeResult
 
     /// Does what can be done of settling a job without asking anybody: called on the thread of the job, of which a worker has many, and not on
@@ -229,7 +230,7 @@ public struct ExchangeResult: Sendable {
     public var cancellations: [JobID]
     /// When the next delayed job becomes ready.
     public var nextDue: Date?
-    /// True when a claim stopped at the budget, so that more may be ready.
+    /// True when more may be ready than was claimed, so that it is worth asking again.
     public var hasMore: Bool
 
     public init(
@@ -282,7 +283,7 @@ public struct Settlement: Sendable {
     public var outcome: Outcome
     public var startedAt: Date
     public var finishedAt: Date
-    /// What the worker knew of the job; nil when its message could not be read.
+    /// What the worker knew of the job; nil when its message could not be read, or when ``prepared`` says it.
     public var context: JobContext?
     /// What the attempt used, where that can be told.
     public var usage: ResourceUsage?

@@ -4,7 +4,7 @@ import FoundationEssentials
 import Foundation
 #endif
 
-/// Ids of the form UUID version 7 (RFC 9562 §5.7): the time comes first, so ids made together lie together in an index, in their order.
+/// Ids of the form UUID version 7 (RFC 9562 §5.7): the time comes first, so ids made together lie together in an index, and in their order.
 package enum JobIdentifier {
     package static func make() -> String {
         // What is left of the millisecond goes where twelve random bits may be (§6.2, method 3): the system is asked for random numbers once,

@@ -414,14 +414,16 @@ actor WorkerEngine {
             isConsuming = stop == nil
             presence.lastConsumedAt = backend.clock.now
             for id in result.lost {
-                logger.info("a finish was refused: another worker has the job", metadata: ["job.id": "\(id)"])
+                logger.info(
+                    "a finish was refused: another worker has the job, or it was settled and the answer got lost",
+                    metadata: ["job.id": "\(id)"])
             }
             let lost = Set(result.lost)
             let lostTokens = Set(request.progress.filter { lost.contains($0.jobID) }.map(\.token))
             if !lostTokens.isEmpty { abandon { lostTokens.contains($0.token) } }
             accept(result, hasClaimed: !request.claims.isEmpty)
         } catch {
-            // Nothing was settled: the settlements are kept and tried again, for as long as it takes.
+            // Nobody knows what was settled: the settlements are kept and tried again, for as long as it takes.
             if request.worker == presence.id { unsettled = settling + unsettled }
             // A worker that has nothing left to settle leaves, and its claims with it.
             if stop != nil, running.isEmpty, unsettled.isEmpty { mustWithdraw = false }

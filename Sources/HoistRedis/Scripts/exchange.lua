@@ -2,8 +2,9 @@
 --
 -- ARGV: now, worker, broker database, result database ('' when it is the same), prefix of result keys, how many elements may be looked
 --       at in each list, 1 to settle for a worker whose lease is over,
---       a number for the claims if they are to wait here for jobs to come ('' when not), the version of those that the worker believes
---       to wait already ('' for none), then
+--       a number for the claims if they are to wait here for jobs to come ('' when not, - for a part of an exchange that is not the first:
+--       where there are limits only the first claims, for it may have to put jobs back in their order), the version of those that the worker
+--       believes to wait already ('' for none), then
 --       the number of jobs that are simply done, and of all of them in turn: ids, tokens, seconds of results ('' for no result, 0 for
 --         ever, - to remove one), results
 --       the number of other settlements, and for each ten: id, token, operation, result key ('' for no result), its seconds (0 for ever),
@@ -207,6 +208,10 @@ local function note_due(time)
     if not next_due or time < next_due then next_due = time end
 end
 local claim_count = tonumber(next_argument())
+if claim_count > 0 and ARGV[8] == '-' and is_there(P .. 'limits') then
+    claim_count = 0
+    has_more = true
+end
 if claim_count > 0 then
     local before = ARGV[9] ~= '' and redis.call('GET', standing) or ''
     if string.sub(before, 1, #ARGV[9] + 1) == ARGV[9] .. '\n' or ARGV[9] == '' then
@@ -748,7 +753,7 @@ if claim_count > 0 and is_alive then
     end
 
     -- What is left of the claims waits, with what is left of the slots.
-    if ARGV[8] ~= '' and problem == '' and not has_more and not has_strangers then
+    if ARGV[8] ~= '' and ARGV[8] ~= '-' and problem == '' and not has_more and not has_strangers then
         local kept, is_any_free = { lane_of = {}, free_of_queue = {}, lanes = lanes }, false
         for _, claim in ipairs(claims) do
             for name, lane in pairs(claim.lanes) do kept.lane_of[claim.queue .. '\n' .. name] = lane end

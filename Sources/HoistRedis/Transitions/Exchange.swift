@@ -7,8 +7,8 @@ extension RedisBackend {
         return try await parts.count > 1 ? exchange(inParts: parts) : exchangeAtOnce(request)
     }
 
-    /// - Parameter isPart: true when another exchange follows, which has the lists watched.
-    func exchangeAtOnce(_ request: Exchange, isPart: Bool = false) async throws -> ExchangeResult {
+    /// - Parameter part: its number among several, after which another exchange follows; nil when it is a whole.
+    func exchangeAtOnce(_ request: Exchange, part: Int? = nil) async throws -> ExchangeResult {
         var result = ExchangeResult()
         var cancelledHere: Set<JobID> = []
         if request.withdrawsClaims { try await withdrawClaims(of: request.worker) }
@@ -26,8 +26,8 @@ extension RedisBackend {
         var done = all.filter(\.isPlainlyDone)
         var steps = all.filter { !$0.isPlainlyDone }
         var progress = try await progressSteps(for: request.progress, of: request.worker)
-        // On their way before the script, on the same connection: what is said of a job that has ended is there when its end is known.
-        async let logged: Void = storeLogs(of: request)
+        // Before the script: what a job has written is there when its end is known.
+        try await storeLogs(of: request)
         var claims = request.claims
         var budget = request.budget
         var rounds = 0
@@ -39,7 +39,8 @@ extension RedisBackend {
                 if begun == nil { claims = [] }
             }
             let answer = try await exchange(
-                worker: request.worker, done: done, steps: steps, progress: progress, claims: claims, budget: budget, begun: begun)
+                worker: request.worker, done: done, steps: steps, progress: progress, claims: claims, budget: budget, begun: begun,
+                isFurtherPart: part ?? 0 > 0)
             // Settled by now: another round is for claims alone.
             let settled = zip(steps, answer.codes)
             result.lost += settled.compactMap { $1 == 0 ? $0.id : nil } + answer.refused
@@ -60,17 +61,17 @@ extension RedisBackend {
                 }
             }
             if usable.count < answer.deliveries.count { result.hasMore = true }
-            if !claims.isEmpty, !isPart { watch(answer, for: request.onLateResult == nil ? nil : request.worker) }
+            if !claims.isEmpty, part == nil { watch(answer, for: request.onLateResult == nil ? nil : request.worker) }
             guard answer.problem.isEmpty else {
                 throw BackendError(.corrupt, "Redis at \(client.configuration.serverDescription) cannot hand out jobs: \(answer.problem)")
             }
-            guard !answer.dead.isEmpty, rounds < 4 else { break }
+            // One of several parts sees to it.
+            guard !answer.dead.isEmpty, part ?? 0 == 0, rounds < 4 else { break }
             for worker in answer.dead { try await takeOver(worker) }
             if !answer.isAlive { break }
             claims = claims.filter { budget.available(to: $0) > 0 }
             if claims.isEmpty { break }
         }
-        try await logged
         if !cancelledHere.isEmpty {
             let again = request.settlements.filter { cancelledHere.contains($0.jobID) }
             let steps = try await self.steps(for: again, of: request.worker, isCancelled: true)
@@ -248,7 +249,8 @@ extension RedisBackend {
 
     func exchange(
         worker: WorkerID, isForced: Bool = false, done: [SettlingStep] = [], steps: [SettlingStep] = [], progress: [ProgressStep] = [],
-        claims: [Claim] = [], budget: ClaimBudget = ClaimBudget(), begun: StandingClaims.Begun? = nil
+        claims: [Claim] = [], budget: ClaimBudget = ClaimBudget(), begun: StandingClaims.Begun? = nil,
+        isFurtherPart: Bool = false
     ) async throws -> Answer {
         let storesApart = resultClient != nil
         if storesApart { try await storeApart(done + steps, progress, worker: worker) }
@@ -256,7 +258,7 @@ extension RedisBackend {
             timeArgument, .text(worker), brokerDatabase, .text(resultDatabase), .text(keys.results),
             .integer(Int64(configuration.scanLimit)), isForced ? "1" : "",
         ]
-        arguments += begun.map { [.integer($0.number), .text($0.replaced)] } ?? ["", ""]
+        arguments += begun.map { [.integer($0.number), .text($0.replaced)] } ?? [isFurtherPart ? "-" : "", ""]
         arguments.append(.integer(Int64(done.count)))
         arguments.reserveCapacity(64 + done.count * 4 + steps.count * 11)
         for step in done { arguments.append(.text(step.id)) }

@@ -9,8 +9,8 @@ extension RedisBackend {
     func exchange(inParts parts: [Exchange]) async throws -> ExchangeResult {
         let results = try await withThrowingTaskGroup(of: (Int, ExchangeResult).self) { group in
             for (index, part) in parts.enumerated() {
-                group.addTask(executorPreference: thread) { (index, try await self.exchangeAtOnce(part, isPart: true)) }
-                // It is written, and on its way, before the next one is begun.
+                group.addTask(executorPreference: thread) { (index, try await self.exchangeAtOnce(part, part: index)) }
+                // It is written, and on its way, before the next one is begun: nothing that a part does asks the server first.
                 await Task.yield()
             }
             return try await group.reduce(into: [ExchangeResult?](repeating: nil, count: parts.count)) { $0[$1.0] = $1.1 }
@@ -20,22 +20,24 @@ extension RedisBackend {
             whole.deliveries += result.deliveries
             whole.lost += result.lost
             whole.cancellations = result.cancellations
-            whole.nextDue = result.nextDue
+            whole.nextDue = result.nextDue ?? whole.nextDue
         }
         // None of them left claims that wait, nor has anybody watch the lists: the next exchange does when there is no more.
         whole.hasMore = true
         return whole
     }
 
-    /// - Returns: one part, the request itself, when that is small or has to do more than settle and claim.
+    /// - Returns: one part, the request itself, when that is small or has to do more than store outputs and claim.
     func parts(of request: Exchange) -> [Exchange] {
         let count = min(4, request.settlements.count / 32)
-        // Claims that wait are taken back by those that take their place, and there must be one exchange that does both.
-        guard count > 1, request.holding == nil, !request.withdrawsClaims, !standing.hasAny(of: request) else { return [request] }
+        // Whatever else there is to do asks the server first, and what comes behind must see what it has done. Claims that wait are taken back
+        // by those that take their place, and there must be one exchange that does both.
+        guard count > 1, resultClient == nil, request.holding == nil, request.progress.isEmpty, request.logs.isEmpty,
+            request.settlements.allSatisfy({ $0.prepared != nil && $0.log == nil }), !request.withdrawsClaims, !standing.hasAny(of: request)
+        else { return [request] }
         return (0..<count).map { number in
             func share(_ total: Int) -> Range<Int> { total * number / count..<total * (number + 1) / count }
             var part = Exchange(worker: request.worker, settlements: Array(request.settlements[share(request.settlements.count)]))
-            if number == 0 { (part.progress, part.logs) = (request.progress, request.logs) }
             part.claims = request.claims
             part.budget.lanes = request.budget.lanes.mapValues { share(max(0, $0)).count }
             part.budget.queues = request.budget.queues.mapValues { share(max(0, $0)).count }
