@@ -57,7 +57,7 @@ struct RedisReport {
         row("process, results stored and published, jobs/s", on, celery: celery?[1].last, sidekiq: nil)
         row("process, 100 KB arguments, jobs/s", large, celery: nil, sidekiq: nil, huey: huey?.last)
         let cycle = 1 / (1 / bulkOfTwo + 1 / offByTwo)
-        print("whole jobs, enqueued and processed: \(Int(cycle)) a second; Redis alone, driven with bare sockets: \(Int(limit)), of which that is \(percent(cycle, of: limit))")
+        print("whole jobs, enqueued and processed: \(Int(cycle)) a second; Redis alone, driven with bare sockets: \(Int(limit)), of which that is \(percent(cycle, of: limit)), and what is processed \(percent(max(off, offByTwo), of: limit))")
         if let waits = sidekiq, waits.count == 5 { print("Sidekiq, enqueue to start: median \(milliseconds(waits[3])), 99th percentile \(milliseconds(waits[4]))") }
         if let waits = celery?[1], waits.count == 4 { print("Celery, enqueue to result: median \(milliseconds(waits[1])), 99th percentile \(milliseconds(waits[2]))") }
         try await measureBacklog(server)
