@@ -61,7 +61,7 @@ struct ClientTests {
         let client = JobClient(backend, logger: quiet)
         let nobody = client.handle(of: "nobody", Echo.self)
         #expect(try await nobody.state() == nil)
-        let error = await #expect(throws: JobError.self) { try await nobody.output(timeout: .seconds(1)) }
+        let error = await #expect(throws: JobError.self) { try await nobody.output(timeout: .seconds(30)) }
         #expect(error?.code == .unknown)
         let waiting = try await client.enqueue(Echo(text: ""))
         let late = await #expect(throws: JobError.self) { try await waiting.output(timeout: .milliseconds(20)) }
