@@ -22,12 +22,31 @@ enum ProcessTable {
         return found
     }
 
+    /// What is found of a text in the environment of a process.
+    enum Mark {
+        case found
+        /// It is not there, and will not be.
+        case absent
+        /// The process is becoming another program: for a moment it has no environment that can be read.
+        case unknown
+    }
+
     /// Whether a process was started with an environment that has this text; a fork has that of its parent.
-    static func environment(of id: pid_t, contains text: String) -> Bool {
-        let bytes = read("/proc/\(id)/environ", upTo: 1 << 18)
-        return bytes.withUnsafeBytes { bytes in
-            Array(text.utf8).withUnsafeBytes { hoist_contains(bytes.baseAddress, bytes.count, $0.baseAddress, $0.count) == 1 }
+    static func mark(_ text: String, in id: pid_t) -> Mark {
+        let file = open("/proc/\(id)/environ", O_RDONLY | O_CLOEXEC)
+        // Another user's.
+        if file < 0, errno == EACCES || errno == EPERM { return .absent }
+        let bytes = file < 0 ? [] : read(file, upTo: 1 << 18)
+        guard bytes.isEmpty else {
+            let isFound = bytes.withUnsafeBytes { bytes in
+                Array(text.utf8).withUnsafeBytes { hoist_contains(bytes.baseAddress, bytes.count, $0.baseAddress, $0.count) == 1 }
+            }
+            return isFound ? .found : .absent
         }
+        // vsize, env_start and env_end of proc_pid_stat(5). What is dead, and the system's own, has no memory.
+        guard let fields = stat(of: id, fields: 49), fields.count > 48, number(fields[20]) != 0 else { return .absent }
+        let (start, end) = (number(fields[47]), number(fields[48]))
+        return start == end && end != 0 ? .absent : .unknown
     }
 
     /// The memory that a process holds for itself, in bytes: what is resident and not shared with others.
@@ -68,13 +87,17 @@ enum ProcessTable {
     }
 
     private static func standing(of id: pid_t) -> (isZombie: Bool, parent: pid_t, group: pid_t)? {
-        // The name in parentheses may hold anything: what counts comes after the last one. state ppid pgrp
-        let line = read("/proc/\(id)/stat", upTo: 1024)
-        guard let end = line.lastIndex(of: UInt8(ascii: ")")) else { return nil }
-        let fields = line[(end + 1)...].split(separator: UInt8(ascii: " "), maxSplits: 3)
-        guard fields.count > 2 else { return nil }
+        // state ppid pgrp
+        guard let fields = stat(of: id, fields: 3), fields.count > 2 else { return nil }
         let numbers = fields[1...2].map { pid_t(truncatingIfNeeded: number($0)) }
         return (fields[0].first == UInt8(ascii: "Z"), numbers[0], numbers[1])
+    }
+
+    /// The first fields that follow the name in `/proc/ID/stat`, that is from the third on, and then the rest.
+    private static func stat(of id: pid_t, fields count: Int) -> [ArraySlice<UInt8>]? {
+        // The name in parentheses may hold anything: what counts comes after the last one.
+        let line = read("/proc/\(id)/stat", upTo: 1024)
+        return line.lastIndex(of: UInt8(ascii: ")")).map { line[($0 + 1)...].split(separator: UInt8(ascii: " "), maxSplits: count) }
     }
 
     /// The private memory that this process has asked the system for, in bytes.
@@ -107,7 +130,11 @@ enum ProcessTable {
 
     static func read(_ path: String, upTo limit: Int) -> [UInt8] {
         let file = open(path, O_RDONLY | O_CLOEXEC)
-        guard file >= 0 else { return [] }
+        return file >= 0 ? read(file, upTo: limit) : []
+    }
+
+    /// Closes the file.
+    private static func read(_ file: Int32, upTo limit: Int) -> [UInt8] {
         defer { close(file) }
         return [UInt8](unsafeUninitializedCapacity: limit) { buffer, count in
             while count < limit {

@@ -201,12 +201,23 @@ enum Descendants {
     static func end(markedBy mark: String) -> [pid_t] {
         #if os(Linux)
         var ended: Set<pid_t> = []
-        // Whoever forks while we look is found in the next round.
-        for _ in 0..<10 {
-            let found = ProcessTable.ids().filter { !ended.contains($0) && ProcessTable.environment(of: $0, contains: mark) }
-            if found.isEmpty { break }
-            for id in found { kill(id, SIGKILL) }
-            ended.formUnion(found)
+        var seen: Set<pid_t> = []
+        // One that has started another and is gone before we look at it leaves that one to the next round.
+        for round in 0..<100 {
+            let unseen = ProcessTable.ids().filter { !seen.contains($0) }
+            if unseen.isEmpty { break }
+            // Long enough for a program to begin.
+            if round > 2 { usleep(200) }
+            for id in unseen {
+                switch ProcessTable.mark(mark, in: id) {
+                case .found:
+                    kill(id, SIGKILL)
+                    ended.insert(id)
+                    seen.insert(id)
+                case .absent: seen.insert(id)
+                case .unknown: break
+                }
+            }
         }
         return Array(ended)
         #else
