@@ -134,7 +134,9 @@ extension OneAfterTheOther {
                 let record = try await bench.ended(try await bench.client.enqueue(Probe(.foreignCrash)))
                 #expect(record.output == ["lives": "yes"] && record.attempts == 1)
                 let before = try await bench.client.enqueue(Probe(.facts)).output(timeout: .seconds(20))
-                #expect(before["isChild"] == "true" && Processes.children().count == 1)
+                #expect(before["isChild"] == "true")
+                // While it seemed to crash its successor may have been started.
+                try await expectChildren(1)
             }
         }
 
