@@ -87,7 +87,9 @@ public final class RedisBackend: Backend {
     public let clock: any JobClock
 
     let thread = EventLoopExecutor()
-    public var executor: (any SerialExecutor & TaskExecutor)? { thread }
+    private let actorThread: EventLoopSerialExecutor
+    public var executor: (any TaskExecutor)? { thread }
+    public var serialExecutor: (any SerialExecutor)? { actorThread }
 
     let client: RESPClient
     /// Another server for results; nil when they are where the jobs are.
@@ -113,6 +115,7 @@ public final class RedisBackend: Backend {
     ///   - configuration: everything that has a default.
     /// - Throws: `BackendError` `.misuse` when the configuration makes no sense or certificates cannot be read. No connection is made yet.
     public init(_ server: RESPConfiguration, configuration: Configuration = Configuration()) throws {
+        actorThread = EventLoopSerialExecutor(thread)
         var configuration = configuration
         var server = server
         if case .cluster = server.topology {

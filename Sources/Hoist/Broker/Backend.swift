@@ -22,7 +22,10 @@ public protocol Broker: Sendable {
     /// try await withTaskExecutorPreference(backend.executor) { for video in videos { try await jobs.enqueue(Transcode(video)) } }
     /// ```
     /// What blocks there holds up the backend, and with it the leases of workers on it.
-    var executor: (any SerialExecutor & TaskExecutor)? { get }
+    var executor: (any TaskExecutor)? { get }
+
+    /// The same thread for actors: a worker's own is one. Nil by default, as ``executor`` is.
+    var serialExecutor: (any SerialExecutor)? { get }
 
     /// Stores jobs, all or none. When it returns, the backend has them.
     /// - Returns: what became of each, in order.
@@ -58,7 +61,8 @@ public protocol Broker: Sendable {
 }
 
 extension Broker {
-    public var executor: (any SerialExecutor & TaskExecutor)? { nil }
+    public var executor: (any TaskExecutor)? { nil }
+    public var serialExecutor: (any SerialExecutor)? { nil }
 
     public func prepare(_ settlement: Settlement) -> Settlement { settlement }
 

@@ -21,8 +21,11 @@ actor WorkerEngine {
     }
 
     /// The backend's own thread where it has one, so that nothing on the way to it changes threads.
-    private let executor: any SerialExecutor & TaskExecutor
-    nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+    private let executor: any TaskExecutor
+    private let serialExecutor: any SerialExecutor
+    nonisolated var unownedExecutor: UnownedSerialExecutor { serialExecutor.asUnownedSerialExecutor() }
+    /// Where the backend has none.
+    private let ownThread: ThreadExecutor?
 
     private let backend: any Backend
     private let queues: [QueueSubscription]
@@ -105,7 +108,12 @@ actor WorkerEngine {
         }
         try Self.checkNeeds(handles, slots: slots, lanes: lanes, resources: configuration.resources)
         self.backend = backend
-        executor = backend.executor ?? ThreadExecutor(name: "hoist-worker")
+        if let tasks = backend.executor, let actors = backend.serialExecutor {
+            (executor, serialExecutor, ownThread) = (tasks, actors, nil)
+        } else {
+            let thread = ThreadExecutor(name: "hoist-worker")
+            (executor, serialExecutor, ownThread) = (thread, thread, thread)
+        }
         self.queues = queues
         self.handles = byName
         kinds = Dictionary(grouping: byName.keys.sorted()) { byName[$0]!.needs }.map { ($0.key, $0.value) }
@@ -191,7 +199,7 @@ actor WorkerEngine {
     /// Runs with the engine's thread as the preferred executor, so that nothing on the way hops to a cooperative thread.
     nonisolated func run() async {
         await withTaskExecutorPreference(executor) { await self.start() }
-        (executor as? ThreadExecutor)?.close()
+        ownThread?.close()
     }
 
     private func start() async {

@@ -6,11 +6,11 @@ import Synchronization
 ///
 /// Code that blocks holds up everything on the loop. Its thread goes to the next one that is made when this one is dropped, and never ends:
 /// connections may still be closing.
-public final class EventLoopExecutor: TaskExecutor, SerialExecutor {
+public final class EventLoopExecutor: TaskExecutor {
     private static let idle = Mutex<[MultiThreadedEventLoopGroup]>([])
 
     private let ownGroup: MultiThreadedEventLoopGroup
-    private let loop: any EventLoop
+    fileprivate let loop: any EventLoop
 
     public init() {
         ownGroup = Self.idle.withLock { $0.popLast() } ?? MultiThreadedEventLoopGroup(numberOfThreads: 1)
@@ -24,11 +24,25 @@ public final class EventLoopExecutor: TaskExecutor, SerialExecutor {
 
     public func enqueue(_ job: consuming ExecutorJob) {
         let job = UnownedJob(job)
-        loop.execute { [self] in
-            job.runSynchronously(isolatedTo: asUnownedSerialExecutor(), taskExecutor: asUnownedTaskExecutor())
+        loop.execute { [self] in job.runSynchronously(on: asUnownedTaskExecutor()) }
+    }
+
+    public func asUnownedTaskExecutor() -> UnownedTaskExecutor { UnownedTaskExecutor(ordinary: self) }
+}
+
+/// The thread of an ``EventLoopExecutor`` for actors. Apart from it, for a task that runs as an actor would has to be enqueued again for every
+/// asynchronous function that it calls which is no actor's.
+public final class EventLoopSerialExecutor: SerialExecutor {
+    private let tasks: EventLoopExecutor
+
+    public init(_ tasks: EventLoopExecutor) { self.tasks = tasks }
+
+    public func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        tasks.loop.execute { [self] in
+            job.runSynchronously(isolatedTo: asUnownedSerialExecutor(), taskExecutor: tasks.asUnownedTaskExecutor())
         }
     }
 
     public func asUnownedSerialExecutor() -> UnownedSerialExecutor { UnownedSerialExecutor(ordinary: self) }
-    public func asUnownedTaskExecutor() -> UnownedTaskExecutor { UnownedTaskExecutor(ordinary: self) }
 }
