@@ -111,8 +111,7 @@ struct EnqueueRequest {
 
     /// The message. Inside a handler it becomes a child of the running job and inherits its headers.
     /// - Throws: ``WireError`` when the arguments are larger or deeper than a worker would read.
-    func message(queue: String, origin: String, parent: JobContext?) throws(WireError) -> Message {
-        let id = id ?? JobIdentifier.make()
+    func message(id: JobID, queue: String, origin: String, parent: JobContext?) throws(WireError) -> Message {
         var headers = MessageHeaders(task: name, id: id)
         try headers.check()
         headers.eta = eta

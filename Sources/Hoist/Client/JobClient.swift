@@ -68,7 +68,8 @@ public struct JobClient: Sendable {
         try await enqueue(contentsOf: CollectionOfOne(job), options)[0]
     }
 
-    /// Enqueues many jobs of a kind in few round trips, in order, 5,000 in one step of the backend: all of these, or none.
+    /// Enqueues many jobs of a kind in few round trips, in order, 5,000 in one step of the backend: all of these, or none. Many are encoded on
+    /// several processors at once.
     /// - Parameters:
     ///   - jobs: any number.
     ///   - options: for each of them alike.
@@ -77,12 +78,13 @@ public struct JobClient: Sendable {
     public func enqueue<J: Job>(
         contentsOf jobs: some Collection<J>, _ options: [EnqueueOption] = []
     ) async throws -> [JobHandle<J.Output>] {
-        let requests = try jobs.map { job in
+        @Sendable func request(_ job: J) throws -> EnqueueRequest {
             let arguments = Arguments(keyword: try WireEncoder.encodeArguments(job))
-            var request = request(J.name, arguments, J.secretArguments, defaults: J.options, options)
+            var request = self.request(J.name, arguments, J.secretArguments, defaults: J.options, options)
             request.partition = request.partition ?? job.partitionKey ?? (J.options.hasPartitions ? "" : nil)
             return request
         }
+        let requests = try jobs.isWorthSeveralProcessors ? await Array(jobs).mapOnProcessors(request) : jobs.map(request)
         var handles: [JobHandle<J.Output>] = []
         for start in stride(from: 0, to: requests.count, by: 5000) {
             let step = Array(requests[start..<min(start + 5000, requests.count)])
@@ -144,7 +146,7 @@ public struct JobClient: Sendable {
     public func broadcast<J: Job>(_ job: J, on channel: String, _ options: EnqueueOption...) async throws -> Int {
         let request = request(
             J.name, Arguments(keyword: try WireEncoder.encodeArguments(job)), J.secretArguments, defaults: J.options, options)
-        var message = try request.message(queue: "", origin: origin, parent: JobContext.current)
+        var message = try request.message(id: request.id ?? JobIdentifier.make(), queue: "", origin: origin, parent: JobContext.current)
         message.headers.hoist.unique = nil
         message.properties.exchange = channel
         if let sealing = configuration.sealing { try message.seal(with: sealing) }
@@ -170,13 +172,21 @@ public struct JobClient: Sendable {
 
     private func publish(_ requests: [EnqueueRequest], queue: String?) async throws -> [(id: JobID, isNew: Bool)] {
         let parent = JobContext.current
-        var messages = try requests.map { request in
+        @Sendable func message(_ request: EnqueueRequest, _ id: JobID) throws -> Message {
             let routed = configuration.routes.lazy.compactMap { $0.queue(request.name) }.first
             var message = try request.message(
-                queue: try request.place(usual: routed ?? queue ?? configuration.defaultQueue, parent: parent), origin: origin,
+                id: id, queue: try request.place(usual: routed ?? queue ?? configuration.defaultQueue, parent: parent), origin: origin,
                 parent: parent)
             if let limit = configuration.compressesAbove, message.body.count > limit { message.compressBody() }
             return message
+        }
+        var messages: [Message]
+        if requests.isWorthSeveralProcessors {
+            // Ids in the order of the jobs.
+            let ids = requests.map { $0.id ?? JobIdentifier.make() }
+            messages = try await Array(requests.indices).mapOnProcessors { try message(requests[$0], ids[$0]) }
+        } else {
+            messages = try requests.map { try message($0, $0.id ?? JobIdentifier.make()) }
         }
         let published = try await JobTracing.enqueueing(&messages) { messages in
             try await publish(messages)
@@ -314,6 +324,7 @@ extension Result where Failure == any Error {
 }
 
 /// Who this process is, for people.
+@usableFromInline
 package enum ProcessIdentity {
     package static let host: String = {
         var buffer = [CChar](repeating: 0, count: 256)
@@ -324,5 +335,6 @@ package enum ProcessIdentity {
     package static let name = "\(getpid())@\(host)"
 
     /// How many processors there are to run on.
+    @usableFromInline
     package static let processorCount = max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
 }

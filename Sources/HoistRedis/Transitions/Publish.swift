@@ -14,12 +14,15 @@ extension RedisBackend {
         guard !messages.isEmpty else { return [] }
         try await announce(Set(messages.map(\.queue)))
         let now = now
-        let jobs = messages.map { message in
+        @Sendable func enqueued(_ message: Message) -> Enqueued {
             let onWire = wireMessage(message)
-            let isLater = (message.headers.eta?.microsecondsSinceEpoch ?? 0) > now
+            let due = message.headers.eta?.microsecondsSinceEpoch
+            let record = StoredJob(onWire, state: due ?? 0 > now ? .scheduled : .waiting, now: now)
             return Enqueued(
-                message: onWire, list: list(of: onWire), record: StoredJob(onWire, state: isLater ? .scheduled : .waiting, now: now))
+                id: message.id, queue: message.queue, due: due, unique: record.unique, list: list(of: onWire), record: record.encoded,
+                envelope: onWire.encodedEnvelope())
         }
+        let jobs = try messages.isWorthSeveralProcessors ? await messages.mapOnProcessors(enqueued) : messages.map(enqueued)
         let begin = ContinuousClock.now
         if areAlike(jobs), configuration.replication == nil, specialUntil.withLock({ $0 < begin }) {
             if try await run(RedisScripts.enqueue, alike(jobs), for: jobs, within: limit) == .integer(1) {
@@ -52,17 +55,21 @@ extension RedisBackend {
     }
 
     /// A job as it goes to the server.
-    private struct Enqueued {
-        var message: Message
+    private struct Enqueued: Sendable {
+        var id: JobID
+        var queue: String
+        var due: Int64?
+        var unique: UniqueKey?
         var list: String
-        var record: StoredJob
+        var record: [UInt8]
+        var envelope: [UInt8]
     }
 
     private func run(
         _ script: RESPScript, _ arguments: [RESPArgument], for jobs: [Enqueued], within limit: Duration, then commands: [RESPCommand] = []
     ) async throws -> RESPValue {
         let replies = try await run(
-            script, arguments, doing: "enqueue \(jobs.count) jobs on \(jobs[0].message.queue)", then: commands,
+            script, arguments, doing: "enqueue \(jobs.count) jobs on \(jobs[0].queue)", then: commands,
             timeout: limit + (configuration.replication?.timeout ?? .zero))
         if !commands.isEmpty { try checkReplication(replies.last) }
         return replies[0]
@@ -75,29 +82,28 @@ extension RedisBackend {
 
     /// Whether the jobs need nothing but a place in one list.
     private func areAlike(_ jobs: [Enqueued]) -> Bool {
-        jobs.allSatisfy { $0.message.headers.hoist.unique == nil && $0.message.headers.eta == nil && $0.list == jobs[0].list }
-            && (jobs.count == 1 || Set(jobs.map(\.message.id)).count == jobs.count)
+        jobs.allSatisfy { $0.unique == nil && $0.due == nil && $0.list == jobs[0].list }
+            && (jobs.count == 1 || Set(jobs.map(\.id)).count == jobs.count)
     }
 
     private func alike(_ jobs: [Enqueued]) -> [RESPArgument] {
         var arguments = places
         arguments.reserveCapacity(6 + jobs.count * 3)
         arguments += [.text(jobs[0].list), .integer(Int64(jobs.count))]
-        for job in jobs { arguments.append(.text(job.message.id)) }
-        for job in jobs { arguments.append(.bytes(job.record.encoded)) }
-        for job in jobs { arguments.append(.bytes(job.message.encodedEnvelope())) }
+        for job in jobs { arguments.append(.text(job.id)) }
+        for job in jobs { arguments.append(.bytes(job.record)) }
+        for job in jobs { arguments.append(.bytes(job.envelope)) }
         return arguments
     }
 
     private func arguments(_ job: Enqueued, now: Int64) -> [RESPArgument] {
         var endOfWindow: RESPArgument = ""
-        if let scope = job.record.unique?.scope, scope.kind == .window {
+        if let scope = job.unique?.scope, scope.kind == .window {
             endOfWindow = .integer(now + Duration(boundedSeconds: scope.seconds).inMicroseconds)
         }
         return [
-            .text(job.message.id), .text(job.list), .text(job.message.queue), .bytes(job.record.encoded),
-            .bytes(job.message.encodedEnvelope()), job.message.headers.eta.map { .integer($0.microsecondsSinceEpoch) } ?? "",
-            .text(job.record.unique?.key ?? ""), endOfWindow,
+            .text(job.id), .text(job.list), .text(job.queue), .bytes(job.record), .bytes(job.envelope),
+            job.due.map { .integer($0) } ?? "", .text(job.unique?.key ?? ""), endOfWindow,
         ]
     }
 
