@@ -1,5 +1,6 @@
 import Foundation
 import Hoist
+import HoistTesting
 import Testing
 
 extension OneAfterTheOther {
@@ -20,9 +21,11 @@ extension OneAfterTheOther {
                     }
                 }
             }
-            let left = Processes.all().filter { $0.command.hasPrefix("sleep 2047") }
-            for process in left { kill(process.id, SIGKILL) }
-            #expect(left.isEmpty, "\(left.map(\.command))")
+            func left() -> [Processes.Entry] { Processes.all().filter { $0.command.contains("sleep 2047") } }
+            // Those that were killed a moment ago may still be on their way out.
+            let isClean = try await eventually(.seconds(5)) { left().isEmpty }
+            #expect(isClean, "\(left().map(\.command))")
+            for process in left() { kill(process.id, SIGKILL) }
         }
     }
 }

@@ -8,7 +8,7 @@ import Darwin
 
 /// What the system knows of processes, from `/proc`. Where there is none, nothing is known.
 enum ProcessTable {
-    /// The ids of all processes that can be seen.
+    /// The ids of all processes that can be seen; none when too many files are open.
     static func ids() -> [pid_t] {
         guard let folder = opendir("/proc") else { return [] }
         defer { closedir(folder) }
@@ -27,6 +27,8 @@ enum ProcessTable {
         case found
         /// It is not there, and will not be.
         case absent
+        /// The process is dead: what it started last may have come after one looked for that.
+        case ended
         /// The process is becoming another program: for a moment it has no environment that can be read.
         case unknown
     }
@@ -34,8 +36,9 @@ enum ProcessTable {
     /// Whether a process was started with an environment that has this text; a fork has that of its parent.
     static func mark(_ text: String, in id: pid_t) -> Mark {
         let file = open("/proc/\(id)/environ", O_RDONLY | O_CLOEXEC)
-        // Another user's.
+        // Another user's, or one that lets nobody look.
         if file < 0, errno == EACCES || errno == EPERM { return .absent }
+        if file < 0, errno == EMFILE || errno == ENFILE { return .unknown }
         let bytes = file < 0 ? [] : read(file, upTo: 1 << 18)
         guard bytes.isEmpty else {
             let isFound = bytes.withUnsafeBytes { bytes in
@@ -44,7 +47,7 @@ enum ProcessTable {
             return isFound ? .found : .absent
         }
         // vsize, env_start and env_end of proc_pid_stat(5). What is dead, and the system's own, has no memory.
-        guard let fields = stat(of: id, fields: 49), fields.count > 48, number(fields[20]) != 0 else { return .absent }
+        guard let fields = stat(of: id, fields: 49), fields.count > 48, number(fields[20]) != 0 else { return .ended }
         let (start, end) = (number(fields[47]), number(fields[48]))
         return start == end && end != 0 ? .absent : .unknown
     }

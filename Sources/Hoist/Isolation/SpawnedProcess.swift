@@ -58,7 +58,7 @@ package final class SpawnedProcess: Sendable {
     /// - Parameters:
     ///   - program: what to start.
     ///   - descriptors: what it gets as 0, 1, 2 and, where there are four, 3; nil for /dev/null. They are closed here, whatever happens.
-    ///   - onExit: called once, from that thread, when the process and what it started are gone; with the error where it never began.
+    ///   - onExit: called once, from that thread, when the process is gone and what it started is killed; with the error where it never began.
     package init(
         _ program: Program, descriptors: [Int32?], onExit: @escaping @Sendable (Result<Exit, SpawnError>) -> Void
     ) {
@@ -202,21 +202,32 @@ enum Descendants {
         #if os(Linux)
         var ended: Set<pid_t> = []
         var seen: Set<pid_t> = []
-        // One that has started another and is gone before we look at it leaves that one to the next round.
-        for round in 0..<100 {
-            let unseen = ProcessTable.ids().filter { !seen.contains($0) }
-            if unseen.isEmpty { break }
-            // Long enough for a program to begin.
-            if round > 2 { usleep(200) }
-            for id in unseen {
+        let clock = SystemJobClock()
+        let deadline = clock.uptime + 2_000_000
+        var pause: UInt32 = 100
+        // Until nobody is left who may have started another since we looked, or who cannot be looked at yet.
+        while clock.uptime < deadline {
+            let ids = ProcessTable.ids()
+            var mustLookAgain = ids.isEmpty
+            var mustWait = ids.isEmpty
+            for id in ids where !seen.contains(id) {
                 switch ProcessTable.mark(mark, in: id) {
                 case .found:
                     kill(id, SIGKILL)
                     ended.insert(id)
                     seen.insert(id)
+                    mustLookAgain = true
                 case .absent: seen.insert(id)
-                case .unknown: break
+                case .ended:
+                    seen.insert(id)
+                    mustLookAgain = true
+                case .unknown: (mustLookAgain, mustWait) = (true, true)
                 }
+            }
+            guard mustLookAgain else { break }
+            if mustWait {
+                usleep(pause)
+                pause = min(pause * 2, 20_000)
             }
         }
         return Array(ended)
