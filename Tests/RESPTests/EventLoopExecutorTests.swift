@@ -20,9 +20,9 @@ import Testing
         }
     }
 
-    private static func isOn(_ loop: any EventLoop) async -> Bool { loop.inEventLoop }
+    @concurrent private static func isOn(_ loop: any EventLoop) async -> Bool { loop.inEventLoop }
 
-    private static func nested(_ depth: Int, _ body: @Sendable () -> Void) async {
+    @concurrent private static func nested(_ depth: Int, _ body: @Sendable () -> Void) async {
         if depth > 0 { return await nested(depth - 1, body) }
         body()
     }

@@ -24,7 +24,7 @@ public protocol Broker: Sendable {
     /// What blocks there holds up the backend, and with it the leases of workers on it.
     var executor: (any TaskExecutor)? { get }
 
-    /// The same thread for actors: a worker's own is one. Nil by default, as ``executor`` is.
+    /// The thread of ``executor`` for actors: a worker's own is one, and runs there when a backend has both. Nil by default.
     var serialExecutor: (any SerialExecutor)? { get }
 
     /// Stores jobs, all or none. When it returns, the backend has them.

@@ -78,9 +78,11 @@ public struct JobClient: Sendable {
     public func enqueue<J: Job>(
         contentsOf jobs: some Collection<J>, _ options: [EnqueueOption] = []
     ) async throws -> [JobHandle<J.Output>] {
+        // The same for all: jobs that are delayed alike are due in the order of their ids.
+        let now = backend.clock.now
         @Sendable func request(_ job: J) throws -> EnqueueRequest {
             let arguments = Arguments(keyword: try WireEncoder.encodeArguments(job))
-            var request = self.request(J.name, arguments, J.secretArguments, defaults: J.options, options)
+            var request = self.request(J.name, arguments, J.secretArguments, defaults: J.options, options, now: now)
             request.partition = request.partition ?? job.partitionKey ?? (J.options.hasPartitions ? "" : nil)
             return request
         }
@@ -106,7 +108,7 @@ public struct JobClient: Sendable {
         named name: String, arguments: Arguments = Arguments(), defaults: JobOptions = JobOptions(),
         options: [EnqueueOption] = []
     ) async throws -> JobHandle<WireValue> {
-        let request = request(name, arguments, [], defaults: defaults, options)
+        let request = request(name, arguments, [], defaults: defaults, options, now: backend.clock.now)
         let published = try await publish([request], queue: defaults.queue)
         return JobHandle(published[0], backend: backend, sealing: configuration.sealing)
     }
@@ -145,7 +147,8 @@ public struct JobClient: Sendable {
     @discardableResult
     public func broadcast<J: Job>(_ job: J, on channel: String, _ options: EnqueueOption...) async throws -> Int {
         let request = request(
-            J.name, Arguments(keyword: try WireEncoder.encodeArguments(job)), J.secretArguments, defaults: J.options, options)
+            J.name, Arguments(keyword: try WireEncoder.encodeArguments(job)), J.secretArguments, defaults: J.options, options,
+            now: backend.clock.now)
         var message = try request.message(id: request.id ?? JobIdentifier.make(), queue: "", origin: origin, parent: JobContext.current)
         message.headers.hoist.unique = nil
         message.properties.exchange = channel
@@ -162,10 +165,10 @@ public struct JobClient: Sendable {
     public func handle(of id: JobID) -> JobHandle<WireValue> { JobHandle((id, false), backend: backend, sealing: configuration.sealing) }
 
     private func request(
-        _ name: String, _ arguments: Arguments, _ secret: Set<String>, defaults: JobOptions, _ options: [EnqueueOption]
+        _ name: String, _ arguments: Arguments, _ secret: Set<String>, defaults: JobOptions, _ options: [EnqueueOption], now: JobDate
     ) -> EnqueueRequest {
         var request = EnqueueRequest(
-            name: name, arguments: arguments, secretArguments: secret, defaults: defaults, now: backend.clock.now)
+            name: name, arguments: arguments, secretArguments: secret, defaults: defaults, now: now)
         for option in options { option.apply(&request) }
         return request
     }
@@ -180,13 +183,12 @@ public struct JobClient: Sendable {
             if let limit = configuration.compressesAbove, message.body.count > limit { message.compressBody() }
             return message
         }
+        let ids = zip(requests, JobIdentifier.make(count: requests.count)).map { $0.id ?? $1 }
         var messages: [Message]
         if requests.isWorthSeveralProcessors {
-            // Ids in the order of the jobs.
-            let ids = requests.map { $0.id ?? JobIdentifier.make() }
             messages = try await Array(requests.indices).mapOnProcessors { try message(requests[$0], ids[$0]) }
         } else {
-            messages = try requests.map { try message($0, $0.id ?? JobIdentifier.make()) }
+            messages = try zip(requests, ids).map(message)
         }
         let published = try await JobTracing.enqueueing(&messages) { messages in
             try await publish(messages)
@@ -324,7 +326,6 @@ extension Result where Failure == any Error {
 }
 
 /// Who this process is, for people.
-@usableFromInline
 package enum ProcessIdentity {
     package static let host: String = {
         var buffer = [CChar](repeating: 0, count: 256)
@@ -335,6 +336,5 @@ package enum ProcessIdentity {
     package static let name = "\(getpid())@\(host)"
 
     /// How many processors there are to run on.
-    @usableFromInline
     package static let processorCount = max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
 }
