@@ -107,7 +107,7 @@ struct LargeExchangeTests {
         let client = JobClient(backend, logger: silent)
         try await client.enqueue(contentsOf: (0..<130).map(Note.init))
         var request = Exchange(worker: worker, claims: [claim("default")], budget: ClaimBudget(lanes: ["async": 130]))
-        var settlements = try await backend.exchange(request).deliveries.map(done)
+        request.settlements = try await backend.exchange(request).deliveries.map(done)
         try await backend.setLimits([.ordered], for: .queue("small"))
         for number in 0..<12 {
             var message = Message(
@@ -118,14 +118,12 @@ struct LargeExchangeTests {
         }
         request.claims = [Claim(queue: "small", lane: "async", jobNames: ["note"], partition: { _ in "same" })]
         request.budget = ClaimBudget(lanes: ["async": 8])
-        request.settlements = settlements
         #expect(backend.parts(of: request).count == 4)
         var seen: [JobID] = []
         for _ in 1...60 where seen.count < 12 {
             let deliveries = try await backend.exchange(request).deliveries
             seen += deliveries.map(\.jobID)
-            settlements = deliveries.map(done)
-            request.settlements = settlements
+            request.settlements = deliveries.map(done)
         }
         #expect(seen == (0..<12).map { "\($0)" })
     }

@@ -184,12 +184,9 @@ public struct JobClient: Sendable {
             return message
         }
         let ids = zip(requests, JobIdentifier.make(count: requests.count)).map { $0.id ?? $1 }
-        var messages: [Message]
-        if requests.isWorthSeveralProcessors {
-            messages = try await Array(requests.indices).mapOnProcessors { try message(requests[$0], ids[$0]) }
-        } else {
-            messages = try zip(requests, ids).map(message)
-        }
+        var messages =
+            try requests.isWorthSeveralProcessors
+            ? await Array(requests.indices).mapOnProcessors { try message(requests[$0], ids[$0]) } : zip(requests, ids).map(message)
         let published = try await JobTracing.enqueueing(&messages) { messages in
             try await publish(messages)
         }

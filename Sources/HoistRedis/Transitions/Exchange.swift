@@ -9,6 +9,7 @@ extension RedisBackend {
 
     /// - Parameter part: its number among several, after which another exchange follows; nil when it is a whole.
     func exchangeAtOnce(_ request: Exchange, part: Int? = nil) async throws -> ExchangeResult {
+        let isFurtherPart = part.map { $0 > 0 } ?? false
         var result = ExchangeResult()
         var cancelledHere: Set<JobID> = []
         if request.withdrawsClaims { try await withdrawClaims(of: request.worker) }
@@ -40,7 +41,7 @@ extension RedisBackend {
             }
             let answer = try await exchange(
                 worker: request.worker, done: done, steps: steps, progress: progress, claims: claims, budget: budget, begun: begun,
-                isFurtherPart: part ?? 0 > 0)
+                isFurtherPart: isFurtherPart)
             // Settled by now: another round is for claims alone.
             let settled = zip(steps, answer.codes)
             result.lost += settled.compactMap { $1 == 0 ? $0.id : nil } + answer.refused
@@ -66,7 +67,7 @@ extension RedisBackend {
                 throw BackendError(.corrupt, "Redis at \(client.configuration.serverDescription) cannot hand out jobs: \(answer.problem)")
             }
             // One of several parts sees to it.
-            guard !answer.dead.isEmpty, part ?? 0 == 0, rounds < 4 else { break }
+            guard !answer.dead.isEmpty, !isFurtherPart, rounds < 4 else { break }
             for worker in answer.dead { try await takeOver(worker) }
             if !answer.isAlive { break }
             claims = claims.filter { budget.available(to: $0) > 0 }
