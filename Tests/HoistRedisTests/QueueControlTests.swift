@@ -100,7 +100,7 @@ struct QueueControlTests {
             keys += page.last?.elements?.compactMap(\.text) ?? []
         } while cursor != "0"
         let left = Set(keys.map { String($0.dropFirst(prefix.count)) }).filter { !$0.hasPrefix("_kombu") && !$0.hasPrefix("hoist:worker:") }
-        #expect(left.isSubset(of: ["hoist:queues", "hoist:token", "hoist:pulse", "hoist:swept"]), "\(left)")
+        #expect(left.isSubset(of: ["hoist:queues", "hoist:token", "hoist:pulse", "hoist:swept", "hoist:swept:until"]), "\(left)")
     }
 
     @Test("an enqueue that waits for replicas says when there are too few")

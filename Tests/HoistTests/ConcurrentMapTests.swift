@@ -27,17 +27,17 @@ import Testing
         }
     }
 
-    @Test("many jobs of one call each have the handle in their place")
+    @Test("many jobs of one call each have the handle in their place, and ids in their order")
     func jobs() async throws {
         let backend = MemoryBackend()
         let client = JobClient(backend, logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
-        let handles = try await client.enqueue(contentsOf: (0..<1000).map(Number.init))
+        let handles = try await client.enqueue(contentsOf: (0..<6000).map(Number.init))
         var numbers: [Int64?] = []
         for handle in handles {
             let arguments = try await backend.arguments(of: handle.id)
             numbers.append(arguments?.keyword["value"]?.integerValue)
         }
-        #expect(numbers == (0..<1000).map(Int64.init))
-        #expect(Set(handles.map(\.id)).count == 1000)
+        #expect(numbers == (0..<6000).map(Int64.init))
+        #expect(zip(handles, handles.dropFirst()).allSatisfy { $0.id < $1.id })
     }
 }

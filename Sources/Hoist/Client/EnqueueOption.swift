@@ -54,10 +54,9 @@ public struct EnqueueOption: Sendable {
     public static func header(_ name: String, _ value: WireValue) -> EnqueueOption { option { $0.headers[name] = value } }
 }
 
-/// One call before it becomes a message: the job's defaults with the call's options laid over them.
+/// What a call asks for, for each of its jobs: their defaults with the call's options laid over them.
 struct EnqueueRequest {
     var name: String
-    var arguments: Arguments
     var secretArguments: Set<String>
     var now: Date
     var id: JobID?
@@ -77,9 +76,8 @@ struct EnqueueRequest {
     var worker: String?
     var isForSameWorker = false
 
-    init(name: String, arguments: Arguments, secretArguments: Set<String>, defaults: JobOptions, now: Date) {
+    init(name: String, secretArguments: Set<String>, defaults: JobOptions, now: Date) {
         self.name = name
-        self.arguments = arguments
         self.secretArguments = secretArguments
         self.now = now
         priority = defaults.priority
@@ -109,9 +107,11 @@ struct EnqueueRequest {
         return SpecialQueue.labelled(queue ?? usual, requires)
     }
 
-    /// The message. Inside a handler it becomes a child of the running job and inherits its headers.
+    /// The message of a job. Inside a handler it becomes a child of the running job and inherits its headers.
     /// - Throws: ``WireError`` when the arguments are larger or deeper than a worker would read.
-    func message(id: JobID, queue: String, origin: String, parent: JobContext?) throws(WireError) -> Message {
+    func message(
+        _ arguments: Arguments, partition: String?, id: JobID, queue: String, origin: String, parent: JobContext?
+    ) throws(WireError) -> Message {
         var headers = MessageHeaders(task: name, id: id)
         try headers.check()
         headers.eta = eta

@@ -78,23 +78,12 @@ public struct JobClient: Sendable {
     public func enqueue<J: Job>(
         contentsOf jobs: some Collection<J>, _ options: [EnqueueOption] = []
     ) async throws -> [JobHandle<J.Output>] {
-        // The same for all: jobs that are delayed alike are due in the order of their ids.
-        let now = backend.clock.now
-        @Sendable func request(_ job: J) throws -> EnqueueRequest {
-            let arguments = Arguments(keyword: try WireEncoder.encodeArguments(job))
-            var request = self.request(J.name, arguments, J.secretArguments, defaults: J.options, options, now: now)
-            request.partition = request.partition ?? job.partitionKey ?? (J.options.hasPartitions ? "" : nil)
-            return request
-        }
-        let requests = try jobs.isWorthSeveralProcessors ? await Array(jobs).mapOnProcessors(request) : jobs.map(request)
-        var handles: [JobHandle<J.Output>] = []
-        for start in stride(from: 0, to: requests.count, by: 5000) {
-            let step = Array(requests[start..<min(start + 5000, requests.count)])
-            handles += try await publish(step, queue: J.options.queue).map {
-                JobHandle($0, backend: backend, sealing: configuration.sealing)
-            }
-        }
-        return handles
+        let defaults = J.options
+        let request = request(J.name, J.secretArguments, defaults: defaults, options)
+        let unlessItSays: String? = defaults.hasPartitions ? "" : nil
+        return try await publish(Array(jobs), as: request, queue: defaults.queue) { job in
+            (Arguments(keyword: try WireEncoder.encodeArguments(job)), request.partition ?? job.partitionKey ?? unlessItSays)
+        }.map { JobHandle($0, backend: backend, sealing: configuration.sealing) }
     }
 
     /// Enqueues a job that this program has no type for.
@@ -108,8 +97,8 @@ public struct JobClient: Sendable {
         named name: String, arguments: Arguments = Arguments(), defaults: JobOptions = JobOptions(),
         options: [EnqueueOption] = []
     ) async throws -> JobHandle<WireValue> {
-        let request = request(name, arguments, [], defaults: defaults, options, now: backend.clock.now)
-        let published = try await publish([request], queue: defaults.queue)
+        let request = request(name, [], defaults: defaults, options)
+        let published = try await publish([arguments], as: request, queue: defaults.queue) { ($0, request.partition) }
         return JobHandle(published[0], backend: backend, sealing: configuration.sealing)
     }
 
@@ -146,10 +135,10 @@ public struct JobClient: Sendable {
     /// - Throws: as ``enqueue(_:_:)``, and ``BackendError`` `.misuse` where the backend cannot broadcast.
     @discardableResult
     public func broadcast<J: Job>(_ job: J, on channel: String, _ options: EnqueueOption...) async throws -> Int {
-        let request = request(
-            J.name, Arguments(keyword: try WireEncoder.encodeArguments(job)), J.secretArguments, defaults: J.options, options,
-            now: backend.clock.now)
-        var message = try request.message(id: request.id ?? JobIdentifier.make(), queue: "", origin: origin, parent: JobContext.current)
+        let request = request(J.name, J.secretArguments, defaults: J.options, options)
+        var message = try request.message(
+            Arguments(keyword: try WireEncoder.encodeArguments(job)), partition: request.partition, id: request.id ?? JobIdentifier.make(),
+            queue: "", origin: origin, parent: JobContext.current)
         message.headers.hoist.unique = nil
         message.properties.exchange = channel
         if let sealing = configuration.sealing { try message.seal(with: sealing) }
@@ -164,35 +153,45 @@ public struct JobClient: Sendable {
     /// The handle of any job, its output as it travels.
     public func handle(of id: JobID) -> JobHandle<WireValue> { JobHandle((id, false), backend: backend, sealing: configuration.sealing) }
 
+    /// What a call asks for. At one time for all of its jobs: those that are delayed alike are due in the order of their ids.
     private func request(
-        _ name: String, _ arguments: Arguments, _ secret: Set<String>, defaults: JobOptions, _ options: [EnqueueOption], now: JobDate
+        _ name: String, _ secret: Set<String>, defaults: JobOptions, _ options: [EnqueueOption]
     ) -> EnqueueRequest {
-        var request = EnqueueRequest(
-            name: name, arguments: arguments, secretArguments: secret, defaults: defaults, now: now)
+        var request = EnqueueRequest(name: name, secretArguments: secret, defaults: defaults, now: backend.clock.now)
         for option in options { option.apply(&request) }
         return request
     }
 
-    private func publish(_ requests: [EnqueueRequest], queue: String?) async throws -> [(id: JobID, isNew: Bool)] {
+    /// Enqueues the jobs of a call, once a message could be made of each of them.
+    /// - Parameter content: a job's arguments, and what it belongs to.
+    private func publish<T: Sendable>(
+        _ jobs: [T], as request: EnqueueRequest, queue: String?, content: @escaping @Sendable (T) throws -> (Arguments, partition: String?)
+    ) async throws -> [(id: JobID, isNew: Bool)] {
         let parent = JobContext.current
-        @Sendable func message(_ request: EnqueueRequest, _ id: JobID) throws -> Message {
-            let routed = configuration.routes.lazy.compactMap { $0.queue(request.name) }.first
+        let routed = configuration.routes.lazy.compactMap { $0.queue(request.name) }.first
+        let place = try request.place(usual: routed ?? queue ?? configuration.defaultQueue, parent: parent)
+        let ids = request.id.map { [JobID](repeating: $0, count: jobs.count) } ?? JobIdentifier.make(count: jobs.count)
+        @Sendable func message(_ index: Int) throws -> Message {
+            let (arguments, partition) = try content(jobs[index])
             var message = try request.message(
-                id: id, queue: try request.place(usual: routed ?? queue ?? configuration.defaultQueue, parent: parent), origin: origin,
-                parent: parent)
+                arguments, partition: partition, id: ids[index], queue: place, origin: origin, parent: parent)
             if let limit = configuration.compressesAbove, message.body.count > limit { message.compressBody() }
             return message
         }
-        let ids = zip(requests, JobIdentifier.make(count: requests.count)).map { $0.id ?? $1 }
-        var messages =
-            try requests.isWorthSeveralProcessors
-            ? await Array(requests.indices).mapOnProcessors { try message(requests[$0], ids[$0]) } : zip(requests, ids).map(message)
-        let published = try await JobTracing.enqueueing(&messages) { messages in
-            try await publish(messages)
+        let messages =
+            try jobs.isWorthSeveralProcessors ? await Array(jobs.indices).mapOnProcessors(message) : jobs.indices.map(message)
+        var published: [(id: JobID, isNew: Bool)] = []
+        for start in stride(from: 0, to: messages.count, by: Self.step) {
+            let step = messages.count <= Self.step ? messages : Array(messages[start...].prefix(Self.step))
+            let enqueued = try await JobTracing.enqueueing(step) { try await publish($0) }
+            parent?.noteChildren(enqueued.map(\.id))
+            published += enqueued
         }
-        parent?.noteChildren(published.map(\.id))
         return published
     }
+
+    /// How many jobs the backend gets at once.
+    private static let step = 5000
 
     /// Does it again whenever there may be room, where the queue is full and the configuration wants to wait.
     private func whenThereIsRoom(_ publish: () async throws -> [PublishResult]) async throws -> [PublishResult] {

@@ -6,23 +6,28 @@ import Foundation
 
 /// Ids of the form UUID version 7 (RFC 9562 §5.7): the time comes first, so ids made together lie together in an index, and in their order.
 package enum JobIdentifier {
-    package static func make() -> String { make(at: ticks) }
+    package static func make() -> String { make(at: ticks, number: random) }
 
-    /// Ids that are in their order however fast they are made: each is a quarter of a microsecond later than the one before.
+    /// Ids that are in their order however fast they are made: each is a quarter of a microsecond later than the one before. The system is
+    /// asked for a random number once, from which those of the others follow (§6.2, method 2): by steps of 2^64 divided by the golden ratio,
+    /// which come to the same number never again, and change all of its digits.
     static func make(count: Int) -> [String] {
-        let first = ticks
-        return (0..<count).map { make(at: first + UInt64($0)) }
+        let (first, number) = (ticks, random)
+        return (0..<UInt64(count)).map { make(at: first + $0, number: number &+ $0 &* 0x9E37_79B9_7F4A_7C15) }
+    }
+
+    private static var random: UInt64 {
+        var generator = SystemRandomNumberGenerator()
+        return generator.next()
     }
 
     /// 4,096 to the millisecond.
     private static var ticks: UInt64 { UInt64(Date().timeIntervalSince1970 * 1000 * 4096) }
 
-    private static func make(at ticks: UInt64) -> String {
-        // What is left of the millisecond goes where twelve random bits may be (§6.2, method 3): the system is asked for random numbers once,
-        // and ids of one millisecond are in order as well.
-        var generator = SystemRandomNumberGenerator()
+    private static func make(at ticks: UInt64, number: UInt64) -> String {
+        // What is left of the millisecond goes where twelve random bits may be (§6.2, method 3): ids of one millisecond are in order as well.
         let high = (ticks >> 12) << 16 | 0x7000 | ticks & 0x0FFF
-        let low = 0x8000_0000_0000_0000 | generator.next() >> 2
+        let low = 0x8000_0000_0000_0000 | number & 0x3FFF_FFFF_FFFF_FFFF
         return String(unsafeUninitializedCapacity: 36) { buffer in
             var position = 0
             func write(_ value: UInt64, digits: Int, shift: Int) {

@@ -11,7 +11,7 @@ enum JobTracing {
         func extract(key: String, from headers: WireValue.Object) -> String? { headers[key]?.stringValue }
     }
 
-    static func enqueueing<T>(_ messages: inout [Message], _ body: ([Message]) async throws -> T) async throws -> T {
+    static func enqueueing<T>(_ messages: [Message], _ body: ([Message]) async throws -> T) async throws -> T {
         guard let first = messages.first, !(InstrumentationSystem.tracer is NoOpTracer) else { return try await body(messages) }
         var traced = messages
         return try await withSpan("enqueue \(first.jobName)", ofKind: .producer) { span in

@@ -4,7 +4,7 @@ import Hoist
 ///
 /// One letter, then JSON. The letter tells the scripts whether they must look into it: `p` no, `x` yes (the job holds a unique key), `c`
 /// the job was cancelled where it could not be taken out of its list.
-struct StoredJob: Sendable {
+struct StoredJob: Sendable, Equatable {
     var queue: String
     var name: String
     var state: JobState

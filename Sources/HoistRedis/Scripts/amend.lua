@@ -55,7 +55,7 @@ if due ~= '' and tonumber(due) > now then
     redis.call('HSET', delayed .. ':jobs', id, target .. '\n' .. changed)
     redis.call('PUBLISH', P .. 'work', 'due')
 else
-    redis.call('SET', P .. 'job:' .. id, record, 'PX', 604800000)
+    redis.call('SET', P .. 'job:' .. id, record, 'PX', waiting_record_lifetime)
     if list == target then
         redis.call('LSET', list, place, changed)
     else

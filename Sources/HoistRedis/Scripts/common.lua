@@ -6,6 +6,8 @@
 -- Times are microseconds since 1970. Redis hands nil to Lua as false. See the page Keys of the documentation for every key.
 
 local P = KEYS[1]
+-- Milliseconds that the record of a job is kept that waits in a list, where a worker of another kind may take it unseen.
+local waiting_record_lifetime = 604800000
 
 local function server_time()
     local time = redis.call('TIME')

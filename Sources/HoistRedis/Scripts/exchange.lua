@@ -191,7 +191,7 @@ for _, job in ipairs(others) do
             -- It may be due before anything that workers wait for.
             if redis.call('ZRANGE', P .. 'delayed:' .. queue, 0, 0)[1] == id then made_ready = true end
         else
-            redis.call('SET', P .. 'job:' .. id, third, 'PX', 604800000)
+            redis.call('SET', P .. 'job:' .. id, third, 'PX', waiting_record_lifetime)
             redis.call((side == 'R' or side == 'F') and 'RPUSH' or 'LPUSH', first, kept)
             made_ready = true
             if side == 'F' and is_there(P .. 'limits') then
@@ -662,7 +662,7 @@ if claim_count > 0 and is_alive then
             if value then
                 local line = string.find(value, '\n', 1, true)
                 redis.call('LPUSH', string.sub(value, 1, line - 1), string.sub(value, line + 1))
-                redis.call('PEXPIRE', P .. 'job:' .. id, 604800000)
+                redis.call('PEXPIRE', P .. 'job:' .. id, waiting_record_lifetime)
             end
         end
         if #due == 500 then has_more = true end

@@ -8,6 +8,6 @@
 local old = redis.call('GET', P .. 'job:' .. ARGV[4])
 if not old then return 0 end
 release_key(old, ARGV[4], false, time_of(ARGV[1]))
-redis.call('SET', P .. 'job:' .. ARGV[4], ARGV[5], 'PX', 604800000)
+redis.call('SET', P .. 'job:' .. ARGV[4], ARGV[5], 'PX', waiting_record_lifetime)
 if ARGV[6] ~= '' then in_database(ARGV[3], function() put_result(ARGV[6], ARGV[7], ARGV[8]) end) end
 return 1

@@ -1,14 +1,13 @@
 -- Stores jobs in their queues, or none when a queue has no room.
 --
--- ARGV: now, broker database, result database ('' when it is the same), prefix of result keys, milliseconds that the record of a
---       waiting job is kept, then for each job eight: id, list, queue, record, envelope, due ('' for now), unique key ('' for none), end of
---       the key's window ('' for none)
+-- ARGV: now, broker database, result database ('' when it is the same), prefix of result keys, then for each job eight: id, list, queue,
+--       record, envelope, due ('' for now), unique key ('' for none), end of the key's window ('' for none)
 -- Returns for each job, in that order: 1 enqueued; 0 its id is known; the id of the job that holds its unique key. Or {-1, queue} when that queue is
 -- full, and then nothing was stored.
 -- Atomic, so that an id or a unique key is never taken twice, and a job is never recorded without being in its queue.
 
 local now = time_of(ARGV[1])
-local first_job = 6
+local first_job = 5
 local count = (#ARGV - first_job + 1) / 8
 
 -- Before anything is written: a key of another kind in place of a list would leave jobs recorded that are in no queue.
@@ -119,7 +118,7 @@ for i = 0, count - 1 do
             redis.call('HSET', P .. 'delayed:' .. queue .. ':jobs', id, target .. '\n' .. ARGV[base + 5])
             if redis.call('ZRANGE', P .. 'delayed:' .. queue, 0, 0)[1] == id then nearer = true end
         else
-            redis.call('SET', P .. 'job:' .. id, record, 'PX', ARGV[5])
+            redis.call('SET', P .. 'job:' .. id, record, 'PX', waiting_record_lifetime)
             redis.call('LPUSH', target, ARGV[base + 5])
             if cancels then cancel_older(queue, ARGV[base + 5]) end
         end

@@ -8,7 +8,7 @@
 local id, kept = ARGV[3], P .. ARGV[4] .. ':' .. ARGV[5]
 if redis.call('ZREM', kept, id) == 0 then return 0 end
 redis.call('HDEL', kept .. ':jobs', id)
-redis.call('SET', P .. 'job:' .. id, ARGV[8], 'PX', 604800000)
+redis.call('SET', P .. 'job:' .. id, ARGV[8], 'PX', waiting_record_lifetime)
 if ARGV[10] ~= '' and ARGV[11] ~= 'window' then
     local holder = redis.call('GET', P .. 'unique:' .. ARGV[10])
     if not holder or string.sub(holder, string.find(holder, '\n', 1, true) + 1) == id then

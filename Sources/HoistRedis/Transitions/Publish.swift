@@ -3,9 +3,6 @@ import RESP
 import Synchronization
 
 extension RedisBackend {
-    /// How long the record of a job is kept that waits in a list, where a worker of another kind may take it unseen.
-    static let waitingRecordMilliseconds: Int64 = 7 * 86_400_000
-
     public func publish(_ messages: [Message]) async throws -> [PublishResult] {
         try await publish(messages, within: client.configuration.commandTimeout)
     }
@@ -14,13 +11,17 @@ extension RedisBackend {
         guard !messages.isEmpty else { return [] }
         try await announce(Set(messages.map(\.queue)))
         let now = now
+        @Sendable func record(_ onWire: Message) -> StoredJob {
+            StoredJob(onWire, state: onWire.headers.eta?.microsecondsSinceEpoch ?? 0 > now ? .scheduled : .waiting, now: now)
+        }
+        let first = record(wireMessage(messages[0]))
+        let encodedFirst = first.encoded
         @Sendable func enqueued(_ message: Message) -> Enqueued {
             let onWire = wireMessage(message)
-            let due = message.headers.eta?.microsecondsSinceEpoch
-            let record = StoredJob(onWire, state: due ?? 0 > now ? .scheduled : .waiting, now: now)
+            let record = record(onWire)
             return Enqueued(
-                id: message.id, queue: message.queue, due: due, unique: record.unique, list: list(of: onWire), record: record.encoded,
-                envelope: onWire.encodedEnvelope())
+                id: message.id, queue: message.queue, due: message.headers.eta?.microsecondsSinceEpoch, unique: record.unique,
+                list: list(of: onWire), record: record == first ? encodedFirst : record.encoded, envelope: onWire.encodedEnvelope())
         }
         let jobs = try messages.isWorthSeveralProcessors ? await messages.mapOnProcessors(enqueued) : messages.map(enqueued)
         let begin = ContinuousClock.now
@@ -76,22 +77,21 @@ extension RedisBackend {
     }
 
     /// What both scripts must know.
-    private var places: [RESPArgument] {
-        [brokerDatabase, .text(resultDatabase), .text(keys.results), .integer(Self.waitingRecordMilliseconds)]
-    }
+    private var places: [RESPArgument] { [brokerDatabase, .text(resultDatabase), .text(keys.results)] }
 
-    /// Whether the jobs need nothing but a place in one list.
+    /// Whether the jobs need nothing but a place in one list, and have one record in common: all of one call mostly do.
     private func areAlike(_ jobs: [Enqueued]) -> Bool {
-        jobs.allSatisfy { $0.unique == nil && $0.due == nil && $0.list == jobs[0].list }
+        let first = jobs[0]
+        return first.due == nil && first.unique == nil
+            && jobs.dropFirst().allSatisfy { $0.due == nil && $0.list == first.list && $0.record == first.record }
             && (jobs.count == 1 || Set(jobs.map(\.id)).count == jobs.count)
     }
 
     private func alike(_ jobs: [Enqueued]) -> [RESPArgument] {
         var arguments = places
-        arguments.reserveCapacity(6 + jobs.count * 3)
-        arguments += [.text(jobs[0].list), .integer(Int64(jobs.count))]
+        arguments.reserveCapacity(5 + jobs.count * 2)
+        arguments += [.text(jobs[0].list), .bytes(jobs[0].record)]
         for job in jobs { arguments.append(.text(job.id)) }
-        for job in jobs { arguments.append(.bytes(job.record)) }
         for job in jobs { arguments.append(.bytes(job.envelope)) }
         return arguments
     }

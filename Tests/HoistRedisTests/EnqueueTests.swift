@@ -1,0 +1,130 @@
+import Foundation
+import Hoist
+@testable import HoistRedis
+import HoistTesting
+import Logging
+import RESP
+import TestServers
+import Testing
+
+/// Many jobs in one call, and their records.
+@Suite("Enqueueing on Redis", .timeLimit(.minutes(1)))
+struct EnqueueTests {
+    private struct Note: Job {
+        static let name = "note"
+        var number: Int
+    }
+
+    private let silent = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
+    private let prefix = "enqueue\(UUID().uuidString.prefix(8)):"
+
+    private func backend(_ change: (inout RedisBackend.Configuration) -> Void = { _ in }) throws -> (RedisBackend, RESPClient) {
+        var configuration = RedisBackend.Configuration(keyPrefix: prefix, resultKeyPrefix: prefix)
+        change(&configuration)
+        let server = try RESPConfiguration(url: try RedisServer.shared.get().url)
+        return (try RedisBackend(server, configuration: configuration), try RESPClient(server))
+    }
+
+    private func messages(_ range: Range<Int>) -> [Message] {
+        range.map { number in
+            Message(
+                headers: MessageHeaders(task: "note", id: "note-\(number)"),
+                properties: MessageProperties(routingKey: "default", deliveryTag: "note-\(number)"), body: Array("[[],{},{}]".utf8))
+        }
+    }
+
+    /// The numbers of the jobs in the queue, in the order in which they will be taken.
+    private func waiting(_ backend: RedisBackend, _ probe: RESPClient) async throws -> [Int] {
+        let list = backend.keys.list("default", wirePriority: RedisPriority.wire(urgency: backend.configuration.unlabelledUrgency))
+        let elements = try await probe.send(RESPCommand("LRANGE", [.text(list), 0, -1])).elements ?? []
+        return try elements.reversed().map { element in
+            Int(try Message(envelope: Array((element.text ?? "").utf8)).id.dropFirst(5)) ?? -1
+        }
+    }
+
+    private func record(_ id: JobID) -> RESPArgument { .text(prefix + "hoist:job:" + id) }
+
+    @Test("a known id among thousands is not enqueued again, and the others once each, in their order", arguments: [0, 2499, 4999])
+    func known(number: Int) async throws {
+        let (backend, probe) = try backend()
+        defer { probe.close() }
+        #expect(try await backend.publish(messages(number..<number + 1)) == [.enqueued])
+        let results = try await backend.publish(messages(0..<5000))
+        #expect(results.indices.filter { results[$0] != .enqueued } == [number])
+        #expect(results[number] == .alreadyEnqueued)
+        #expect(try await waiting(backend, probe) == [number] + (0..<5000).filter { $0 != number })
+    }
+
+    @Test("an id that has a result is known, in whatever database results are", arguments: [nil, 5])
+    func ended(database: Int?) async throws {
+        var results = try RESPConfiguration(url: try RedisServer.shared.get().url)
+        results.database = database ?? results.database
+        let (backend, probe) = try backend { if database != nil { $0.results = results } }
+        let resultProbe = try RESPClient(results)
+        defer {
+            probe.close()
+            resultProbe.close()
+        }
+        let result = #"{"status": "SUCCESS", "result": null}"#
+        try await resultProbe.send(RESPCommand("SET", [.text(backend.keys.result("note-300")), .text(result), "EX", 60]))
+        let outcomes = try await backend.publish(messages(0..<400))
+        #expect(outcomes.indices.filter { outcomes[$0] == .alreadyEnqueued } == [300])
+        #expect(try await waiting(backend, probe) == (0..<400).filter { $0 != 300 })
+    }
+
+    @Test("where the queue's key is none, nothing is recorded, and the same jobs can be enqueued later")
+    func noList() async throws {
+        let (backend, probe) = try backend()
+        defer { probe.close() }
+        let list = backend.keys.list("default", wirePriority: RedisPriority.wire(urgency: backend.configuration.unlabelledUrgency))
+        try await probe.send(RESPCommand("SET", [.text(list), "something"]))
+        let error = await #expect(throws: BackendError.self) { try await backend.publish(messages(0..<3000)) }
+        #expect(error?.code == .corrupt)
+        #expect(try await probe.send(RESPCommand("EXISTS", [record("note-0"), record("note-2999")])).integer == 0)
+        try await probe.send(RESPCommand("DEL", [.text(list)]))
+        #expect(try await backend.publish(messages(0..<3000)).allSatisfy { $0 == .enqueued })
+        #expect(try await waiting(backend, probe) == Array(0..<3000))
+    }
+
+    @Test("jobs of one call that are delayed alike are due in their order")
+    func delayed() async throws {
+        let (backend, probe) = try backend()
+        defer { probe.close() }
+        let ids = try await JobClient(backend, logger: silent).enqueue(contentsOf: (0..<600).map(Note.init), [.after(.seconds(1000))])
+            .map(\.id)
+        let due = try await probe.send(RESPCommand("ZRANGE", [.text(prefix + "hoist:delayed:default"), 0, -1]))
+        #expect(due.elements?.compactMap(\.text) == ids)
+    }
+
+    @Test("records of jobs that have waited long expire, those of delayed and of new ones do not")
+    func expiry() async throws {
+        let clock = TestClock()
+        let (backend, probe) = try backend { $0.clock = clock }
+        defer { probe.close() }
+        let client = JobClient(backend, logger: silent)
+        let old = try await client.enqueue(Note(number: 1)).id
+        let delayed = try await client.enqueue(Note(number: 2), .after(.seconds(90 * 86_400))).id
+        clock.advance(by: .seconds(2 * 86_400))
+        let new = try await client.enqueue(Note(number: 3)).id
+        func life(_ id: JobID) async throws -> Int64? { try await probe.send(RESPCommand("PTTL", [record(id)])).integer }
+        #expect(try await life(old) == -1)
+        // Each sweep looks at some keys of the whole server.
+        var rounds = 0
+        repeat {
+            try await probe.send(RESPCommand("DEL", [.text(prefix + "hoist:swept")]))
+            _ = try await backend.run(RedisScripts.sweep, [backend.timeArgument, 10], doing: "sweep")
+            rounds += 1
+        } while try await life(old) == -1 && rounds < 10_000
+        let left = try await life(old) ?? 0
+        #expect(left > 6 * 86_400_000 && left <= 7 * 86_400_000)
+        var isRoundOver = false
+        while !isRoundOver {
+            try await probe.send(RESPCommand("DEL", [.text(prefix + "hoist:swept")]))
+            _ = try await backend.run(RedisScripts.sweep, [backend.timeArgument, 10], doing: "sweep")
+            isRoundOver = try await probe.send(RESPCommand("GET", [.text(prefix + "hoist:swept:until")])).text == "0"
+        }
+        #expect(try await life(delayed) == -1)
+        #expect(try await life(new) == -1)
+        #expect(try await backend.record(of: old)?.state == .waiting)
+    }
+}
