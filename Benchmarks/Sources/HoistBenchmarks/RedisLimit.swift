@@ -5,11 +5,39 @@ import Foundation
 /// A message of ours (680 bytes) is pushed, claimed by a script that puts it with a worker, and let go of, 16 at a time on four connections
 /// that never wait for one another.
 enum RedisLimit {
-    private static let claim = "local e=redis.call('RPOP',KEYS[1],16) for i=1,#e do redis.call('HSET',KEYS[2],ARGV[i],e[i]) end return e"
+    enum Steps: String {
+        /// What no queue can do without that hands out jobs at least once.
+        case fewest
+        /// What Hoist does: ids are enqueued once, jobs have a record while they wait, are held under a token, and those who follow them hear
+        /// of it.
+        case ours
 
-    static func run(port: Int, seconds: Double) throws {
+        fileprivate var claim: String {
+            switch self {
+            case .fewest: "local e=redis.call('RPOP',KEYS[1],16) for i=1,#e do redis.call('HSET',KEYS[2],ARGV[i],e[i]) end return e"
+            case .ours:
+                """
+                local e = redis.call('RPOP', KEYS[1], 16)
+                local ids, keys, held, info = {}, {}, {}, {}
+                for i = 1, #e do ids[i], keys[i] = ARGV[i], 'job:' .. ARGV[i] end
+                redis.call('HMGET', KEYS[2] .. ':info', unpack(ids))
+                local records = redis.call('MGET', unpack(keys))
+                local token = redis.call('INCRBY', 'token', 16)
+                for i = 1, #e do
+                    held[2 * i - 1], held[2 * i], info[2 * i - 1], info[2 * i] = ids[i], e[i], ids[i], token + i .. records[i]
+                end
+                redis.call('HSET', KEYS[2], unpack(held))
+                redis.call('HSET', KEYS[2] .. ':info', unpack(info))
+                redis.call('PUBLISH', 'started', table.concat(ids))
+                return e
+                """
+            }
+        }
+    }
+
+    static func run(port: Int, seconds: Double, steps: Steps) throws {
         let cycles = 4
-        let connections = try (0..<cycles).map { try Connection(port: port, number: $0) }
+        let connections = try (0..<cycles).map { try Connection(port: port, number: $0, steps: steps) }
         let begin = DispatchTime.now().uptimeNanoseconds
         let end = begin + UInt64(seconds * 1e9)
         for connection in connections { connection.sendBatch() }
@@ -27,8 +55,10 @@ enum RedisLimit {
     private final class Connection {
         private let descriptor: Int32
         private let batch: [UInt8]
+        /// How the last reply of a batch ends, and no other.
+        private let end: [UInt8]
 
-        init(port: Int, number: Int) throws {
+        init(port: Int, number: Int, steps: Steps) throws {
             let opened = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
             descriptor = opened
             var address = sockaddr_in()
@@ -47,10 +77,20 @@ enum RedisLimit {
                 bytes += Array("*\(words.count)\r\n".utf8)
                 for word in words { bytes += Array("$\(word.utf8.count)\r\n\(word)\r\n".utf8) }
             }
+            let records = ids.map { "job:" + $0 }
             command(["LPUSH", queue] + ids.map { _ in payload })
-            command(["EVAL", RedisLimit.claim, "2", queue, held] + ids)
+            if steps == .ours { command(["MSETNX"] + records.flatMap { [$0, String(repeating: "r", count: 130)] }) }
+            command(["EVAL", steps.claim, "2", queue, held] + ids)
+            if steps == .ours { command(["HMGET", held + ":info"] + ids) }
             command(["HDEL", held] + ids)
+            if steps == .ours {
+                command(["HDEL", held + ":info"] + ids)
+                command(["DEL"] + records)
+                // For those of the next batch. Last, for nothing else is answered like it.
+                command(["EXISTS"] + ids.map { "celery-task-meta-" + $0 })
+            }
             batch = bytes
+            end = Array((steps == .ours ? "\r\n:0\r\n" : "\r\n:16\r\n").utf8)
         }
 
         deinit { close(descriptor) }
@@ -65,9 +105,7 @@ enum RedisLimit {
         }
 
         private var buffer = [UInt8](repeating: 0, count: 1 << 16)
-        private let end = Array("\r\n:16\r\n".utf8)
 
-        /// The reply to HDEL is the last of a batch, and nothing else ends like it.
         func readBatch() throws {
             var tail: [UInt8] = []
             repeat {

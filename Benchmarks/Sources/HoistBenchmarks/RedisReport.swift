@@ -12,7 +12,7 @@ struct RedisReport {
         defer { server.stop() }
         print("\nRedis, two cores shared by producer, worker and server; no-op jobs with a 32-byte string and an integer")
         let bare = try number("redis-bare", server.url)
-        let limit = try number("redis-limit", "\(server.port)")
+        let limits = try ["fewest", "ours"].map { try number("redis-limit", "\(server.port)", $0) }
         server.flush()
         let (single, near, concurrent, bulk) = (
             try number("redis-enqueue", server.url, "single", "20000", "32", "off"),
@@ -57,7 +57,10 @@ struct RedisReport {
         row("process, results stored and published, jobs/s", on, celery: celery?[1].last, sidekiq: nil)
         row("process, 100 KB arguments, jobs/s", large, celery: nil, sidekiq: nil, huey: huey?.last)
         let cycle = 1 / (1 / bulkOfTwo + 1 / offByTwo)
-        print("whole jobs, enqueued and processed: \(Int(cycle)) a second; Redis alone, driven with bare sockets: \(Int(limit)), of which that is \(percent(cycle, of: limit)), and what is processed \(percent(max(off, offByTwo), of: limit))")
+        print("whole jobs, enqueued and processed: \(Int(cycle)) a second")
+        for (limit, steps) in zip(limits, ["a push, a claim and a removal", "the same commands as ours"]) {
+            print("    Redis alone, driven with bare sockets, \(steps): \(Int(limit)), of which whole jobs are \(percent(cycle, of: limit)), and what is processed \(percent(max(off, offByTwo), of: limit))")
+        }
         if let waits = sidekiq, waits.count == 5 { print("Sidekiq, enqueue to start: median \(milliseconds(waits[3])), 99th percentile \(milliseconds(waits[4]))") }
         if let waits = celery?[1], waits.count == 4 { print("Celery, enqueue to result: median \(milliseconds(waits[1])), 99th percentile \(milliseconds(waits[2]))") }
         try await measureBacklog(server)
