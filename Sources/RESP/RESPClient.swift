@@ -258,7 +258,12 @@ public final class RESPScript: Sendable {
     }
 
     fileprivate static func call(_ name: String, _ what: String, _ keys: [String], _ arguments: [RESPArgument]) -> RESPCommand {
-        RESPCommand(name, [.text(what), .integer(Int64(keys.count))] + keys.map { .text($0) } + arguments, key: keys.first)
+        var words: [RESPArgument] = []
+        words.reserveCapacity(2 + keys.count + arguments.count)
+        words += [.text(what), .integer(Int64(keys.count))]
+        for key in keys { words.append(.text(key)) }
+        words += arguments
+        return RESPCommand(name, words, key: keys.first)
     }
 
     var digest: String? {

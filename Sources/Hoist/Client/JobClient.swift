@@ -65,7 +65,7 @@ public struct JobClient: Sendable {
     ///   enqueued then.
     @discardableResult
     public func enqueue<J: Job>(_ job: J, _ options: EnqueueOption...) async throws -> JobHandle<J.Output> {
-        try await enqueue(contentsOf: CollectionOfOne(job), options)[0]
+        try await enqueue(contentsOf: [job], options)[0]
     }
 
     /// Enqueues many jobs of a kind in few round trips, in order, 5,000 in one step of the backend: all of these, or none. Many are encoded on
@@ -120,7 +120,7 @@ public struct JobClient: Sendable {
                 (request.queue, request.worker, request.isForSameWorker, request.unique) = (queue, nil, false, nil)
                 request.id = request.id.map { $0 + "." + queue }
             }
-            handles += try await enqueue(contentsOf: CollectionOfOne(job), options + [direct])
+            handles += try await enqueue(contentsOf: [job], options + [direct])
         }
         return handles
     }
@@ -179,7 +179,7 @@ public struct JobClient: Sendable {
             return message
         }
         let messages =
-            try jobs.isWorthSeveralProcessors ? await Array(jobs.indices).mapOnProcessors(message) : jobs.indices.map(message)
+            try jobs.isWorthSeveralProcessors ? await Array(0..<jobs.count).mapOnProcessors(message) : (0..<jobs.count).map(message)
         var published: [(id: JobID, isNew: Bool)] = []
         for start in stride(from: 0, to: messages.count, by: Self.step) {
             let step = messages.count <= Self.step ? messages : Array(messages[start...].prefix(Self.step))

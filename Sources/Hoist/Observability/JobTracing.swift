@@ -11,8 +11,11 @@ enum JobTracing {
         func extract(key: String, from headers: WireValue.Object) -> String? { headers[key]?.stringValue }
     }
 
+    /// To ask for the tracer itself means to look for it among all instruments, which is much for each job.
+    private static var hasTracer: Bool { !(InstrumentationSystem.instrument is NoOpInstrument) }
+
     static func enqueueing<T>(_ messages: [Message], _ body: ([Message]) async throws -> T) async throws -> T {
-        guard let first = messages.first, !(InstrumentationSystem.tracer is NoOpTracer) else { return try await body(messages) }
+        guard let first = messages.first, hasTracer else { return try await body(messages) }
         var traced = messages
         return try await withSpan("enqueue \(first.jobName)", ofKind: .producer) { span in
             span.attributes["messaging.system"] = "hoist"
@@ -27,7 +30,7 @@ enum JobTracing {
     }
 
     static func performing<T>(_ job: JobContext, _ body: () async throws -> T) async throws -> T {
-        guard !(InstrumentationSystem.tracer is NoOpTracer) else { return try await body() }
+        guard hasTracer else { return try await body() }
         var context = ServiceContext.topLevel
         InstrumentationSystem.instrument.extract(job.headers, into: &context, using: HeaderExtractor())
         return try await withSpan("perform \(job.name)", context: context, ofKind: .consumer) { span in

@@ -26,6 +26,12 @@ package enum WireEncoder {
     }
 }
 
+extension WireValue {
+    fileprivate static func whole(_ value: some BinaryInteger) -> WireValue {
+        Int64(exactly: value).map(WireValue.integer) ?? .bigInteger("\(value)")
+    }
+}
+
 /// One place of the tree under construction. A class, because containers are written to after they were handed out.
 private final class Node {
     enum Content {
@@ -115,23 +121,19 @@ private final class ValueEncoder: Encoder, SingleValueEncodingContainer {
     func encode(_ value: String) { node.content = .value(.string(value)) }
     func encode(_ value: Double) { node.content = .value(.double(value)) }
     func encode(_ value: Float) { node.content = .value(.double(Double(value))) }
-    func encode(_ value: Int) { integer(value) }
-    func encode(_ value: Int8) { integer(value) }
-    func encode(_ value: Int16) { integer(value) }
-    func encode(_ value: Int32) { integer(value) }
-    func encode(_ value: Int64) { integer(value) }
-    func encode(_ value: Int128) { integer(value) }
-    func encode(_ value: UInt) { integer(value) }
-    func encode(_ value: UInt8) { integer(value) }
-    func encode(_ value: UInt16) { integer(value) }
-    func encode(_ value: UInt32) { integer(value) }
-    func encode(_ value: UInt64) { integer(value) }
-    func encode(_ value: UInt128) { integer(value) }
+    func encode(_ value: Int) { node.content = .value(.whole(value)) }
+    func encode(_ value: Int8) { node.content = .value(.whole(value)) }
+    func encode(_ value: Int16) { node.content = .value(.whole(value)) }
+    func encode(_ value: Int32) { node.content = .value(.whole(value)) }
+    func encode(_ value: Int64) { node.content = .value(.whole(value)) }
+    func encode(_ value: Int128) { node.content = .value(.whole(value)) }
+    func encode(_ value: UInt) { node.content = .value(.whole(value)) }
+    func encode(_ value: UInt8) { node.content = .value(.whole(value)) }
+    func encode(_ value: UInt16) { node.content = .value(.whole(value)) }
+    func encode(_ value: UInt32) { node.content = .value(.whole(value)) }
+    func encode(_ value: UInt64) { node.content = .value(.whole(value)) }
+    func encode(_ value: UInt128) { node.content = .value(.whole(value)) }
     func encode<T: Encodable>(_ value: T) throws { try box(value) }
-
-    private func integer(_ value: some BinaryInteger) {
-        node.content = .value(Int64(exactly: value).map(WireValue.integer) ?? .bigInteger("\(value)"))
-    }
 }
 
 private struct KeyedContainer<Key: CodingKey>: KeyedEncodingContainerProtocol {
@@ -143,23 +145,26 @@ private struct KeyedContainer<Key: CodingKey>: KeyedEncodingContainerProtocol {
         ValueEncoder(node: node.member(style.name(of: key)), path: codingPath + [key])
     }
 
-    func encodeNil(forKey key: Key) { child(key).encodeNil() }
-    func encode(_ value: Bool, forKey key: Key) { child(key).encode(value) }
-    func encode(_ value: String, forKey key: Key) { child(key).encode(value) }
-    func encode(_ value: Double, forKey key: Key) { child(key).encode(value) }
-    func encode(_ value: Float, forKey key: Key) { child(key).encode(value) }
-    func encode(_ value: Int, forKey key: Key) { child(key).encode(value) }
-    func encode(_ value: Int8, forKey key: Key) { child(key).encode(value) }
-    func encode(_ value: Int16, forKey key: Key) { child(key).encode(value) }
-    func encode(_ value: Int32, forKey key: Key) { child(key).encode(value) }
-    func encode(_ value: Int64, forKey key: Key) { child(key).encode(value) }
-    func encode(_ value: Int128, forKey key: Key) { child(key).encode(value) }
-    func encode(_ value: UInt, forKey key: Key) { child(key).encode(value) }
-    func encode(_ value: UInt8, forKey key: Key) { child(key).encode(value) }
-    func encode(_ value: UInt16, forKey key: Key) { child(key).encode(value) }
-    func encode(_ value: UInt32, forKey key: Key) { child(key).encode(value) }
-    func encode(_ value: UInt64, forKey key: Key) { child(key).encode(value) }
-    func encode(_ value: UInt128, forKey key: Key) { child(key).encode(value) }
+    /// Most arguments are plain: no encoder is made for those.
+    private func set(_ value: WireValue, _ key: Key) { node.member(style.name(of: key)).content = .value(value) }
+
+    func encodeNil(forKey key: Key) { set(.null, key) }
+    func encode(_ value: Bool, forKey key: Key) { set(.bool(value), key) }
+    func encode(_ value: String, forKey key: Key) { set(.string(value), key) }
+    func encode(_ value: Double, forKey key: Key) { set(.double(value), key) }
+    func encode(_ value: Float, forKey key: Key) { set(.double(Double(value)), key) }
+    func encode(_ value: Int, forKey key: Key) { set(.whole(value), key) }
+    func encode(_ value: Int8, forKey key: Key) { set(.whole(value), key) }
+    func encode(_ value: Int16, forKey key: Key) { set(.whole(value), key) }
+    func encode(_ value: Int32, forKey key: Key) { set(.whole(value), key) }
+    func encode(_ value: Int64, forKey key: Key) { set(.whole(value), key) }
+    func encode(_ value: Int128, forKey key: Key) { set(.whole(value), key) }
+    func encode(_ value: UInt, forKey key: Key) { set(.whole(value), key) }
+    func encode(_ value: UInt8, forKey key: Key) { set(.whole(value), key) }
+    func encode(_ value: UInt16, forKey key: Key) { set(.whole(value), key) }
+    func encode(_ value: UInt32, forKey key: Key) { set(.whole(value), key) }
+    func encode(_ value: UInt64, forKey key: Key) { set(.whole(value), key) }
+    func encode(_ value: UInt128, forKey key: Key) { set(.whole(value), key) }
     func encode<T: Encodable>(_ value: T, forKey key: Key) throws { try child(key).box(value) }
 
     func nestedContainer<Nested: CodingKey>(keyedBy type: Nested.Type, forKey key: Key) -> KeyedEncodingContainer<Nested> {

@@ -9,21 +9,29 @@ extension RedisBackend {
 
     public func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult] {
         guard !messages.isEmpty else { return [] }
-        try await announce(Set(messages.map(\.queue)))
+        try await announce(messages.lazy.map(\.queue))
         let now = now
         @Sendable func record(_ onWire: Message) -> StoredJob {
             StoredJob(onWire, state: onWire.headers.eta?.microsecondsSinceEpoch ?? 0 > now ? .scheduled : .waiting, now: now)
         }
-        let first = record(wireMessage(messages[0]))
-        let encodedFirst = first.encoded
+        @Sendable func enqueued(_ onWire: Message, _ record: StoredJob, encoded: [UInt8]) -> Enqueued {
+            Enqueued(
+                id: onWire.id, queue: onWire.queue, due: onWire.headers.eta?.microsecondsSinceEpoch, unique: record.unique,
+                list: list(of: onWire), record: encoded, envelope: onWire.encodedEnvelope())
+        }
+        let first = wireMessage(messages[0])
+        let firstRecord = record(first)
+        let encodedFirst = firstRecord.encoded
         @Sendable func enqueued(_ message: Message) -> Enqueued {
             let onWire = wireMessage(message)
             let record = record(onWire)
-            return Enqueued(
-                id: message.id, queue: message.queue, due: message.headers.eta?.microsecondsSinceEpoch, unique: record.unique,
-                list: list(of: onWire), record: record == first ? encodedFirst : record.encoded, envelope: onWire.encodedEnvelope())
+            // Mostly all of a call have the same.
+            return enqueued(onWire, record, encoded: record == firstRecord ? encodedFirst : record.encoded)
         }
-        let jobs = try messages.isWorthSeveralProcessors ? await messages.mapOnProcessors(enqueued) : messages.map(enqueued)
+        let others = Array(messages.dropFirst())
+        let jobs =
+            try [enqueued(first, firstRecord, encoded: encodedFirst)]
+            + (messages.isWorthSeveralProcessors ? await others.mapOnProcessors(enqueued) : others.map(enqueued))
         let begin = ContinuousClock.now
         if areAlike(jobs), configuration.replication == nil, specialUntil.withLock({ $0 < begin }) {
             if try await run(RedisScripts.enqueue, alike(jobs), for: jobs, within: limit) == .integer(1) {
@@ -123,8 +131,8 @@ extension RedisBackend {
     }
 
     /// Lists the queues of this program among those that are known, once each.
-    func announce(_ queues: Set<String>) async throws {
-        let new = announced.withLock { queues.subtracting($0) }
+    func announce(_ queues: some Sequence<String>) async throws {
+        let new = announced.withLock { known in Set(queues.filter { !known.contains($0) }) }
         guard !new.isEmpty else { return }
         guard new.allSatisfy({ !$0.isEmpty && !$0.contains("\n") }) else {
             throw BackendError(.misuse, "a queue's name must not be empty or hold a line break")

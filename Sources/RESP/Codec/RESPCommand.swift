@@ -12,19 +12,18 @@ public struct RESPCommand: Sendable {
     ///   - arguments: whatever follows.
     ///   - key: a key of the command, needed only in a cluster.
     public init(_ name: String, _ arguments: [RESPArgument] = [], key: String? = nil) {
-        self.init(name.split(separator: " ").map { .text(String($0)) } + arguments)
+        let words = name.split(separator: " ")
+        bytes = ByteBuffer()
+        bytes.reserveCapacity(arguments.reduce(32 + name.utf8.count) { $0 + 16 + $1.length })
+        bytes.writeLine(UInt8(ascii: "*"), words.count + arguments.count)
+        for word in words { RESPArgument.text(String(word)).write(to: &bytes) }
+        for argument in arguments { argument.write(to: &bytes) }
         self.key = key.map { Array($0.utf8) }
     }
 
     /// Names a key that decides where in a cluster the command runs.
     public mutating func route(by key: String) { self.key = Array(key.utf8) }
 
-    private init(_ words: [RESPArgument]) {
-        bytes = ByteBuffer()
-        bytes.reserveCapacity(words.reduce(16) { $0 + 16 + $1.length })
-        bytes.writeLine(UInt8(ascii: "*"), words.count)
-        for word in words { word.write(to: &bytes) }
-    }
 }
 
 /// One word of a command.
