@@ -105,6 +105,7 @@ public final class RedisBackend: Backend {
     let announced = Mutex<Set<String>>([])
     let consumed = Mutex<Set<String>>([])
     let restoredAt = Mutex<Int64>(0)
+    let expiredAt = Mutex<Int64>(0)
     let isPreparedToTake = Mutex(false)
     /// Until when jobs are enqueued by the script that knows of caps and limits.
     let specialUntil = Mutex(ContinuousClock.now)

@@ -17,7 +17,8 @@ struct Main {
         case "redis-work": try await RedisBenchmark.work(arguments[2], slots: Int(arguments[3]) ?? 256)
         case "redis-serve": try await RedisBenchmark.serve(arguments[2], slots: Int(arguments[3]) ?? 64)
         case "redis-latency": try await RedisBenchmark.latency(arguments[2], jobs: Int(arguments[3]) ?? 1000)
-        case "redis-limit": try RedisLimit.run(port: Int(arguments[2]) ?? 6379, seconds: 3, steps: .init(rawValue: arguments[3]) ?? .fewest)
+        case "redis-limit":
+            try RedisLimit.run(port: Int(arguments[2]) ?? 6379, seconds: 3, steps: arguments.last == "ours" ? .ours : .fewest)
         case "redis-bare": try await RedisBenchmark.bare(arguments[2], roundTrips: 20_000)
         case "redis-enqueue":
             try await RedisBenchmark.enqueue(

@@ -5,7 +5,7 @@ import Foundation
 /// A message of ours (680 bytes) is pushed, claimed by a script that puts it with a worker, and let go of, 16 at a time on four connections
 /// that never wait for one another.
 enum RedisLimit {
-    enum Steps: String {
+    enum Steps {
         /// What no queue can do without that hands out jobs at least once.
         case fewest
         /// What Hoist does: ids are enqueued once, jobs have a record while they wait, are held under a token, and those who follow them hear

@@ -71,7 +71,7 @@ public struct JobClient: Sendable {
     /// Enqueues many jobs of a kind in few round trips, in order, 5,000 in one step of the backend: all of these, or none. Many are encoded on
     /// several processors at once.
     /// - Parameters:
-    ///   - jobs: any number.
+    ///   - jobs: any number. Messages of all of them are made before the first is enqueued.
     ///   - options: for each of them alike.
     /// - Throws: as ``enqueue(_:_:)``; the jobs of earlier steps are enqueued then, and with ``EnqueueError`` all but those it names.
     @discardableResult
@@ -80,9 +80,9 @@ public struct JobClient: Sendable {
     ) async throws -> [JobHandle<J.Output>] {
         let defaults = J.options
         let request = request(J.name, J.secretArguments, defaults: defaults, options)
-        let unlessItSays: String? = defaults.hasPartitions ? "" : nil
+        let defaultPartition: String? = defaults.hasPartitions ? "" : nil
         return try await publish(Array(jobs), as: request, queue: defaults.queue) { job in
-            (Arguments(keyword: try WireEncoder.encodeArguments(job)), request.partition ?? job.partitionKey ?? unlessItSays)
+            (Arguments(keyword: try WireEncoder.encodeArguments(job)), request.partition ?? job.partitionKey ?? defaultPartition)
         }.map { JobHandle($0, backend: backend, sealing: configuration.sealing) }
     }
 

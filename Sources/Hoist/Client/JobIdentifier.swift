@@ -9,11 +9,15 @@ package enum JobIdentifier {
     package static func make() -> String { make(at: ticks, number: random) }
 
     /// Ids that are in their order however fast they are made: each is a quarter of a microsecond later than the one before. The system is
-    /// asked for a random number once, from which those of the others follow (§6.2, method 2): by steps of 2^64 divided by the golden ratio,
-    /// which come to the same number never again, and change all of its digits.
+    /// asked for a random number once, of which the standard library's keyed hash makes one for each: nobody can tell one id from another.
     static func make(count: Int) -> [String] {
-        let (first, number) = (ticks, random)
-        return (0..<UInt64(count)).map { make(at: first + $0, number: number &+ $0 &* 0x9E37_79B9_7F4A_7C15) }
+        let (first, secret) = (ticks, random)
+        return (0..<UInt64(count)).map { index in
+            var hasher = Hasher()
+            hasher.combine(secret)
+            hasher.combine(index)
+            return make(at: first + index, number: UInt64(bitPattern: Int64(hasher.finalize())))
+        }
     }
 
     private static var random: UInt64 {

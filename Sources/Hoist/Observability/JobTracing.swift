@@ -1,7 +1,7 @@
 import Tracing
 
 /// Spans around enqueue and perform, linked through the message's headers. What is written there is up to the tracer that the
-/// program has installed: `traceparent` (W3C Trace Context) with the usual ones. Without a tracer nothing is written.
+/// program has installed: `traceparent` (W3C Trace Context) with the usual ones. Without an instrument nothing is written.
 enum JobTracing {
     private struct HeaderInjector: Injector {
         func inject(_ value: String, forKey key: String, into headers: inout WireValue.Object) { headers[key] = .string(value) }
@@ -11,11 +11,11 @@ enum JobTracing {
         func extract(key: String, from headers: WireValue.Object) -> String? { headers[key]?.stringValue }
     }
 
-    /// To ask for the tracer itself means to look for it among all instruments, which is much for each job.
-    private static var hasTracer: Bool { !(InstrumentationSystem.instrument is NoOpInstrument) }
+    /// Not whether there is a tracer: to find it among all instruments is much for each job.
+    private static var isInstrumented: Bool { !(InstrumentationSystem.instrument is NoOpInstrument) }
 
     static func enqueueing<T>(_ messages: [Message], _ body: ([Message]) async throws -> T) async throws -> T {
-        guard let first = messages.first, hasTracer else { return try await body(messages) }
+        guard let first = messages.first, isInstrumented else { return try await body(messages) }
         var traced = messages
         return try await withSpan("enqueue \(first.jobName)", ofKind: .producer) { span in
             span.attributes["messaging.system"] = "hoist"
@@ -30,7 +30,7 @@ enum JobTracing {
     }
 
     static func performing<T>(_ job: JobContext, _ body: () async throws -> T) async throws -> T {
-        guard hasTracer else { return try await body() }
+        guard isInstrumented else { return try await body() }
         var context = ServiceContext.topLevel
         InstrumentationSystem.instrument.extract(job.headers, into: &context, using: HeaderExtractor())
         return try await withSpan("perform \(job.name)", context: context, ofKind: .consumer) { span in

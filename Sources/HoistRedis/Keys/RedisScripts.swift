@@ -16,6 +16,7 @@ enum RedisScripts {
     static let forget = script(PackageResources.forget_lua)
     static let purge = script(PackageResources.purge_lua)
     static let sweep = script(PackageResources.sweep_lua)
+    static let expire = script(PackageResources.expire_lua)
     static let cancel = script(PackageResources.cancel_lua)
     static let mark = script(PackageResources.mark_lua)
     static let store = script(PackageResources.store_lua)

@@ -14,8 +14,9 @@ local first_envelope = first_id + count
 -- Lua hands over only so many arguments at once.
 local slice = 2000
 
-local special = { P .. 'caps', P .. 'limits' }
-local results = ARGV[2] == '' and special or {}
+-- The first job's record too: who enqueues known ids mostly repeats a whole call.
+local obstacles = { P .. 'caps', P .. 'limits', P .. 'job:' .. ARGV[first_id] }
+local results = ARGV[2] == '' and obstacles or {}
 for i = first_id, first_envelope - 1 do results[#results + 1] = result_prefix .. ARGV[i] end
 local function is_any_there(keys)
     for first = 1, #keys, slice do
@@ -23,7 +24,7 @@ local function is_any_there(keys)
     end
     return false
 end
-if is_any_there(special) then return nil end
+if is_any_there(obstacles) then return nil end
 if ARGV[2] ~= '' then
     redis.call('SELECT', ARGV[2])
     local has_ended = is_any_there(results)
@@ -33,7 +34,7 @@ end
 
 -- First, for it may fail: a key of another kind in place of the list leaves no records behind.
 for first = first_envelope, #ARGV, slice do redis.call('LPUSH', list, unpack(ARGV, first, math.min(first + slice - 1, #ARGV))) end
--- Without an expiry, for which each would need a call of its own: sweep.lua gives one to those that stay.
+-- Without an expiry, for which each would need a call of its own: expire.lua gives one to those that stay.
 local recorded = {}
 for first = first_id, first_envelope - 1, slice do
     local keys, settings = {}, {}
@@ -42,10 +43,12 @@ for first = first_id, first_envelope - 1, slice do
         keys[#keys + 1] = key
         settings[2 * #keys - 1], settings[2 * #keys] = key, record
     end
-    if redis.call('MSETNX', unpack(settings)) == 0 then
+    local stored = redis.pcall('MSETNX', unpack(settings))
+    if stored ~= 1 then
+        -- An id is known, or the user may not do this. Nobody has seen what was pushed: who blocks on the list is served after the script.
         redis.call('LTRIM', list, count, -1)
         for _, others in ipairs(recorded) do redis.call('DEL', unpack(others)) end
-        return nil
+        return stored ~= 0 and stored or nil
     end
     recorded[#recorded + 1] = keys
 end

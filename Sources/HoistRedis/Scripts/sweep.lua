@@ -1,11 +1,12 @@
--- Removes what is kept of jobs that ended long ago, once in ten seconds for all workers together, and has the records expire of those that
--- have waited long: a worker of another kind may have taken them unseen.
+-- Removes what is kept of jobs that ended long ago, once in ten seconds for all workers together.
 --
 -- ARGV: now, how many dead letters a queue keeps at most
 -- Returns 1 when it swept, 0 when somebody else just did.
 -- Atomic, so that message and index of a job go together.
 
 local now = time_of(ARGV[1])
+-- A write that needs no memory, first: after it a server that is full lets the others pass.
+redis.call('DEL', P .. 'none')
 if not redis.call('SET', P .. 'swept', '1', 'NX', 'PX', 10000) then return 0 end
 for _, queue in ipairs(redis.call('SMEMBERS', P .. 'queues')) do
     for _, kind in ipairs({ 'dead', 'stopped' }) do
@@ -22,17 +23,6 @@ for _, queue in ipairs(redis.call('SMEMBERS', P .. 'queues')) do
             redis.call('ZREM', kept, id)
             redis.call('HDEL', kept .. ':jobs', id)
         end
-    end
-end
-
--- Some keys at a time, so many that all had their turn after a day, however fast such records come.
-local some = math.max(500, math.ceil(redis.call('DBSIZE') / 8640))
-local found = redis.call('SCAN', redis.call('GET', P .. 'swept:until') or '0', 'COUNT', some)
-redis.call('SET', P .. 'swept:until', found[1])
-for _, key in ipairs(found[2]) do
-    if string.sub(key, 1, #P + 4) == P .. 'job:' and redis.call('PTTL', key) == -1 then
-        local since = string.match(redis.call('GET', key), '"s":"waiting".-,"t":(%d+)')
-        if since and tonumber(since) < now - 86400000000 then redis.call('PEXPIRE', key, waiting_record_lifetime) end
     end
 end
 return 1

@@ -145,12 +145,8 @@ extension RedisBackend {
     private func keepInOrder() {
         let uptime = clock.uptime
         if lateRetries.withLock({ $0.isDue(at: uptime) }) { Task { [weak self] in try? await self?.mendOutcomes() } }
-        let isDue = restoredAt.withLock { last in
-            guard uptime - last >= 10_000_000 else { return false }
-            last = uptime
-            return true
-        }
-        guard isDue else { return }
+        expireRecords()
+        guard isDue(restoredAt) else { return }
         Task { [weak self] in
             guard let self else { return }
             // What fails now is tried again in ten seconds.
@@ -158,6 +154,24 @@ extension RedisBackend {
                 RedisScripts.sweep, [timeArgument, .integer(Int64(configuration.deadLetterLimit))], doing: "remove what has passed its time"
             )
             try? await restoreUnacknowledged()
+        }
+    }
+
+    /// Has the records expire of jobs that have waited long, once in ten seconds.
+    func expireRecords() {
+        guard isDue(expiredAt) else { return }
+        Task { [weak self] in
+            guard let self else { return }
+            _ = try? await run(RedisScripts.expire, [timeArgument], doing: "have old records expire")
+        }
+    }
+
+    private func isDue(_ last: borrowing Mutex<Int64>) -> Bool {
+        let uptime = clock.uptime
+        return last.withLock { last in
+            guard uptime - last >= 10_000_000 else { return false }
+            last = uptime
+            return true
         }
     }
 }

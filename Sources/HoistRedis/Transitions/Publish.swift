@@ -11,29 +11,23 @@ extension RedisBackend {
         guard !messages.isEmpty else { return [] }
         try await announce(messages.lazy.map(\.queue))
         let now = now
-        @Sendable func record(_ onWire: Message) -> StoredJob {
+        @Sendable func storedJob(of onWire: Message) -> StoredJob {
             StoredJob(onWire, state: onWire.headers.eta?.microsecondsSinceEpoch ?? 0 > now ? .scheduled : .waiting, now: now)
         }
-        @Sendable func enqueued(_ onWire: Message, _ record: StoredJob, encoded: [UInt8]) -> Enqueued {
-            Enqueued(
-                id: onWire.id, queue: onWire.queue, due: onWire.headers.eta?.microsecondsSinceEpoch, unique: record.unique,
-                list: list(of: onWire), record: encoded, envelope: onWire.encodedEnvelope())
-        }
-        let first = wireMessage(messages[0])
-        let firstRecord = record(first)
-        let encodedFirst = firstRecord.encoded
+        let firstOnWire = wireMessage(messages[0])
+        let firstJob = storedJob(of: firstOnWire)
+        let first = Enqueued(firstOnWire, firstJob, record: firstJob.encoded, list: list(of: firstOnWire))
         @Sendable func enqueued(_ message: Message) -> Enqueued {
             let onWire = wireMessage(message)
-            let record = record(onWire)
+            let job = storedJob(of: onWire)
             // Mostly all of a call have the same.
-            return enqueued(onWire, record, encoded: record == firstRecord ? encodedFirst : record.encoded)
+            return Enqueued(onWire, job, record: job == firstJob ? first.record : job.encoded, list: list(of: onWire))
         }
         let others = Array(messages.dropFirst())
-        let jobs =
-            try [enqueued(first, firstRecord, encoded: encodedFirst)]
-            + (messages.isWorthSeveralProcessors ? await others.mapOnProcessors(enqueued) : others.map(enqueued))
+        let jobs = try [first] + (messages.isWorthSeveralProcessors ? await others.mapOnProcessors(enqueued) : others.map(enqueued))
         let begin = ContinuousClock.now
         if areAlike(jobs), configuration.replication == nil, specialUntil.withLock({ $0 < begin }) {
+            expireRecords()
             if try await run(RedisScripts.enqueue, alike(jobs), for: jobs, within: limit) == .integer(1) {
                 workDoorbell.ring()
                 return [PublishResult](repeating: .enqueued, count: jobs.count)
@@ -72,6 +66,16 @@ extension RedisBackend {
         var list: String
         var record: [UInt8]
         var envelope: [UInt8]
+
+        init(_ onWire: Message, _ job: StoredJob, record: [UInt8], list: String) {
+            id = onWire.id
+            queue = onWire.queue
+            due = onWire.headers.eta?.microsecondsSinceEpoch
+            unique = job.unique
+            self.list = list
+            self.record = record
+            envelope = onWire.encodedEnvelope()
+        }
     }
 
     private func run(

@@ -23,7 +23,6 @@ public struct RESPCommand: Sendable {
 
     /// Names a key that decides where in a cluster the command runs.
     public mutating func route(by key: String) { self.key = Array(key.utf8) }
-
 }
 
 /// One word of a command.
