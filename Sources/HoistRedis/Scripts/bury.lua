@@ -5,8 +5,7 @@
 -- Returns nil when it lives, else {what others knew of it, its jobs and what is known of each in turn, their elements in the same way}
 -- Atomic, so that the worker either renewed its lease before or never can.
 
--- A write that needs no memory, first: after it a server that is full lets the others pass.
-redis.call('DEL', P .. 'none')
+pass_full_server()
 local lease = redis.call('ZSCORE', P .. 'workers', ARGV[2])
 if lease and ARGV[3] ~= '1' and tonumber(lease) > time_of(ARGV[1]) then return nil end
 redis.call('ZREM', P .. 'workers', ARGV[2])

@@ -43,8 +43,7 @@ local function next_argument()
     return value
 end
 
--- A write that needs no memory, first: after it a server that is full lets the others pass, and its queues can drain.
-redis.call('DEL', P .. 'none')
+pass_full_server()
 -- Before anything is changed: where the other database cannot be used, nothing may be.
 if result_db ~= '' then
     redis.call('SELECT', result_db)

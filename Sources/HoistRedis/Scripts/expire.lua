@@ -6,8 +6,7 @@
 -- Atomic, so that no record is given an expiry that its job has just got another one for.
 
 local now = time_of(ARGV[1])
--- A write that needs no memory, first: after it a server that is full lets the others pass, and records that are no use make room.
-redis.call('DEL', P .. 'none')
+pass_full_server()
 if not redis.call('SET', P .. 'expired', '1', 'NX', 'PX', 10000) then return 0 end
 -- So many keys at a time that all of the database have had their turn within a day, however fast such records come.
 local some = math.max(500, math.min(50000, math.ceil(redis.call('DBSIZE') / 4000)))

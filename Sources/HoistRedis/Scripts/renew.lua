@@ -9,8 +9,7 @@ local worker = ARGV[2]
 local lease = redis.call('ZSCORE', P .. 'workers', worker)
 local is_known = redis.call('EXISTS', P .. 'worker:' .. worker) == 1
 
--- A write that needs no memory, first: after it a server that is full lets the others pass, and its queues can drain.
-redis.call('DEL', P .. 'none')
+pass_full_server()
 give_time_after_stall(now)
 redis.call('SET', P .. 'pulse', whole(server_time()) .. ' ' .. whole(tonumber(ARGV[3]) / 5))
 

@@ -5,8 +5,7 @@
 -- Atomic, so that message and index of a job go together.
 
 local now = time_of(ARGV[1])
--- A write that needs no memory, first: after it a server that is full lets the others pass.
-redis.call('DEL', P .. 'none')
+pass_full_server()
 if not redis.call('SET', P .. 'swept', '1', 'NX', 'PX', 10000) then return 0 end
 for _, queue in ipairs(redis.call('SMEMBERS', P .. 'queues')) do
     for _, kind in ipairs({ 'dead', 'stopped' }) do
