@@ -19,10 +19,7 @@ struct EnqueueTests {
     private let prefix = "enqueue\(UUID().uuidString.prefix(8)):"
 
     private func backend(_ change: (inout RedisBackend.Configuration) -> Void = { _ in }) throws -> (RedisBackend, RESPClient) {
-        var configuration = RedisBackend.Configuration(keyPrefix: prefix, resultKeyPrefix: prefix)
-        change(&configuration)
-        let server = try RESPConfiguration(url: try RedisServer.shared.get().url)
-        return (try RedisBackend(server, configuration: configuration), try RESPClient(server))
+        try RedisBackend.onTestServer(prefix: prefix, change)
     }
 
     private func messages(_ range: Range<Int>) -> [Message] {

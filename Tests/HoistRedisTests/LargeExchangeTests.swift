@@ -22,12 +22,11 @@ struct LargeExchangeTests {
     private let prefix = "large\(UUID().uuidString.prefix(8)):"
 
     private func backend() async throws -> (RedisBackend, RESPClient) {
-        let server = try RESPConfiguration(url: try RedisServer.shared.get().url)
-        let backend = try RedisBackend(server, configuration: .init(keyPrefix: prefix, resultKeyPrefix: prefix))
+        let (backend, probe) = try RedisBackend.onTestServer(prefix: prefix)
         let presence = WorkerPresence(
             id: worker, name: worker, queues: ["default", "small"], jobNames: ["note"], startedAt: Date(), concurrency: 1)
         #expect(try await backend.renew(presence, lease: .seconds(60)))
-        return (backend, try RESPClient(server))
+        return (backend, probe)
     }
 
     private func claim(_ queue: String) -> Claim { Claim(queue: queue, lane: "async", jobNames: ["note"]) }

@@ -15,9 +15,8 @@ private struct LimitBench {
     let prefix = "c\(UUID().uuidString.prefix(8)):"
 
     init() throws {
-        let server = try RESPConfiguration(url: try RedisServer.shared.get().url)
-        backend = try RedisBackend(server, configuration: .init(keyPrefix: prefix, resultKeyPrefix: prefix, scanLimit: 300, clock: clock))
-        probe = try RESPClient(server)
+        let clock = clock
+        (backend, probe) = try RedisBackend.onTestServer(prefix: prefix) { ($0.scanLimit, $0.clock) = (300, clock) }
     }
 
     func message(
@@ -317,9 +316,8 @@ struct LimitCornerTests {
     func fullLaneInFront() async throws {
         let bench = try LimitBench()
         defer { bench.probe.close() }
-        let server = try RESPConfiguration(url: try RedisServer.shared.get().url)
-        let mine = try RedisBackend(server, configuration: .init(keyPrefix: bench.prefix, resultKeyPrefix: bench.prefix))
-        let others = try RedisBackend(server, configuration: .init(keyPrefix: bench.prefix, resultKeyPrefix: bench.prefix))
+        let mine = try RedisBackend.onTestServer(prefix: bench.prefix).backend
+        let others = try RedisBackend.onTestServer(prefix: bench.prefix).backend
         let silent = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
         let release = Doorbell()
         let mark = release.mark

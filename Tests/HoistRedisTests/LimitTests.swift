@@ -52,8 +52,7 @@ struct LimitTests {
     private let gate = Doorbell()
 
     private func backend(prefix: String = "l\(UUID().uuidString.prefix(8)):") throws -> RedisBackend {
-        let server = try RESPConfiguration(url: try RedisServer.shared.get().url)
-        return try RedisBackend(server, configuration: .init(keyPrefix: prefix, resultKeyPrefix: prefix))
+        try RedisBackend.onTestServer(prefix: prefix).backend
     }
 
     private func worker(
@@ -360,9 +359,7 @@ struct LimitTests {
     func deadWorker() async throws {
         let clock = TestClock()
         let prefix = "l\(UUID().uuidString.prefix(8)):"
-        let backend = try RedisBackend(
-            try RESPConfiguration(url: try RedisServer.shared.get().url),
-            configuration: .init(keyPrefix: prefix, resultKeyPrefix: prefix, clock: clock))
+        let (backend, _) = try RedisBackend.onTestServer(prefix: prefix) { $0.clock = clock }
         let client = JobClient(backend, logger: silent)
         try await backend.setLimits([.running(2)], for: .job("mail"))
         try await backend.setLimits([.ordered], for: .queue("default"))

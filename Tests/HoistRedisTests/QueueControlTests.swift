@@ -19,10 +19,8 @@ struct QueueControlTests {
 
     private func backend(_ change: (inout RedisBackend.Configuration) -> Void = { _ in }) throws -> (RedisBackend, RESPClient, String) {
         let prefix = "q\(UUID().uuidString.prefix(8)):"
-        var configuration = RedisBackend.Configuration(keyPrefix: prefix, resultKeyPrefix: prefix)
-        change(&configuration)
-        let server = try RESPConfiguration(url: try RedisServer.shared.get().url)
-        return (try RedisBackend(server, configuration: configuration), try RESPClient(server), prefix)
+        let (backend, probe) = try RedisBackend.onTestServer(prefix: prefix, change)
+        return (backend, probe, prefix)
     }
 
     private func worker(_ backend: RedisBackend) -> Worker {

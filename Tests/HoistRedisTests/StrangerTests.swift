@@ -17,10 +17,7 @@ struct StrangerTests {
     }
 
     private func settled(_ element: [UInt8]) async throws -> (left: Int, dead: Int) {
-        let prefix = "stranger\(UUID().uuidString.prefix(8)):"
-        let server = try RESPConfiguration(url: try RedisServer.shared.get().url)
-        let backend = try RedisBackend(server, configuration: .init(keyPrefix: prefix, resultKeyPrefix: prefix))
-        let probe = try RESPClient(server)
+        let (backend, probe) = try RedisBackend.onTestServer(prefix: "stranger\(UUID().uuidString.prefix(8)):")
         defer { probe.close() }
         let presence = WorkerPresence(id: "w", name: "w", queues: ["default"], jobNames: ["note"], startedAt: Date(), concurrency: 1)
         #expect(try await backend.renew(presence, lease: .seconds(60)))
