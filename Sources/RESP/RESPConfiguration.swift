@@ -80,6 +80,12 @@ public struct RESPConfiguration: Sendable {
     /// A connection that was silent for so long is asked whether it still lives, and counts as dead when the answer takes as long again.
     /// 3 seconds by default.
     public var keepAlive: Duration
+    /// A caller that awaits one command after the other keeps its thread while it waits, instead of giving it up and being woken, where answers
+    /// take no longer than this. 250 microseconds by default, which a server of the same machine keeps; zero for callers that never do.
+    ///
+    /// Such a caller takes a processor's time, as far as nobody else has work for it. Those that do other things between their commands, or share
+    /// a connection at the same time, wait as ever.
+    public var spinLimit: Duration
     /// What is accepted from the server.
     public var limits: RESPParser.Limits
     /// What the query of a URL said, decoded; those who wrap this client may have options of their own there.
@@ -88,7 +94,8 @@ public struct RESPConfiguration: Sendable {
     public init(
         topology: Topology, credentials: @escaping @Sendable () -> Credentials? = { nil }, sentinelCredentials: Credentials? = nil,
         database: Int = 0, tls: TLS? = nil, clientName: String? = nil, connectTimeout: Duration = .seconds(3),
-        commandTimeout: Duration = .seconds(5), keepAlive: Duration = .seconds(3), limits: RESPParser.Limits = .init()
+        commandTimeout: Duration = .seconds(5), keepAlive: Duration = .seconds(3), spinLimit: Duration = .microseconds(250),
+        limits: RESPParser.Limits = .init()
     ) {
         self.topology = topology
         self.credentials = credentials
@@ -99,6 +106,7 @@ public struct RESPConfiguration: Sendable {
         self.connectTimeout = connectTimeout
         self.commandTimeout = commandTimeout
         self.keepAlive = keepAlive
+        self.spinLimit = spinLimit
         self.limits = limits
     }
 

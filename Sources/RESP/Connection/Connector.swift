@@ -55,7 +55,7 @@ struct Connector: Sendable {
                     try channel.pipeline.syncOperations.addHandler(
                         RESPChannelHandler(
                             settings: settings, address: address, limits: configuration.limits,
-                            keepAlive: TimeAmount(configuration.keepAlive), isSubscriber: isSubscriber, ready: ready, onMessage: onMessage))
+                            keepAlive: TimeAmount(configuration.keepAlive), spinLimit: TimeAmount(configuration.spinLimit), isSubscriber: isSubscriber, ready: ready, onMessage: onMessage))
                 }
             }
         let opened =
@@ -80,6 +80,11 @@ struct Connector: Sendable {
         let isAddress = (try? SocketAddress(ipAddress: host, port: 0)) != nil
         return try NIOSSLClientHandler(context: context, serverHostname: isAddress ? nil : host)
     }
+}
+
+extension NIODeadline {
+    /// In the form that state machines take.
+    var nanoseconds: Int64 { Int64(clamping: uptimeNanoseconds) }
 }
 
 extension TimeAmount {

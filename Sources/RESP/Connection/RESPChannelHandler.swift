@@ -1,5 +1,11 @@
 import NIOCore
 
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
 /// Moves bytes between a channel and the state machines, and does what they decide.
 ///
 /// Lives on its channel's event loop.
@@ -16,6 +22,7 @@ final class RESPChannelHandler: ChannelInboundHandler {
     private let settings: HandshakeStateMachine.Settings
     private let address: ServerAddress
     private let keepAlive: TimeAmount
+    private let spinLimit: TimeAmount
     private let isSubscriber: Bool
     private let onMessage: (@Sendable ([RESPValue]) -> Void)?
     /// Completed when the handshake is over, one way or the other.
@@ -30,11 +37,12 @@ final class RESPChannelHandler: ChannelInboundHandler {
 
     init(
         settings: HandshakeStateMachine.Settings, address: ServerAddress, limits: RESPParser.Limits, keepAlive: TimeAmount,
-        isSubscriber: Bool, ready: EventLoopPromise<RESPConnection>, onMessage: (@Sendable ([RESPValue]) -> Void)?
+        spinLimit: TimeAmount, isSubscriber: Bool, ready: EventLoopPromise<RESPConnection>, onMessage: (@Sendable ([RESPValue]) -> Void)?
     ) {
         self.settings = settings
         self.address = address
         self.keepAlive = keepAlive
+        self.spinLimit = spinLimit
         self.isSubscriber = isSubscriber
         self.ready = ready
         self.onMessage = onMessage
@@ -49,7 +57,7 @@ final class RESPChannelHandler: ChannelInboundHandler {
         return taken
     }
 
-    private var now: Int64 { Int64(clamping: NIODeadline.now().uptimeNanoseconds) }
+    private var now: Int64 { NIODeadline.now().nanoseconds }
 
     func channelActive(context: ChannelHandlerContext) {
         if case .handshaking(var machine) = takePhase() {
@@ -86,11 +94,31 @@ final class RESPChannelHandler: ChannelInboundHandler {
             phase = .ready(machine)
             switch action {
             case .nothing: break
-            case .complete(let request, let replies): request.completion(.success(replies))
+            case .complete(let request, let replies):
+                // Before the caller goes on: what it sends next comes later.
+                let wakesUntil = connection?.noteAnswered(now: now)
+                request.completion(.success(replies))
+                if let wakesUntil { stayAwake(until: wakesUntil, NIOLoopBound(context, eventLoop: context.eventLoop)) }
             case .push(let elements): onMessage?(elements)
             case .close(let error): close(context, error)
             }
         case .closed: break
+        }
+    }
+
+    /// Has the event loop go round without sleeping until there is a command again: what is executed on it has its turn, what other connections
+    /// get waits meanwhile.
+    private func stayAwake(until deadline: Int64, _ context: NIOLoopBound<ChannelHandlerContext>) {
+        guard isIdle, now < deadline else { return }
+        sched_yield()
+        let bound = NIOLoopBound(self, eventLoop: context.value.eventLoop)
+        context.value.eventLoop.execute { bound.value.stayAwake(until: deadline, context) }
+    }
+
+    private var isIdle: Bool {
+        switch phase {
+        case .ready(let machine): machine.isIdle
+        default: false
         }
     }
 
@@ -99,7 +127,7 @@ final class RESPChannelHandler: ChannelInboundHandler {
         case .send(let command): context.writeAndFlush(wrapOutboundOut(command.bytes), promise: nil)
         case .becomeReady(let isRESP3):
             phase = .ready(PipelineStateMachine(keepAlive: keepAlive.nanoseconds, isSubscriber: isSubscriber, now: now))
-            let connection = RESPConnection(address: address, channel: context.channel, isRESP3: isRESP3)
+            let connection = RESPConnection(address: address, channel: context.channel, isRESP3: isRESP3, spinLimit: spinLimit)
             self.connection = connection
             let bound = NIOLoopBound((handler: self, context: context), eventLoop: context.eventLoop)
             ticker = context.eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in

@@ -3,6 +3,12 @@ import NIOPosix
 import NIOSSL
 import Synchronization
 
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
 /// One connection to one server, ready for commands. Commands of concurrent callers are written together, in the order of the calls.
 public final class RESPConnection: Sendable {
     typealias Completion = @Sendable (Result<[RESPValue], RESPError>) -> Void
@@ -12,24 +18,34 @@ public final class RESPConnection: Sendable {
         var expectedReplies: Int
         var timeout: TimeAmount
         var completion: Completion
+
+        init(_ commands: [RESPCommand], timeout: TimeAmount, completion: @escaping Completion) {
+            bytes = commands[0].bytes
+            for command in commands.dropFirst() { bytes.writeImmutableBuffer(command.bytes) }
+            expectedReplies = commands.count
+            self.timeout = timeout
+            self.completion = completion
+        }
     }
 
     private struct Outbox {
         var requests: [Request] = []
         var isFlushing = false
         var closedBy: RESPError?
+        var spinning: SpinPolicy
     }
 
     let address: ServerAddress
     /// Whether the server agreed to speak RESP3.
     let isRESP3: Bool
     private let channel: any Channel
-    private let outbox = Mutex(Outbox())
+    private let outbox: Mutex<Outbox>
 
-    init(address: ServerAddress, channel: any Channel, isRESP3: Bool) {
+    init(address: ServerAddress, channel: any Channel, isRESP3: Bool, spinLimit: TimeAmount) {
         self.address = address
         self.channel = channel
         self.isRESP3 = isRESP3
+        outbox = Mutex(Outbox(spinning: SpinPolicy(limit: spinLimit.nanoseconds)))
     }
 
     /// Sends commands one right after the other, with nothing of others in between.
@@ -40,15 +56,12 @@ public final class RESPConnection: Sendable {
     /// - Throws: ``RESPError``; `CancellationError` when the task is cancelled while it waits, and the commands may run all the same.
     public func send(_ commands: [RESPCommand], timeout: Duration) async throws -> [RESPValue] {
         guard !commands.isEmpty else { return [] }
-        return try await ReplyPromise.wait { promise in
-            send(commands, timeout: TimeAmount(timeout)) { promise.complete($0) }
+        let promise = ReplyPromise<[RESPValue]>()
+        let request = Request(commands, timeout: TimeAmount(timeout)) { promise.complete($0) }
+        if let spinsUntil = enqueue(request, callerCanSpin: !channel.eventLoop.inEventLoop) {
+            if !promise.spin(until: spinsUntil) { outbox.withLock { $0.spinning.spunInVain() } }
         }
-    }
-
-    func send(_ commands: [RESPCommand], timeout: TimeAmount, completion: @escaping Completion) {
-        var bytes = commands[0].bytes
-        for command in commands.dropFirst() { bytes.writeImmutableBuffer(command.bytes) }
-        enqueue(Request(bytes: bytes, expectedReplies: commands.count, timeout: timeout, completion: completion))
+        return try await promise.value
     }
 
     /// Sends commands one right after the other and calls back, on the connection's event loop, when all have been answered: for code that must
@@ -56,25 +69,40 @@ public final class RESPConnection: Sendable {
     public func send(
         _ commands: [RESPCommand], timeout: Duration, completion: @escaping @Sendable (Result<[RESPValue], RESPError>) -> Void
     ) {
-        send(commands, timeout: TimeAmount(timeout), completion: completion)
+        enqueue(Request(commands, timeout: TimeAmount(timeout), completion: completion))
     }
 
     /// Sends a command whose answers come as messages (SUBSCRIBE and its kin).
     func sendWithoutReply(_ command: RESPCommand) {
-        enqueue(Request(bytes: command.bytes, expectedReplies: 0, timeout: .zero) { _ in })
+        var request = Request([command], timeout: .zero) { _ in }
+        request.expectedReplies = 0
+        enqueue(request)
     }
 
-    private func enqueue(_ request: Request) {
-        let (mustFlush, refusal) = outbox.withLock { outbox -> (Bool, RESPError?) in
-            if let error = outbox.closedBy { return (false, error) }
+    /// - Returns: until when the caller may keep its thread while it waits, see ``SpinPolicy``.
+    @discardableResult
+    private func enqueue(_ request: Request, callerCanSpin: Bool = false) -> Int64? {
+        let now = NIODeadline.now().nanoseconds
+        let (mustFlush, spinsUntil, refusal) = outbox.withLock { outbox -> (Bool, Int64?, RESPError?) in
+            if let error = outbox.closedBy { return (false, nil, error) }
             outbox.requests.append(request)
             defer { outbox.isFlushing = true }
-            return (!outbox.isFlushing, nil)
+            let spinsUntil = request.expectedReplies > 0 ? outbox.spinning.sent(canSpin: callerCanSpin, now: now) : nil
+            return (!outbox.isFlushing, spinsUntil, nil)
         }
-        if let refusal { return request.completion(.failure(refusal)) }
-        guard mustFlush else { return }
-        channel.eventLoop.execute { self.channel.pipeline.fireUserInboundEventTriggered(FlushOutbox(connection: self)) }
+        if let refusal {
+            request.completion(.failure(refusal))
+            return nil
+        }
+        if mustFlush {
+            channel.eventLoop.execute { self.channel.pipeline.fireUserInboundEventTriggered(FlushOutbox(connection: self)) }
+        }
+        return spinsUntil
     }
+
+    /// A request has its answers. Called on the event loop.
+    /// - Returns: until when the event loop is to stay awake for the next, see ``SpinPolicy``.
+    func noteAnswered(now: Int64) -> Int64? { outbox.withLock { $0.spinning.answered(now: now) } }
 
     /// Everything that waits to be written. Called on the event loop.
     func takeOutbox() -> [Request] {
@@ -107,7 +135,7 @@ struct FlushOutbox: Sendable {
     let connection: RESPConnection
 }
 
-/// Resumes a waiting task once: with the answer, or at once when it is cancelled.
+/// Gives a waiting task the answer once, or ends its wait when it is cancelled.
 final class ReplyPromise<Value: Sendable>: Sendable {
     private enum State {
         case idle
@@ -116,14 +144,23 @@ final class ReplyPromise<Value: Sendable>: Sendable {
     }
 
     private let state = Mutex(State.idle)
+    private let isDone = Atomic(false)
 
-    static func wait(_ begin: (ReplyPromise) -> Void) async throws -> Value {
-        let promise = ReplyPromise()
-        begin(promise)
-        return try await withTaskCancellationHandler {
-            try await withCheckedThrowingContinuation { promise.attach($0) }
-        } onCancel: {
-            promise.finish(.failure(CancellationError()))
+    /// Keeps the thread, but leaves the processor to whoever else has work for it, so that it also ends where there is but one.
+    /// - Returns: whether the promise was kept in that time.
+    func spin(until deadline: Int64) -> Bool {
+        while !isDone.load(ordering: .acquiring), NIODeadline.now().nanoseconds < deadline { sched_yield() }
+        return NIODeadline.now().nanoseconds < deadline
+    }
+
+    var value: Value {
+        get async throws {
+            if isDone.load(ordering: .acquiring), case .done(let result) = state.withLock({ $0 }) { return try result.get() }
+            return try await withTaskCancellationHandler {
+                try await withCheckedThrowingContinuation { attach($0) }
+            } onCancel: {
+                finish(.failure(CancellationError()))
+            }
         }
     }
 
@@ -143,6 +180,7 @@ final class ReplyPromise<Value: Sendable>: Sendable {
             switch state {
             case .idle:
                 state = .done(result)
+                isDone.store(true, ordering: .releasing)
                 return nil
             case .waiting(let continuation):
                 state = .done(result)

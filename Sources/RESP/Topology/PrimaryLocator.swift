@@ -22,7 +22,7 @@ struct PrimaryLocator: Sendable {
         connector.connect(to: sentinel, for: .sentinel).flatMap { connection in
             let answer = connection.closeFuture.eventLoop.makePromise(of: ServerAddress.self)
             let command = RESPCommand("SENTINEL GET-MASTER-ADDR-BY-NAME", [.text(primary)])
-            connection.send([command], timeout: TimeAmount(connector.configuration.connectTimeout)) { result in
+            connection.send([command], timeout: connector.configuration.connectTimeout) { result in
                 connection.close()
                 answer.completeWith(
                     Result {

@@ -1,0 +1,65 @@
+/// Who may keep its thread while it waits for an answer, and the event loop for the next command. Pure: time is an argument, in nanoseconds.
+///
+/// A server on the same machine answers sooner than a thread goes to sleep and is woken again, and a caller that awaits one command after the other
+/// pays for that three times a command: for the event loop that is to write, for the event loop that is to read, for itself. So within such a
+/// sequence both stay awake, as long as answers do come that soon. Those of commands that come alone, together with others or from far away sleep.
+/// Where the processors are busy, who stays awake is made to wait for them longer than who is woken; so each spin in vain is followed by a growing
+/// number of commands without.
+struct SpinPolicy {
+    /// A command that follows the last answer so closely belongs to a sequence. Longer than threads take that had to be woken.
+    static let longestPause: Int64 = 300_000
+    /// How long the event loop stays awake for the next command of a sequence.
+    static let wakefulness: Int64 = 100_000
+
+    private static let mostSkipped = 4096
+
+    private let limit: Int64
+    private var commandsUnderWay = 0
+    /// When the connection was last without commands, and when the first came then.
+    private var idleSince: Int64?
+    private var busySince: Int64 = 0
+    private var lastRoundTrip = Int64.max
+    private var spinsUntil: Int64?
+    /// How many commands go without after the next spin in vain, and how many still do after the last.
+    private var penalty = 8
+    private var skipped = 0
+
+    /// - Parameter limit: how long an answer may take; 0 for callers that always give their threads up.
+    init(limit: Int64) { self.limit = limit }
+
+    /// A command is about to be sent.
+    /// - Parameters:
+    ///   - canSpin: whether its caller has a thread to keep, which is not the event loop's.
+    /// - Returns: until when the caller may keep it; nil for one that must not.
+    mutating func sent(canSpin: Bool, now: Int64) -> Int64? {
+        commandsUnderWay += 1
+        spinsUntil = nil
+        guard commandsUnderWay == 1 else { return nil }
+        busySince = now
+        guard canSpin, limit > 0, lastRoundTrip <= limit, let idleSince, now - idleSince <= Self.longestPause else { return nil }
+        guard skipped == 0 else {
+            skipped -= 1
+            return nil
+        }
+        penalty = max(8, penalty - 1)
+        spinsUntil = now + limit
+        return spinsUntil
+    }
+
+    /// The time of a spin was over before its caller saw an answer.
+    mutating func spunInVain() {
+        skipped = penalty
+        penalty = min(penalty * 2, Self.mostSkipped)
+    }
+
+    /// A command has its answer.
+    /// - Returns: until when the event loop is to stay awake; nil when it may sleep.
+    mutating func answered(now: Int64) -> Int64? {
+        commandsUnderWay -= 1
+        guard commandsUnderWay == 0 else { return nil }
+        idleSince = now
+        lastRoundTrip = now - busySince
+        guard let spinsUntil, now <= spinsUntil else { return nil }
+        return now + Self.wakefulness
+    }
+}
