@@ -165,12 +165,12 @@ public final class RedisBackend: Backend {
 
     /// Opens what a URL names, see `RESPConfiguration.init(url:)` for the forms.
     ///
-    /// Besides those, the query may hold `prefix` (kombu's `global_keyprefix`), `result_prefix`, `result_db`, `unlabelled_urgency` and
-    /// `priority_steps` (as in `0,3,6,9`).
+    /// Besides those, the query may hold `prefix` (kombu's `global_keyprefix`), `result_prefix`, `result_db`, `unlabelled_urgency`,
+    /// `priority_steps` (as in `0,3,6,9`) and `spin_limit` (in microseconds, see `RESPConfiguration.spinLimit`).
     /// - Throws: `BackendError` `.misuse`, with what is wrong; the URL is not repeated, for it may hold a password.
     public convenience init(url: String, configuration: Configuration = Configuration()) throws {
         var configuration = configuration
-        let server: RESPConfiguration
+        var server: RESPConfiguration
         do {
             server = try RESPConfiguration(url: url)
         } catch {
@@ -184,6 +184,7 @@ public final class RedisBackend: Backend {
             }
             return number
         }
+        if let limit = try number("spin_limit", in: 0...1000) { server.spinLimit = .microseconds(limit) }
         if let prefix = options["prefix"] { configuration.keyPrefix = prefix }
         if let prefix = options["result_prefix"] { configuration.resultKeyPrefix = prefix }
         if let database = try number("result_db", in: 0...65535) {

@@ -81,10 +81,11 @@ public struct RESPConfiguration: Sendable {
     /// 3 seconds by default.
     public var keepAlive: Duration
     /// A caller that awaits one command after the other keeps its thread while it waits, instead of giving it up and being woken, where answers
-    /// take no longer than this. 250 microseconds by default, which a server of the same machine keeps; zero for callers that never do.
+    /// take no longer than this. 250 microseconds by default, which a server on the same machine keeps to; a millisecond at most; zero for
+    /// callers that never do.
     ///
-    /// Such a caller takes a processor's time, as far as nobody else has work for it. Those that do other things between their commands, or share
-    /// a connection at the same time, wait as ever.
+    /// Such a caller takes a processor's time, as far as nobody else has work for it, and lets other tasks have its thread every two milliseconds.
+    /// Those that do other things between their commands, or share a connection at the same time, wait as ever.
     public var spinLimit: Duration
     /// What is accepted from the server.
     public var limits: RESPParser.Limits

@@ -15,11 +15,10 @@ enum RedisBenchmark {
 
     /// Round trips with nothing to do, one awaited at a time: what the machine and the client allow.
     static func bare(_ url: String, roundTrips: Int) async throws {
-        let executor = EventLoopExecutor()
-        let client = try RESPClient(RESPConfiguration(url: url), group: executor.group)
-        _ = try await client.send(RESPCommand("PING"))
+        let client = try RESPClient(RESPConfiguration(url: url))
+        try await client.send(RESPCommand("PING"))
         let begin = DispatchTime.now().uptimeNanoseconds
-        try await withTaskExecutorPreference(executor) { for _ in 0..<roundTrips { _ = try await client.send(RESPCommand("PING")) } }
+        for _ in 0..<roundTrips { try await client.send(RESPCommand("PING")) }
         print(Double(roundTrips) / (Double(DispatchTime.now().uptimeNanoseconds - begin) / 1e9))
     }
 
@@ -74,10 +73,6 @@ enum RedisBenchmark {
         case "delayed":
             for start in stride(from: 0, to: jobs, by: 1000) {
                 try await client.enqueue(contentsOf: all[start..<min(start + 1000, jobs)], options + [.after(.seconds(86_400))])
-            }
-        case "near":
-            try await withTaskExecutorPreference(backend.executor) {
-                for job in all { if keepsResults { try await client.enqueue(job) } else { try await client.enqueue(job, .result(.ignore)) } }
             }
         default:
             for job in all { if keepsResults { try await client.enqueue(job) } else { try await client.enqueue(job, .result(.ignore)) } }

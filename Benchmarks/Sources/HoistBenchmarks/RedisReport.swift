@@ -14,9 +14,8 @@ struct RedisReport {
         let bare = try number("redis-bare", server.url)
         let limits = try ["fewest", "ours"].map { try number("redis-limit", "\(server.port)", $0) }
         server.flush()
-        let (single, near, concurrent, bulk) = (
+        let (single, concurrent, bulk) = (
             try number("redis-enqueue", server.url, "single", "20000", "32", "off"),
-            try number("redis-enqueue", server.url, "near", "20000", "32", "off"),
             try number("redis-enqueue", server.url, "concurrent", "100000", "32", "off"),
             try fill(server, jobs: 200_000, results: "off")
         )
@@ -47,8 +46,7 @@ struct RedisReport {
             print(line)
         }
         row("enqueue one at a time, awaited, jobs/s", single, celery: celery?[0].first, sidekiq: sidekiq?[0], huey: huey?.first)
-        row("the same on the backend's own thread, jobs/s", near, celery: celery?[0].first, sidekiq: sidekiq?[0], huey: huey?.first)
-        print("    of \(Int(bare)) empty round trips a second that machine and client allow there: \(percent(near, of: bare))")
+        print("    of \(Int(bare)) empty round trips a second that machine and client allow: \(percent(single, of: bare))")
         row("enqueue from 64 tasks at once, jobs/s", concurrent, celery: celery?[0].first, sidekiq: nil)
         row("enqueue in bulk of 1,000, jobs/s", bulk, celery: celery?[0].first, sidekiq: sidekiq?[1])
         row("enqueue in bulk of 1,000, two producers, jobs/s", bulkOfTwo, celery: celery?[0].first, sidekiq: sidekiq?[1])

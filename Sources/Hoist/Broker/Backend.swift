@@ -17,7 +17,8 @@ public protocol Broker: Sendable {
 
     /// The thread that speaks to the backend, where there is one that tasks may run on too; nil by default.
     ///
-    /// A worker's own work runs there. A program that enqueues one job after another, each awaited, saves two changes of thread for each of them:
+    /// A worker's own work runs there. Where it is the thread that stores jobs, as on SQLite, a program that enqueues one after another, each
+    /// awaited, saves two changes of thread for each of them:
     /// ```swift
     /// try await withTaskExecutorPreference(backend.executor) { for video in videos { try await jobs.enqueue(Transcode(video)) } }
     /// ```

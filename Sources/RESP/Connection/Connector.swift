@@ -55,7 +55,8 @@ struct Connector: Sendable {
                     try channel.pipeline.syncOperations.addHandler(
                         RESPChannelHandler(
                             settings: settings, address: address, limits: configuration.limits,
-                            keepAlive: TimeAmount(configuration.keepAlive), spinLimit: TimeAmount(configuration.spinLimit), isSubscriber: isSubscriber, ready: ready, onMessage: onMessage))
+                            keepAlive: TimeAmount(configuration.keepAlive), spinLimit: TimeAmount(configuration.spinLimit),
+                            isSubscriber: isSubscriber, ready: ready, onMessage: onMessage))
                 }
             }
         let opened =

@@ -3,15 +3,21 @@
 /// A server on the same machine answers sooner than a thread goes to sleep and is woken again, and a caller that awaits one command after the other
 /// pays for that three times a command: for the event loop that is to write, for the event loop that is to read, for itself. So within such a
 /// sequence both stay awake, as long as answers do come that soon. Those of commands that come alone, together with others or from far away sleep.
-/// Where the processors are busy, who stays awake is made to wait for them longer than who is woken; so each spin in vain is followed by a growing
-/// number of commands without.
+/// Where the processors are busy, who stays awake is made to wait for them longer than who is woken; so each spin in vain is followed by commands
+/// without, by more of them the less those in between were good for.
 struct SpinPolicy {
     /// A command that follows the last answer so closely belongs to a sequence. Longer than threads take that had to be woken.
     static let longestPause: Int64 = 300_000
     /// How long the event loop stays awake for the next command of a sequence.
     static let wakefulness: Int64 = 100_000
-
-    private static let mostSkipped = 4096
+    /// After so long a caller gives its thread up once: other tasks may wait for it.
+    static let longestTurn: Int64 = 2_000_000
+    /// The highest limit that there may be.
+    static let longestSpin: Int64 = 1_000_000
+    /// How many commands go without after a spin in vain.
+    static let skips = 8...1024
+    /// So many spins since the last in vain were worth that loss.
+    static let goodRun = 64
 
     private let limit: Int64
     private var commandsUnderWay = 0
@@ -19,37 +25,48 @@ struct SpinPolicy {
     private var idleSince: Int64?
     private var busySince: Int64 = 0
     private var lastRoundTrip = Int64.max
+    /// When a caller's turn began that has not given its thread up since.
+    private var turnSince: Int64?
     private var spinsUntil: Int64?
-    /// How many commands go without after the next spin in vain, and how many still do after the last.
-    private var penalty = 8
-    private var skipped = 0
+    private var spinsSinceLoss = goodRun
+    /// How many commands were to go without after the last spin in vain, and how many still are.
+    private var penalty = 0
+    private var skipsLeft = 0
 
     /// - Parameter limit: how long an answer may take; 0 for callers that always give their threads up.
-    init(limit: Int64) { self.limit = limit }
+    init(limit: Int64) { self.limit = min(limit, Self.longestSpin) }
 
     /// A command is about to be sent.
-    /// - Parameters:
-    ///   - canSpin: whether its caller has a thread to keep, which is not the event loop's.
+    /// - Parameter canSpin: whether its caller has a thread to keep, which is not the event loop's.
     /// - Returns: until when the caller may keep it; nil for one that must not.
     mutating func sent(canSpin: Bool, now: Int64) -> Int64? {
         commandsUnderWay += 1
         spinsUntil = nil
         guard commandsUnderWay == 1 else { return nil }
         busySince = now
-        guard canSpin, limit > 0, lastRoundTrip <= limit, let idleSince, now - idleSince <= Self.longestPause else { return nil }
-        guard skipped == 0 else {
-            skipped -= 1
-            return nil
-        }
-        penalty = max(8, penalty - 1)
-        spinsUntil = now + limit
+        if canSpin, isSequence(now), isWorthwhile() { spinsUntil = now + limit }
+        if spinsUntil == nil { turnSince = nil } else { spinsSinceLoss += 1 }
         return spinsUntil
+    }
+
+    private mutating func isSequence(_ now: Int64) -> Bool {
+        guard limit > 0, lastRoundTrip <= limit, let idleSince, now - idleSince <= Self.longestPause else { return false }
+        let since = turnSince ?? now
+        turnSince = since
+        return now - since < Self.longestTurn
+    }
+
+    private mutating func isWorthwhile() -> Bool {
+        guard skipsLeft > 0 else { return true }
+        skipsLeft -= 1
+        return false
     }
 
     /// The time of a spin was over before its caller saw an answer.
     mutating func spunInVain() {
-        skipped = penalty
-        penalty = min(penalty * 2, Self.mostSkipped)
+        penalty = spinsSinceLoss >= Self.goodRun ? Self.skips.lowerBound : min(penalty * 2, Self.skips.upperBound)
+        skipsLeft = penalty
+        spinsSinceLoss = 0
     }
 
     /// A command has its answer.
