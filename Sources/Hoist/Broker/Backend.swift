@@ -80,6 +80,13 @@ public protocol ResultStore: Sendable {
     /// The record now, and again whenever it changes, until the job has ended. Changes close together may arrive as one.
     func updates(of id: JobID) -> JobUpdates
 
+    /// Waits until the job has ended, one way or the other.
+    /// - Parameters:
+    ///   - id: of any job.
+    ///   - isNew: whether the caller has enqueued it, and there was none of this id before.
+    /// - Returns: its record then; nil when the id is unknown, or nothing was kept of the job.
+    func recordAtEnd(of id: JobID, isNew: Bool) async throws -> JobRecord?
+
     /// The last lines that the job wrote, of its last attempt: while it runs, a second or so old; kept as long as its record. nil when it
     /// wrote nothing, or is unknown.
     func log(of id: JobID) async throws -> JobLog?
@@ -87,6 +94,12 @@ public protocol ResultStore: Sendable {
     /// Removes the record of an ended job. A job that has not ended is left alone.
     /// - Returns: whether there was such a record.
     func forget(_ id: JobID) async throws -> Bool
+}
+
+extension ResultStore {
+    public func recordAtEnd(of id: JobID, isNew: Bool) async throws -> JobRecord? {
+        try await updates(of: id).last
+    }
 }
 
 /// A place that is broker and result store at once, and stores an outcome in the step that acknowledges the job.

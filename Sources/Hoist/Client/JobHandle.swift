@@ -21,12 +21,8 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     ///   not sealed and the client takes none that are not.
     @discardableResult
     public func output(timeout: Duration? = nil) async throws -> Output {
-        let id = id
-        let backend = backend
-        let follow: @Sendable () async throws -> JobRecord? = {
-            var last: JobRecord?
-            for try await record in backend.updates(of: id) { last = record }
-            return last
+        let follow: @Sendable () async throws -> JobRecord? = { [id, isNew, backend] in
+            try await backend.recordAtEnd(of: id, isNew: isNew)
         }
         let record: JobRecord?
         do {

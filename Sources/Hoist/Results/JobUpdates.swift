@@ -41,4 +41,13 @@ public struct JobUpdates: AsyncSequence, Sendable {
     }
 
     public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(updates: self) }
+
+    /// What comes last, once nothing more does.
+    package var last: JobRecord? {
+        get async throws {
+            var last: JobRecord?
+            for try await record in self { last = record }
+            return last
+        }
+    }
 }

@@ -117,6 +117,23 @@ extension RedisBackend {
             return known.isNoted ? nil : JobRecord(id: id, name: "", queue: "", state: .waiting)
         }
     }
+
+    public func recordAtEnd(of id: JobID, isNew: Bool) async throws -> JobRecord? {
+        // Under a new id there is no result but the job's own, and to look for that alone costs the server least.
+        guard isNew, resultClient == nil, resultDatabase.isEmpty else { return try await updates(of: id).last }
+        let bell = follower.doorbell(of: id)
+        while true {
+            try Task.checkCancellation()
+            let mark = bell.mark
+            let bytes = try await send(RESPCommand("GET", [.text(keys.result(id))]), doing: "read the result of the job \(id)").bytes
+            if let result = bytes.flatMap(StoredResult.init), result.state.hasEnded { return record(id, result, nil) }
+            await bell.wait(after: mark, for: .seconds(2), clock: clock)
+            guard bell.mark == mark else { continue }
+            // Nothing was heard for long: a ring may have got lost, and not every job leaves a result.
+            guard let record = record(id, try await locate(id)) else { return nil }
+            if record.state.hasEnded { return record }
+        }
+    }
 }
 
 /// Whether a job has been seen.

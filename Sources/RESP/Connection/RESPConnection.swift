@@ -56,7 +56,7 @@ public final class RESPConnection: Sendable {
     /// - Throws: ``RESPError``; `CancellationError` when the task is cancelled while it waits, and the commands may run all the same.
     public func send(_ commands: [RESPCommand], timeout: Duration) async throws -> [RESPValue] {
         guard !commands.isEmpty else { return [] }
-        let promise = ReplyPromise<[RESPValue]>()
+        let promise = ReplyPromise()
         let request = Request(commands, timeout: TimeAmount(timeout)) { promise.complete($0) }
         if let spinsUntil = enqueue(request, callerCanSpin: !channel.eventLoop.inEventLoop) {
             if !promise.spin(until: spinsUntil) { outbox.withLock { $0.spinning.spunInVain() } }
@@ -69,6 +69,7 @@ public final class RESPConnection: Sendable {
     public func send(
         _ commands: [RESPCommand], timeout: Duration, completion: @escaping @Sendable (Result<[RESPValue], RESPError>) -> Void
     ) {
+        guard !commands.isEmpty else { return completion(.success([])) }
         enqueue(Request(commands, timeout: TimeAmount(timeout), completion: completion))
     }
 
@@ -136,11 +137,11 @@ struct FlushOutbox: Sendable {
 }
 
 /// Gives a waiting task the answer once, or ends its wait when it is cancelled.
-final class ReplyPromise<Value: Sendable>: Sendable {
+final class ReplyPromise: Sendable {
     private enum State {
         case idle
-        case waiting(CheckedContinuation<Value, any Error>)
-        case done(Result<Value, any Error>)
+        case waiting(CheckedContinuation<[RESPValue], any Error>)
+        case done(Result<[RESPValue], any Error>)
     }
 
     private let state = Mutex(State.idle)
@@ -153,7 +154,7 @@ final class ReplyPromise<Value: Sendable>: Sendable {
         return NIODeadline.now().nanoseconds < deadline
     }
 
-    var value: Value {
+    var value: [RESPValue] {
         get async throws {
             if isDone.load(ordering: .acquiring), case .done(let result) = state.withLock({ $0 }) { return try result.get() }
             return try await withTaskCancellationHandler {
@@ -164,10 +165,10 @@ final class ReplyPromise<Value: Sendable>: Sendable {
         }
     }
 
-    func complete(_ result: Result<Value, RESPError>) { finish(result.mapError { $0 as any Error }) }
+    func complete(_ result: Result<[RESPValue], RESPError>) { finish(result.mapError { $0 as any Error }) }
 
-    private func attach(_ continuation: CheckedContinuation<Value, any Error>) {
-        let result = state.withLock { state -> Result<Value, any Error>? in
+    private func attach(_ continuation: CheckedContinuation<[RESPValue], any Error>) {
+        let result = state.withLock { state -> Result<[RESPValue], any Error>? in
             if case .done(let result) = state { return result }
             state = .waiting(continuation)
             return nil
@@ -175,8 +176,8 @@ final class ReplyPromise<Value: Sendable>: Sendable {
         if let result { continuation.resume(with: result) }
     }
 
-    private func finish(_ result: Result<Value, any Error>) {
-        let continuation = state.withLock { state -> CheckedContinuation<Value, any Error>? in
+    private func finish(_ result: Result<[RESPValue], any Error>) {
+        let continuation = state.withLock { state -> CheckedContinuation<[RESPValue], any Error>? in
             switch state {
             case .idle:
                 state = .done(result)

@@ -44,8 +44,12 @@ struct SpinPolicy {
         spinsUntil = nil
         guard commandsUnderWay == 1 else { return nil }
         busySince = now
-        if canSpin, isSequence(now), isWorthwhile() { spinsUntil = now + limit }
-        if spinsUntil == nil { turnSince = nil } else { spinsSinceLoss += 1 }
+        guard canSpin, isSequence(now), isWorthwhile() else {
+            turnSince = nil
+            return nil
+        }
+        spinsSinceLoss += 1
+        spinsUntil = now + limit
         return spinsUntil
     }
 

@@ -1,0 +1,81 @@
+import Foundation
+import Hoist
+import HoistRedis
+import Logging
+import RESP
+import Synchronization
+import Testing
+
+/// Who enqueued a job and waits for its output asks for the result alone, and for all else only when nothing was heard.
+@Suite("Waiting for outputs on Redis", .timeLimit(.minutes(1)))
+final class OutputTests: Sendable {
+    private struct Half: Job {
+        static let name = "half"
+        var number: Int
+        typealias Output = Int
+    }
+
+    private struct Odd: Error {}
+
+    private let silent = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
+    private let takesOddNumbers = Atomic(false)
+
+    private func withWorker(_ backend: RedisBackend, _ body: () async throws -> Void) async throws {
+        let worker = Worker(backend, logger: silent) {
+            Handle(Half.self) { [self] job, _ in
+                guard job.number.isMultiple(of: 2) || takesOddNumbers.load(ordering: .relaxed) else { throw Odd() }
+                return job.number / 2
+            }
+        }
+        let running = Task { try await worker.run() }
+        defer { running.cancel() }
+        try await body()
+        worker.stop(.immediately)
+        try await running.value
+    }
+
+    private func error(of handle: JobHandle<Int>) async -> JobError.Code? {
+        await #expect(throws: JobError.self) { try await handle.output(timeout: .seconds(20)) }?.code
+    }
+
+    @Test("an output, a failure, and the output of another life after it")
+    func lives() async throws {
+        let (backend, _) = try RedisBackend.onTestServer(prefix: "output\(UUID().uuidString.prefix(8)):")
+        let jobs = JobClient(backend, logger: silent)
+        try await withWorker(backend) {
+            let even = try await jobs.enqueue(Half(number: 8))
+            #expect(try await even.output(timeout: .seconds(20)) == 4)
+            #expect(try await even.output(timeout: .seconds(20)) == 4, "it is still there")
+            let odd = try await jobs.enqueue(Half(number: 7))
+            #expect(await error(of: odd) == .failed)
+            takesOddNumbers.store(true, ordering: .relaxed)
+            #expect(try await backend.requeue(JobFilter(ids: [odd.id]), arguments: nil) == 1)
+            #expect(try await odd.output(timeout: .seconds(20)) == 3)
+        }
+    }
+
+    @Test("jobs that end without a worker, and without a result")
+    func others() async throws {
+        let (backend, _) = try RedisBackend.onTestServer(prefix: "output\(UUID().uuidString.prefix(8)):")
+        let jobs = JobClient(backend, logger: silent)
+        let cancelled = try await jobs.enqueue(Half(number: 2))
+        let cancelledUnkept = try await jobs.enqueue(Half(number: 2), .result(.ignore))
+        let ends = [cancelled, cancelledUnkept].map { handle in Task { await error(of: handle) } }
+        for handle in [cancelled, cancelledUnkept] { #expect(try await handle.cancel() == .cancelled) }
+        for end in ends { #expect(await end.value == .cancelled) }
+        let unkept = try await jobs.enqueue(Half(number: 2), .result(.ignore))
+        try await withWorker(backend) { #expect(await error(of: unkept) == .unknown) }
+        let waiting = try await jobs.enqueue(Half(number: 2))
+        let late = await #expect(throws: JobError.self) { try await waiting.output(timeout: .milliseconds(20)) }
+        #expect(late?.code == .notEnded)
+    }
+
+    @Test("a job of whose end nothing was heard is found all the same")
+    func unheard() async throws {
+        let (backend, probe) = try RedisBackend.onTestServer(prefix: "output\(UUID().uuidString.prefix(8)):")
+        let job = try await JobClient(backend, logger: silent).enqueue(Half(number: 10))
+        #expect(try await job.cancel() == .cancelled)
+        try await probe.send(RESPCommand("DEL", [.text("\(backend.configuration.resultKeyPrefix)celery-task-meta-\(job.id)")]))
+        #expect(await error(of: job) == .cancelled)
+    }
+}
