@@ -64,6 +64,9 @@ public final class FaultyBackend: Backend {
     public func cancel(_ id: JobID) async throws -> CancelResult { try await base.cancel(id) }
     public func record(of id: JobID) async throws -> JobRecord? { try await base.record(of: id) }
     public func updates(of id: JobID) -> JobUpdates { base.updates(of: id) }
+    public func recordAtEnd(of id: JobID, isNew: Bool) async throws -> JobRecord? {
+        try await base.recordAtEnd(of: id, isNew: isNew)
+    }
     public func log(of id: JobID) async throws -> JobLog? { try await base.log(of: id) }
     public func forget(_ id: JobID) async throws -> Bool { try await base.forget(id) }
 }

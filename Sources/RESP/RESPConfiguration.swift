@@ -84,8 +84,9 @@ public struct RESPConfiguration: Sendable {
     /// take no longer than this. 250 microseconds by default, which a server on the same machine keeps to; a millisecond at most; zero for
     /// callers that never do.
     ///
-    /// Such a caller takes a processor's time, as far as nobody else has work for it, and lets other tasks have its thread every two milliseconds.
-    /// Those that do other things between their commands, or share a connection at the same time, wait as ever.
+    /// Such a caller takes a processor's time, as far as no other thread has work for it, and lets other tasks have its own thread every two
+    /// milliseconds. Those that do other things between their commands, or use the connection at the same time, wait as ever, and so does
+    /// whoever is on an event loop's thread.
     public var spinLimit: Duration
     /// What is accepted from the server.
     public var limits: RESPParser.Limits

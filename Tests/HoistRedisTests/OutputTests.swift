@@ -4,6 +4,7 @@ import HoistRedis
 import Logging
 import RESP
 import Synchronization
+import TestServers
 import Testing
 
 /// Who enqueued a job and waits for its output asks for the result alone, and for all else only when nothing was heard.
@@ -34,8 +35,8 @@ final class OutputTests: Sendable {
         try await running.value
     }
 
-    private func error(of handle: JobHandle<Int>) async -> JobError.Code? {
-        await #expect(throws: JobError.self) { try await handle.output(timeout: .seconds(20)) }?.code
+    private func error(of handle: JobHandle<Int>, within limit: Duration = .seconds(20)) async -> JobError.Code? {
+        await #expect(throws: JobError.self) { try await handle.output(timeout: limit) }?.code
     }
 
     @Test("an output, a failure, and the output of another life after it")
@@ -63,8 +64,11 @@ final class OutputTests: Sendable {
         let ends = [cancelled, cancelledUnkept].map { handle in Task { await error(of: handle) } }
         for handle in [cancelled, cancelledUnkept] { #expect(try await handle.cancel() == .cancelled) }
         for end in ends { #expect(await end.value == .cancelled) }
+        // The second look of who hears nothing comes after two seconds.
+        for handle in [cancelled, cancelledUnkept] { #expect(await error(of: handle, within: .milliseconds(1500)) == .cancelled) }
         let unkept = try await jobs.enqueue(Half(number: 2), .result(.ignore))
         try await withWorker(backend) { #expect(await error(of: unkept) == .unknown) }
+        #expect(await error(of: unkept, within: .milliseconds(1500)) == .unknown)
         let waiting = try await jobs.enqueue(Half(number: 2))
         let late = await #expect(throws: JobError.self) { try await waiting.output(timeout: .milliseconds(20)) }
         #expect(late?.code == .notEnded)
@@ -77,5 +81,22 @@ final class OutputTests: Sendable {
         #expect(try await job.cancel() == .cancelled)
         try await probe.send(RESPCommand("DEL", [.text("\(backend.configuration.resultKeyPrefix)celery-task-meta-\(job.id)")]))
         #expect(await error(of: job) == .cancelled)
+    }
+
+    @Test("while a job is under way no script is run to see whether it has ended")
+    func cost() async throws {
+        let server = try RedisServer()
+        defer { server.stop() }
+        let backend = try RedisBackend(url: server.url)
+        let probe = try RESPClient(RESPConfiguration(url: server.url))
+        let job = try await JobClient(backend, logger: silent).enqueue(Half(number: 2))
+        func scripts() async throws -> String? {
+            try await probe.send(RESPCommand("INFO commandstats")).text?.split(separator: "\r\n").first { $0.hasPrefix("cmdstat_eval") }
+                .map { String($0.prefix { $0 != "," }) }
+        }
+        let before = try await scripts()
+        #expect(before != nil)
+        #expect(await error(of: job, within: .milliseconds(500)) == .notEnded)
+        #expect(try await scripts() == before)
     }
 }

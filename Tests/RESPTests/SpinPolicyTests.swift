@@ -41,6 +41,8 @@ struct SpinPolicyTests {
             let (spin, wakefulness) = sequence.command(after: soon, taking: quick)
             #expect(spin == limit && wakefulness == SpinPolicy.wakefulness)
         }
+        let slowCaller = sequence.command(after: SpinPolicy.wakefulness + 1, taking: quick)
+        #expect(slowCaller.spin == limit && slowCaller.wakefulness == nil, "the event loop would wait in vain")
         let (late, asleep) = sequence.command(after: SpinPolicy.longestPause + 1, taking: quick)
         #expect(late == nil && asleep == nil, "the caller does other things in between")
         let again = sequence.command(after: soon, taking: quick).spin
@@ -135,36 +137,50 @@ struct SpinTests {
         }
     }
 
-    @Test("one command awaited after the other does without the sleep of its thread, and one that blocks does not")
-    func kept() async throws {
-        var configuration = try RESPConfiguration(url: try RedisServer.shared.get().url)
-        configuration.spinLimit = .milliseconds(1)
-        let client = try RESPClient(configuration)
+    private func client(spinLimit: Duration, server: RedisServer? = nil) throws -> RESPClient {
+        var configuration = try RESPConfiguration(url: try server?.url ?? RedisServer.shared.get().url)
+        configuration.spinLimit = spinLimit
+        // No answer is found out about by its time.
+        (configuration.commandTimeout, configuration.keepAlive) = (.seconds(600), .seconds(600))
+        return try RESPClient(configuration)
+    }
+
+    /// However busy the machine is, there is a moment when it is not.
+    private func eventually(spinLimit: Duration, _ isRight: (Int) -> Bool) async throws {
+        while true {
+            let client = try client(spinLimit: spinLimit)
+            defer { client.close() }
+            if isRight(try await suspensions(of: client, commands: 500)) { return }
+        }
+    }
+
+    @Test("one command awaited after the other does without the sleep of its thread")
+    func kept() async throws { try await eventually(spinLimit: .milliseconds(1)) { $0 < 250 } }
+
+    @Test("with a limit of zero a wait gives the thread up")
+    func givenUp() async throws { try await eventually(spinLimit: .zero) { $0 > 250 } }
+
+    @Test("a command that blocks in the middle of a sequence gives the thread up, and can be cancelled")
+    func blocking() async throws {
+        let client = try client(spinLimit: .milliseconds(1))
         defer { client.close() }
-        // However busy the machine is, there is a moment when it works.
-        while try await suspensions(of: client, commands: 500) > 250 {}
-        let missing = try await client.send(RESPCommand("BLPOP", ["no such list", .text("0.05")]))
-        #expect(missing.isNull)
+        let executor = CountingExecutor()
+        try await withTaskExecutorPreference(executor) {
+            for _ in 0..<50 { try await client.send(RESPCommand("PING")) }
+            let before = executor.enqueued.load(ordering: .relaxed)
+            let missing = try await client.send(RESPCommand("BLPOP", ["no such list", .text("0.05")]))
+            #expect(missing.isNull)
+            #expect(executor.enqueued.load(ordering: .relaxed) > before)
+        }
         let task = Task { try await client.send(RESPCommand("BLPOP", ["no such list", .integer(0)])) }
         task.cancel()
         await #expect(throws: CancellationError.self) { try await task.value }
     }
 
-    @Test("with a limit of zero a wait gives the thread up")
-    func givenUp() async throws {
-        var configuration = try RESPConfiguration(url: try RedisServer.shared.get().url)
-        configuration.spinLimit = .zero
-        let client = try RESPClient(configuration)
-        defer { client.close() }
-        // Not each: an answer may be there before the caller has come to wait for it.
-        let suspensions = try await suspensions(of: client, commands: 500)
-        #expect(suspensions > 250)
-    }
-
     @Test("a server that dies in the middle of a sequence is an error at once")
     func lost() async throws {
         let server = try RedisServer()
-        let client = try RESPClient(RESPConfiguration(url: server.url))
+        let client = try client(spinLimit: .milliseconds(1), server: server)
         defer { client.close() }
         let answered = Mutex(0)
         let sequence = Task {

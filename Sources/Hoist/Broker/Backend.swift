@@ -82,9 +82,11 @@ public protocol ResultStore: Sendable {
 
     /// Waits until the job has ended, one way or the other.
     /// - Parameters:
-    ///   - id: of any job.
-    ///   - isNew: whether the caller has enqueued it, and there was none of this id before.
-    /// - Returns: its record then; nil when the id is unknown, or nothing was kept of the job.
+    ///   - id: of any job. One that nobody knows may be on its way: whether that is waited for is the backend's affair.
+    ///   - isNew: whether a publish has answered ``PublishResult/enqueued`` for it. A backend may then look for the result alone, and such a job
+    ///     is never on its way.
+    /// - Returns: its record then, as far as its result tells; nil when the id is unknown, or nothing was kept of the job.
+    /// - Throws: ``BackendError``; `CancellationError` when the task is cancelled.
     func recordAtEnd(of id: JobID, isNew: Bool) async throws -> JobRecord?
 
     /// The last lines that the job wrote, of its last attempt: while it runs, a second or so old; kept as long as its record. nil when it
@@ -98,7 +100,7 @@ public protocol ResultStore: Sendable {
 
 extension ResultStore {
     public func recordAtEnd(of id: JobID, isNew: Bool) async throws -> JobRecord? {
-        try await updates(of: id).last
+        try await updates(of: id).lastIfEnded
     }
 }
 

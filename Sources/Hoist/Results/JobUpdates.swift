@@ -42,12 +42,11 @@ public struct JobUpdates: AsyncSequence, Sendable {
 
     public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(updates: self) }
 
-    /// What comes last, once nothing more does.
-    package var last: JobRecord? {
+    /// The last record, once there are no more; nil when the job has vanished instead of ending.
+    package var lastIfEnded: JobRecord? {
         get async throws {
-            var last: JobRecord?
-            for try await record in self { last = record }
-            return last
+            for try await record in self where record.state.hasEnded { return record }
+            return nil
         }
     }
 }

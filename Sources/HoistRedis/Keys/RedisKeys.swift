@@ -20,6 +20,8 @@ struct RedisKeys: Sendable {
     var queues: String { own + "queues" }
 
     func result(_ id: JobID) -> String { results + id }
+    /// What is known of a job that waits or runs, or that ended without a result.
+    func job(_ id: JobID) -> String { own + "job:" + id }
     func log(_ id: JobID) -> String { own + "log:" + id }
     /// In front of the ids of results.
     var results: String { resultPrefix + "celery-task-meta-" }

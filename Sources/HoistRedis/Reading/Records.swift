@@ -107,7 +107,7 @@ extension RedisBackend {
 
     public func updates(of id: JobID) -> JobUpdates {
         let known = Seen()
-        return JobUpdates(changes: follower.doorbell(of: id), clock: clock) { [weak self] in
+        return JobUpdates(changes: follower.doorbell(of: id, hearsStart: true), clock: clock) { [weak self] in
             guard let self else { return nil }
             if let record = try await record(of: id) {
                 known.note()
@@ -119,19 +119,26 @@ extension RedisBackend {
     }
 
     public func recordAtEnd(of id: JobID, isNew: Bool) async throws -> JobRecord? {
-        // Under a new id there is no result but the job's own, and to look for that alone costs the server least.
-        guard isNew, resultClient == nil, resultDatabase.isEmpty else { return try await updates(of: id).last }
-        let bell = follower.doorbell(of: id)
+        // An id that has a result is not taken for a new job, so the result that comes is its own; to look for that costs the server least.
+        guard isNew, resultClient == nil, resultDatabase.isEmpty else { return try await updates(of: id).lastIfEnded }
+        let bell = follower.doorbell(of: id, hearsStart: false)
         while true {
             try Task.checkCancellation()
             let mark = bell.mark
-            let bytes = try await send(RESPCommand("GET", [.text(keys.result(id))]), doing: "read the result of the job \(id)").bytes
-            if let result = bytes.flatMap(StoredResult.init), result.state.hasEnded { return record(id, result, nil) }
-            await bell.wait(after: mark, for: .seconds(2), clock: clock)
-            guard bell.mark == mark else { continue }
-            // Nothing was heard for long: a ring may have got lost, and not every job leaves a result.
+            let command = RESPCommand("MGET", [.text(keys.result(id)), .text(keys.job(id))])
+            let found = try await send(command, doing: "look for the result of the job \(id)").elements
+            let result = found?.first?.bytes.flatMap(StoredResult.init).flatMap(isKept)
+            if let result, result.state.hasEnded { return record(id, result, nil) }
+            // Not every job leaves a result.
+            let mayHaveEnded = found?.last?.bytes.flatMap(StoredJob.init)?.state.hasEnded ?? true
+            if !mayHaveEnded {
+                await bell.wait(after: mark, for: .seconds(2), clock: clock)
+                // Otherwise a ring may have got lost.
+                if bell.mark != mark { continue }
+            }
             guard let record = record(id, try await locate(id)) else { return nil }
             if record.state.hasEnded { return record }
+            if mayHaveEnded { await bell.wait(after: mark, for: .seconds(2), clock: clock) }
         }
     }
 }

@@ -46,7 +46,8 @@ extension RedisBackend {
             result: result.flatMap(StoredResult.init).flatMap(isKept))
     }
 
-    private func isKept(_ result: StoredResult) -> StoredResult? {
+    /// By a clock of the caller's own; the server's keeps time by itself.
+    func isKept(_ result: StoredResult) -> StoredResult? {
         guard configuration.clock != nil, let until = result.hoist["until"]?.integerValue else { return result }
         return until > now ? result : nil
     }

@@ -2,11 +2,13 @@ import Hoist
 import RESP
 import Synchronization
 
-/// Tells those who follow a job that something became of it: one subscription for all of them, to the channels that results are published on.
+/// Tells those who follow a job that something became of it: one subscription for all of them, to the channels that results are published on,
+/// and one to the channel of starts while somebody wants to know of these.
 final class ResultFollower: Sendable {
     private struct State {
         var bells = JobBells()
-        var isSubscribed = false
+        var hearsResults = false
+        var hearsStarts = false
         var lastFollowed: Int64 = 0
     }
 
@@ -28,19 +30,25 @@ final class ResultFollower: Sendable {
     }
 
     /// The bell of one job, shared by all who follow it.
-    func doorbell(of id: JobID) -> Doorbell {
+    /// - Parameter hearsStart: whether it is to ring when a worker begins the job, too.
+    func doorbell(of id: JobID, hearsStart: Bool) -> Doorbell {
         let uptime = clock.uptime
-        let (bell, mustSubscribe) = state.withLock { state -> (Doorbell, Bool) in
+        let (bell, isFirst, isFirstForStarts) = state.withLock { state -> (Doorbell, Bool, Bool) in
             state.lastFollowed = uptime
-            defer { state.isSubscribed = true }
-            return (state.bells.bell(of: id), !state.isSubscribed)
+            defer {
+                state.hearsResults = true
+                if hearsStart { state.hearsStarts = true }
+            }
+            return (state.bells.bell(of: id), !state.hearsResults, hearsStart && !state.hearsStarts)
         }
-        if mustSubscribe { subscribe() }
+        if isFirst { subscribeToResults() }
+        if isFirstForStarts { subscribeToStarts() }
         return bell
     }
 
-    private func subscribe() {
-        results.subscribe(to: pattern) { [weak self] event in self?.heard(event) }
+    private func subscribeToResults() { results.subscribe(to: pattern) { [weak self] event in self?.heard(event) } }
+
+    private func subscribeToStarts() {
         broker.subscribe(to: .channel(keys.startedChannel)) { [weak self] event in self?.heardOfStarts(event) }
     }
 
@@ -59,7 +67,7 @@ final class ResultFollower: Sendable {
                 // Nobody has followed anything for a while: no need to hear of everybody's results.
                 let isIdle = bell == nil && uptime - state.lastFollowed > 30_000_000 && state.bells.followed.isEmpty
                 if isIdle {
-                    state.isSubscribed = false
+                    (state.hearsResults, state.hearsStarts) = (false, false)
                     state.bells.clean()
                 }
                 return (bell, isIdle)
@@ -69,7 +77,9 @@ final class ResultFollower: Sendable {
             results.unsubscribe(from: pattern)
             broker.unsubscribe(from: .channel(keys.startedChannel))
             // Somebody may have come between the two.
-            if state.withLock({ $0.isSubscribed }) { subscribe() }
+            let (hearsResults, hearsStarts) = state.withLock { ($0.hearsResults, $0.hearsStarts) }
+            if hearsResults { subscribeToResults() }
+            if hearsStarts { subscribeToStarts() }
         }
     }
 

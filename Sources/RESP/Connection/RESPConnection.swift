@@ -53,12 +53,13 @@ public final class RESPConnection: Sendable {
     ///   - commands: any number.
     ///   - timeout: until the last answer.
     /// - Returns: an answer for each; an error of the server is an answer.
-    /// - Throws: ``RESPError``; `CancellationError` when the task is cancelled while it waits, and the commands may run all the same.
+    /// - Throws: ``RESPError``; `CancellationError` when the task is cancelled before there is an answer and has given its thread up to wait, and
+    ///   the commands may run all the same.
     public func send(_ commands: [RESPCommand], timeout: Duration) async throws -> [RESPValue] {
         guard !commands.isEmpty else { return [] }
         let promise = ReplyPromise()
         let request = Request(commands, timeout: TimeAmount(timeout)) { promise.complete($0) }
-        if let spinsUntil = enqueue(request, callerCanSpin: !channel.eventLoop.inEventLoop) {
+        if let spinsUntil = enqueue(request, callerCanSpin: MultiThreadedEventLoopGroup.currentEventLoop == nil) {
             if !promise.spin(until: spinsUntil) { outbox.withLock { $0.spinning.spunInVain() } }
         }
         return try await promise.value
@@ -145,18 +146,19 @@ final class ReplyPromise: Sendable {
     }
 
     private let state = Mutex(State.idle)
-    private let isDone = Atomic(false)
+    /// Set when the answer was there before anybody waited.
+    private let isDoneUnawaited = Atomic(false)
 
-    /// Keeps the thread, but leaves the processor to whoever else has work for it, so that it also ends where there is but one.
-    /// - Returns: whether the promise was kept in that time.
+    /// Keeps the thread, and leaves the processor to other threads that have work for it: where there is but one, to those that bring the answer.
+    /// - Returns: whether the caller has seen the answer in that time.
     func spin(until deadline: Int64) -> Bool {
-        while !isDone.load(ordering: .acquiring), NIODeadline.now().nanoseconds < deadline { sched_yield() }
+        while !isDoneUnawaited.load(ordering: .acquiring), NIODeadline.now().nanoseconds < deadline { sched_yield() }
         return NIODeadline.now().nanoseconds < deadline
     }
 
     var value: [RESPValue] {
         get async throws {
-            if isDone.load(ordering: .acquiring), case .done(let result) = state.withLock({ $0 }) { return try result.get() }
+            if isDoneUnawaited.load(ordering: .acquiring), case .done(let result) = state.withLock({ $0 }) { return try result.get() }
             return try await withTaskCancellationHandler {
                 try await withCheckedThrowingContinuation { attach($0) }
             } onCancel: {
@@ -181,7 +183,7 @@ final class ReplyPromise: Sendable {
             switch state {
             case .idle:
                 state = .done(result)
-                isDone.store(true, ordering: .releasing)
+                isDoneUnawaited.store(true, ordering: .releasing)
                 return nil
             case .waiting(let continuation):
                 state = .done(result)

@@ -8,7 +8,7 @@
 struct SpinPolicy {
     /// A command that follows the last answer so closely belongs to a sequence. Longer than threads take that had to be woken.
     static let longestPause: Int64 = 300_000
-    /// How long the event loop stays awake for the next command of a sequence.
+    /// How long the event loop stays awake for the next command of a sequence, where the last one came that soon.
     static let wakefulness: Int64 = 100_000
     /// After so long a caller gives its thread up once: other tasks may wait for it.
     static let longestTurn: Int64 = 2_000_000
@@ -24,6 +24,7 @@ struct SpinPolicy {
     /// When the connection was last without commands, and when the first came then.
     private var idleSince: Int64?
     private var busySince: Int64 = 0
+    private var lastPause = Int64.max
     private var lastRoundTrip = Int64.max
     /// When a caller's turn began that has not given its thread up since.
     private var turnSince: Int64?
@@ -44,6 +45,7 @@ struct SpinPolicy {
         spinsUntil = nil
         guard commandsUnderWay == 1 else { return nil }
         busySince = now
+        lastPause = idleSince.map { now - $0 } ?? .max
         guard canSpin, isSequence(now), isWorthwhile() else {
             turnSince = nil
             return nil
@@ -54,7 +56,7 @@ struct SpinPolicy {
     }
 
     private mutating func isSequence(_ now: Int64) -> Bool {
-        guard limit > 0, lastRoundTrip <= limit, let idleSince, now - idleSince <= Self.longestPause else { return false }
+        guard limit > 0, lastRoundTrip <= limit, lastPause <= Self.longestPause else { return false }
         let since = turnSince ?? now
         turnSince = since
         return now - since < Self.longestTurn
@@ -80,7 +82,7 @@ struct SpinPolicy {
         guard commandsUnderWay == 0 else { return nil }
         idleSince = now
         lastRoundTrip = now - busySince
-        guard let spinsUntil, now <= spinsUntil else { return nil }
+        guard let spinsUntil, now <= spinsUntil, lastPause <= Self.wakefulness else { return nil }
         return now + Self.wakefulness
     }
 }
