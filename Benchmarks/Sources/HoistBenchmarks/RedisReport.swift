@@ -35,8 +35,7 @@ struct RedisReport {
             }
         }
         let huey = try python.map { numbers(try output($0, [peer("huey_redis.py"), server.url, "10000", "5000"], [:])) }
-        let sidekiq = FileManager.default.isExecutableFile(atPath: "/usr/bin/sidekiq")
-            ? numbers(try output("/usr/bin/ruby", [peer("sidekiq_redis.rb"), "60000"], ["BENCH_URL": server.url])) : nil
+        let sidekiq = try runSidekiq("rates", 60_000, server)
         server.flush()
         func row(_ what: String, _ ours: Double, celery: Double?, sidekiq: Double?, huey: Double? = nil) {
             var line = "\(what): \(Int(ours))"
@@ -59,7 +58,6 @@ struct RedisReport {
         for (limit, steps) in zip(limits, ["a push, a claim and a removal", "the same commands as ours"]) {
             print("    Redis alone, driven with bare sockets, \(steps): \(Int(limit)), of which whole jobs are \(percent(cycle, of: limit)), and what is processed \(percent(max(off, offByTwo), of: limit))")
         }
-        if let waits = sidekiq, waits.count == 5 { print("Sidekiq, enqueue to start: median \(milliseconds(waits[3])), 99th percentile \(milliseconds(waits[4]))") }
         if let waits = celery?[1], waits.count == 4 { print("Celery, enqueue to result: median \(milliseconds(waits[1])), 99th percentile \(milliseconds(waits[2]))") }
         try await measureBacklog(server)
         try await measureLatency(server)
@@ -158,16 +156,29 @@ struct RedisReport {
         while try await backend.workers().isEmpty { try await Task.sleep(for: .milliseconds(1)) }
         print("worker ready after \(milliseconds(Double(DispatchTime.now().uptimeNanoseconds - began) / 1e6))")
         try await Task.sleep(for: .milliseconds(500))
-        let idle = numbers(try output(CommandLine.arguments[0], ["redis-latency", server.url, "1000"], [:]))
-        let formatted = idle.map { String(format: "%.2f", $0) }
-        print("enqueue to start, idle worker of another process: median \(formatted[0]) ms, 99th percentile \(formatted[1]) ms")
-        print("enqueue to result: median \(formatted[2]) ms, 99th percentile \(formatted[3]) ms")
+        // In turn: what else the machine does changes from minute to minute.
+        var (ours, sidekiq): ([[Double]], [[Double]]) = ([], [])
+        for _ in 0..<5 {
+            ours.append(numbers(try output(CommandLine.arguments[0], ["redis-latency", server.url, "400"], [:])))
+            if let waits = try runSidekiq("waits", 400, server) { sidekiq.append(waits) }
+        }
+        func typical(_ rounds: [[Double]], _ column: Int) -> String { milliseconds(rounds.map { $0[column] }.sorted()[rounds.count / 2]) }
+        print("enqueue to start, idle worker of another process, typical of 5 rounds: median \(typical(ours, 0)), 99th percentile \(typical(ours, 1))")
+        if !sidekiq.isEmpty { print("    Sidekiq, in turn with it: median \(typical(sidekiq, 0)), 99th percentile \(typical(sidekiq, 1))") }
+        print("enqueue to result: median \(typical(ours, 2)), 99th percentile \(typical(ours, 3))")
         print("idle worker: \(Int(proportionalMegabytes(of: worker.processIdentifier))) MB (PSS)")
         kill(worker.processIdentifier, SIGKILL)
         worker.waitUntilExit()
     }
 
     // MARK: - Processes
+
+    /// - Returns: nil where it is not installed, or fails.
+    private func runSidekiq(_ what: String, _ jobs: Int, _ server: Server) throws -> [Double]? {
+        guard FileManager.default.isExecutableFile(atPath: "/usr/bin/sidekiq") else { return nil }
+        let figures = numbers(try output("/usr/bin/ruby", [peer("sidekiq_redis.rb"), what, "\(jobs)"], ["BENCH_URL": server.url]))
+        return figures.count < 2 ? nil : figures
+    }
 
     private func number(_ arguments: String...) throws -> Double { numbers(try output(CommandLine.arguments[0], arguments, [:])).first ?? 0 }
     private func numbers(_ text: String) -> [Double] { text.split(whereSeparator: \.isWhitespace).compactMap { Double($0) } }
