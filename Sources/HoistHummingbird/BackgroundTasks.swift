@@ -32,7 +32,7 @@ public final class BackgroundTasks: Service {
     private let limit: Int
     private let drainTimeout: Duration
     private let logger: Logger
-    private let handles: [Handle]
+    private let handles: [Handler]
     private let lanes: [Lane]
     private let isClosed = Mutex(false)
 
@@ -46,7 +46,7 @@ public final class BackgroundTasks: Service {
     ///   - handlers: for jobs that ``perform(_:_:)`` runs in this process.
     public init(
         jobs: JobClient, limit: Int = 1000, concurrency: Int = 32, threads: Int = 4, drainTimeout: Duration = .seconds(10),
-        logger: Logger, @HandlerBuilder handlers: () -> [Handle] = { [] }
+        logger: Logger, @HandlerBuilder handlers: () -> [Handler] = { [] }
     ) {
         self.jobs = jobs
         self.limit = limit
@@ -140,8 +140,8 @@ public final class BackgroundTasks: Service {
                     logger.error("a background task failed", metadata: ["job.id": "\(id)", "error": "\(failure)"])
                 }), logger: logger
         ) {
-            Handle(AsyncClosure.self) { [weak self] job, _ in await self?.runClosure(job.key) }
-            Handle(BlockingClosure.self, in: .blocking) { [weak self] job, _ in await self?.runClosure(job.key) }
+            Handler(AsyncClosure.self) { [weak self] job, _ in await self?.runClosure(job.key) }
+            Handler(BlockingClosure.self, in: .blocking) { [weak self] job, _ in await self?.runClosure(job.key) }
             handles
         }
         // The worker itself must not hear of the shutdown: what was accepted is finished first, up to the drain timeout.

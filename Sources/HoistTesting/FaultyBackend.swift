@@ -21,7 +21,7 @@ public final class FaultyBackend: Backend {
 
     /// - Parameters:
     ///   - base: what the calls go to.
-    ///   - faults: for the calls to publish, exchange and renew in turn; nil lets a call through. Then all go through.
+    ///   - faults: for the calls to publish, turn and renew in turn; nil lets a call through. Then all go through.
     public init(_ base: any Backend, faults: [Fault?] = []) {
         self.base = base
         self.faults = Mutex(faults)
@@ -30,7 +30,7 @@ public final class FaultyBackend: Backend {
     /// Adds faults for the calls to come.
     public func inject(_ more: Fault?...) { faults.withLock { $0 += more } }
 
-    /// How many exchanges have asked for jobs.
+    /// How many turns have asked for jobs.
     public var claimCount: Int { claims.load(ordering: .relaxed) }
 
     private func call<T: Sendable>(_ body: @Sendable () async throws -> T) async throws -> T {
@@ -52,9 +52,9 @@ public final class FaultyBackend: Backend {
     public var clock: any JobClock { base.clock }
     public var workDoorbell: Doorbell { base.workDoorbell }
     public func publish(_ messages: [Message]) async throws -> [PublishResult] { try await call { try await self.base.publish(messages) } }
-    public func exchange(_ request: Exchange) async throws -> ExchangeResult {
+    public func turn(_ request: WorkerTurn) async throws -> TurnResult {
         if !request.claims.isEmpty { claims.add(1, ordering: .relaxed) }
-        return try await call { try await self.base.exchange(request) }
+        return try await call { try await self.base.turn(request) }
     }
     public func prepare(_ settlement: Settlement) -> Settlement { base.prepare(settlement) }
     public func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {

@@ -22,7 +22,7 @@ extension JobAdministration {
 /// A client and its worker in one test: `enqueue` has run the job, and whatever jobs it enqueued, when it returns.
 ///
 /// ```swift
-/// let inline = InlineJobs { Handle(SendMail.self) { mail, _ in … } }
+/// let inline = InlineJobs { Handler(SendMail.self) { mail, _ in … } }
 /// try await inline.client.enqueue(SendMail(to: "ada@example.org"))
 /// ```
 /// Delayed jobs and retries wait until ``clock`` is moved and ``runDueJobs()`` is called.
@@ -32,10 +32,10 @@ public struct InlineJobs: Sendable {
     public let client: JobClient
     private let runner: InlineRunner
 
-    public init(logger: Logger = Logger(label: "hoist.inline"), @HandlerBuilder handlers: () -> [Handle]) {
+    public init(logger: Logger = Logger(label: "hoist.inline"), @HandlerBuilder handlers: () -> [Handler]) {
         clock = TestClock()
         backend = MemoryBackend(clock: clock)
-        runner = InlineRunner(backend: backend, handles: handlers(), logger: logger)
+        runner = InlineRunner(backend: backend, handlers: handlers(), logger: logger)
         client = JobClient(backend, configuration: .init(middleware: [runner]), logger: logger)
     }
 
@@ -45,7 +45,7 @@ public struct InlineJobs: Sendable {
 
 private struct InlineRunner: EnqueueMiddleware {
     let backend: MemoryBackend
-    let handles: [Handle]
+    let handlers: [Handler]
     let logger: Logger
 
     func enqueue(
@@ -60,14 +60,14 @@ private struct InlineRunner: EnqueueMiddleware {
     func run() async throws {
         while true {
             let due = try await backend.jobs(JobFilter(states: [.waiting], limit: .max))
-            let known = Set(handles.flatMap(\.names))
+            let known = Set(handlers.flatMap(\.names))
             let queues = Set(due.filter { known.contains($0.name) }.map(\.queue))
             guard !queues.isEmpty else { return }
             var configuration = Worker.Configuration(isBurst: true)
             configuration.burstLeavesDelayedJobs = true
             let worker = Worker(
                 backend, queues: queues.sorted().map { QueueSubscription($0) }, configuration: configuration, logger: logger
-            ) { handles.map { $0.inThisProcess() } }
+            ) { handlers.map { $0.inThisProcess() } }
             try await worker.run()
         }
     }

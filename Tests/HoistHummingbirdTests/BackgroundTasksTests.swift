@@ -34,7 +34,7 @@ struct BackgroundTasksTests {
     func drain() async throws {
         let done = Mutex<[String]>([])
         let background = BackgroundTasks(jobs: jobs, logger: quiet) {
-            Handle(Notice.self) { notice, _ in done.withLock { $0.append(notice.text) } }
+            Handler(Notice.self) { notice, _ in done.withLock { $0.append(notice.text) } }
         }
         try await running(background) { group in
             try await background.run("fails") { throw CancellationError() }

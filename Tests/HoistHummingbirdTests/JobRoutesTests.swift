@@ -29,7 +29,7 @@ struct JobRoutesTests {
     }
 
     private func worker(_ body: @escaping @Sendable (Double_, JobContext) async throws -> Int = { job, _ in job.number * 2 }) -> Worker {
-        Worker(backend, logger: quiet) { Handle(Double_.self, body) }
+        Worker(backend, logger: quiet) { Handler(Double_.self, body) }
     }
 
     private func text(_ response: TestResponse) -> String { String(buffer: response.body) }

@@ -127,13 +127,13 @@ private struct MixedBench {
             backend, queues: ["mixed"], lanes: [.async(8)], configuration: configuration,
             logger: Logger(label: "mixed", factory: { _ in SwiftLogNoOpLogHandler() })
         ) {
-            Handle(Add.self) { job, _ in job.x + job.y }
-            Handle(Fail.self) { job, _ in throw NoLuck(description: job.message) }
-            Handle(Work.self) { job, context in
+            Handler(Add.self) { job, _ in job.x + job.y }
+            Handler(Fail.self) { job, _ in throw NoLuck(description: job.message) }
+            Handler(Work.self) { job, context in
                 if context.attempt <= job.fails { throw NotYet() }
                 return Work.Output(number: job.number, by: "swift", retries: context.attempt - 1)
             }
-            Handle(named: "mixed.steps") { arguments, context in
+            Handler(named: "mixed.steps") { arguments, context in
                 let total = Int(arguments.positional.first?.integerValue ?? 3)
                 for step in 1...total {
                     try await context.report(progress: Double(step) / Double(total), "step \(step)")
@@ -261,7 +261,7 @@ struct CeleryTests {
         let backend = try RedisBackend(RESPConfiguration(url: bench.url), configuration: configuration)
         let logger = Logger(label: "mixed", factory: { _ in SwiftLogNoOpLogHandler() })
         let swift = Worker(backend, queues: ["mixed"], logger: logger) {
-            Handle(named: "mixed.nap") { _, context in .bool(context.messageProperties.isRedelivered) }
+            Handler(named: "mixed.nap") { _, context in .bool(context.messageProperties.isRedelivered) }
         }
         let running = Task { try await swift.run() }
         #expect(try await handle.output(timeout: .seconds(30)) == true, "marked as redelivered")
@@ -352,7 +352,7 @@ struct CeleryTests {
             return Worker(
                 bench.backend, queues: [.queue("audit", topics: topics)], configuration: configuration, logger: silent
             ) {
-                Handle(named: "mixed.hear") { arguments, context in
+                Handler(named: "mixed.hear") { arguments, context in
                     let word = arguments.positional.first?.stringValue ?? arguments.keyword["word"]?.stringValue ?? ""
                     _ = try await probe.send(RESPCommand("RPUSH", [.text(bench.prefix + "heard"), .text(word + " by " + context.worker)]))
                     return .null

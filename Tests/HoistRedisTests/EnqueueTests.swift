@@ -112,7 +112,7 @@ struct EnqueueTests {
             var (calls, rounds) = (0, 0)
             while rounds < 2 {
                 try await probe.send(RESPCommand("DEL", [.text(prefix + "hoist:expired")]))
-                let replies = try await backend.run(RedisScripts.expire, [backend.timeArgument], doing: "have old records expire")
+                let replies = try await backend.run(RedisScripts.expireRecords, [backend.timeArgument], doing: "have old records expire")
                 let reached = try await probe.send(RESPCommand("GET", [.text(prefix + "hoist:expired:until")])).text
                 if replies[0] == .integer(1), reached == "0" { rounds += 1 }
                 calls += 1
@@ -164,7 +164,7 @@ struct EnqueueTests {
         let refused = await #expect(throws: BackendError.self) { try await backend.publish(messages(0..<10)) }
         #expect(refused?.code == .full)
         #expect(try await probe.send(RESPCommand("EXISTS", ["hoist:job:note-0"])).integer == 0)
-        _ = try await backend.run(RedisScripts.expire, [backend.timeArgument], doing: "have old records expire")
+        _ = try await backend.run(RedisScripts.expireRecords, [backend.timeArgument], doing: "have old records expire")
         #expect(try await probe.send(RESPCommand("PTTL", [.text("hoist:job:" + old)])).integer ?? -1 > 0)
     }
 

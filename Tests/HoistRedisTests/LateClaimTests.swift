@@ -17,7 +17,7 @@ struct LateClaimTests {
         typealias Output = String
     }
 
-    /// What claims have brought after their exchange.
+    /// What claims have brought after their turn.
     private final class Arrivals: Sendable {
         private let state = Mutex<(deliveries: [Delivery], count: Int)>(([], 0))
         var deliveries: [Delivery] { state.withLock { $0.deliveries } }
@@ -25,7 +25,7 @@ struct LateClaimTests {
         var count: Int { state.withLock { $0.count } }
         var all: (deliveries: [Delivery], count: Int) { state.withLock { $0 } }
 
-        func note(_ result: Result<ExchangeResult, any Error>) {
+        func note(_ result: Result<TurnResult, any Error>) {
             state.withLock { state in
                 state.count += 1
                 if case .success(let result) = result { state.deliveries += result.deliveries }
@@ -55,10 +55,10 @@ struct LateClaimTests {
     }
 
     /// - Parameter known: how many late results the budget takes into account; all by default.
-    private func claims(slots: Int, settling settlements: [Settlement] = [], known: Int? = nil) -> Exchange {
-        var request = Exchange(
-            worker: workerID, settlements: settlements, claims: [Claim(queue: "default", lane: "async", jobNames: ["note"])],
-            budget: ClaimBudget(lanes: ["async": slots]))
+    private func claims(slots: Int, settling settlements: [Settlement] = [], known: Int? = nil) -> WorkerTurn {
+        var request = WorkerTurn(
+            worker: workerID, settlements: settlements, claims: [Claim(queue: "default", kind: "async", jobNames: ["note"])],
+            budget: ClaimBudget(kinds: ["async": slots]))
         request.onLateResult = { [arrivals] in arrivals.note($0) }
         request.lateResultCount = known ?? arrivals.count
         return request
@@ -75,7 +75,7 @@ struct LateClaimTests {
         let (backend, probe, own) = try backend()
         defer { probe.close() }
         try await renew(backend)
-        #expect(try await backend.exchange(claims(slots: 2)).deliveries.isEmpty)
+        #expect(try await backend.turn(claims(slots: 2)).deliveries.isEmpty)
         let client = JobClient(backend, logger: silent)
         for count in 1...2 {
             let handle = try await client.enqueue(Note(text: "a"))
@@ -85,10 +85,10 @@ struct LateClaimTests {
         }
         // Both slots are in use: a third one stays where everybody finds it.
         try await client.enqueue(Note(text: "third"))
-        #expect(try await backend.exchange(Exchange(worker: workerID, settlements: arrivals.deliveries.map(done))).lost.isEmpty)
+        #expect(try await backend.turn(WorkerTurn(worker: workerID, settlements: arrivals.deliveries.map(done))).lost.isEmpty)
         #expect(arrivals.deliveries.count == 2)
         #expect(try await backend.queues().first?.waiting == 1)
-        #expect(try await backend.exchange(claims(slots: 1)).deliveries.count == 1)
+        #expect(try await backend.turn(claims(slots: 1)).deliveries.count == 1)
     }
 
     @Test("jobs that come to several lists at once take no more than the slots that there are")
@@ -98,7 +98,7 @@ struct LateClaimTests {
         try await renew(backend)
         let client = JobClient(backend, logger: silent)
         for round in 1...20 {
-            #expect(try await backend.exchange(claims(slots: 1)).deliveries.isEmpty)
+            #expect(try await backend.turn(claims(slots: 1)).deliveries.isEmpty)
             // One in each of kombu's four lists: all four connections wake.
             try await withThrowingTaskGroup(of: Void.self) { group in
                 for priority in [0, 3, 6, 9] { group.addTask { try await client.enqueue(Note(text: "\(priority)"), .priority(priority)) } }
@@ -109,14 +109,14 @@ struct LateClaimTests {
             // The others are still there, and come when they are asked for.
             var held = try [#require(arrivals.deliveries.last)]
             for _ in 1...3 {
-                held = try await backend.exchange(claims(slots: 1, settling: held.map(done))).deliveries
+                held = try await backend.turn(claims(slots: 1, settling: held.map(done))).deliveries
                 #expect(held.count == 1)
             }
-            #expect(try await backend.exchange(Exchange(worker: workerID, settlements: held.map(done))).lost.isEmpty)
+            #expect(try await backend.turn(WorkerTurn(worker: workerID, settlements: held.map(done))).lost.isEmpty)
         }
     }
 
-    @Test("an exchange and claims that wait do not both take a job for one slot")
+    @Test("a turn and claims that wait do not both take a job for one slot")
     func race() async throws {
         let (backend, probe, own) = try backend()
         defer { probe.close() }
@@ -124,10 +124,10 @@ struct LateClaimTests {
         let client = JobClient(backend, logger: silent)
         var seen = 0
         for _ in 1...200 {
-            #expect(try await backend.exchange(claims(slots: 1)).deliveries.isEmpty)
+            #expect(try await backend.turn(claims(slots: 1)).deliveries.isEmpty)
             let known = arrivals.count
             async let enqueued = client.enqueue(contentsOf: [Note(text: "a"), Note(text: "b")])
-            var held = try await backend.exchange(claims(slots: 1, known: known)).deliveries
+            var held = try await backend.turn(claims(slots: 1, known: known)).deliveries
             _ = try await enqueued
             var settled = 0
             while settled < 2 {
@@ -136,7 +136,7 @@ struct LateClaimTests {
                 seen += late.count
                 held += late
                 #expect(try await probe.send(RESPCommand("HLEN", [.text(own + "held:" + workerID)])).integer ?? 2 <= 1)
-                let next = try await backend.exchange(claims(slots: 1, settling: held.map(done), known: count)).deliveries
+                let next = try await backend.turn(claims(slots: 1, settling: held.map(done), known: count)).deliveries
                 settled += held.count
                 held = next
             }
@@ -152,13 +152,13 @@ struct LateClaimTests {
         defer { probe.close() }
         try await renew(backend)
         let handle = try await {
-            #expect(try await backend.exchange(claims(slots: 1)).deliveries.isEmpty)
+            #expect(try await backend.turn(claims(slots: 1)).deliveries.isEmpty)
             return try await JobClient(backend, logger: silent).enqueue(Note(text: "a"))
         }()
         #expect(try await eventually { arrivals.deliveries.count == 1 })
         var request = claims(slots: 1)
         request.holding = []
-        let again = try await backend.exchange(request).deliveries
+        let again = try await backend.turn(request).deliveries
         #expect(again.map(\.jobID) == [handle.id] && again.first?.attempt == 1)
         #expect(again.first?.token != arrivals.deliveries.first?.token)
         try await backend.resign(workerID)
@@ -176,7 +176,7 @@ struct LateClaimTests {
         let started = Mutex(0)
         @Sendable func worker(_ backend: RedisBackend) -> Worker {
             Worker(backend, lanes: [.async(4)], logger: silent) {
-                Handle(Note.self) { job, _ in
+                Handler(Note.self) { job, _ in
                     if job.text == "long" {
                         started.withLock { $0 += 1 }
                         await gate.wait(after: 0, for: .seconds(30), clock: SystemJobClock())
@@ -208,7 +208,7 @@ struct LateClaimTests {
     func due() async throws {
         let (backend, probe, _) = try backend()
         defer { probe.close() }
-        let worker = Worker(backend, lanes: [.async(100)], logger: silent) { Handle(Note.self) { job, _ in job.text } }
+        let worker = Worker(backend, lanes: [.async(100)], logger: silent) { Handler(Note.self) { job, _ in job.text } }
         let running = Task { try await worker.run() }
         let (elsewhere, other, _) = try self.backend(prefix: backend.configuration.keyPrefix)
         defer { other.close() }
@@ -229,19 +229,19 @@ struct LateClaimTests {
         try await renew(backend)
         let client = JobClient(backend, logger: silent)
         for round in 0..<50 {
-            #expect(try await backend.exchange(claims(slots: 1)).deliveries.isEmpty)
+            #expect(try await backend.turn(claims(slots: 1)).deliveries.isEmpty)
             let before = arrivals.deliveries.count
             async let enqueued = client.enqueue(Note(text: "\(round)"))
-            var request = Exchange(worker: workerID)
+            var request = WorkerTurn(worker: workerID)
             request.withdrawsClaims = true
-            _ = try await backend.exchange(request)
+            _ = try await backend.turn(request)
             let brought = arrivals.deliveries.dropFirst(before)
             _ = try await enqueued
             let isHeld = try await probe.send(RESPCommand("HLEN", [.text(own + "held:" + workerID)])).integer == 1
             #expect(isHeld == !brought.isEmpty && arrivals.deliveries.count == before + brought.count)
-            let next = try await backend.exchange(claims(slots: 1, settling: brought.map(done))).deliveries
+            let next = try await backend.turn(claims(slots: 1, settling: brought.map(done))).deliveries
             #expect(next.count + brought.count == 1)
-            #expect(try await backend.exchange(Exchange(worker: workerID, settlements: next.map(done))).lost.isEmpty)
+            #expect(try await backend.turn(WorkerTurn(worker: workerID, settlements: next.map(done))).lost.isEmpty)
         }
     }
 
@@ -253,7 +253,7 @@ struct LateClaimTests {
         defer { probe.close() }
         let (direct, other, _) = try self.backend(prefix: prefix)
         defer { other.close() }
-        let worker = Worker(backend, logger: silent) { Handle(Note.self) { job, _ in job.text } }
+        let worker = Worker(backend, logger: silent) { Handler(Note.self) { job, _ in job.text } }
         let running = Task { try await worker.run() }
         #expect(try await eventually { worker.health.isConsuming })
         let client = JobClient(direct, logger: silent)
@@ -277,7 +277,7 @@ struct LateClaimTests {
         let (elsewhere, other, _) = try self.backend(prefix: prefix)
         defer { other.close() }
         let backend = FaultyBackend(redis)
-        let worker = Worker(backend, lanes: [.async(100)], logger: silent) { Handle(Note.self) { job, _ in job.text } }
+        let worker = Worker(backend, lanes: [.async(100)], logger: silent) { Handler(Note.self) { job, _ in job.text } }
         let running = Task { try await worker.run() }
         let client = JobClient(elsewhere, logger: silent)
         #expect(try await client.enqueue(Note(text: "warm")).output(timeout: .seconds(10)) == "warm")

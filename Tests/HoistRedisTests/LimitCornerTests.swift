@@ -7,7 +7,7 @@ import RESP
 import TestServers
 import Testing
 
-/// Exchanges by hand, with a clock that the test moves.
+/// Worker turns by hand, with a clock that the test moves.
 private struct LimitBench {
     let clock = TestClock()
     let backend: RedisBackend
@@ -35,22 +35,22 @@ private struct LimitBench {
 
     func publish(_ messages: Message...) async throws { _ = try await backend.publish(messages) }
 
-    func exchange(
+    func turn(
         _ worker: WorkerID = "w", _ limit: Int = 1, names: [String] = ["job"], queues: [String] = ["q"], settling: [Settlement] = []
-    ) async throws -> ExchangeResult {
+    ) async throws -> TurnResult {
         let presence = WorkerPresence(id: worker, name: worker, queues: queues, jobNames: names, startedAt: clock.now)
         _ = try await backend.renew(presence, lease: .seconds(100_000))
         let claims = queues.map { queue in
-            Claim(queue: queue, lane: "async", jobNames: names) { try? $0.decodedBody().arguments.keyword["partition"]?.stringValue }
+            Claim(queue: queue, kind: "async", jobNames: names) { try? $0.decodedBody().arguments.keyword["partition"]?.stringValue }
         }
-        return try await backend.exchange(
-            Exchange(worker: worker, settlements: settling, claims: claims, budget: ClaimBudget(lanes: ["async": limit])))
+        return try await backend.turn(
+            WorkerTurn(worker: worker, settlements: settling, claims: claims, budget: ClaimBudget(kinds: ["async": limit])))
     }
 
     func claim(
         _ worker: WorkerID = "w", _ limit: Int = 1, names: [String] = ["job"], queues: [String] = ["q"], settling: [Settlement] = []
     ) async throws -> [Delivery] {
-        try await exchange(worker, limit, names: names, queues: queues, settling: settling).deliveries
+        try await turn(worker, limit, names: names, queues: queues, settling: settling).deliveries
     }
 
     func done(_ delivery: Delivery, _ outcome: Outcome? = nil) -> Settlement {
@@ -70,7 +70,7 @@ private struct LimitBench {
             order += deliveries.map(\.jobID)
             settling = deliveries.map { done($0) }
         }
-        if !settling.isEmpty { _ = try await backend.exchange(Exchange(worker: "w", settlements: settling)) }
+        if !settling.isEmpty { _ = try await backend.turn(WorkerTurn(worker: "w", settlements: settling)) }
         return order
     }
 }
@@ -152,7 +152,7 @@ struct LimitCornerTests {
                 try await bench.publish(bench.message("\(queue)-plain-\(number)", name: "plain", queue: queue, partition: nil))
             }
         }
-        _ = try await bench.backend.exchange(Exchange(worker: "w", settlements: first.map { bench.done($0) }))
+        _ = try await bench.backend.turn(WorkerTurn(worker: "w", settlements: first.map { bench.done($0) }))
         let order = try await bench.runAll(names: ["job", "plain"], queues: ["q", "r"], most: 200)
         #expect(Set(order).count == 158, "\(order.count)")
         // Neither those in line nor those that come straight from the list wait for the others.
@@ -180,7 +180,7 @@ struct LimitCornerTests {
         let first = try await bench.claim("newer", 5, names: ["new", "job"])
         #expect(first.map(\.jobID) == ["x0"])
         _ = try await bench.claim("newer", 5, names: ["new", "job"])
-        _ = try await bench.backend.exchange(Exchange(worker: "newer", settlements: first.map { bench.done($0) }))
+        _ = try await bench.backend.turn(WorkerTurn(worker: "newer", settlements: first.map { bench.done($0) }))
         #expect(try await bench.runAll() == ["y"])
         #expect(try await bench.runAll(names: ["job", "new"]) == ["x1"])
     }
@@ -210,7 +210,7 @@ struct LimitCornerTests {
             let deliveries = try await bench.claim(worker, 2)
             #expect(deliveries.count <= 1)
             seen += deliveries.map(\.jobID)
-            _ = try await bench.backend.exchange(Exchange(worker: worker, settlements: deliveries.map { bench.done($0) }))
+            _ = try await bench.backend.turn(WorkerTurn(worker: worker, settlements: deliveries.map { bench.done($0) }))
         }
         #expect(seen == ["u1", "u2", "o3"])
     }
@@ -225,7 +225,7 @@ struct LimitCornerTests {
         #expect(first.map(\.jobID) == ["j1"])
         try await bench.publish(bench.message("j2", partition: nil))
         // Every slot is in use: it hears of it all the same.
-        #expect(try await bench.backend.exchange(Exchange(worker: "w")).cancellations == ["j1"])
+        #expect(try await bench.backend.turn(WorkerTurn(worker: "w")).cancellations == ["j1"])
         try await bench.publish(bench.message("j3", partition: nil), bench.message("j4", partition: nil))
         _ = try await bench.claim("w", 3)
         #expect(try await bench.claim("w", 3, settling: [bench.done(first[0], .cancelled)]).map(\.jobID) + bench.runAll() == ["j4"])
@@ -282,7 +282,7 @@ struct LimitCornerTests {
         for _ in 0..<12 {
             let deliveries = try await bench.claim("w", 4)
             seen += deliveries.map(\.jobID)
-            _ = try await bench.backend.exchange(Exchange(worker: "w", settlements: deliveries.map { bench.done($0) }))
+            _ = try await bench.backend.turn(WorkerTurn(worker: "w", settlements: deliveries.map { bench.done($0) }))
         }
         #expect(seen.filter { $0 != "bad" } == ["a", "b", "c", "d"])
         // The other worker does not wait for the first one to say that it is done.
@@ -296,7 +296,7 @@ struct LimitCornerTests {
         defer { bench.probe.close() }
         try await bench.backend.setLimits([.running(1, whenFull: .cancelOld)], for: .job("job"))
         try await bench.publish(bench.message("a", partition: nil), bench.message("b", partition: nil))
-        let result = try await bench.exchange("w", 5)
+        let result = try await bench.turn("w", 5)
         #expect(result.deliveries.map(\.jobID) == ["a"])
         #expect(result.cancellations == ["a"], "the one that has just been handed out makes room at once")
     }
@@ -322,11 +322,11 @@ struct LimitCornerTests {
         let release = Doorbell()
         let mark = release.mark
         let worker = Worker(mine, lanes: [.async(8), .blocking(1)], logger: silent) {
-            Handle(named: "heavy", in: .blocking) { _, context in
+            Handler(named: "heavy", in: .blocking) { _, context in
                 await release.wait(after: mark, for: .seconds(30), clock: SystemJobClock())
                 return .null
             }
-            Handle(named: "light") { _, _ in "done" }
+            Handler(named: "light") { _, _ in "done" }
         }
         let running = Task { try await worker.run() }
         let client = JobClient(others, logger: silent)

@@ -60,7 +60,7 @@ struct LimitTests {
     ) -> Worker {
         let (diary, gate) = (diary, gate)
         return Worker(backend, queues: [.queue("default", limits: queueLimits)], lanes: [.async(slots)], logger: silent) {
-            Handle(named: Mail.name, options: JobOptions(limits: limits), partition: { $0.keyword["tenant"]?.stringValue }) {
+            Handler(named: Mail.name, options: JobOptions(limits: limits), partition: { $0.keyword["tenant"]?.stringValue }) {
                 arguments, context in
                 let (tenant, text) = (arguments.keyword["tenant"]?.stringValue ?? "", arguments.keyword["text"]?.stringValue ?? "")
                 diary.begin(tenant, text)
@@ -75,7 +75,7 @@ struct LimitTests {
                 try await Task.sleep(for: .milliseconds(arguments.keyword["milliseconds"]?.integerValue ?? 0))
                 return .null
             }
-            Handle(named: "other") { _, _ in
+            Handler(named: "other") { _, _ in
                 diary.begin("other", "other")
                 diary.end("other")
                 return .null
@@ -369,8 +369,8 @@ struct LimitTests {
         func claim(_ worker: WorkerID) async throws -> [Delivery] {
             let presence = WorkerPresence(id: worker, name: worker, queues: ["default"], jobNames: ["mail"], startedAt: clock.now)
             _ = try await backend.renew(presence, lease: .seconds(10))
-            let claim = Claim(queue: "default", lane: "async", jobNames: ["mail"])
-            return try await backend.exchange(Exchange(worker: worker, claims: [claim], budget: ClaimBudget(lanes: ["async": 10])))
+            let claim = Claim(queue: "default", kind: "async", jobNames: ["mail"])
+            return try await backend.turn(WorkerTurn(worker: worker, claims: [claim], budget: ClaimBudget(kinds: ["async": 10])))
                 .deliveries
         }
         #expect(try await claim("first").map(\.jobID) == ["a1", "b1"])
@@ -387,7 +387,7 @@ struct LimitTests {
                     jobID: $0.jobID, token: $0.token, outcome: .succeeded(output: Array("null".utf8), retention: nil), startedAt: clock.now,
                     finishedAt: clock.now)
             }
-            _ = try await backend.exchange(Exchange(worker: "third", settlements: settlements))
+            _ = try await backend.turn(WorkerTurn(worker: "third", settlements: settlements))
             if order.count == 6 { break }
         }
         for tenant in ["a", "b", "c"] { #expect(order.filter { $0.hasPrefix(tenant) } == ["\(tenant)1", "\(tenant)2"], "\(order)") }
@@ -396,7 +396,7 @@ struct LimitTests {
     @Test("a worker refuses limits that its backend cannot keep")
     func refused() async throws {
         let worker = Worker(MemoryBackend(), logger: silent) {
-            Handle(named: "mail", options: JobOptions(limits: [.running(1)])) { _, _ in .null }
+            Handler(named: "mail", options: JobOptions(limits: [.running(1)])) { _, _ in .null }
         }
         let error = await #expect(throws: WorkerError.self) { try await worker.run() }
         #expect(error?.message.contains("job mail has limits") == true)

@@ -23,7 +23,7 @@ final class OutputTests: Sendable {
 
     private func withWorker(_ backend: RedisBackend, _ body: () async throws -> Void) async throws {
         let worker = Worker(backend, logger: silent) {
-            Handle(Half.self) { [self] job, _ in
+            Handler(Half.self) { [self] job, _ in
                 guard job.number.isMultiple(of: 2) || takesOddNumbers.load(ordering: .relaxed) else { throw Odd() }
                 return job.number / 2
             }

@@ -24,7 +24,7 @@ struct QueueControlTests {
     }
 
     private func worker(_ backend: RedisBackend) -> Worker {
-        Worker(backend, logger: silent) { Handle(Note.self) { job, _ in job.text } }
+        Worker(backend, logger: silent) { Handler(Note.self) { job, _ in job.text } }
     }
 
     @Test("a paused queue is left alone by workers, also by those that start later, until it is resumed")

@@ -62,7 +62,7 @@ struct RedisContractTests {
         // A worker is woken there as well.
         let backend = try RedisBackend(url: cluster.url)
         let logger = Logger(label: "cluster", factory: { _ in SwiftLogNoOpLogHandler() })
-        let worker = Worker(backend, logger: logger) { Handle(named: "echo") { arguments, _ in .array(arguments.positional) } }
+        let worker = Worker(backend, logger: logger) { Handler(named: "echo") { arguments, _ in .array(arguments.positional) } }
         let running = Task { try await worker.run() }
         let client = JobClient(backend, logger: logger)
         for number in 0..<5 {

@@ -23,9 +23,9 @@ struct StrangerTests {
         #expect(try await backend.renew(presence, lease: .seconds(60)))
         let list = backend.keys.list("default", wirePriority: 0)
         try await probe.send(RESPCommand("LPUSH", [.text(list), .bytes(element)]))
-        _ = try await backend.exchange(
-            Exchange(
-                worker: "w", claims: [Claim(queue: "default", lane: "async", jobNames: ["note"])], budget: ClaimBudget(lanes: ["async": 8]))
+        _ = try await backend.turn(
+            WorkerTurn(
+                worker: "w", claims: [Claim(queue: "default", kind: "async", jobNames: ["note"])], budget: ClaimBudget(kinds: ["async": 8]))
         )
         let left = try await probe.send(RESPCommand("LLEN", [.text(list)])).integer ?? -1
         return (Int(left), try await backend.jobs(JobFilter(states: [.failed], limit: .max)).count)

@@ -106,7 +106,7 @@ struct SQLiteTroubleTests {
         }
         var configuration = Worker.Configuration()
         configuration.isBurst = true
-        try await Worker(backend, configuration: configuration, logger: logger) { Handle(Note.self) { _, _ in } }.run()
+        try await Worker(backend, configuration: configuration, logger: logger) { Handler(Note.self) { _, _ in } }.run()
         let states = try await [handles[0].state(), handles[1].state(), handles[2].state()]
         #expect(states == [.succeeded, .failed, .succeeded])
         #expect(try await handles[1].record()?.failure?.kind == .undecodable)
@@ -136,7 +136,7 @@ struct SQLiteTroubleTests {
         configuration.isBurst = true
         let handles = try await client(backend).enqueue(contentsOf: (0..<6).map { Note(text: "\($0)") })
         let worker = Worker(backend, lanes: [.async(1)], configuration: configuration, logger: logger) {
-            Handle(Note.self) { _, _ in throw JobDirective.deadLetter("no") }
+            Handler(Note.self) { _, _ in throw JobDirective.deadLetter("no") }
         }
         try await worker.run()
         let presence = WorkerPresence(id: "sweeper", name: "sweeper", queues: [], jobNames: [], startedAt: Date())

@@ -34,7 +34,7 @@ struct SealingTests {
     private func work(_ sealing: (any Sealing)?) async throws {
         let configuration = Worker.Configuration(isBurst: true, client: .init(sealing: sealing))
         try await Worker(backend, configuration: configuration, logger: silent) {
-            Handle(Transfer.self) { job, context in
+            Handler(Transfer.self) { job, context in
                 if job.account == "again", context.attempt == 1 {
                     let arguments = Arguments(keyword: ["account": "other", "amount": 9])
                     throw JobDirective.retry(after: .zero, arguments: arguments, maxAttempts: 2)
@@ -131,7 +131,7 @@ struct SealingTests {
         #expect(try await backend.record(of: "y")?.failure?.message.contains("for another job") == true)
         let configuration = Worker.Configuration(isBurst: true, client: .init(sealing: keys))
         _ = try await backend.publish([renamed])
-        try await Worker(backend, configuration: configuration, logger: silent) { Handle(named: "close_account") { _, _ in "done" } }.run()
+        try await Worker(backend, configuration: configuration, logger: silent) { Handler(named: "close_account") { _, _ in "done" } }.run()
         #expect(try await backend.record(of: "z")?.state == .failed)
     }
 
@@ -217,7 +217,7 @@ private actor Thief: Backend {
     }
 
     func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult] { try await publish(messages) }
-    func exchange(_ request: Exchange) async throws -> ExchangeResult { ExchangeResult() }
+    func turn(_ request: WorkerTurn) async throws -> TurnResult { TurnResult() }
     func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool { true }
     func resign(_ worker: WorkerID) async throws {}
     func cancel(_ id: JobID) async throws -> CancelResult { .unknown }

@@ -93,7 +93,7 @@ struct ClientTests {
         let large = String(repeating: "x", count: WireLimits.default.maximumBytes)
         await #expect(throws: WireError.self) { try await client.enqueue(Echo(text: large)) }
         #expect(try await backend.jobs(JobFilter()).isEmpty)
-        let inline = InlineJobs { Handle(Deep.self) { _, _ in deep } }
+        let inline = InlineJobs { Handler(Deep.self) { _, _ in deep } }
         #expect(try await inline.client.enqueue(Deep()).record()?.failure?.kind == .notEncodable)
     }
 

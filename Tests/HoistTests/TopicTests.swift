@@ -35,7 +35,7 @@ struct TopicTests {
         func work(_ name: String, _ labels: Set<String>) async throws {
             let configuration = Worker.Configuration(name: name, labels: labels, isBurst: true)
             try await Worker(backend, queues: ["media"], configuration: configuration, logger: silent) {
-                Handle(Train.self) { _, context in context.worker }
+                Handler(Train.self) { _, context in context.worker }
             }.run()
         }
         try await work("plain", [])
@@ -57,7 +57,7 @@ struct TopicTests {
         func worker(_ name: String, isAddressable: Bool = true) -> Worker {
             let configuration = Worker.Configuration(name: name, isAddressable: isAddressable, isBurst: true)
             return Worker(backend, configuration: configuration, logger: silent) {
-                Handle(named: "where") { arguments, context in
+                Handler(named: "where") { arguments, context in
                     if arguments.positional.isEmpty {
                         _ = try await context.jobs.enqueue(
                             named: "where", arguments: Arguments(positional: [1]), options: [.sameWorker, .id("follow-up")])
@@ -84,13 +84,13 @@ struct TopicTests {
         let client = JobClient(backend, logger: silent)
         await #expect(throws: BackendError.self) { try await client.publish(Train(), topic: "a", exchange: "b") }
         await #expect(throws: BackendError.self) { try await client.broadcast(Train(), on: "c") }
-        let worker = Worker(backend, configuration: .init(broadcastChannels: ["c"]), logger: silent) { Handle(Train.self) { _, _ in "" } }
+        let worker = Worker(backend, configuration: .init(broadcastChannels: ["c"]), logger: silent) { Handler(Train.self) { _, _ in "" } }
         await #expect(throws: WorkerError.self) { try await worker.run() }
         let topical = Worker(backend, queues: [.queue("q", topics: [.topic("a", exchange: "b")])], logger: silent) {
-            Handle(Train.self) { _, _ in "" }
+            Handler(Train.self) { _, _ in "" }
         }
         await #expect(throws: WorkerError.self) { try await topical.run() }
-        let labelled = Worker(backend, configuration: .init(labels: ["a,b"]), logger: silent) { Handle(Train.self) { _, _ in "" } }
+        let labelled = Worker(backend, configuration: .init(labels: ["a,b"]), logger: silent) { Handler(Train.self) { _, _ in "" } }
         await #expect(throws: WorkerError.self) { try await labelled.run() }
     }
 }

@@ -47,14 +47,14 @@ public struct Heavy: Job {
 
 /// The handlers, the same in the worker and in its children.
 /// - Parameter hasHeavy: whether there is one that takes two slots.
-public func isolationHandlers(hasHeavy: Bool) -> [Handle] {
+public func isolationHandlers(hasHeavy: Bool) -> [Handler] {
     var handles = [
-        Handle(Probe.self, in: .process) { job, context in try await perform(job, context) },
-        Handle(Once.self, in: .process) { _, _ in kill(getpid(), SIGKILL) },
-        Handle(Echo.self) { job, _ in "heard " + job.text },
+        Handler(Probe.self, in: .process) { job, context in try await perform(job, context) },
+        Handler(Once.self, in: .process) { _, _ in kill(getpid(), SIGKILL) },
+        Handler(Echo.self) { job, _ in "heard " + job.text },
     ]
     if hasHeavy {
-        handles.append(Handle(Heavy.self, in: .process) { _, _ in try await Task.sleep(for: .milliseconds(200)) }.slots(2))
+        handles.append(Handler(Heavy.self, in: .process) { _, _ in try await Task.sleep(for: .milliseconds(200)) }.slots(2))
     }
     return handles
 }

@@ -210,7 +210,7 @@ extension OneAfterTheOther {
                 static let name = "strict"
                 static let options = JobOptions(hardTimeLimit: .seconds(1))
             }
-            let refused = Worker(MemoryBackend(), logger: Logger(label: "x")) { Handle(Strict.self, in: .blocking) { _, _ in } }
+            let refused = Worker(MemoryBackend(), logger: Logger(label: "x")) { Handler(Strict.self, in: .blocking) { _, _ in } }
             let error = await #expect(throws: WorkerError.self) { try await refused.run() }
             #expect(error?.message.contains("in: .process") == true)
         }

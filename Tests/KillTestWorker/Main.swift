@@ -23,7 +23,7 @@ struct Main {
         configuration.drainTimeout = .seconds(1)
         let logger = Logger(label: "kill-test", factory: { StreamLogHandler.standardError(label: $0) })
         let worker = Worker(backend, lanes: [.async(8)], configuration: configuration, logger: logger) {
-            Handle(Step.self) { job, context in
+            Handler(Step.self) { job, context in
                 journal.write("begin \(context.id) \(getpid())")
                 if job.blocks { usleep(UInt32(job.milliseconds) * 1000) }
                 var left = job.blocks ? 0 : job.milliseconds

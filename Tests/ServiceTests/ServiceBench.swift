@@ -122,7 +122,7 @@ final class ServiceBench {
         let logger = Logger(label: "test", factory: { StreamLogHandler.standardError(label: $0) })
         try await JobClient(backend, logger: logger).enqueue(Writing(), .id(id))
         try await Worker(backend, queues: ["writing"], configuration: .init(isBurst: true), logger: logger) {
-            Handle(Writing.self) { _, context in
+            Handler(Writing.self) { _, context in
                 context.logger.info("first", metadata: ["step": "1"])
                 context.logger.warning("second")
             }
@@ -141,7 +141,7 @@ final class ServiceBench {
         var configuration = Worker.Configuration()
         configuration.isBurst = true
         try await Worker(backend, queues: ["dead"], configuration: configuration, logger: logger) {
-            Handle(Doomed.self) { job, context in if context.id == id { throw JobDirective.deadLetter("no such mailbox") } }
+            Handler(Doomed.self) { job, context in if context.id == id { throw JobDirective.deadLetter("no such mailbox") } }
         }.run()
     }
 }

@@ -98,8 +98,8 @@ struct VideoServiceTests {
     }
 }
 
-@Suite("The scheduler command", .timeLimit(.minutes(1)))
-struct SchedulerCommandTests {
+@Suite("The upkeep command", .timeLimit(.minutes(1)))
+struct UpkeepCommandTests {
     @Test("it ends what was not started in time though no worker runs, and leaves on SIGTERM")
     func expiry() async throws {
         let bench = try ServiceBench()
@@ -110,12 +110,12 @@ struct SchedulerCommandTests {
             Message(headers: headers, properties: MessageProperties(routingKey: "q", deliveryTag: "late"), body: Array("[[],{},{}]".utf8))
         ])
         try await Task.sleep(for: .milliseconds(60))
-        let scheduler = try bench.start(["scheduler", "--backend", bench.backendURL])
+        let upkeep = try bench.start(["upkeep", "--backend", bench.backendURL])
         #expect(try await eventually(.seconds(30)) { try await backend.record(of: "late")?.endedAt != nil })
         #expect(try await backend.record(of: "late")?.state == .expired)
-        scheduler.terminate()
-        #expect(try await eventually(.seconds(30)) { !scheduler.isRunning })
-        #expect(scheduler.terminationStatus == 0)
+        upkeep.terminate()
+        #expect(try await eventually(.seconds(30)) { !upkeep.isRunning })
+        #expect(upkeep.terminationStatus == 0)
         #expect(try await backend.workers().isEmpty)
     }
 }

@@ -14,7 +14,7 @@ enum IsolationBenchmark {
         configuration.burstLeavesDelayedJobs = true
         let began = DispatchTime.now().uptimeNanoseconds
         let worker = Worker(try backend(url), lanes: [.process(children)], configuration: configuration, logger: silent) {
-            Handle(NoOp.self, in: .process) { job, _ in job.number }
+            Handler(NoOp.self, in: .process) { job, _ in job.number }
         }
         try await worker.run()
         if !WorkerChild.isChild { print(Double(DispatchTime.now().uptimeNanoseconds - began) / 1e9) }
@@ -25,8 +25,8 @@ enum IsolationBenchmark {
         var logger = Logger(label: "ready", factory: { _ in ReadyPrinter() })
         logger.logLevel = .debug
         let worker = Worker(try backend(url), lanes: [.async(4), .process(2)], logger: logger) {
-            Handle(NoOp.self) { job, _ in job.number }
-            Handle(Stamp.self, in: .process) { job, _ in Int(DispatchTime.now().uptimeNanoseconds) - job.sentAt }
+            Handler(NoOp.self) { job, _ in job.number }
+            Handler(Stamp.self, in: .process) { job, _ in Int(DispatchTime.now().uptimeNanoseconds) - job.sentAt }
         }
         try await worker.run()
     }

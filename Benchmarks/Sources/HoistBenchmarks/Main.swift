@@ -47,7 +47,7 @@ let silent = Logger(label: "bench", factory: { _ in SwiftLogNoOpLogHandler() })
 enum BenchmarkWorker {
     static func run(database: String, slots: Int) async throws {
         let backend = try SQLiteBackend(path: database)
-        let worker = Worker(backend, lanes: [.async(slots)], logger: silent) { Handle(NoOp.self) { job, _ in job.number } }
+        let worker = Worker(backend, lanes: [.async(slots)], logger: silent) { Handler(NoOp.self) { job, _ in job.number } }
         try await worker.run()
     }
 
@@ -70,7 +70,7 @@ enum BenchmarkWorker {
         producer.waitUntilExit()
         let backend = try SQLiteBackend(path: folder.path("jobs.db"))
         let worker = Worker(backend, lanes: [.async(jobs)], logger: silent) {
-            Handle(NoOp.self) { job, _ in
+            Handler(NoOp.self) { job, _ in
                 try await Task.sleep(for: .seconds(3600))
                 return job.number
             }

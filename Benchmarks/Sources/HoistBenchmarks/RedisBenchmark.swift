@@ -28,7 +28,7 @@ enum RedisBenchmark {
         configuration.burstLeavesDelayedJobs = true
         let tally = Tally()
         let worker = Worker(try backend(url), lanes: [.async(slots)], configuration: configuration, logger: silent) {
-            Handle(NoOp.self) { job, _ in
+            Handler(NoOp.self) { job, _ in
                 tally.count()
                 return job.number
             }
@@ -40,8 +40,8 @@ enum RedisBenchmark {
     /// A worker that stays, and writes when each job began into the job's own key.
     static func serve(_ url: String, slots: Int) async throws {
         let worker = Worker(try backend(url), lanes: [.async(slots)], logger: silent) {
-            Handle(NoOp.self) { job, _ in job.number }
-            Handle(Stamp.self) { job, _ in Int(DispatchTime.now().uptimeNanoseconds) - job.sentAt }
+            Handler(NoOp.self) { job, _ in job.number }
+            Handler(Stamp.self) { job, _ in Int(DispatchTime.now().uptimeNanoseconds) - job.sentAt }
         }
         try await worker.run()
     }

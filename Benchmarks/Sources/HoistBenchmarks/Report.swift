@@ -127,10 +127,10 @@ struct Report {
             var times: [Int64] = []
             for _ in 0..<300 {
                 let start = clock.uptime
-                _ = try await backend.exchange(
-                    Exchange(
-                        worker: "w", claims: [Claim(queue: "default", lane: "async", jobNames: [NoOp.name])],
-                        budget: ClaimBudget(lanes: ["async": 1])))
+                _ = try await backend.turn(
+                    WorkerTurn(
+                        worker: "w", claims: [Claim(queue: "default", kind: "async", jobNames: [NoOp.name])],
+                        budget: ClaimBudget(kinds: ["async": 1])))
                 times.append(clock.uptime - start)
             }
             costs.append(Double(times.sorted()[150]))

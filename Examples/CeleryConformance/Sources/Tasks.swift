@@ -10,12 +10,12 @@ import Foundation
 
 private let module = "t.integration.tasks"
 
-extension Handle {
+extension Handler {
     /// One of the suite's tasks, with its arguments as they came.
     fileprivate static func task(
         _ name: String, options: JobOptions = JobOptions(), _ perform: @escaping @Sendable (Call) async throws -> WireValue
-    ) -> Handle {
-        Handle(named: "\(module).\(name)", options: options) { arguments, context in
+    ) -> Handler {
+        Handler(named: "\(module).\(name)", options: options) { arguments, context in
             try await perform(Call(arguments: arguments, context: context))
         }
     }
@@ -81,9 +81,9 @@ private func sum(_ values: [WireValue]) throws -> WireValue {
 
 enum BuiltInTasks {
     static let handles = [
-        Handle(named: "celery.ping") { _, _ in "pong" },
-        Handle(named: "celery.backend_cleanup") { _, _ in nil },
-        Handle(named: "celery.accumulate") { arguments, _ in
+        Handler(named: "celery.ping") { _, _ in "pong" },
+        Handler(named: "celery.backend_cleanup") { _, _ in nil },
+        Handler(named: "celery.accumulate") { arguments, _ in
             guard let index = arguments.keyword["index"]?.integerValue else { return .array(arguments.positional) }
             guard arguments.positional.indices.contains(Int(clamping: index)) else { throw WrongArguments("index out of range") }
             return arguments.positional[Int(index)]
@@ -92,7 +92,7 @@ enum BuiltInTasks {
 }
 
 enum ArithmeticTasks {
-    static let handles: [Handle] = [
+    static let handles: [Handler] = [
         .task("identity") { call in try call.bound(["x"])["x"] ?? nil },
         add("add", optional: ["z"]), add("add_not_typed"), add("add_ignore_result", options: JobOptions(result: .ignore)),
         add("add_with_result"),
@@ -126,7 +126,7 @@ enum ArithmeticTasks {
         addModel("add_pydantic"), addModel("add_pydantic_string_annotations"),
     ]
 
-    private static func add(_ name: String, optional: [String] = [], options: JobOptions = JobOptions()) -> Handle {
+    private static func add(_ name: String, optional: [String] = [], options: JobOptions = JobOptions()) -> Handler {
         .task(name, options: options) { call in
             let values = try call.bound(["x", "y"], optional: optional)
             return try sum(["x", "y", "z"].compactMap { values[$0] }.filter { !$0.isNull })
@@ -134,7 +134,7 @@ enum ArithmeticTasks {
     }
 
     /// Python checks these by a model of pydantic's; here the same model is a type.
-    private static func addModel(_ name: String) -> Handle {
+    private static func addModel(_ name: String) -> Handler {
         .task(name) { call in
             guard let data = try call.bound(["data"])["data"], let x = data["x"]?.integerValue, let y = data["y"]?.integerValue else {
                 throw WrongArguments("data is no AddParameterModel")
@@ -145,7 +145,7 @@ enum ArithmeticTasks {
 }
 
 enum FailingTasks {
-    static let handles: [Handle] = [
+    static let handles: [Handler] = [
         .task("fail") { call in
             throw PythonError(
                 typeName: "ExpectedException", module: module, arguments: ["Task expected to fail"] + call.arguments.positional)
@@ -165,7 +165,7 @@ enum RetryingTasks {
     private static let threeRetries = JobOptions(retry: .fixed(.seconds(1), maxAttempts: 4))
     private static let oneRetry = JobOptions(retry: .fixed(.seconds(1), maxAttempts: 2))
 
-    static let handles: [Handle] = [
+    static let handles: [Handler] = [
         .task("retry", options: threeRetries) { call in
             let value = try call.bound([], optional: ["return_value"])["return_value"] ?? nil
             if !value.isNull, call.context.attempt > 3 { return value }
@@ -210,7 +210,7 @@ enum RetryingTasks {
             .integer(Int64($0.context.attempt - 1))
         },
         once("retry_once_with_result", after: 0) { .integer(Int64($0.context.attempt - 1)) },
-        Handle(
+        Handler(
             named: "auto_retry_class_task", options: JobOptions(retry: .exponential(initial: .seconds(1), maxAttempts: 2))
         ) { _, context in
             guard context.attempt > 1 else { throw PythonError.value() }
@@ -220,7 +220,7 @@ enum RetryingTasks {
 
     private static func once(
         _ name: String, after seconds: Double = 0.1, options: JobOptions = oneRetry, _ value: @escaping @Sendable (Call) -> WireValue
-    ) -> Handle {
+    ) -> Handler {
         .task(name, options: options) { call in
             guard call.context.attempt == 1 else { return value(call) }
             let countdown = call.arguments.keyword["countdown"]?.doubleValue ?? seconds
@@ -231,7 +231,7 @@ enum RetryingTasks {
 }
 
 enum RequestTasks {
-    static let handles: [Handle] = [
+    static let handles: [Handler] = [
         .task("ids") { call in
             [.string(call.context.rootID), call.context.parentID.map(WireValue.string) ?? nil, try call.bound(["i"])["i"] ?? nil]
         },
@@ -251,7 +251,7 @@ enum RequestTasks {
         .task("replaced_with_me") { _ in true },
     ]
 
-    private static func timeLimits(_ name: String, hard: Double?, soft: Double?) -> Handle {
+    private static func timeLimits(_ name: String, hard: Double?, soft: Double?) -> Handler {
         .task(name) { call in
             let headers = call.context.messageHeaders
             func number(_ seconds: Double?) -> WireValue { seconds.map { Int64(exactly: $0).map(WireValue.integer) ?? .double($0) } ?? nil }
@@ -263,7 +263,7 @@ enum RequestTasks {
 }
 
 enum RedisTasks {
-    static func handles(_ redis: RESPClient) -> [Handle] {
+    static func handles(_ redis: RESPClient) -> [Handler] {
         [
             .task("redis_echo") { call in
                 let values = try call.bound(["message"], optional: ["redis_key"])

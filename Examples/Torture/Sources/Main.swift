@@ -29,7 +29,7 @@ enum TortureApp: ServiceApp {
         return Worker(
             backend, queues: queues ?? ["default"], lanes: [.process(options.children)], configuration: configuration, logger: logger
         ) {
-            Handle(Ordeal.self, in: .process) { job, _ in try Misdeeds.perform(job) }
+            Handler(Ordeal.self, in: .process) { job, _ in try Misdeeds.perform(job) }
         }
     }
 

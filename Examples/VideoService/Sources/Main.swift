@@ -14,7 +14,7 @@ struct Main {
             commandName: "VideoService", abstract: "Uploads videos and has workers transcode them.",
             subcommands: [
                 ServeCommand<VideoApp>.self, WorkerCommand<VideoApp>.self, UpCommand<VideoApp>.self,
-                SchedulerCommand.self,
+                UpkeepCommand.self,
             ])
     }
 
@@ -37,7 +37,7 @@ enum VideoApp: ServiceApp {
             backend, queues: queues ?? ["media"], lanes: [.process(options.videos)], configuration: configuration, logger: logger
         ) {
             // In a process of its own: whatever a broken video does to ffmpeg or to us, it costs this job and no other.
-            Handle(ProcessVideo.self, in: .process) { job, context in try await processor.process(job, context) }
+            Handler(ProcessVideo.self, in: .process) { job, context in try await processor.process(job, context) }
                 .onSuccess { context in context.logger.info("the video is done") }
         }
     }

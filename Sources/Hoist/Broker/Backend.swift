@@ -39,8 +39,8 @@ public protocol Broker: Sendable {
     func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult]
 
     /// Settles what a worker has finished and hands it new work: each job in one step. When it throws, some of it may have happened; the same
-    /// settlements may be sent again, and the next exchange says what the worker is ``Exchange/holding``.
-    func exchange(_ request: Exchange) async throws -> ExchangeResult
+    /// settlements may be sent again, and the next turn says what the worker is ``WorkerTurn/holding``.
+    func turn(_ request: WorkerTurn) async throws -> TurnResult
 
     /// Does what can be done of settling a job without asking anybody: called on the thread of the job, of which a worker has many, and not on
     /// that of the backend, of which it has one. By default nothing.
@@ -164,7 +164,7 @@ public struct WorkerPresence: Sendable, Hashable, Codable {
 }
 
 /// One round trip of a worker.
-public struct Exchange: Sendable {
+public struct WorkerTurn: Sendable {
     public var worker: WorkerID
     public var settlements: [Settlement]
     public var progress: [ProgressReport]
@@ -174,9 +174,9 @@ public struct Exchange: Sendable {
     public var claims: [Claim]
     /// How many jobs the claims may take together.
     public var budget: ClaimBudget
-    /// Takes what the claims bring later: called, if there is one, when a job came after the exchange that found too few, and the backend has
-    /// handed it out by itself. A backend that cannot do that rings ``Broker/workDoorbell`` and waits for the next exchange. A failure says
-    /// that jobs may have been handed out and got lost on the way; the next exchange must say what the worker is ``holding``.
+    /// Takes what the claims bring later: called, if there is one, when a job came after the turn that found too few, and the backend has
+    /// handed it out by itself. A backend that cannot do that rings ``Broker/workDoorbell`` and waits for the next turn. A failure says
+    /// that jobs may have been handed out and got lost on the way; the next turn must say what the worker is ``holding``.
     public var onLateResult: LateResultHandler?
     /// How often ``onLateResult`` has been called for this worker, as far as the budget takes it into account. Where a call has been made since,
     /// nothing is claimed, for there is less room than the budget says, and the result says that there may be more.
@@ -187,7 +187,7 @@ public struct Exchange: Sendable {
     /// the backend believes with this worker and that are not among them go back, no attempt counted, before anything is claimed.
     public var holding: Set<Int64>?
 
-    public typealias LateResultHandler = @Sendable (Result<ExchangeResult, any Error>) -> Void
+    public typealias LateResultHandler = @Sendable (Result<TurnResult, any Error>) -> Void
 
     public init(
         worker: WorkerID, settlements: [Settlement] = [], progress: [ProgressReport] = [], claims: [Claim] = [],
@@ -204,45 +204,45 @@ public struct Exchange: Sendable {
 /// Ready jobs of one queue with one of these names, the most urgent first and the oldest of those.
 public struct Claim: Sendable {
     public var queue: String
-    /// The lane that performs these names.
-    public var lane: String
+    /// What the jobs take of the worker, as a name: jobs of one kind draw from the same free slots.
+    public var kind: String
     public var jobNames: [String]
     /// Finds out what a job belongs to whose producer did not say; nil when no limit asks.
     public var partition: PartitionFinder?
 
     public typealias PartitionFinder = @Sendable (_ message: Message) -> String?
 
-    public init(queue: String, lane: String, jobNames: [String], partition: PartitionFinder? = nil) {
+    public init(queue: String, kind: String, jobNames: [String], partition: PartitionFinder? = nil) {
         self.queue = queue
-        self.lane = lane
+        self.kind = kind
         self.jobNames = jobNames
         self.partition = partition
     }
 }
 
-/// The free slots of a worker: each job that is claimed uses one of its lane and one of its queue.
+/// The free slots of a worker: each job that is claimed uses one of its kind and one of its queue.
 public struct ClaimBudget: Sendable {
-    /// Free slots of each lane. A lane that is missing has none.
-    public var lanes: [String: Int]
+    /// Free slots of each kind. A kind that is missing has none.
+    public var kinds: [String: Int]
     /// Free slots of each queue that has a limit of its own.
     public var queues: [String: Int]
 
-    public init(lanes: [String: Int] = [:], queues: [String: Int] = [:]) {
-        self.lanes = lanes
+    public init(kinds: [String: Int] = [:], queues: [String: Int] = [:]) {
+        self.kinds = kinds
         self.queues = queues
     }
 
     public func available(to claim: Claim) -> Int {
-        max(0, min(lanes[claim.lane] ?? 0, queues[claim.queue] ?? .max))
+        max(0, min(kinds[claim.kind] ?? 0, queues[claim.queue] ?? .max))
     }
 
     public mutating func spend(_ count: Int, on claim: Claim) {
-        lanes[claim.lane, default: 0] -= count
+        kinds[claim.kind, default: 0] -= count
         if let free = queues[claim.queue] { queues[claim.queue] = free - count }
     }
 }
 
-public struct ExchangeResult: Sendable {
+public struct TurnResult: Sendable {
     public var deliveries: [Delivery]
     /// Jobs whose settlement or progress was refused: the lease was lost and they are somebody else's by now.
     public var lost: [JobID]

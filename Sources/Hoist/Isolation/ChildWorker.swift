@@ -16,19 +16,19 @@ final class ChildWorker: Sendable {
     }
 
     private let channel: ChildChannel
-    private let handles: [String: RegisteredHandle]
+    private let handlers: [String: RegisteredHandler]
     private let parent: ParentBackend
     private let environment: Execution.Environment
     private let current = Mutex<Current?>(nil)
     private let hasEnded = Doorbell()
 
     init(
-        _ channel: ChildChannel, _ parent: ParentBackend, handles: [String: RegisteredHandle], configuration: Worker.Configuration,
+        _ channel: ChildChannel, _ parent: ParentBackend, handlers: [String: RegisteredHandler], configuration: Worker.Configuration,
         logger: Logger
     ) {
         self.channel = channel
         self.parent = parent
-        self.handles = handles
+        self.handlers = handlers
         environment = Execution.Environment(
             worker: channel.worker, jobs: JobClient(parent, configuration: configuration.client, logger: logger), logger: logger,
             configuration: configuration, liveLimits: { _ in RunLimits() })
@@ -75,7 +75,7 @@ final class ChildWorker: Sendable {
         let delivery = Delivery(
             jobID: call.jobID, jobName: call.jobName, queue: call.queue, payload: .envelope(call.envelope), attempt: call.attempt,
             lostWorkers: call.lostWorkers, token: 0)
-        guard let handle = handles[call.jobName] else {
+        guard let handler = handlers[call.jobName] else {
             let failure = JobFailure(kind: .raised, type: "WorkerError", message: "this child has no handler for \(call.jobName)")
             return channel.send(.finished(IsolatedResult(run: call.run, outcome: .failed(failure))))
         }
@@ -85,7 +85,7 @@ final class ChildWorker: Sendable {
             let base = environment.logger
             var logger = Logger(label: base.label, factory: { _ in ChannelLogHandler(channel, run: call.run, level: base.logLevel) })
             logger.logLevel = base.logLevel
-            let execution = Execution(delivery, handle, environment, limits: call.limits, handlerLogger: logger)
+            let execution = Execution(delivery, handler, environment, limits: call.limits, handlerLogger: logger)
             let (outcome, _, context) = await execution.run(
                 onContext: { box.set($0) }, onProgress: { channel.send(.progress(call.run, $0)) }, onSign: { signs.sign() },
                 cancel: { box.cancel($0) })

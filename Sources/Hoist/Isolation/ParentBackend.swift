@@ -92,7 +92,7 @@ final class ParentBackend: MessageRouting {
         return wasThere
     }
 
-    func exchange(_ request: Exchange) async throws -> ExchangeResult { throw Self.notHere }
+    func turn(_ request: WorkerTurn) async throws -> TurnResult { throw Self.notHere }
     func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool { throw Self.notHere }
     func resign(_ worker: WorkerID) async throws { throw Self.notHere }
 

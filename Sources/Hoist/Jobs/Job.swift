@@ -1,6 +1,6 @@
 /// One kind of work: a value that says what is to be done, under a name that travels.
 ///
-/// Producer and worker share the declaration; the code that does the work is registered in the worker alone, see ``Handle``.
+/// Producer and worker share the declaration; the code that does the work is registered in the worker alone, see ``Handler``.
 /// ```swift
 /// struct ProcessVideo: Job {
 ///     static let name = "tasks.process_video_heavy"

@@ -42,9 +42,9 @@ public final class MemoryBackend: JobAdministration {
         return change(ringing: [workDoorbell, changes]) { store, now, _ in messages.map { store.publish($0, now: now) } }
     }
 
-    public func exchange(_ request: Exchange) async throws -> ExchangeResult {
+    public func turn(_ request: WorkerTurn) async throws -> TurnResult {
         let changesRecords = !request.settlements.isEmpty || !request.progress.isEmpty
-        let (result, mustRing) = change(ringing: []) { store, now, _ in store.exchange(request, now: now) }
+        let (result, mustRing) = change(ringing: []) { store, now, _ in store.turn(request, now: now) }
         if mustRing { workDoorbell.ring() }
         if changesRecords || !result.deliveries.isEmpty { changes.ring() }
         return result

@@ -147,10 +147,10 @@ struct MemoryStore: Sendable {
         }
     }
 
-    // MARK: - Exchange
+    // MARK: - WorkerTurn
 
-    mutating func exchange(_ request: Exchange, now: Date) -> (ExchangeResult, mustRing: Bool) {
-        var result = ExchangeResult()
+    mutating func turn(_ request: WorkerTurn, now: Date) -> (TurnResult, mustRing: Bool) {
+        var result = TurnResult()
         var mustRing = false
         for settlement in request.settlements {
             guard let job = jobs[settlement.jobID], job.worker == request.worker, job.token == settlement.token else {
@@ -183,7 +183,7 @@ struct MemoryStore: Sendable {
         return (result, mustRing)
     }
 
-    private mutating func claim(_ request: Exchange, into result: inout ExchangeResult, now: Date) {
+    private mutating func claim(_ request: WorkerTurn, into result: inout TurnResult, now: Date) {
         guard let worker = workers[request.worker] else { return }
         var budget = request.budget
         for claim in request.claims {

@@ -14,7 +14,7 @@ final class Execution: Sendable {
     let attempt: Int
     let lostWorkers: Int
     let token: Int64
-    let handle: RegisteredHandle
+    let handler: RegisteredHandler
     let environment: Environment
     /// What the handler writes.
     let log: JobLogRecorder
@@ -61,7 +61,7 @@ final class Execution: Sendable {
     ///   - handlerLogger: what the handler logs with, in place of the worker's logger.
     ///   - onLog: called when the job has written something.
     init(
-        _ delivery: Delivery, _ handle: RegisteredHandle, _ environment: Environment, limits: RunLimits? = nil,
+        _ delivery: Delivery, _ handler: RegisteredHandler, _ environment: Environment, limits: RunLimits? = nil,
         handlerLogger: Logger? = nil,
         onLog: @escaping @Sendable () -> Void = {}
     ) {
@@ -72,13 +72,13 @@ final class Execution: Sendable {
         lostWorkers = delivery.lostWorkers
         token = delivery.token
         payload = Mutex(delivery.payload)
-        self.handle = handle
+        self.handler = handler
         self.environment = environment
         self.handlerLogger = handlerLogger
         knownLimits = limits
         log = JobLogRecorder(
             attempt: delivery.attempt, limit: handlerLogger == nil ? environment.logLines : 0,
-            remembersLastWords: handle.lane == .process && handlerLogger == nil, onChange: onLog)
+            remembersLastWords: handler.lane == .process && handlerLogger == nil, onChange: onLog)
     }
 
     /// What of a message outlives its reading.
@@ -164,11 +164,11 @@ final class Execution: Sendable {
 
     /// The call's word wins; a producer that has none leaves it to the job.
     private func ignoresResult(_ headers: MessageHeaders) -> Bool {
-        headers.ignoresResult ?? (handle.options.result.kind == .ignored)
+        headers.ignoresResult ?? (handler.options.result.kind == .ignored)
     }
 
     private func attempt(_ call: Call, _ arguments: Arguments, _ context: JobContext) async -> Outcome {
-        for hook in handle.hooks.start { await hook(context) }
+        for hook in handler.hooks.start { await hook(context) }
         let outcome: Outcome
         do {
             var output = try await JobTracing.performing(context) { try await perform(arguments, context) }
@@ -184,10 +184,10 @@ final class Execution: Sendable {
     }
 
     private func perform(_ arguments: Arguments, _ context: JobContext) async throws -> [UInt8] {
-        guard !environment.middleware.isEmpty else { return try await handle.perform(arguments, context) }
+        guard !environment.middleware.isEmpty else { return try await handler.perform(arguments, context) }
         let output = OutputBox()
-        try await PerformChain(middleware: environment.middleware[...]) { [handle] in
-            await output.set(try await handle.perform(arguments, context))
+        try await PerformChain(middleware: environment.middleware[...]) { [handler] in
+            await output.set(try await handler.perform(arguments, context))
         }.run(context)
         guard let bytes = await output.bytes else {
             throw JobFailure(kind: .raised, type: "PerformMiddleware", message: "a middleware did not perform the job")
@@ -197,14 +197,14 @@ final class Execution: Sendable {
 
     func runHooks(after outcome: Outcome, _ context: JobContext) async {
         switch outcome {
-        case .succeeded: for hook in handle.hooks.success { await hook(context) }
-        case .retry(_, let failure, _): for hook in handle.hooks.retry { await hook(context, failure) }
+        case .succeeded: for hook in handler.hooks.success { await hook(context) }
+        case .retry(_, let failure, _): for hook in handler.hooks.retry { await hook(context, failure) }
         case .failed(let failure):
-            for hook in handle.hooks.failure { await hook(context, failure) }
+            for hook in handler.hooks.failure { await hook(context, failure) }
             await environment.onDeadLetter?(context.id, failure)
         case .snoozed, .cancelled, .expired, .handedBack, .notStarted: break
         }
-        for hook in handle.hooks.finish { await hook(context) }
+        for hook in handler.hooks.finish { await hook(context) }
     }
 
     /// What an error that the handler threw means for the job.
@@ -226,7 +226,7 @@ final class Execution: Sendable {
         }
         if let failure = error as? JobFailure { return .failed(failure) }
         let failure = JobFailure(raised: error)
-        return handle.options.mayRetry(error) ? retryOrFail(failure, call) : .failed(failure)
+        return handler.options.mayRetry(error) ? retryOrFail(failure, call) : .failed(failure)
     }
 
     private func outcome(of directive: JobDirective, _ call: Call) -> Outcome {
@@ -242,13 +242,13 @@ final class Execution: Sendable {
     }
 
     func retryOrFail(_ failure: JobFailure, _ call: Call) -> Outcome {
-        guard !handle.options.neverRetryAfter.contains(failure.kind), let delay = policyDelay(call) else { return .failed(failure) }
+        guard !handler.options.neverRetryAfter.contains(failure.kind), let delay = policyDelay(call) else { return .failed(failure) }
         return .retry(at: now.advanced(by: delay), failure)
     }
 
     private func policyDelay(_ call: Call) -> Duration? {
         let age = call.enqueuedAt.map { Duration(boundedSeconds: now.timeIntervalSince($0)) } ?? .zero
-        return (call.retry ?? handle.options.retry).nextDelay(afterAttempt: attempt, age: age, draw: Double.random(in: 0..<1))
+        return (call.retry ?? handler.options.retry).nextDelay(afterAttempt: attempt, age: age, draw: Double.random(in: 0..<1))
     }
 
     /// See ``RunLimits`` for who wins. Where code cannot be stopped by force, a hard limit that came with a call counts as a soft one.
@@ -258,9 +258,9 @@ final class Execution: Sendable {
             time: headers.softTimeLimit.flatMap(Duration.init(wireSeconds:)),
             hardTime: headers.hardTimeLimit.flatMap(Duration.init(wireSeconds:)),
             heartbeat: headers.hoist.heartbeatLimit.flatMap(Duration.init(wireSeconds:)), memory: headers.hoist.memoryLimit)
-        var limits = environment.liveLimits(jobName).filled(from: called).filled(from: handle.options.runLimits)
+        var limits = environment.liveLimits(jobName).filled(from: called).filled(from: handler.options.runLimits)
             .filled(from: environment.defaultLimits)
-        if handle.lane != .process {
+        if handler.lane != .process {
             limits.time = [limits.time, limits.hardTime].compactMap { $0 }.min()
             (limits.hardTime, limits.memory) = (nil, nil)
         }

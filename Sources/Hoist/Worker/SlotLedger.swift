@@ -48,7 +48,7 @@ struct SlotLedger {
     /// How many jobs of each kind of needs may be claimed.
     func budget(for kinds: [SlotNeeds]) -> ClaimBudget {
         var budget = ClaimBudget(queues: freeOfQueue)
-        for kind in kinds { budget.lanes[kind.budgetName] = claimable(kind) }
+        for kind in kinds { budget.kinds[kind.budgetName] = claimable(kind) }
         return budget
     }
 

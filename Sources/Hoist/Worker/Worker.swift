@@ -7,7 +7,7 @@ import Synchronization
 ///
 /// ```swift
 /// let worker = Worker(backend, queues: ["media", .queue("mail", concurrency: 4)], lanes: [.async(64), .blocking(4)], logger: logger) {
-///     Handle(ProcessVideo.self, in: .blocking) { job, context in … }
+///     Handler(ProcessVideo.self, in: .blocking) { job, context in … }
 /// }
 /// try await worker.run()
 /// ```
@@ -35,7 +35,7 @@ public final class Worker: Service {
         public var isBurst: Bool
         /// In burst mode: does not wait for jobs that are due later.
         public var burstLeavesDelayedJobs = false
-        /// How much the worker has of what its handlers need, see ``Handle/needs(_:_:)``: `["gpu": 1]`. None by default.
+        /// How much the worker has of what its handlers need, see ``Handler/needs(_:_:)``: `["gpu": 1]`. None by default.
         public var resources: [String: Int]
         /// How lanes with a range of slots grow and shrink.
         public var autoscaling: Autoscaling
@@ -92,7 +92,7 @@ public final class Worker: Service {
     private let lanes: [Lane]
     private let configuration: Configuration
     private let logger: Logger
-    private let handles: [Handle]
+    private let handlers: [Handler]
     let inbox = WorkerInbox()
     private let liveLimits = Mutex<[String: RunLimits]>([:])
 
@@ -106,14 +106,14 @@ public final class Worker: Service {
     ///   - handlers: the code of each kind of job.
     public init(
         _ backend: any Backend, queues: [QueueSubscription] = ["default"], lanes: [Lane] = [],
-        configuration: Configuration = Configuration(), logger: Logger, @HandlerBuilder handlers: () -> [Handle]
+        configuration: Configuration = Configuration(), logger: Logger, @HandlerBuilder handlers: () -> [Handler]
     ) {
         self.backend = backend
         self.queues = queues
         self.lanes = lanes
         self.configuration = configuration
         self.logger = logger
-        handles = handlers()
+        self.handlers = handlers()
     }
 
     /// Works until a graceful shutdown has drained it, ``stop(_:)`` was called, or the queues are empty in burst mode.
@@ -124,7 +124,7 @@ public final class Worker: Service {
     public func run() async throws {
         if let channel = ChildChannel.inherited, let parent = ParentBackend.shared { return try await runAsChild(channel, parent) }
         let engine = try WorkerEngine(
-            backend: backend, queues: queues, lanes: lanes, handles: handles, configuration: configuration, logger: logger,
+            backend: backend, queues: queues, lanes: lanes, handlers: handlers, configuration: configuration, logger: logger,
             inbox: inbox, liveLimits: { [weak self] name in self?.liveLimits.withLock { $0[name] } ?? RunLimits() })
         try await configuration.onStart?()
         await withTaskCancellationHandler {
@@ -145,18 +145,18 @@ public final class Worker: Service {
     /// Performs the jobs of one process, with no backend of its own.
     private func runAsChild(_ channel: ChildChannel, _ parent: ParentBackend) async throws {
         // Another worker of the program has started this child.
-        guard channel.key == Self.childKey(handles) else { return try await Task.sleep(for: .seconds(86_400 * 365)) }
+        guard channel.key == Self.childKey(handlers) else { return try await Task.sleep(for: .seconds(86_400 * 365)) }
         try await configuration.onStart?()
-        var byName: [String: RegisteredHandle] = [:]
-        for handle in handles { for name in handle.names { byName[name] = RegisteredHandle(handle) } }
-        await ChildWorker(channel, parent, handles: byName, configuration: configuration, logger: logger).run()
+        var byName: [String: RegisteredHandler] = [:]
+        for handler in handlers { for name in handler.names { byName[name] = RegisteredHandler(handler) } }
+        await ChildWorker(channel, parent, handlers: byName, configuration: configuration, logger: logger).run()
         await configuration.onStop?()
     }
 
     /// Tells the workers of a program apart: the same in a worker and in its children.
-    static func childKey(_ handles: [Handle]) -> String {
+    static func childKey(_ handlers: [Handler]) -> String {
         // FNV-1a, 64 bits.
-        let names = handles.filter { $0.lane == .process }.flatMap(\.names).sorted().joined(separator: "\n")
+        let names = handlers.filter { $0.lane == .process }.flatMap(\.names).sorted().joined(separator: "\n")
         return String(names.utf8.reduce(0xCBF2_9CE4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }, radix: 16)
     }
 
@@ -166,9 +166,9 @@ public final class Worker: Service {
     ///   - name: the wire name.
     /// - Throws: ``WorkerError`` when a limit needs a process and the job does not run in the process lane: nothing is changed then.
     public func setLimits(_ limits: RunLimits, forJob name: String) throws {
-        let handle = handles.first { $0.names.contains(name) }
-        try handle?.check(limits)
-        liveLimits.withLock { live in for name in handle?.names ?? [name] { live[name] = limits } }
+        let handler = handlers.first { $0.names.contains(name) }
+        try handler?.check(limits)
+        liveLimits.withLock { live in for name in handler?.names ?? [name] { live[name] = limits } }
     }
 
     /// Gives a lane more slots or fewer on the live worker. Jobs that run are not disturbed: a lane that shrinks does so as they end. Lanes with

@@ -6,7 +6,7 @@ import Foundation
 import Logging
 import Synchronization
 
-/// The heart of a worker: keeps its slots, exchanges finished jobs for new ones, renews its lease.
+/// The heart of a worker: keeps its slots, turns finished jobs for new ones, renews its lease.
 ///
 /// It runs on a thread of its own. Whatever handlers do to Swift's cooperative threads, leases are renewed and jobs settled.
 actor WorkerEngine {
@@ -29,7 +29,7 @@ actor WorkerEngine {
 
     private let backend: any Backend
     private let queues: [QueueSubscription]
-    private let handles: [String: RegisteredHandle]
+    private let handlers: [String: RegisteredHandler]
     /// The names of jobs by what they take of the worker.
     private let kinds: [(needs: SlotNeeds, names: [String])]
     private let limits: [LimitTarget: [JobLimit]]
@@ -61,7 +61,7 @@ actor WorkerEngine {
     private var nextDue: Date?
     /// Of this incarnation.
     private var lateResultCount = 0
-    /// Whether claims may be left with the backend. Not of kinds that take slots or resources from one another, for only an exchange knows what
+    /// Whether claims may be left with the backend. Not of kinds that take slots or resources from one another, for only a turn knows what
     /// each has left; and not for children, whose number of jobs at hand changes with how long they take.
     private let claimsMayWait: Bool
     /// Set when claims that wait are for more than there is room for now.
@@ -73,14 +73,14 @@ actor WorkerEngine {
     private var failures = 0
 
     init(
-        backend: any Backend, queues: [QueueSubscription], lanes: [Lane], handles: [Handle], configuration: Worker.Configuration,
+        backend: any Backend, queues: [QueueSubscription], lanes: [Lane], handlers: [Handler], configuration: Worker.Configuration,
         logger: Logger, inbox: WorkerInbox, liveLimits: @escaping @Sendable (String) -> RunLimits
     ) throws(WorkerError) {
-        var byName: [String: RegisteredHandle] = [:]
-        for handle in handles {
-            try handle.check(handle.options.runLimits)
-            let registered = RegisteredHandle(handle)
-            for name in handle.names {
+        var byName: [String: RegisteredHandler] = [:]
+        for handler in handlers {
+            try handler.check(handler.options.runLimits)
+            let registered = RegisteredHandler(handler)
+            for name in handler.names {
                 guard byName.updateValue(registered, forKey: name) == nil else {
                     throw WorkerError(message: "two handlers are registered for the job name \(name)")
                 }
@@ -88,8 +88,8 @@ actor WorkerEngine {
         }
         guard !queues.isEmpty else { throw WorkerError(message: "the worker has no queue to consume") }
         guard Set(queues.map(\.name)).count == queues.count else { throw WorkerError(message: "a queue is named twice") }
-        limits = Self.limits(of: queues, handles)
-        aliases = Dictionary(handles.flatMap { handle in handle.names.dropFirst().map { ($0, handle.names[0]) } }) { first, _ in first }
+        limits = Self.limits(of: queues, handlers)
+        aliases = Dictionary(handlers.flatMap { handler in handler.names.dropFirst().map { ($0, handler.names[0]) } }) { first, _ in first }
         if !(backend is any QueueControl), let target = limits.first(where: { !$0.value.isEmpty })?.key {
             throw WorkerError(message: "the \(target) has limits, and this backend cannot keep any; Redis can")
         }
@@ -99,14 +99,14 @@ actor WorkerEngine {
         guard Set(queues.map(\.name)).count == queues.count else {
             throw WorkerError(message: "a queue is named that is the part of another for the worker's labels, or the worker's own")
         }
-        let used = Set(handles.map(\.lane))
+        let used = Set(handlers.map(\.lane))
         var slots: [LaneKind: Int] = [:]
         for lane in used {
             let asked = lanes.last { $0.kind == lane }
             slots[lane] = asked?.slots ?? lane.defaultSlots
             if let range = asked?.range, range.count > 1 { scalers[lane] = LaneScaler(range, configuration.autoscaling) }
         }
-        try Self.checkNeeds(handles, slots: slots, lanes: lanes, resources: configuration.resources)
+        try Self.checkNeeds(handlers, slots: slots, lanes: lanes, resources: configuration.resources)
         self.backend = backend
         if let tasks = backend.executor, let actors = backend.serialExecutor {
             (executor, serialExecutor, ownThread) = (tasks, actors, nil)
@@ -115,7 +115,7 @@ actor WorkerEngine {
             (executor, serialExecutor, ownThread) = (thread, thread, thread)
         }
         self.queues = queues
-        self.handles = byName
+        self.handlers = byName
         kinds = Dictionary(grouping: byName.keys.sorted()) { byName[$0]!.needs }.map { ($0.key, $0.value) }
             .sorted { $0.needs.budgetName < $1.needs.budgetName }
         // A worker that ends when its queues are empty waits for nothing.
@@ -136,7 +136,7 @@ actor WorkerEngine {
         children =
             used.contains(.process)
             ? ChildPool(
-                program: configuration.processes.program(key: Worker.childKey(handles), worker: name),
+                program: configuration.processes.program(key: Worker.childKey(handlers), worker: name),
                 settings: configuration.processes.settings, logger: logger, metrics: metrics,
                 onUsable: { inbox.noteProcessLane(isUsable: $0) }) : nil
         presence = WorkerPresence(
@@ -151,17 +151,17 @@ actor WorkerEngine {
     }
 
     private static func checkNeeds(
-        _ handles: [Handle], slots: [LaneKind: Int], lanes: [Lane], resources: [String: Int]
+        _ handlers: [Handler], slots: [LaneKind: Int], lanes: [Lane], resources: [String: Int]
     ) throws(WorkerError) {
-        for handle in handles {
-            let most = lanes.last { $0.kind == handle.lane }?.range.upperBound ?? slots[handle.lane] ?? 1
-            guard handle.slots <= most else {
-                throw WorkerError(message: "\(handle.names[0]) takes \(handle.slots) slots, and the \(handle.lane) lane has \(most)")
+        for handler in handlers {
+            let most = lanes.last { $0.kind == handler.lane }?.range.upperBound ?? slots[handler.lane] ?? 1
+            guard handler.slots <= most else {
+                throw WorkerError(message: "\(handler.names[0]) takes \(handler.slots) slots, and the \(handler.lane) lane has \(most)")
             }
-            for (name, amount) in handle.resources where amount > resources[name] ?? 0 {
+            for (name, amount) in handler.resources where amount > resources[name] ?? 0 {
                 throw WorkerError(
                     message:
-                        "\(handle.names[0]) needs \(amount) of \(name), and the worker has \(resources[name] ?? 0): see Worker.Configuration.resources"
+                        "\(handler.names[0]) needs \(amount) of \(name), and the worker has \(resources[name] ?? 0): see Worker.Configuration.resources"
                 )
             }
         }
@@ -235,7 +235,7 @@ actor WorkerEngine {
             let mark = inbox.bell.mark
             takeInbox()
             if await drain() { return }
-            let request = makeExchange()
+            let request = makeTurn()
             if request.settlements.isEmpty, request.progress.isEmpty, request.logs.isEmpty, request.claims.isEmpty, !mustLook, !mustWithdraw
             {
                 if isBurstOver { return }
@@ -243,7 +243,7 @@ actor WorkerEngine {
                 noteDueJobs()
                 continue
             }
-            await exchange(request)
+            await turn(request)
         }
     }
 
@@ -361,8 +361,8 @@ actor WorkerEngine {
         }
     }
 
-    private func makeExchange() -> Exchange {
-        var request = Exchange(worker: presence.id, settlements: unsettled)
+    private func makeTurn() -> WorkerTurn {
+        var request = WorkerTurn(worker: presence.id, settlements: unsettled)
         if mustReconcile { request.holding = Set(running.values.map(\.token)) }
         request.lateResultCount = lateResultCount
         request.withdrawsClaims = mustWithdraw
@@ -372,7 +372,7 @@ actor WorkerEngine {
         request.budget = slots.budget(for: kinds.map(\.needs))
         for queue in configuration.order.arrange(queues) {
             for (needs, names) in kinds where !(isProcessLaneClosed && needs.lane == .process) {
-                let claim = Claim(queue: queue.name, lane: needs.budgetName, jobNames: names, partition: findsPartition)
+                let claim = Claim(queue: queue.name, kind: needs.budgetName, jobNames: names, partition: findsPartition)
                 if request.budget.available(to: claim) > 0 { request.claims.append(claim) }
             }
         }
@@ -381,7 +381,7 @@ actor WorkerEngine {
     }
 
     /// Progress goes out at most twenty times a second, the last of each job, however often handlers report.
-    private func takeProgress(into request: inout Exchange) {
+    private func takeProgress(into request: inout WorkerTurn) {
         let uptime = backend.clock.uptime
         guard !pendingProgress.isEmpty, uptime >= nextProgressAt else { return }
         for (run, progress) in pendingProgress {
@@ -393,7 +393,7 @@ actor WorkerEngine {
     }
 
     /// Logs go out once a second. That of a job which has ended goes with its settlement.
-    private func takeLogs(into request: inout Exchange) {
+    private func takeLogs(into request: inout WorkerTurn) {
         let uptime = backend.clock.uptime
         guard !writtenRuns.isEmpty, uptime >= nextLogsAt else { return }
         for run in writtenRuns {
@@ -404,13 +404,13 @@ actor WorkerEngine {
         nextLogsAt = uptime + 1_000_000
     }
 
-    private func exchange(_ request: Exchange) async {
+    private func turn(_ request: WorkerTurn) async {
         let settling = unsettled
         unsettled = []
         if !request.claims.isEmpty { mayHaveWork = false }
         mustLook = false
         do {
-            let result = try await backend.exchange(request)
+            let result = try await backend.turn(request)
             // The lease was lost meanwhile: what was claimed under it belongs to others, or will.
             guard request.worker == presence.id else {
                 mayHaveWork = true
@@ -440,11 +440,11 @@ actor WorkerEngine {
             mustReconcile = true
             isConsuming = false
             publishHealth()
-            await backOff(after: error, from: "exchange finished jobs for new ones")
+            await backOff(after: error, from: "turn finished jobs for new ones")
         }
     }
 
-    private func accept(_ result: ExchangeResult, hasClaimed: Bool) {
+    private func accept(_ result: TurnResult, hasClaimed: Bool) {
         if result.hasMore { mayHaveWork = true }
         if hasClaimed { nextDue = result.nextDue }
         for id in result.cancellations { cancel(id, .requested) }
@@ -452,13 +452,13 @@ actor WorkerEngine {
         publishHealth()
     }
 
-    /// Takes in what an earlier exchange has brought after its end.
-    private func accept(late result: Result<ExchangeResult, any Error>) {
+    /// Takes in what an earlier turn has brought after its end.
+    private func accept(late result: Result<TurnResult, any Error>) {
         lateResultCount += 1
         switch result {
         case .success(let result):
             presence.lastConsumedAt = backend.clock.now
-            // When the next delayed job is due, only an exchange tells.
+            // When the next delayed job is due, only a turn tells.
             accept(result, hasClaimed: false)
         case .failure:
             mayHaveWork = true
@@ -512,22 +512,22 @@ actor WorkerEngine {
         guard stop == nil else { return handBack(deliveries) }
         let admitted = deliveries.compactMap(admit)
         guard admitted.count >= 8 else { return launch(admitted) }
-        // Many are started while the backend is busy with the next exchange, which goes out first.
+        // Many are started while the backend is busy with the next turn, which goes out first.
         Task(executorPreference: executor) { await self.launch(admitted) }
     }
 
     private func admit(_ delivery: Delivery) -> Admitted? {
-        guard let handle = handles[delivery.jobName] else {
+        guard let handler = handlers[delivery.jobName] else {
             logger.error("the backend delivered a job that was not asked for", metadata: ["job.name": "\(delivery.jobName)"])
             return nil
         }
         nextRun += 1
         let box = RunningTask()
-        let execution = Execution(delivery, handle, environment, onLog: { [inbox, nextRun] in inbox.noteLog(run: nextRun) })
+        let execution = Execution(delivery, handler, environment, onLog: { [inbox, nextRun] in inbox.noteLog(run: nextRun) })
         running[nextRun] = Running(
-            jobID: delivery.jobID, token: delivery.token, queue: delivery.queue, needs: handle.needs, task: box, log: execution.log)
+            jobID: delivery.jobID, token: delivery.token, queue: delivery.queue, needs: handler.needs, task: box, log: execution.log)
         let admitted = Admitted(execution: execution, run: nextRun, box: box)
-        switch slots.admit(nextRun, handle.needs, queue: delivery.queue) {
+        switch slots.admit(nextRun, handler.needs, queue: delivery.queue) {
         case .start: return admitted
         case .wait: notStarted[nextRun] = admitted
         case .refuse:
@@ -546,7 +546,7 @@ actor WorkerEngine {
     private nonisolated func launch(_ execution: Execution, run: WorkerInbox.RunID, _ box: RunningTask) {
         let (inbox, clock) = (inbox, backend.clock)
         let (startedAt, start) = (clock.now, clock.uptime)
-        if execution.handle.lane == .process, let children {
+        if execution.handler.lane == .process, let children {
             return execution.isolate(in: children, run: run, box, onProgress: { inbox.report($0, run: run) }) {
                 outcome, wait, context, usage in
                 // It may have waited for a child.
@@ -555,7 +555,7 @@ actor WorkerEngine {
                 self.finish(execution, run, outcome, wait, context, usage, startedAt: began, start: start)
             }
         }
-        let lane: any TaskExecutor = execution.handle.lane == .blocking ? blockingThreads : globalConcurrentExecutor
+        let lane: any TaskExecutor = execution.handler.lane == .blocking ? blockingThreads : globalConcurrentExecutor
         box.set(
             Task(executorPreference: lane) {
                 let (startedAt, start) = (clock.now, clock.uptime)
@@ -655,15 +655,15 @@ actor WorkerEngine {
         await children?.close()
         takeInbox()
         for run in running.keys { handBack(run) }
-        var request = Exchange(worker: presence.id, settlements: unsettled)
+        var request = WorkerTurn(worker: presence.id, settlements: unsettled)
         request.withdrawsClaims = mustWithdraw
-        await attempt("hand unfinished jobs back") { [request] in _ = try await self.backend.exchange(request) }
+        await attempt("hand unfinished jobs back") { [request] in _ = try await self.backend.turn(request) }
         unsettled = []
         // What had arrived before claims were withdrawn.
         takeInbox()
         if !unsettled.isEmpty {
-            let request = Exchange(worker: presence.id, settlements: unsettled)
-            await attempt("hand late jobs back") { _ = try await self.backend.exchange(request) }
+            let request = WorkerTurn(worker: presence.id, settlements: unsettled)
+            await attempt("hand late jobs back") { _ = try await self.backend.turn(request) }
             unsettled = []
         }
         return true
@@ -672,19 +672,19 @@ actor WorkerEngine {
     // MARK: - Limits
 
     /// What the code says of every job and queue of this worker; an empty list where it says nothing of a job.
-    private static func limits(of queues: [QueueSubscription], _ handles: [Handle]) -> [LimitTarget: [JobLimit]] {
+    private static func limits(of queues: [QueueSubscription], _ handlers: [Handler]) -> [LimitTarget: [JobLimit]] {
         var limits: [LimitTarget: [JobLimit]] = [:]
-        for handle in handles { if let name = handle.names.first { limits[.job(name)] = handle.options.limits } }
+        for handler in handlers { if let name = handler.names.first { limits[.job(name)] = handler.options.limits } }
         for queue in queues { if let mine = queue.limits { limits[.queue(queue.name)] = mine } }
         return limits
     }
 
     private static func partitionFinder(
-        _ handles: [String: RegisteredHandle], _ sealing: (any Sealing)?
+        _ handlers: [String: RegisteredHandler], _ sealing: (any Sealing)?
     ) -> Claim.PartitionFinder {
         return { message in
-            guard let handle = handles[message.jobName], let body = try? message.opened(with: sealing).decodedBody() else { return nil }
-            return handle.partition(body.arguments)
+            guard let handler = handlers[message.jobName], let body = try? message.opened(with: sealing).decodedBody() else { return nil }
+            return handler.partition(body.arguments)
         }
     }
 
@@ -701,7 +701,7 @@ actor WorkerEngine {
         while !Task.isCancelled {
             do {
                 for await message in try await routing.broadcasts(on: channel) {
-                    guard handles[message.jobName] != nil, let copy = ownCopy(of: message) else { continue }
+                    guard handlers[message.jobName] != nil, let copy = ownCopy(of: message) else { continue }
                     // Whoever broadcasts does not wait; so this may take as long as the backend needs.
                     await attempt("keep a broadcast") { _ = try await self.backend.publish([copy]) }
                 }

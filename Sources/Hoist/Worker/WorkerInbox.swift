@@ -20,7 +20,7 @@ final class WorkerInbox: Sendable {
         var isProcessLaneUsable: Bool?
         var mayHaveWork = false
         /// What the backend handed out by itself, and to which incarnation of the worker.
-        var late: [(worker: WorkerID, result: Result<ExchangeResult, any Error>)] = []
+        var late: [(worker: WorkerID, result: Result<TurnResult, any Error>)] = []
         var stop: Worker.StopMode?
     }
 
@@ -58,7 +58,7 @@ final class WorkerInbox: Sendable {
         bell.ring()
     }
 
-    func deliver(_ result: Result<ExchangeResult, any Error>, to worker: WorkerID) {
+    func deliver(_ result: Result<TurnResult, any Error>, to worker: WorkerID) {
         contents.withLock { $0.late.append((worker, result)) }
         bell.ring()
     }

@@ -207,7 +207,7 @@ extension RedisBackend: JobAdministration {
         }
         let isRevived =
             try await run(
-                RedisScripts.revive,
+                RedisScripts.requeue,
                 [
                     brokerDatabase, .text(resultDatabase), .text(id), .text(old.state == .failed ? "dead" : "stopped"), .text(old.queue),
                     .text(keys.list(old.queue, wirePriority: priority)), .bytes(element), .bytes(record.encoded), .text(keys.result(id)),
@@ -233,7 +233,7 @@ extension RedisBackend: JobAdministration {
         while true {
             let slice =
                 try await run(
-                    RedisScripts.purge, [timeArgument, .text(queue), 2000] + lists,
+                    RedisScripts.purgeQueue, [timeArgument, .text(queue), 2000] + lists,
                     doing: "purge the queue \(queue)")[0]
                 .integer ?? 0
             count += Int(slice)

@@ -69,11 +69,11 @@ extension RedisBackend {
                     let key = due[start + at / 3].key
                     _ = try await call("look at a result") {
                         try await resultClient.evaluate(
-                            RedisScripts.mend, keys: [key], arguments: Array(arguments[..<2] + arguments[at..<at + 3]))
+                            RedisScripts.putBackOutcomes, keys: [key], arguments: Array(arguments[..<2] + arguments[at..<at + 3]))
                     }
                 }
             } else {
-                _ = try await run(RedisScripts.mend, arguments, doing: "look at results")
+                _ = try await run(RedisScripts.putBackOutcomes, arguments, doing: "look at results")
             }
         }
     }

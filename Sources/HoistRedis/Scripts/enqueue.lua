@@ -1,55 +1,129 @@
--- Stores jobs that need nothing but a place in one list: the common case, without anything that the others need. Stands alone.
+-- Stores jobs in their queues, or none when a queue has no room.
 --
--- KEYS: the prefix of Hoist's own keys
--- ARGV: broker database, result database ('' when it is the same), prefix of result keys, list, the record that is each job's, then of all
---       jobs in turn: ids, envelopes
--- Returns 1 when all are enqueued; nil when this is for publish.lua, and then nothing was stored: queues have caps or jobs limits, or an id
--- is known.
--- Atomic, so that an id is never taken twice, and a job is never recorded without being in its queue.
+-- ARGV: now, broker database, result database ('' when it is the same), prefix of result keys, then for each job eight: id, list, queue,
+--       record, envelope, due ('' for now), unique key ('' for none), end of the key's window ('' for none)
+-- Returns for each job, in that order: 1 enqueued; 0 its id is known; the id of the job that holds its unique key. Or {-1, queue} when that queue is
+-- full, and then nothing was stored.
+-- Atomic, so that an id or a unique key is never taken twice, and a job is never recorded without being in its queue.
 
-local P = KEYS[1]
-local result_prefix, list, record, first_id = ARGV[3], ARGV[4], ARGV[5], 6
-local count = (#ARGV - first_id + 1) / 2
-local first_envelope = first_id + count
--- Lua hands over only so many arguments at once.
-local slice = 2000
+local now = time_of(ARGV[1])
+local first_job = 5
+local count = (#ARGV - first_job + 1) / 8
 
--- The first job's record too: who enqueues known ids mostly repeats a whole call.
-local obstacles = { P .. 'caps', P .. 'limits', P .. 'job:' .. ARGV[first_id] }
-local results = ARGV[2] == '' and obstacles or {}
-for i = first_id, first_envelope - 1 do results[#results + 1] = result_prefix .. ARGV[i] end
-local function is_any_there(keys)
-    for first = 1, #keys, slice do
-        if redis.call('EXISTS', unpack(keys, first, math.min(first + slice - 1, #keys))) > 0 then return true end
-    end
-    return false
+-- Before anything is written: a key of another kind in place of a list would leave jobs recorded that are in no queue.
+local function check_list(key)
+    local kind = redis.call('TYPE', key).ok
+    if kind ~= 'list' and kind ~= 'none' then error({ err = 'WRONGTYPE the key of a queue holds a ' .. kind }) end
 end
-if is_any_there(obstacles) then return nil end
-if ARGV[2] ~= '' then
-    redis.call('SELECT', ARGV[2])
-    local has_ended = is_any_there(results)
-    redis.call('SELECT', ARGV[1])
-    if has_ended then return nil end
+for i = 0, count - 1 do check_list(ARGV[first_job + i * 8 + 1]) end
+
+if redis.call('EXISTS', P .. 'caps') == 1 then
+    local asked = {}
+    for i = 0, count - 1 do
+        local queue = ARGV[first_job + i * 8 + 2]
+        asked[queue] = (asked[queue] or 0) + 1
+    end
+    for queue, number in pairs(asked) do
+        local cap = redis.call('HGET', P .. 'caps', queue)
+        if cap then
+            local cap_size, names = string.match(cap, '^(%d+)\n(.*)$')
+            local size = redis.call('ZCARD', P .. 'delayed:' .. queue)
+            for list in string.gmatch(names, '[^\n]+') do
+                size = size + redis.call('LLEN', list)
+                for _, line in ipairs(redis.call('SMEMBERS', P .. 'lines:' .. queue)) do size = size + redis.call('LLEN', line_key(list, line)) end
+            end
+            if size + number > tonumber(cap_size) then
+                -- Whoever makes room says so.
+                redis.call('SADD', P .. 'full', queue)
+                return { -1, queue }
+            end
+        end
+    end
 end
 
--- First, for it may fail: a key of another kind in place of the list leaves no records behind.
-for first = first_envelope, #ARGV, slice do redis.call('LPUSH', list, unpack(ARGV, first, math.min(first + slice - 1, #ARGV))) end
--- Without an expiry, for which each would need a call of its own: expire.lua gives one to those that stay.
-local recorded = {}
-for first = first_id, first_envelope - 1, slice do
-    local keys, settings = {}, {}
-    for i = first, math.min(first + slice, first_envelope) - 1 do
-        local key = P .. 'job:' .. ARGV[i]
-        keys[#keys + 1] = key
-        settings[2 * #keys - 1], settings[2 * #keys] = key, record
-    end
-    local stored = redis.pcall('MSETNX', unpack(settings))
-    if stored ~= 1 then
-        -- An id is known, or the user may not do this. Nobody has seen what was pushed: who blocks on the list is served after the script.
-        redis.call('LTRIM', list, count, -1)
-        for _, others in ipairs(recorded) do redis.call('DEL', unpack(others)) end
-        return stored ~= 0 and stored or nil
-    end
-    recorded[#recorded + 1] = keys
+-- Ids that have a result are known. Mostly none has: asked of all at once.
+local known, result_keys = {}, {}
+for i = 0, count - 1 do result_keys[#result_keys + 1] = ARGV[4] .. ARGV[first_job + i * 8] end
+in_database(ARGV[3], function()
+    for_slices(#result_keys, function(first, last)
+        if redis.call('EXISTS', unpack(result_keys, first, last)) == 0 then return end
+        for i = first, last do
+            if redis.call('EXISTS', result_keys[i]) == 1 then known[string.sub(result_keys[i], #ARGV[4] + 1)] = true end
+        end
+    end)
+end)
+if ARGV[3] ~= '' then redis.call('SELECT', ARGV[2]) end
+
+local cancels = false
+if redis.call('EXISTS', P .. 'limits') == 1 then
+    know_limits()
+    cancels = has_cancelling_limits()
 end
-return 1
+local results = {}
+
+-- The job that holds a unique key now; false when nobody does.
+local function holder_of(name)
+    local key = P .. 'unique:' .. name
+    local value = redis.call('GET', key)
+    if not value then return false end
+    local scope, holder = string.match(value, '^([^\n]*)\n(.*)$')
+    local window = redis.call('GET', P .. 'unique-until:' .. name)
+    if window then
+        if tonumber(window) > now then return holder end
+        redis.call('DEL', key, P .. 'unique-until:' .. name)
+        return false
+    end
+    if scope == 'window' or holder_of_job(holder) then return holder end
+    local record = redis.call('GET', P .. 'job:' .. holder)
+    local job = decoded_record(record)
+    local result = in_database(ARGV[3], function() return redis.call('GET', ARGV[4] .. holder) end)
+    if ARGV[3] ~= '' then redis.call('SELECT', ARGV[2]) end
+    local status = status_of(result)
+    local has_ended = status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED'
+    -- It was not started in time and nobody has noticed yet; or a worker that is not Hoist's has finished it, and knew nothing of the key;
+    -- or nothing is left of it.
+    if (job and job.x and job.x <= now) or has_ended or (not record and not result) then
+        redis.call('DEL', key)
+        return false
+    end
+    return holder
+end
+
+local nearer = false
+for i = 0, count - 1 do
+    local base = first_job - 1 + i * 8
+    local id, target, queue, record = ARGV[base + 1], ARGV[base + 2], ARGV[base + 3], ARGV[base + 4]
+    local due, unique = ARGV[base + 6], ARGV[base + 7]
+    local is_later = due ~= '' and tonumber(due) > now
+    local outcome = 1
+    if known[id] or redis.call('EXISTS', P .. 'job:' .. id) == 1 then
+        outcome = 0
+    elseif unique ~= '' then
+        local holder = holder_of(unique)
+        if holder then outcome = holder end
+    end
+    if outcome == 1 then
+        if unique ~= '' then
+            local job = decoded_record(record)
+            redis.call('SET', P .. 'unique:' .. unique, job.u[2] .. '\n' .. id)
+            if ARGV[base + 8] ~= '' then
+                local left = math.ceil((tonumber(ARGV[base + 8]) - now) / 1000) + 60000
+                redis.call('SET', P .. 'unique-until:' .. unique, ARGV[base + 8], 'PX', left)
+                redis.call('PEXPIRE', P .. 'unique:' .. unique, left)
+            end
+        end
+        if is_later then
+            redis.call('SET', P .. 'job:' .. id, record)
+            redis.call('ZADD', P .. 'delayed:' .. queue, due, id)
+            redis.call('HSET', P .. 'delayed:' .. queue .. ':jobs', id, target .. '\n' .. ARGV[base + 5])
+            if redis.call('ZRANGE', P .. 'delayed:' .. queue, 0, 0)[1] == id then nearer = true end
+        else
+            redis.call('SET', P .. 'job:' .. id, record, 'PX', waiting_record_lifetime)
+            redis.call('LPUSH', target, ARGV[base + 5])
+            if cancels then cancel_older(queue, ARGV[base + 5]) end
+        end
+    end
+    results[#results + 1] = outcome
+end
+if nearer then redis.call('PUBLISH', P .. 'work', 'due') end
+return results

@@ -26,7 +26,7 @@ extension RedisBackend {
     func locate(_ id: JobID) async throws -> Location {
         var arguments: [RESPArgument] = [.text(id), .text(resultDatabase), brokerDatabase, .text(keys.results)]
         if resultClient != nil { arguments[1] = "" }
-        let reply = try await run(RedisScripts.locate, arguments, doing: "look for the job \(id)")[0]
+        let reply = try await run(RedisScripts.findJob, arguments, doing: "look for the job \(id)")[0]
         guard let parts = reply.elements, parts.count == 8 else { throw unexpected(reply, "look for a job") }
         func bytes(_ index: Int) -> [UInt8]? { parts[index].bytes.flatMap { $0.isEmpty ? nil : $0 } }
         var result = bytes(7)
@@ -125,7 +125,7 @@ extension RedisBackend {
         let target = !isLater && isInLine && keepsPriority ? place.list : list
         let moved =
             try await run(
-                RedisScripts.amend,
+                RedisScripts.changeWaiting,
                 [
                     timeArgument, brokerDatabase, .text(resultDatabase), .text(id), .text(record.queue), .text(place.list),
                     .bytes(place.element),
@@ -143,7 +143,7 @@ extension RedisBackend {
         for attempt in 0..<5 {
             let location = try await locate(id)
             if let worker = location.worker {
-                let isHeld = try await run(RedisScripts.cancel, [.text(worker), .text(id)], doing: "cancel the job \(id)")[0].integer == 1
+                let isHeld = try await run(RedisScripts.requestCancel, [.text(worker), .text(id)], doing: "cancel the job \(id)")[0].integer == 1
                 guard isHeld else { continue }
                 workDoorbell.ring()
                 return .requested
@@ -182,7 +182,7 @@ extension RedisBackend {
         let result = resultClient == nil ? ending.result : nil
         let isEnded =
             try await run(
-                RedisScripts.amend,
+                RedisScripts.changeWaiting,
                 [
                     timeArgument, brokerDatabase, .text(resultDatabase), .text(id), .text(facts.queue), .text(place.list),
                     .bytes(place.element),
@@ -205,7 +205,7 @@ extension RedisBackend {
         ending.record.isCancelledInPlace = true
         let result = resultClient == nil ? ending.result : nil
         _ = try await run(
-            RedisScripts.mark,
+            RedisScripts.cancelInPlace,
             [
                 timeArgument, brokerDatabase, .text(resultDatabase), .text(id), .bytes(ending.record.encoded), .text(result?.key ?? ""),
                 .integer(result?.seconds ?? 0), .bytes(result?.value ?? []),
@@ -217,7 +217,7 @@ extension RedisBackend {
     public func forget(_ id: JobID) async throws -> Bool {
         let found =
             try await run(
-                RedisScripts.forget, [.text(resultDatabase), brokerDatabase, .text(keys.results), .text(id)], doing: "forget the job \(id)")[
+                RedisScripts.forgetResult, [.text(resultDatabase), brokerDatabase, .text(keys.results), .text(id)], doing: "forget the job \(id)")[
                 0
             ]
             .integer == 1

@@ -13,20 +13,20 @@ extension RedisBackend {
 
     /// Has the server know the script that is sent behind blocking commands.
     func prepareToTake() async throws {
-        _ = try await call("load a script") { try await client.load(RedisScripts.take, key: keys.own) }
+        _ = try await call("load a script") { try await client.load(RedisScripts.claimStanding, key: keys.own) }
     }
 
     private func claimant(_ worker: WorkerID, _ queue: String, _ list: String) -> ListWatcher.Claimant {
         let (keys, arguments) = ([keys.own], [RESPArgument.text(worker), .text(queue), .text(list)])
         return ListWatcher.Claimant(
-            worker: worker, claim: { RedisScripts.take.call(keys: keys, arguments: arguments) },
+            worker: worker, claim: { RedisScripts.claimStanding.call(keys: keys, arguments: arguments) },
             answered: { [weak self] in self?.received($0, worker, queue) ?? .ring },
             lost: { [standing] in
                 standing.fail(worker, BackendError(.unavailable, "the answer to a claim got lost", isRetrySafe: false))
             })
     }
 
-    /// Takes in what take.lua has handed out.
+    /// Takes in what claim_standing.lua has handed out.
     private func received(_ reply: RESPValue, _ worker: WorkerID, _ queue: String) -> ListWatcher.Verdict {
         if reply == .integer(1) { return .again }
         // The server has been started again.
@@ -41,7 +41,7 @@ extension RedisBackend {
         }
         let isListEmpty = parts[6].integer == 0
         guard let claimed = standing.claimed(moment, of: worker, nowWaiting: version) else { return .ring }
-        var result = ExchangeResult()
+        var result = TurnResult()
         if claimed.isValid {
             let delivery = Delivery(
                 jobID: id, jobName: name, queue: queue, payload: .envelope(envelope), attempt: 1, lostWorkers: 0, token: token)

@@ -11,7 +11,7 @@ extension RedisBackend {
         }
         let presence = (try? JSONText.encode(worker)) ?? []
         let reply = try await run(
-            RedisScripts.renew, [timeArgument, .text(worker.id), .integer(lease.inMicroseconds), .bytes(presence)],
+            RedisScripts.renewLease, [timeArgument, .text(worker.id), .integer(lease.inMicroseconds), .bytes(presence)],
             doing: "renew the lease of worker \(worker.name)")[0]
         guard let parts = reply.elements, parts.count == 3 else { throw unexpected(reply, "renew a lease") }
         let isAlive = parts[0].integer == 1
@@ -53,7 +53,7 @@ extension RedisBackend {
         // Jobs that were claimed just before the worker was taken off the list may come to light in a second round.
         for _ in 0..<3 {
             let reply = try await run(
-                RedisScripts.bury, [timeArgument, .text(worker), isResigning ? "1" : ""], doing: "give the jobs of a worker back")[0]
+                RedisScripts.retireWorker, [timeArgument, .text(worker), isResigning ? "1" : ""], doing: "give the jobs of a worker back")[0]
             // It has renewed its lease meanwhile.
             guard let parts = reply.elements, parts.count == 3 else { return }
             let name = parts[0].bytes.flatMap { try? JSONText.decode(WorkerPresence.self, from: $0) }?.name
@@ -69,7 +69,7 @@ extension RedisBackend {
                         ? handBack(facts, held.token, isCancelled: cancelled.contains(id), at: now, now: now)
                         : lose(facts, held.token, isCancelled: cancelled.contains(id), now: now)
                 }
-                let codes = try await exchange(worker: worker, isForced: true, steps: steps).codes
+                let codes = try await turn(worker: worker, isForced: true, steps: steps).codes
                 settled += codes.count { $0 == 1 }
             }
             workDoorbell.ring()
@@ -95,9 +95,9 @@ extension RedisBackend {
                 return neverStarted(facts, held.token, isCancelled: isCancelled(id), at: now, now: now)
             }
         }
-        let codes = try await exchange(worker: worker, steps: steps(cancelled.contains)).codes
+        let codes = try await turn(worker: worker, steps: steps(cancelled.contains)).codes
         // Cancelled since we looked.
-        if codes.contains(2) { _ = try await exchange(worker: worker, steps: steps { _ in true }) }
+        if codes.contains(2) { _ = try await turn(worker: worker, steps: steps { _ in true }) }
     }
 
     /// The two hashes of a worker, put together.
@@ -151,7 +151,7 @@ extension RedisBackend {
             guard let self else { return }
             // What fails now is tried again in ten seconds.
             _ = try? await run(
-                RedisScripts.sweep, [timeArgument, .integer(Int64(configuration.deadLetterLimit))], doing: "remove what has passed its time"
+                RedisScripts.removeExpired, [timeArgument, .integer(Int64(configuration.deadLetterLimit))], doing: "remove what has passed its time"
             )
             try? await restoreUnacknowledged()
         }
@@ -162,7 +162,7 @@ extension RedisBackend {
         guard isDue(expiredAt) else { return }
         Task { [weak self] in
             guard let self else { return }
-            _ = try? await run(RedisScripts.expire, [timeArgument], doing: "have old records expire")
+            _ = try? await run(RedisScripts.expireRecords, [timeArgument], doing: "have old records expire")
         }
     }
 

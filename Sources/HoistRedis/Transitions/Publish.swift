@@ -28,7 +28,7 @@ extension RedisBackend {
         let begin = ContinuousClock.now
         if areAlike(jobs), configuration.replication == nil, specialUntil.withLock({ $0 < begin }) {
             expireRecords()
-            if try await run(RedisScripts.enqueue, alike(jobs), for: jobs, within: limit) == .integer(1) {
+            if try await run(RedisScripts.enqueuePlain, alike(jobs), for: jobs, within: limit) == .integer(1) {
                 workDoorbell.ring()
                 return [PublishResult](repeating: .enqueued, count: jobs.count)
             }
@@ -37,7 +37,7 @@ extension RedisBackend {
         }
         let left = max(.milliseconds(1), limit - (ContinuousClock.now - begin))
         let reply = try await run(
-            RedisScripts.publish, [timeArgument] + places + jobs.flatMap { arguments($0, now: now) }, for: jobs, within: left,
+            RedisScripts.enqueue, [timeArgument] + places + jobs.flatMap { arguments($0, now: now) }, for: jobs, within: left,
             then: replicationCommands)
         guard let outcomes = reply.elements else { throw unexpected(reply, "enqueue jobs") }
         if outcomes.first?.integer == -1 {

@@ -11,7 +11,7 @@ extension RedisBackend: QueueControl {
         try await announce([queue])
         // The server's clock is the one that counts, and it may be another than ours.
         _ = try await run(
-            RedisScripts.close, [timeArgument, .text(queue), .integer(max(0, duration.inMicroseconds))], doing: "close the queue \(queue)")
+            RedisScripts.closeQueue, [timeArgument, .text(queue), .integer(max(0, duration.inMicroseconds))], doing: "close the queue \(queue)")
     }
 
     public func resume(queue: String) async throws {
@@ -60,7 +60,7 @@ extension RedisBackend: QueueControl {
             arguments.append(.text(target.key))
             arguments.append(limits.map { .bytes(JSONWriter.bytes(of: .array($0.map(\.wireValue)))) } ?? "")
         }
-        let hasChanged = try await run(RedisScripts.limit, arguments, doing: "set limits")[0].integer == 1
+        let hasChanged = try await run(RedisScripts.setLimits, arguments, doing: "set limits")[0].integer == 1
         if hasChanged { workDoorbell.ring() }
     }
 

@@ -40,7 +40,7 @@ extension RedisBackend {
         let priority = Int(properties["priority"]?.integerValue ?? 0)
         for queue in try await queues(exchange: parts[1].stringValue ?? "", routingKey: parts[2].stringValue ?? "") {
             _ = try await run(
-                RedisScripts.restore,
+                RedisScripts.restoreUnacknowledged,
                 [
                     .text(unacked), .text(index), .text(tag), .bytes(entry), .text(keys.list(queue, wirePriority: priority)),
                     .bytes(JSONWriter.bytes(of: .object(message))),

@@ -1,7 +1,7 @@
 import Hoist
 import RESP
 
-/// What a script is to do with one delivery; its arguments as exchange.lua takes them.
+/// What a script is to do with one delivery; its arguments as worker_turn.lua takes them.
 struct SettlingStep {
     var id: JobID
     var token: Int64

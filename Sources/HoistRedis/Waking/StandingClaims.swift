@@ -1,7 +1,7 @@
 import Hoist
 import Synchronization
 
-/// What this side knows of the claims that wait on the server, see exchange.lua.
+/// What this side knows of the claims that wait on the server, see worker_turn.lua.
 final class StandingClaims: Sendable {
     /// What has happened to claims: answers may arrive in another order than the server gave them.
     struct Moment: Comparable {
@@ -23,7 +23,7 @@ final class StandingClaims: Sendable {
     }
 
     private struct Worker {
-        var deliver: Exchange.LateResultHandler
+        var deliver: WorkerTurn.LateResultHandler
         /// How often that was called, or is about to be.
         var deliveryCount = 0
         /// What waits, as far as is known here, in the server's words; empty for nothing.
@@ -55,7 +55,7 @@ final class StandingClaims: Sendable {
 
     /// What came of claims that waited.
     struct Claimed {
-        var deliver: Exchange.LateResultHandler
+        var deliver: WorkerTurn.LateResultHandler
         /// False when jobs that were handed out under this number have been given back.
         var isValid: Bool
     }
@@ -70,7 +70,7 @@ final class StandingClaims: Sendable {
 
     /// Before claims are made that are to wait when there is too little.
     /// - Returns: nil when something has been delivered that the budget does not take into account, or is on its way.
-    func begin(_ request: Exchange, _ deliver: @escaping Exchange.LateResultHandler) -> Begun? {
+    func begin(_ request: WorkerTurn, _ deliver: @escaping WorkerTurn.LateResultHandler) -> Begun? {
         if isGone(request.worker) { return nil }
         let number = lastNumber.add(1, ordering: .relaxed).newValue
         return workers.withLock { workers in
@@ -94,7 +94,7 @@ final class StandingClaims: Sendable {
     }
 
     /// They wait now; or earlier ones were carried out, and nothing was claimed.
-    /// - Parameter version: as exchange.lua returns it.
+    /// - Parameter version: as worker_turn.lua returns it.
     func note(_ version: String, of worker: WorkerID, _ begun: Begun) {
         workers.withLock { workers in
             // What they brought may have come before.
@@ -142,7 +142,7 @@ final class StandingClaims: Sendable {
 
     /// Everything that claims made so far may bring is given back: it does not count when it arrives.
     /// - Returns: false, and nothing has changed, when something has been delivered that the request does not take into account.
-    func invalidate(_ request: Exchange) -> Bool {
+    func invalidate(_ request: WorkerTurn) -> Bool {
         workers.withLock { workers in
             guard var entry = workers[request.worker] else { return true }
             guard entry.deliveryCount <= request.lateResultCount else { return false }
@@ -154,7 +154,7 @@ final class StandingClaims: Sendable {
     }
 
     /// Whether claims wait for all that is known, or something that they got is on its way, or here and not taken into account yet.
-    func hasAny(of request: Exchange) -> Bool {
+    func hasAny(of request: WorkerTurn) -> Bool {
         workers.withLock { workers in
             guard let entry = workers[request.worker] else { return false }
             return !entry.version.isEmpty || entry.arrived < entry.latest.times || entry.deliveryCount > request.lateResultCount

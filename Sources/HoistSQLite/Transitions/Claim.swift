@@ -2,7 +2,7 @@ import Hoist
 
 extension JobStore {
     /// Hands ready jobs to the worker, claim by claim, the most urgent first and the oldest of those.
-    func claim(_ request: Exchange, into result: inout ExchangeResult, now: Int64) throws {
+    func claim(_ request: WorkerTurn, into result: inout TurnResult, now: Int64) throws {
         guard !request.claims.isEmpty, let worker = try workerNumber(request.worker) else { return }
         try refreshLines()
         result.nextDue = try promoteDueJobs(request.claims, now: now)

@@ -74,23 +74,23 @@ struct ContractBench: Sendable {
     func claim(
         _ worker: WorkerID, _ limit: Int = 10, names: [String] = ["job"], queue: String = "default"
     ) async throws -> [Delivery] {
-        try await exchange(worker, limit: limit, names: names, queue: queue).deliveries
+        try await turn(worker, limit: limit, names: names, queue: queue).deliveries
     }
 
-    func exchange(
+    func turn(
         _ worker: WorkerID, limit: Int = 10, names: [String] = ["job"], queue: String = "default"
-    ) async throws -> ExchangeResult {
-        try await backend.exchange(
-            Exchange(
-                worker: worker, claims: [Claim(queue: queue, lane: "async", jobNames: names)], budget: ClaimBudget(lanes: ["async": limit]))
+    ) async throws -> TurnResult {
+        try await backend.turn(
+            WorkerTurn(
+                worker: worker, claims: [Claim(queue: queue, kind: "async", jobNames: names)], budget: ClaimBudget(kinds: ["async": limit]))
         )
     }
 
     @discardableResult
-    func settle(_ worker: WorkerID, _ delivery: Delivery, _ outcome: Outcome) async throws -> ExchangeResult {
+    func settle(_ worker: WorkerID, _ delivery: Delivery, _ outcome: Outcome) async throws -> TurnResult {
         let settlement = Settlement(
             jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: clock.now, finishedAt: clock.now)
-        return try await backend.exchange(Exchange(worker: worker, settlements: [settlement]))
+        return try await backend.turn(WorkerTurn(worker: worker, settlements: [settlement]))
     }
 
     /// The time so many seconds from now.

@@ -45,8 +45,8 @@ extension BackendContract {
             try await bench.join("slow")
             let stale = try await bench.claim("slow")[0]
             bench.clock.advance(by: .seconds(11))
-            let result = try await bench.backend.exchange(
-                Exchange(
+            let result = try await bench.backend.turn(
+                WorkerTurn(
                     worker: "slow",
                     progress: [ProgressReport(jobID: "a", token: stale.token, progress: JobProgress(fraction: 0.5))]))
             try bench.expect(result.lost == ["a"], "refused")
@@ -96,9 +96,9 @@ extension BackendContract {
             try await bench.publish(bench.message("a"), bench.message("b"))
             try await bench.join("w")
             let deliveries = try await bench.claim("w")
-            var request = Exchange(worker: "w")
+            var request = WorkerTurn(worker: "w")
             request.holding = [deliveries[0].token]
-            _ = try await bench.backend.exchange(request)
+            _ = try await bench.backend.turn(request)
             let states = try await [bench.state("a"), bench.state("b")]
             try bench.expect(states == [.running, .waiting], "b is ready again: \(states)")
         },

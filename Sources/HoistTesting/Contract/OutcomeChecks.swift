@@ -21,9 +21,9 @@ extension BackendContract {
             let deliveries = try await bench.claim("w")
             let line = JobLog.Line(time: bench.clock.now, source: "output", text: "half way")
             let early = LogReport(jobID: "a", token: deliveries[0].token, log: JobLog(attempt: 1, lines: [line]))
-            var report = Exchange(worker: "w")
+            var report = WorkerTurn(worker: "w")
             report.logs = [early]
-            _ = try await bench.backend.exchange(report)
+            _ = try await bench.backend.turn(report)
             try bench.expect(try await bench.backend.log(of: "a") == early.log, "readable while the job runs")
             try bench.expect(try await bench.backend.log(of: "b") == nil, "the other wrote nothing")
             let usage = ResourceUsage(cpuSeconds: 1.5, wallSeconds: 2, peakMemory: 1000)
@@ -33,7 +33,7 @@ extension BackendContract {
                     jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: bench.clock.now, finishedAt: bench.clock.now)
                 settlement.usage = usage
                 settlement.log = JobLog(attempt: 1, lines: [line, line], omitted: 3)
-                _ = try await bench.backend.exchange(Exchange(worker: "w", settlements: [settlement]))
+                _ = try await bench.backend.turn(WorkerTurn(worker: "w", settlements: [settlement]))
                 let log = try await bench.backend.log(of: delivery.jobID)
                 try bench.expect(log == settlement.log, "readable afterwards: \(String(describing: log))")
                 let record = try await bench.record(delivery.jobID)
@@ -83,7 +83,7 @@ extension BackendContract {
             let delivery = try await bench.claim("w")[0]
             try await bench.settle("w", delivery, .retry(at: bench.after(30), failure))
             try bench.expect(try await bench.state("a") == .retrying, "it waits")
-            let early = try await bench.exchange("w")
+            let early = try await bench.turn("w")
             try bench.expect(early.deliveries.isEmpty && early.nextDue != nil, "not yet, and the worker knows when")
             bench.clock.advance(by: .seconds(31))
             let again = try await bench.claim("w")
@@ -145,7 +145,7 @@ extension BackendContract {
             try await bench.join("w")
             let delivery = try await bench.claim("w")[0]
             try bench.expect(try await bench.backend.cancel("running") == .requested, "requested")
-            try bench.expect(try await bench.exchange("w").cancellations == ["running"], "the worker is told")
+            try bench.expect(try await bench.turn("w").cancellations == ["running"], "the worker is told")
             try await bench.settle("w", delivery, .cancelled)
             try bench.expect(try await bench.state("running") == .cancelled, "cancelled")
         },
@@ -169,8 +169,8 @@ extension BackendContract {
             var updates = bench.backend.updates(of: "a").makeAsyncIterator()
             try bench.expect(try await updates.next()?.state == .running, "it runs")
             let progress = JobProgress(fraction: 0.5, message: "half", details: ["frame": "7"])
-            _ = try await bench.backend.exchange(
-                Exchange(worker: "w", progress: [ProgressReport(jobID: "a", token: delivery.token, progress: progress)]))
+            _ = try await bench.backend.turn(
+                WorkerTurn(worker: "w", progress: [ProgressReport(jobID: "a", token: delivery.token, progress: progress)]))
             try bench.expect(try await updates.next()?.progress == progress, "the progress arrives")
             try await bench.settle("w", delivery, .succeeded(output: Array("1".utf8), retention: nil))
             try bench.expect(try await updates.next()?.state == .succeeded, "and the end")

@@ -36,21 +36,21 @@ extension BackendContract {
         Check("a claim takes no more than its budget and says that there is more") { bench in
             for index in 0..<3 { try await bench.publish(bench.message("\(index)")) }
             try await bench.join("w")
-            let first = try await bench.exchange("w", limit: 2)
+            let first = try await bench.turn("w", limit: 2)
             try bench.expect(first.deliveries.count == 2 && first.hasMore, "two of three: \(first.deliveries.count)")
-            let second = try await bench.exchange("w", limit: 2)
+            let second = try await bench.turn("w", limit: 2)
             try bench.expect(second.deliveries.count == 1 && !second.hasMore, "the rest")
         },
-        Check("lanes and queues keep to their own slots in one exchange") { bench in
+        Check("lanes and queues keep to their own slots in one turn") { bench in
             for index in 0..<4 {
                 try await bench.publish(bench.message("a\(index)", queue: "a"), bench.message("b\(index)", queue: "b"))
             }
             try await bench.join("w", queues: ["a", "b"])
-            let result = try await bench.backend.exchange(
-                Exchange(
+            let result = try await bench.backend.turn(
+                WorkerTurn(
                     worker: "w",
-                    claims: ["a", "b"].map { Claim(queue: $0, lane: "async", jobNames: ["job"]) },
-                    budget: ClaimBudget(lanes: ["async": 3], queues: ["a": 2])))
+                    claims: ["a", "b"].map { Claim(queue: $0, kind: "async", jobNames: ["job"]) },
+                    budget: ClaimBudget(kinds: ["async": 3], queues: ["a": 2])))
             try bench.expect(result.deliveries.map(\.jobID) == ["a0", "a1", "b0"], "two of a, one of b")
         },
         Check("a job whose name nobody knows waits, holds nothing up, and says why") { bench in

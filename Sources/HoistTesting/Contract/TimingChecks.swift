@@ -7,7 +7,7 @@ extension BackendContract {
             try await bench.publish(bench.message("a") { $0.headers.eta = due })
             try bench.expect(try await bench.state("a") == .scheduled, "scheduled")
             try await bench.join("w", lease: .seconds(200 * 86_400))
-            let early = try await bench.exchange("w")
+            let early = try await bench.turn("w")
             try bench.expect(early.deliveries.isEmpty && early.nextDue == due, "not yet, due \(due): \(String(describing: early.nextDue))")
             bench.clock.advance(by: .seconds(99 * 86_400))
             try bench.expect(try await bench.claim("w").isEmpty, "not a day too soon")

@@ -79,8 +79,8 @@ extension MemoryBackend {
             _ = try await edit(record.id, .reschedule(.distantPast))
             let worker = WorkerPresence(id: "peek", name: "peek", queues: [record.queue], jobNames: [record.name], startedAt: clock.now)
             _ = try await renew(worker, lease: .seconds(10))
-            let claim = Claim(queue: record.queue, lane: "async", jobNames: [record.name])
-            let result = try await exchange(Exchange(worker: "peek", claims: [claim], budget: ClaimBudget(lanes: ["async": 1])))
+            let claim = Claim(queue: record.queue, kind: "async", jobNames: [record.name])
+            let result = try await turn(WorkerTurn(worker: "peek", claims: [claim], budget: ClaimBudget(kinds: ["async": 1])))
             for case .message(var message) in result.deliveries.map(\.payload) {
                 message.headers.eta = record.dueAt
                 messages.append(message)

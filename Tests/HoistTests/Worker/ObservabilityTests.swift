@@ -39,7 +39,7 @@ struct ObservabilityTests {
         configuration.onStop = { log.change { $0.append("stop") } }
         let handle = try await client.enqueue(Echo(text: "x"))
         try await Worker(backend, configuration: configuration, logger: quiet) {
-            Handle(Echo.self) { job, context in
+            Handler(Echo.self) { job, context in
                 log.change { $0.append("run, seen by \(context.headers["seen"]?.stringValue ?? "-")") }
                 return job.text
             }
@@ -59,7 +59,7 @@ struct ObservabilityTests {
     func failureHooks() async throws {
         let log = Shared<[String]>([])
         let inline = InlineJobs {
-            Handle(Work.self) { _, _ in throw Broken() }
+            Handler(Work.self) { _, _ in throw Broken() }
                 .onRetry { _, failure in log.change { $0.append("retry \(failure.type)") } }
                 .onFailure { _, failure in log.change { $0.append("failure \(failure.message)") } }
         }
@@ -78,7 +78,7 @@ struct ObservabilityTests {
         configuration.isBurst = true
         try await JobClient(backend, logger: quiet).enqueue(contentsOf: (0..<3).map { Work(number: $0) })
         try await Worker(backend, configuration: configuration, logger: quiet) {
-            Handle(Work.self) { job, _ in if job.number == 2 { throw Broken() } }
+            Handler(Work.self) { job, _ in if job.number == 2 { throw Broken() } }
         }.run()
         let labels = [("queue", "default"), ("job", "test.work")]
         #expect(try metrics.expectCounter("hoist_jobs_total", labels + [("outcome", "succeeded")]).totalValue == 2)
@@ -95,7 +95,7 @@ struct ObservabilityTests {
         configuration.metrics = metrics
         configuration.lease = .seconds(1)
         try await JobClient(backend, logger: quiet).enqueue(contentsOf: (0..<3).map { _ in Echo(text: "nobody runs this") })
-        try await withWorker(Worker(backend, configuration: configuration, logger: quiet) { Handle(Work.self) { _, _ in } }) {
+        try await withWorker(Worker(backend, configuration: configuration, logger: quiet) { Handler(Work.self) { _, _ in } }) {
             let isMeasured = try await eventually { !metrics.recorders(label: "hoist_queue_length").isEmpty }
             #expect(isMeasured)
         }
@@ -112,7 +112,7 @@ struct ObservabilityTests {
             configuration.isBurst = true
             try await JobClient(backend, logger: quiet).enqueue(Work(number: 0))
             try await Worker(backend, configuration: configuration, logger: quiet) {
-                Handle(Work.self) { job, context in if job.number == 0 { try await context.jobs.enqueue(Work(number: 1)) } }
+                Handler(Work.self) { job, context in if job.number == 0 { try await context.jobs.enqueue(Work(number: 1)) } }
             }.run()
         }
         let spans = tracer.finishedSpans
@@ -129,7 +129,7 @@ struct ObservabilityTests {
     func logging() async throws {
         let seen = Shared<Logger.Metadata>([:])
         let inline = InlineJobs {
-            Handle(Echo.self) { job, context in
+            Handler(Echo.self) { job, context in
                 var metadata: Logger.Metadata = [:]
                 for key in ["job.id", "job.name", "job.queue", "job.attempt"] { metadata[key] = context.logger[metadataKey: key] }
                 seen.change { [metadata] in $0 = metadata }

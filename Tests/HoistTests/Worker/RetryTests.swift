@@ -17,7 +17,7 @@ struct RetryTests {
     func policy() async throws {
         let attempts = Shared<[Int]>([])
         let inline = InlineJobs {
-            Handle(Flaky.self) { _, context in
+            Handler(Flaky.self) { _, context in
                 attempts.change { $0.append(context.attempt) }
                 throw Broken()
             }
@@ -39,13 +39,13 @@ struct RetryTests {
 
     @Test("errors of some types are never retried")
     func byType() async throws {
-        let inline = InlineJobs { Handle(Flaky.self) { _, _ in throw Hopeless() } }
+        let inline = InlineJobs { Handler(Flaky.self) { _, _ in throw Hopeless() } }
         #expect(try await inline.client.enqueue(Flaky(kind: "")).state() == .failed)
     }
 
     @Test("a call's own policy wins, and a time window ends it")
     func window() async throws {
-        let inline = InlineJobs { Handle(Flaky.self) { _, _ in throw Broken() } }
+        let inline = InlineJobs { Handler(Flaky.self) { _, _ in throw Broken() } }
         let handle = try await inline.client.enqueue(
             Flaky(kind: ""), .retry(.fixed(.seconds(60), maxAttempts: 100).within(.seconds(150))))
         inline.clock.advance(by: .seconds(60))
@@ -60,7 +60,7 @@ struct RetryTests {
     func directives() async throws {
         let runs = Shared<[String: Int]>([:])
         let inline = InlineJobs {
-            Handle(Flaky.self) { job, _ in
+            Handler(Flaky.self) { job, _ in
                 runs.change { $0[job.kind, default: 0] += 1 }
                 guard runs.value[job.kind] == 1 else { return }
                 switch job.kind {

@@ -15,14 +15,14 @@ struct SlotTests {
     func budgets() {
         var ledger = ledger()
         #expect(
-            ledger.budget(for: [light, heavy, graphics, other]).lanes == ["process": 6, "process*4": 1, "process+gpu:1": 1, "async": 2])
+            ledger.budget(for: [light, heavy, graphics, other]).kinds == ["process": 6, "process*4": 1, "process+gpu:1": 1, "async": 2])
         #expect(ledger.admit(1, heavy, queue: "q") == .start)
         #expect(
-            ledger.budget(for: [light, heavy, graphics, other]).lanes == ["process": 2, "process*4": 1, "process+gpu:1": 1, "async": 2])
+            ledger.budget(for: [light, heavy, graphics, other]).kinds == ["process": 2, "process*4": 1, "process+gpu:1": 1, "async": 2])
         #expect(ledger.admit(2, graphics, queue: "q") == .start)
-        #expect(ledger.budget(for: [light, graphics]).lanes == ["process": 1, "process+gpu:1": 0], "the one GPU is taken")
+        #expect(ledger.budget(for: [light, graphics]).kinds == ["process": 1, "process+gpu:1": 0], "the one GPU is taken")
         #expect(ledger.release(2) == [])
-        #expect(ledger.budget(for: [graphics]).lanes == ["process+gpu:1": 1])
+        #expect(ledger.budget(for: [graphics]).kinds == ["process+gpu:1": 1])
     }
 
     @Test("a heavy job waits for its slots, and light ones do not starve it")
@@ -30,7 +30,7 @@ struct SlotTests {
         var ledger = ledger()
         for run in 1...4 { #expect(ledger.admit(UInt64(run), light, queue: "q") == .start) }
         #expect(ledger.admit(5, heavy, queue: "q") == .wait, "two slots are free")
-        #expect(ledger.budget(for: [light, heavy, other]).lanes == ["process": 0, "process*4": 0, "async": 2])
+        #expect(ledger.budget(for: [light, heavy, other]).kinds == ["process": 0, "process*4": 0, "async": 2])
         #expect(ledger.admit(6, light, queue: "q") == .refuse, "claimed in the same round; it must not pass, and others have time for it")
         #expect(ledger.used(.process) == 8, "four in use, and four spoken for")
         #expect(ledger.notStarted == [5])
@@ -101,9 +101,9 @@ struct SlotTests {
 
         var ledger = ledger()
         ledger.ahead[.process] = 10
-        #expect(ledger.budget(for: [light, heavy, graphics]).lanes == ["process": 16, "process*4": 1, "process+gpu:1": 1])
+        #expect(ledger.budget(for: [light, heavy, graphics]).kinds == ["process": 16, "process*4": 1, "process+gpu:1": 1])
         for run in 1...16 { #expect(ledger.admit(UInt64(run), light, queue: "q") == .start) }
-        #expect(ledger.budget(for: [light, heavy, graphics]).lanes == ["process": 0, "process*4": 0, "process+gpu:1": 0])
+        #expect(ledger.budget(for: [light, heavy, graphics]).kinds == ["process": 0, "process*4": 0, "process+gpu:1": 0])
         #expect(ledger.used(.process) == 6, "those claimed ahead have no slot")
     }
 

@@ -8,7 +8,7 @@ struct StoppingTests {
     let backend = MemoryBackend()
     var client: JobClient { JobClient(backend, logger: quiet) }
 
-    private func worker(drain: Duration, _ handle: Handle) -> Worker {
+    private func worker(drain: Duration, _ handle: Handler) -> Worker {
         var configuration = Worker.Configuration()
         configuration.drainTimeout = drain
         return Worker(backend, configuration: configuration, logger: quiet) { handle }
@@ -20,7 +20,7 @@ struct StoppingTests {
         let go = Shared(false)
         let worker = worker(
             drain: .seconds(20),
-            Handle(Work.self) { _, _ in
+            Handler(Work.self) { _, _ in
                 started.change { $0 += 1 }
                 _ = await go.wait { $0 }
             })
@@ -41,7 +41,7 @@ struct StoppingTests {
         let started = Shared(0)
         let worker = worker(
             drain: .milliseconds(50),
-            Handle(Work.self) { _, _ in
+            Handler(Work.self) { _, _ in
                 started.change { $0 += 1 }
                 repeat { try? await Task.sleep(for: .milliseconds(20)) } while !handlerListens && started.value < 2
                 try Task.checkCancellation()
@@ -64,7 +64,7 @@ struct StoppingTests {
         let started = Shared(false)
         let worker = worker(
             drain: .seconds(3600),
-            Handle(Work.self) { _, _ in
+            Handler(Work.self) { _, _ in
                 started.change { $0 = true }
                 try await Task.sleep(for: .seconds(3600))
             })
@@ -85,7 +85,7 @@ struct StoppingTests {
         try await client.enqueue(contentsOf: (0..<10).map { Work(number: $0) })
         try await client.enqueue(Work(), .after(.milliseconds(100)))
         try await Worker(backend, configuration: configuration, logger: quiet) {
-            Handle(Work.self) { _, _ in done.change { $0 += 1 } }
+            Handler(Work.self) { _, _ in done.change { $0 += 1 } }
         }.run()
         #expect(done.value == 11)
     }
@@ -99,7 +99,7 @@ struct StoppingTests {
         try await client.enqueue(contentsOf: (0..<20).map { Work(number: $0) })
         faulty.inject(nil, .refuse, nil, .refuse, .refuse, nil, .loseAnswer, nil)
         try await Worker(faulty, lanes: [.async(4)], configuration: configuration, logger: quiet) {
-            Handle(Work.self) { _, _ in done.change { $0 += 1 } }
+            Handler(Work.self) { _, _ in done.change { $0 += 1 } }
         }.run()
         let states = try await backend.jobs(JobFilter()).map(\.state)
         #expect(states.count == 20)

@@ -11,7 +11,7 @@ struct WorkerTests {
 
     @Test("a job runs and its output reaches the handle")
     func output() async throws {
-        let worker = Worker(backend, logger: quiet) { Handle(Echo.self) { job, _ in job.text + "!" } }
+        let worker = Worker(backend, logger: quiet) { Handler(Echo.self) { job, _ in job.text + "!" } }
         try await withWorker(worker) {
             let handle = try await client.enqueue(Echo(text: "hello"))
             #expect(try await handle.output(timeout: .seconds(10)) == "hello!")
@@ -26,7 +26,7 @@ struct WorkerTests {
     func context() async throws {
         let seen = Shared<[String]>([])
         let worker = Worker(backend, queues: ["default"], logger: quiet) {
-            Handle(Work.self) { job, context in
+            Handler(Work.self) { job, context in
                 seen.change { $0.append("\(context.name) \(context.attempt) \(context.queue) \(context.headers["tenant"] ?? "-")") }
                 if job.number == 0 {
                     #expect(context.rootID == context.id && context.parentID == nil)
@@ -45,7 +45,7 @@ struct WorkerTests {
 
     @Test("wrong arguments fail at once, naming the parameter")
     func arguments() async throws {
-        try await withWorker(Worker(backend, logger: quiet) { Handle(Echo.self) { job, _ in job.text } }) {
+        try await withWorker(Worker(backend, logger: quiet) { Handler(Echo.self) { job, _ in job.text } }) {
             let handle = try await client.enqueue(named: "test.echo", arguments: Arguments(keyword: ["text": 7]))
             let error = await #expect(throws: JobError.self) { try await handle.output(timeout: .seconds(10)) }
             #expect(error?.failure?.kind == .badArguments)
@@ -59,7 +59,7 @@ struct WorkerTests {
         let dead = Shared<[JobFailure]>([])
         var configuration = Worker.Configuration()
         configuration.onDeadLetter = { _, failure in dead.change { $0.append(failure) } }
-        try await withWorker(Worker(backend, configuration: configuration, logger: quiet) { Handle(Echo.self) { job, _ in job.text } }) {
+        try await withWorker(Worker(backend, configuration: configuration, logger: quiet) { Handler(Echo.self) { job, _ in job.text } }) {
             for (index, (type, body)) in [("application/json", "{not json"), ("application/x-python-serialize", "x")].enumerated() {
                 let message = Message(
                     headers: MessageHeaders(task: Echo.name, id: "bad\(index)"),
@@ -78,7 +78,7 @@ struct WorkerTests {
         let started = Shared(false)
         let reason = Shared<JobContext.CancellationReason?>(nil)
         let worker = Worker(backend, logger: quiet) {
-            Handle(Work.self) { _, context in
+            Handler(Work.self) { _, context in
                 started.change { $0 = true }
                 defer { reason.change { $0 = context.cancellationReason } }
                 try await Task.sleep(for: .seconds(60))
@@ -98,7 +98,7 @@ struct WorkerTests {
     func cancelWhenFull() async throws {
         let started = Shared(false)
         let worker = Worker(backend, lanes: [.async(1)], logger: quiet) {
-            Handle(Work.self) { _, _ in
+            Handler(Work.self) { _, _ in
                 started.change { $0 = true }
                 try await Task.sleep(for: .seconds(3600))
             }
@@ -115,8 +115,8 @@ struct WorkerTests {
     @Test("the soft time limit cancels; a handler that catches it may still succeed")
     func timeLimit() async throws {
         let worker = Worker(backend, logger: quiet) {
-            Handle(Work.self) { _, _ in try await Task.sleep(for: .seconds(60)) }
-            Handle(Echo.self) { job, _ in
+            Handler(Work.self) { _, _ in try await Task.sleep(for: .seconds(60)) }
+            Handler(Echo.self) { job, _ in
                 try? await Task.sleep(for: .seconds(60))
                 return "tidied up"
             }
@@ -136,7 +136,7 @@ struct WorkerTests {
     @Test("a job that gives no sign of progress is stuck; one that does is not")
     func heartbeat() async throws {
         let worker = Worker(backend, logger: quiet) {
-            Handle(Work.self) { job, context in
+            Handler(Work.self) { job, context in
                 guard job.number == 1 else { return try await Task.sleep(for: .seconds(3600)) }
                 for _ in 0..<250 {
                     try await Task.sleep(for: .milliseconds(10))
@@ -156,7 +156,7 @@ struct WorkerTests {
     @Test("progress that is reported all the time is sent now and then, the last of it")
     func progress() async throws {
         let worker = Worker(backend, logger: quiet) {
-            Handle(Work.self) { _, context in
+            Handler(Work.self) { _, context in
                 for step in 1...2000 {
                     try await context.report(progress: Double(step) / 2000)
                     await Task.yield()
@@ -182,7 +182,7 @@ struct WorkerTests {
         let worker = Worker(
             backend, queues: ["wide", .queue("narrow", concurrency: 2)], lanes: [.async(5)], logger: quiet
         ) {
-            Handle(Work.self) { _, context in
+            Handler(Work.self) { _, context in
                 running.change { $0[context.queue, default: 0] += 1 }
                 most.change { $0[context.queue] = max($0[context.queue] ?? 0, running.value[context.queue] ?? 0) }
                 _ = await go.wait { $0 }
@@ -207,12 +207,12 @@ struct WorkerTests {
     func blocking() async throws {
         let together = Shared(0)
         let worker = Worker(backend, lanes: [.blocking(8)], logger: quiet) {
-            Handle(Work.self, in: .blocking) { _, _ in
+            Handler(Work.self, in: .blocking) { _, _ in
                 together.change { $0 += 1 }
                 // Eight at once: more than there are cooperative threads here. Each blocks its thread until all have come.
                 while together.value < 8 { usleep(1000) }
             }
-            Handle(Echo.self) { job, _ in job.text }
+            Handler(Echo.self) { job, _ in job.text }
         }
         try await withWorker(worker) {
             let handles = try await client.enqueue(contentsOf: (0..<8).map { Work(number: $0) })
@@ -235,7 +235,7 @@ struct WorkerTests {
             let worker = Worker(
                 backend, queues: [.queue("high", weight: 3), .queue("low")], lanes: [.async(1)], configuration: configuration, logger: quiet
             ) {
-                Handle(Work.self) { _, context in seen.change { $0.append(context.queue) } }
+                Handler(Work.self) { _, context in seen.change { $0.append(context.queue) } }
             }
             try await worker.run()
             #expect(seen.value.count == 100)
@@ -247,15 +247,15 @@ struct WorkerTests {
     @Test("two handlers of one name, no queue, a queue twice: refused at the start")
     func mistakes() async {
         let twice = Worker(backend, logger: quiet) {
-            Handle(Work.self) { _, _ in }
-            Handle(Work.self) { _, _ in }
+            Handler(Work.self) { _, _ in }
+            Handler(Work.self) { _, _ in }
         }
         await #expect(throws: WorkerError.self) { try await twice.run() }
         await #expect(throws: WorkerError.self) {
-            try await Worker(backend, queues: [], logger: quiet) { Handle(Work.self) { _, _ in } }.run()
+            try await Worker(backend, queues: [], logger: quiet) { Handler(Work.self) { _, _ in } }.run()
         }
         await #expect(throws: WorkerError.self) {
-            try await Worker(backend, queues: ["a", "a"], logger: quiet) { Handle(Work.self) { _, _ in } }.run()
+            try await Worker(backend, queues: ["a", "a"], logger: quiet) { Handler(Work.self) { _, _ in } }.run()
         }
     }
 }

@@ -8,9 +8,9 @@ import Synchronization
 import TestServers
 import Testing
 
-/// Exchanges that settle so much that they go to the server in parts.
-@Suite("Large exchanges on Redis", .timeLimit(.minutes(2)))
-struct LargeExchangeTests {
+/// Turns that settle so much that they go to the server in parts.
+@Suite("Large turns on Redis", .timeLimit(.minutes(2)))
+struct LargeTurnTests {
     private struct Note: Job {
         static let name = "note"
         var number: Int
@@ -29,7 +29,7 @@ struct LargeExchangeTests {
         return (backend, probe)
     }
 
-    private func claim(_ queue: String) -> Claim { Claim(queue: queue, lane: "async", jobNames: ["note"]) }
+    private func claim(_ queue: String) -> Claim { Claim(queue: queue, kind: "async", jobNames: ["note"]) }
 
     /// As a worker settles a job whose output nobody wants.
     private func done(_ delivery: Delivery) -> Settlement {
@@ -51,13 +51,13 @@ struct LargeExchangeTests {
         let client = JobClient(backend, logger: silent)
         let ids = try await client.enqueue(contentsOf: (0..<400).map(Note.init), [.queue("default")]).map(\.id)
         let smallIDs = try await client.enqueue(contentsOf: (0..<400).map(Note.init), [.queue("small")]).map(\.id)
-        var request = Exchange(
+        var request = WorkerTurn(
             worker: worker, claims: [claim("small"), claim("default")],
-            budget: ClaimBudget(lanes: ["async": 130], queues: ["small": 50]))
-        let first = try await backend.exchange(request).deliveries
+            budget: ClaimBudget(kinds: ["async": 130], queues: ["small": 50]))
+        let first = try await backend.turn(request).deliveries
         request.settlements = first.map(done)
         #expect(backend.parts(of: request).count == 4)
-        let result = try await backend.exchange(request)
+        let result = try await backend.turn(request)
         #expect(result.lost.isEmpty)
         #expect(result.hasMore)
         #expect(result.deliveries.count == 130)
@@ -68,7 +68,7 @@ struct LargeExchangeTests {
         for delivery in first { #expect(try await backend.record(of: delivery.jobID) == nil) }
 
         request.claims = []
-        #expect(Set(try await backend.exchange(request).lost) == Set(first.map(\.jobID)))
+        #expect(Set(try await backend.turn(request).lost) == Set(first.map(\.jobID)))
         #expect(try await held(probe) == 130)
     }
 
@@ -78,9 +78,9 @@ struct LargeExchangeTests {
         defer { probe.close() }
         let delivery = Delivery(
             jobID: "a", jobName: "note", queue: "default", payload: .envelope([]), attempt: 1, lostWorkers: 0, token: 1)
-        let plain = Exchange(worker: worker, settlements: (0..<130).map { _ in done(delivery) }, claims: [claim("default")])
+        let plain = WorkerTurn(worker: worker, settlements: (0..<130).map { _ in done(delivery) }, claims: [claim("default")])
         #expect(backend.parts(of: plain).count == 4)
-        func count(_ change: (inout Exchange) -> Void) -> Int {
+        func count(_ change: (inout WorkerTurn) -> Void) -> Int {
             var request = plain
             change(&request)
             return backend.parts(of: request).count
@@ -105,8 +105,8 @@ struct LargeExchangeTests {
         defer { probe.close() }
         let client = JobClient(backend, logger: silent)
         try await client.enqueue(contentsOf: (0..<130).map(Note.init))
-        var request = Exchange(worker: worker, claims: [claim("default")], budget: ClaimBudget(lanes: ["async": 130]))
-        request.settlements = try await backend.exchange(request).deliveries.map(done)
+        var request = WorkerTurn(worker: worker, claims: [claim("default")], budget: ClaimBudget(kinds: ["async": 130]))
+        request.settlements = try await backend.turn(request).deliveries.map(done)
         try await backend.setLimits([.ordered], for: .queue("small"))
         for number in 0..<12 {
             var message = Message(
@@ -115,12 +115,12 @@ struct LargeExchangeTests {
             message.headers.language = "py"
             #expect(try await backend.publish([message]) == [.enqueued])
         }
-        request.claims = [Claim(queue: "small", lane: "async", jobNames: ["note"], partition: { _ in "same" })]
-        request.budget = ClaimBudget(lanes: ["async": 8])
+        request.claims = [Claim(queue: "small", kind: "async", jobNames: ["note"], partition: { _ in "same" })]
+        request.budget = ClaimBudget(kinds: ["async": 8])
         #expect(backend.parts(of: request).count == 4)
         var seen: [JobID] = []
         for _ in 1...60 where seen.count < 12 {
-            let deliveries = try await backend.exchange(request).deliveries
+            let deliveries = try await backend.turn(request).deliveries
             seen += deliveries.map(\.jobID)
             request.settlements = deliveries.map(done)
         }
@@ -143,9 +143,9 @@ struct LargeExchangeTests {
             }
             mine += arrived
             seen += arrived.map(\.jobID)
-            var request = Exchange(
+            var request = WorkerTurn(
                 worker: worker, settlements: settlements, claims: [claim("default")],
-                budget: ClaimBudget(lanes: ["async": 200 - mine.count]))
+                budget: ClaimBudget(kinds: ["async": 200 - mine.count]))
             request.lateResultCount = count
             request.onLateResult = { result in
                 late.withLock { late in
@@ -153,9 +153,9 @@ struct LargeExchangeTests {
                     if case .success(let result) = result { late.deliveries += result.deliveries }
                 }
             }
-            // Some come while claims wait, and some while the exchange is under way.
+            // Some come while claims wait, and some while the turn is under way.
             async let more = round.isMultiple(of: 2) ? client.enqueue(contentsOf: (0..<150).map(Note.init)) : []
-            let result = try await backend.exchange(request)
+            let result = try await backend.turn(request)
             expected.formUnion(try await more.map(\.id))
             #expect(result.lost.isEmpty)
             mine += result.deliveries
@@ -170,11 +170,11 @@ struct LargeExchangeTests {
                 return late.deliveries
             }
             seen += arrived.map(\.jobID)
-            var request = Exchange(
+            var request = WorkerTurn(
                 worker: worker, settlements: settlements + arrived.map(done), claims: [claim("default")],
-                budget: ClaimBudget(lanes: ["async": 200]))
+                budget: ClaimBudget(kinds: ["async": 200]))
             request.lateResultCount = late.withLock { $0.count }
-            let deliveries = try await backend.exchange(request).deliveries
+            let deliveries = try await backend.turn(request).deliveries
             seen += deliveries.map(\.jobID)
             settlements = deliveries.map(done)
         }

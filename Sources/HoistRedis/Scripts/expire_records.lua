@@ -1,4 +1,4 @@
--- Gives an expiry to the records of plain jobs that have waited for a day: enqueue.lua stores them without one. Called by workers and
+-- Gives an expiry to the records of plain jobs that have waited for a day: enqueue_plain.lua stores them without one. Called by workers and
 -- producers alike, for where only Python's workers run nobody else does. Once in ten seconds for all of them together.
 --
 -- ARGV: now

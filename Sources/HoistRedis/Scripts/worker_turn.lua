@@ -2,7 +2,7 @@
 --
 -- ARGV: now, worker, broker database, result database ('' when it is the same), prefix of result keys, how many elements may be looked
 --       at in each list, 1 to settle for a worker whose lease is over,
---       a number for the claims if they are to wait here for jobs to come ('' when not, - for a part of an exchange that is not the first:
+--       a number for the claims if they are to wait here for jobs to come ('' when not, - for a part of a turn that is not the first:
 --       where there are limits only the first claims, for it may have to put jobs back in their order), the version of those that the worker
 --       believes to wait already ('' for none), then
 --       the number of jobs that are simply done, and of all of them in turn: ids, tokens, seconds of results ('' for no result, 0 for
@@ -18,8 +18,8 @@
 --       the number of claims, and for each: queue, free slots of the queue ('' for no limit), number of lists, the lists, number of
 --         names, and for each name: the name and the number of its lane
 --       the free slots of each lane
--- Claims wait under one key until another call with claims takes them away, or take.lua carries them out: jobs are handed out by one of
--- the two. A worker sends take.lua behind a command that blocks until there is a job, and so need not ask.
+-- Claims wait under one key until another call with claims takes them away, or claim_standing.lua carries them out: jobs are handed out by one of
+-- the two. A worker sends claim_standing.lua behind a command that blocks until there is a job, and so need not ask.
 -- Returns {alive, a code for each of the other settlements (1 done, 0 refused, 2 somebody wants it cancelled: settle it so), ids of refused
 --          progress and of jobs refused as done,
 --          ids to cancel, workers whose lease is over, next due time ('' for none), whether there is more, whether elements were left

@@ -46,12 +46,12 @@ public struct Lane: Sendable, Hashable {
 /// The code that performs one kind of job.
 ///
 /// ```swift
-/// Handle(ProcessVideo.self, in: .blocking) { job, context in
+/// Handler(ProcessVideo.self, in: .blocking) { job, context in
 ///     try await context.report(progress: 0.5, "halfway")
 ///     return VideoReport(…)
 /// }
 /// ```
-public struct Handle: Sendable {
+public struct Handler: Sendable {
     /// The wire names that it performs, aliases included.
     public let names: [String]
     private(set) var lane: LaneKind
@@ -151,21 +151,21 @@ public struct Handle: Sendable {
     }
 
     /// Called before each attempt.
-    public func onStart(_ hook: @escaping @Sendable (JobContext) async -> Void) -> Handle { with { $0.start.append(hook) } }
-    public func onSuccess(_ hook: @escaping @Sendable (JobContext) async -> Void) -> Handle { with { $0.success.append(hook) } }
+    public func onStart(_ hook: @escaping @Sendable (JobContext) async -> Void) -> Handler { with { $0.start.append(hook) } }
+    public func onSuccess(_ hook: @escaping @Sendable (JobContext) async -> Void) -> Handler { with { $0.success.append(hook) } }
     /// Called when an attempt failed and another follows.
-    public func onRetry(_ hook: @escaping @Sendable (JobContext, JobFailure) async -> Void) -> Handle {
+    public func onRetry(_ hook: @escaping @Sendable (JobContext, JobFailure) async -> Void) -> Handler {
         with { $0.retry.append(hook) }
     }
     /// Called when the job failed for good and becomes a dead letter.
-    public func onFailure(_ hook: @escaping @Sendable (JobContext, JobFailure) async -> Void) -> Handle {
+    public func onFailure(_ hook: @escaping @Sendable (JobContext, JobFailure) async -> Void) -> Handler {
         with { $0.failure.append(hook) }
     }
     /// Called after each attempt, whatever came of it.
-    public func onFinish(_ hook: @escaping @Sendable (JobContext) async -> Void) -> Handle { with { $0.finish.append(hook) } }
+    public func onFinish(_ hook: @escaping @Sendable (JobContext) async -> Void) -> Handler { with { $0.finish.append(hook) } }
 
     /// How many slots of its lane a job takes; 1 by default. More than the lane has, and the worker refuses to start.
-    public func slots(_ count: Int) -> Handle {
+    public func slots(_ count: Int) -> Handler {
         var copy = self
         copy.slots = max(1, count)
         return copy
@@ -175,14 +175,14 @@ public struct Handle: Sendable {
     /// - Parameters:
     ///   - resource: `gpu`, `license`: any name.
     ///   - amount: 1 by default.
-    public func needs(_ resource: String, _ amount: Int = 1) -> Handle {
+    public func needs(_ resource: String, _ amount: Int = 1) -> Handler {
         var copy = self
         copy.resources[resource] = max(0, amount)
         return copy
     }
 
     /// The same handler where no child can be had, without the limits that only a process can keep.
-    package func inThisProcess() -> Handle {
+    package func inThisProcess() -> Handler {
         guard lane == .process else { return self }
         var copy = self
         copy.lane = .async
@@ -190,7 +190,7 @@ public struct Handle: Sendable {
         return copy
     }
 
-    private func with(_ change: (inout Hooks) -> Void) -> Handle {
+    private func with(_ change: (inout Hooks) -> Void) -> Handler {
         var copy = self
         change(&copy.hooks)
         return copy
@@ -198,34 +198,34 @@ public struct Handle: Sendable {
 }
 
 /// A handler as a worker keeps it: by reference, for every job under way holds on to one.
-final class RegisteredHandle: Sendable {
+final class RegisteredHandler: Sendable {
     let lane: LaneKind
     let options: JobOptions
-    let hooks: Handle.Hooks
+    let hooks: Handler.Hooks
     let needs: SlotNeeds
     let perform: @Sendable (Arguments, JobContext) async throws -> [UInt8]
     let partition: @Sendable (Arguments) -> String?
 
-    init(_ handle: Handle) {
-        lane = handle.lane
-        needs = SlotNeeds(lane: handle.lane, slots: handle.slots, resources: handle.resources)
-        options = handle.options
-        hooks = handle.hooks
-        perform = handle.perform
-        partition = handle.partition
+    init(_ handler: Handler) {
+        lane = handler.lane
+        needs = SlotNeeds(lane: handler.lane, slots: handler.slots, resources: handler.resources)
+        options = handler.options
+        hooks = handler.hooks
+        perform = handler.perform
+        partition = handler.partition
     }
 }
 
 /// Collects the handlers of a worker.
 @resultBuilder
 public enum HandlerBuilder {
-    public static func buildExpression(_ handle: Handle) -> [Handle] { [handle] }
-    public static func buildExpression(_ handles: [Handle]) -> [Handle] { handles }
-    public static func buildBlock(_ parts: [Handle]...) -> [Handle] { parts.flatMap { $0 } }
-    public static func buildOptional(_ part: [Handle]?) -> [Handle] { part ?? [] }
-    public static func buildEither(first: [Handle]) -> [Handle] { first }
-    public static func buildEither(second: [Handle]) -> [Handle] { second }
-    public static func buildArray(_ parts: [[Handle]]) -> [Handle] { parts.flatMap { $0 } }
+    public static func buildExpression(_ handler: Handler) -> [Handler] { [handler] }
+    public static func buildExpression(_ handlers: [Handler]) -> [Handler] { handlers }
+    public static func buildBlock(_ parts: [Handler]...) -> [Handler] { parts.flatMap { $0 } }
+    public static func buildOptional(_ part: [Handler]?) -> [Handler] { part ?? [] }
+    public static func buildEither(first: [Handler]) -> [Handler] { first }
+    public static func buildEither(second: [Handler]) -> [Handler] { second }
+    public static func buildArray(_ parts: [[Handler]]) -> [Handler] { parts.flatMap { $0 } }
 }
 
 /// Runs around the performing of every job, in the lane of its handler.

@@ -1,11 +1,11 @@
--- Hands out the job that has just come into a list, to a worker whose claims wait, see exchange.lua. Only a plain one: everything else is for
--- exchange.lua, which the worker then calls. Stands alone: sent behind the command that blocks until there is a job, it is what an idle
+-- Hands out the job that has just come into a list, to a worker whose claims wait, see worker_turn.lua. Only a plain one: everything else is for
+-- worker_turn.lua, which the worker then calls. Stands alone: sent behind the command that blocks until there is a job, it is what an idle
 -- server does first.
 --
 -- KEYS: the prefix of Hoist's own keys
 -- ARGV: worker, queue, list
 -- Returns 0 when the worker must ask, 1 when the list is empty: another worker was faster; else {how often the claims have been carried out
--- and their number, as exchange.lua tells it, their version if they still wait ('' when not), token, id, name, element, 1 when there is
+-- and their number, as worker_turn.lua tells it, their version if they still wait ('' when not), token, id, name, element, 1 when there is
 -- more in the list}
 -- Atomic, so that the job is either in its list or with the worker.
 

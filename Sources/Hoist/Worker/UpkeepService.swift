@@ -3,7 +3,7 @@ public import ServiceLifecycle
 
 /// Keeps a backend in order, also while no worker is running: ends jobs that were not started in time, gives the jobs of dead workers back,
 /// removes records whose time has passed. Any worker does the same beside its work; any number may run at once.
-public struct Housekeeper: Service {
+public struct UpkeepService: Service {
     private let backend: any Backend
     private let interval: Duration
     private let logger: Logger

@@ -1,8 +1,8 @@
 public import Hoist
 
 extension SQLiteBackend {
-    public func exchange(_ request: Exchange) async throws -> ExchangeResult {
-        let (result, madeReady) = try await writer.transaction("exchange jobs") { [clock] store in
+    public func turn(_ request: WorkerTurn) async throws -> TurnResult {
+        let (result, madeReady) = try await writer.transaction("turn jobs") { [clock] store in
             let (now, uptime) = (clock.now.microsecondsSinceEpoch, clock.uptime)
             let tookOver = try store.takeOver(now: now, uptime: uptime)
             var (result, putBack) = try store.settle(request, now: now)
@@ -16,8 +16,8 @@ extension SQLiteBackend {
 }
 
 extension JobStore {
-    func settle(_ request: Exchange, now: Int64) throws -> (ExchangeResult, putBack: Bool) {
-        var result = ExchangeResult()
+    func settle(_ request: WorkerTurn, now: Int64) throws -> (TurnResult, putBack: Bool) {
+        var result = TurnResult()
         var putBack = false
         guard let worker = try workerNumber(request.worker) else {
             result.lost = request.settlements.map(\.jobID) + request.progress.map(\.jobID)

@@ -2,15 +2,15 @@ public import Hoist
 import RESP
 
 extension RedisBackend {
-    public func exchange(_ request: Exchange) async throws -> ExchangeResult {
+    public func turn(_ request: WorkerTurn) async throws -> TurnResult {
         let parts = parts(of: request)
-        return try await parts.count > 1 ? exchange(inParts: parts) : exchangeAtOnce(request)
+        return try await parts.count > 1 ? turn(inParts: parts) : turnAtOnce(request)
     }
 
-    /// - Parameter part: its number among several, after which another exchange follows; nil when it is a whole.
-    func exchangeAtOnce(_ request: Exchange, part: Int? = nil) async throws -> ExchangeResult {
+    /// - Parameter part: its number among several, after which another turn follows; nil when it is a whole.
+    func turnAtOnce(_ request: WorkerTurn, part: Int? = nil) async throws -> TurnResult {
         let isFurtherPart = part.map { $0 > 0 } ?? false
-        var result = ExchangeResult()
+        var result = TurnResult()
         var cancelledHere: Set<JobID> = []
         if request.withdrawsClaims { try await withdrawClaims(of: request.worker) }
         if let holding = request.holding {
@@ -39,7 +39,7 @@ extension RedisBackend {
                 begun = standing.begin(request, deliver)
                 if begun == nil { claims = [] }
             }
-            let answer = try await exchange(
+            let answer = try await turn(
                 worker: request.worker, done: done, steps: steps, progress: progress, claims: claims, budget: budget, begun: begun,
                 isFurtherPart: isFurtherPart)
             // Settled by now: another round is for claims alone.
@@ -76,14 +76,14 @@ extension RedisBackend {
         if !cancelledHere.isEmpty {
             let again = request.settlements.filter { cancelledHere.contains($0.jobID) }
             let steps = try await self.steps(for: again, of: request.worker, isCancelled: true)
-            let answer = try await exchange(worker: request.worker, steps: steps)
+            let answer = try await turn(worker: request.worker, steps: steps)
             result.lost += zip(steps, answer.codes).compactMap { $1 == 0 ? $0.id : nil }
         }
         return result
     }
 
     /// Logs have a key each. They are not fenced: of two workers that both believe to have a job, the one that writes last is read.
-    private func storeLogs(of request: Exchange) async throws {
+    private func storeLogs(of request: WorkerTurn) async throws {
         var commands: [RESPCommand] = []
         func store(_ id: JobID, _ log: JobLog, keptFor retention: Duration?) {
             guard let bytes = try? JSONText.encode(log) else { return }
@@ -215,7 +215,7 @@ extension RedisBackend {
         var kind: Kind
         var envelope: [UInt8]
 
-        /// - Parameter parts: the six of exchange.lua.
+        /// - Parameter parts: the six of worker_turn.lua.
         init?(_ parts: ArraySlice<RESPValue>, token: Int64, lists: [(queue: String, list: String)]) {
             let first = parts.startIndex
             guard parts.count == 6, let number = parts[first].integer, lists.indices.contains(Int(clamping: number - 1)),
@@ -248,7 +248,7 @@ extension RedisBackend {
         }
     }
 
-    func exchange(
+    func turn(
         worker: WorkerID, isForced: Bool = false, done: [SettlingStep] = [], steps: [SettlingStep] = [], progress: [ProgressStep] = [],
         claims: [Claim] = [], budget: ClaimBudget = ClaimBudget(), begun: StandingClaims.Begun? = nil,
         isFurtherPart: Bool = false
@@ -278,9 +278,9 @@ extension RedisBackend {
             ]
         }
         append(claims, budget, to: &arguments)
-        let reply = try await run(RedisScripts.exchange, arguments, doing: "exchange jobs")[0]
+        let reply = try await run(RedisScripts.workerTurn, arguments, doing: "turn jobs")[0]
         let lists = Self.queues(of: claims).flatMap { queue in keys.lists(queue).map { (queue, $0) } }
-        guard let answer = Answer(reply, lists: lists) else { throw unexpected(reply, "exchange jobs") }
+        guard let answer = Answer(reply, lists: lists) else { throw unexpected(reply, "turn jobs") }
         if let begun { standing.note(answer.standingVersion, of: worker, begun) }
         // What is on its way is not asked for over and over.
         if answer.standingVersion == "-" { try? await Task.sleep(for: .milliseconds(1)) }
@@ -295,24 +295,24 @@ extension RedisBackend {
     }
 
     private func append(_ claims: [Claim], _ budget: ClaimBudget, to arguments: inout [RESPArgument]) {
-        let lanes = budget.lanes.keys.sorted()
+        let lanes = budget.kinds.keys.sorted()
         let queues = Self.queues(of: claims)
         arguments.append(.integer(Int64(queues.count)))
         for queue in queues {
             let lists = keys.lists(queue)
             // A lane that the budget does not know has no slot.
-            let mine = claims.filter { $0.queue == queue && budget.lanes[$0.lane] != nil }
+            let mine = claims.filter { $0.queue == queue && budget.kinds[$0.kind] != nil }
             arguments.append(.text(queue))
             arguments.append(budget.queues[queue].map { .integer(Int64($0)) } ?? "")
             arguments.append(.integer(Int64(lists.count)))
             arguments += lists.map { .text($0) }
             arguments.append(.integer(Int64(mine.reduce(0) { $0 + $1.jobNames.count })))
             for claim in mine {
-                let lane = RESPArgument.integer(Int64((lanes.firstIndex(of: claim.lane) ?? 0) + 1))
+                let lane = RESPArgument.integer(Int64((lanes.firstIndex(of: claim.kind) ?? 0) + 1))
                 for name in claim.jobNames { arguments += [.text(name), lane] }
             }
         }
-        if !claims.isEmpty { arguments += lanes.map { .integer(Int64(max(0, budget.lanes[$0] ?? 0))) } }
+        if !claims.isEmpty { arguments += lanes.map { .integer(Int64(max(0, budget.kinds[$0] ?? 0))) } }
     }
 
     /// Results on a server of their own are stored first: a crash between the two repeats the job and never loses its result.
@@ -334,7 +334,7 @@ extension RedisBackend {
         _ = try await call("store a result") {
             if result.isRemoval { return [try await resultClient.send(RESPCommand("DEL", [.text(result.key)], key: result.key))] }
             return try await resultClient.evaluate(
-                RedisScripts.store, keys: [result.key],
+                RedisScripts.storeResult, keys: [result.key],
                 arguments: [.text(result.key), .integer(result.seconds), .bytes(result.value), isFinal ? "1" : ""])
         }
     }
@@ -363,7 +363,7 @@ extension RedisBackend {
         // The first of those that go back in front is to come out first again.
         steps.reverse()
         if !steps.isEmpty {
-            let codes = try await exchange(worker: worker, steps: steps).codes
+            let codes = try await turn(worker: worker, steps: steps).codes
             // Somebody wanted it cancelled just now.
             let cancelled = zip(steps, codes).compactMap { step, code in
                 code == 2
@@ -371,7 +371,7 @@ extension RedisBackend {
                         end(facts($0, now: now), $0.token, as: .cancelled, at: now, now: now)
                     } : nil
             }
-            if !cancelled.isEmpty { _ = try await exchange(worker: worker, steps: cancelled) }
+            if !cancelled.isEmpty { _ = try await turn(worker: worker, steps: cancelled) }
         }
         return ready
     }
