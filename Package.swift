@@ -92,7 +92,8 @@ let package = Package(
         .target(
             name: "HoistRedis",
             dependencies: [
-                "Hoist", "RESP", .product(name: "Logging", package: "swift-log"), .product(name: "NIOCore", package: "swift-nio"),
+                "Hoist", "RESP", .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
             ],
             resources: [.embedInCode("Scripts")],
             swiftSettings: houseSettings
@@ -213,7 +214,8 @@ let package = Package(
         .target(
             name: "TestServers",
             dependencies: [
-                "RESP", .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                "RESP", .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
             ],
             path: "Tests/TestServers",
             swiftSettings: houseSettings
@@ -227,7 +229,10 @@ let package = Package(
         ),
         .testTarget(
             name: "HoistRedisTests",
-            dependencies: ["Hoist", "HoistRedis", "HoistTesting", "RESP", "TestServers", .product(name: "Logging", package: "swift-log")],
+            dependencies: [
+                "Hoist", "HoistRedis", "HoistTesting", "RESP", "TestServers",
+                .product(name: "Logging", package: "swift-log"),
+            ],
             exclude: ["Python"],
             swiftSettings: houseSettings
         ),
@@ -255,14 +260,18 @@ let package = Package(
             path: "Tests/IsolationTestJobs", swiftSettings: houseSettings),
         .executableTarget(
             name: "IsolationTestChild",
-            dependencies: ["Hoist", "HoistRedis", "HoistSQLite", "IsolationTestJobs", .product(name: "Logging", package: "swift-log")],
+            dependencies: [
+                "Hoist", "HoistRedis", "HoistSQLite", "IsolationTestJobs",
+                .product(name: "Logging", package: "swift-log"),
+            ],
             path: "Tests/IsolationTestChild",
             swiftSettings: houseSettings
         ),
         .testTarget(
             name: "IsolationTests",
             dependencies: [
-                "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "IsolationTestChild", "IsolationTestJobs", "RESP", "TestServers",
+                "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "IsolationTestChild", "IsolationTestJobs", "RESP",
+                "TestServers",
                 "Torture",
                 .product(name: "Logging", package: "swift-log"),
             ],

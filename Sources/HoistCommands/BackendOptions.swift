@@ -6,14 +6,18 @@ import HoistSQLite
 
 /// Which backend a command works on: `--backend URL`, else the environment's `HOIST_BACKEND`, else `sqlite:hoist.db`.
 public struct BackendOptions: ParsableArguments {
-    @Option(name: .long, help: "The backend: sqlite:FILE, redis://HOST/DB or memory: (default: $HOIST_BACKEND, else sqlite:hoist.db).")
+    @Option(
+        name: .long,
+        help: "The backend: sqlite:FILE, redis://HOST/DB or memory: (default: $HOIST_BACKEND, else sqlite:hoist.db).")
     public var backend: String?
 
     public init() {}
 
     /// The URL that holds.
     public var url: String {
-        backend ?? ConfigReader(provider: EnvironmentVariablesProvider()).string(forKey: "hoist.backend", default: "sqlite:hoist.db")
+        backend
+            ?? ConfigReader(provider: EnvironmentVariablesProvider()).string(
+                forKey: "hoist.backend", default: "sqlite:hoist.db")
     }
 
     /// - Throws: ``BackendError``.
@@ -27,11 +31,14 @@ public enum Backends {
         let scheme = url.prefix { $0 != ":" }.lowercased()
         switch scheme {
         case "sqlite": return try SQLiteBackend(url: url)
-        case "redis", "rediss", "valkey", "valkeys", "unix", "redis+socket", "sentinel", "redis+cluster", "rediss+cluster":
+        case "redis", "rediss", "valkey", "valkeys", "unix", "redis+socket", "sentinel", "redis+cluster",
+            "rediss+cluster":
             return try RedisBackend(url: url)
         case "memory": return MemoryBackend()
         // The rest of the URL may hold a password, so it is not repeated.
-        default: throw BackendError(.misuse, "no backend for URLs that begin with \(scheme): ; write sqlite:FILE, redis://HOST or memory:")
+        default:
+            throw BackendError(
+                .misuse, "no backend for URLs that begin with \(scheme): ; write sqlite:FILE, redis://HOST or memory:")
         }
     }
 }

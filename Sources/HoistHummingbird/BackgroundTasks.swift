@@ -5,8 +5,8 @@ import Synchronization
 
 /// Light work inside the web process, after the response: a mail, a log line, a cache to warm.
 ///
-/// What must survive a crash, takes long, or should be retried belongs in a queue; ``perform(_:_:)`` makes the same call durable by
-/// one word. Add it to the server's services: at shutdown it takes no more and finishes what it has.
+/// What must survive a crash, takes long, or should be retried belongs in a queue; ``perform(_:_:)`` makes the same
+/// call durable by one word. Add it to the server's services: at shutdown it takes no more and finishes what it has.
 public final class BackgroundTasks: Service {
     /// Where work runs.
     public struct Kind: Sendable, Hashable {
@@ -45,7 +45,8 @@ public final class BackgroundTasks: Service {
     ///   - logger: for what fails.
     ///   - handlers: for jobs that ``perform(_:_:)`` runs in this process.
     public init(
-        jobs: JobClient, limit: Int = 1000, concurrency: Int = 32, threads: Int = 4, drainTimeout: Duration = .seconds(10),
+        jobs: JobClient, limit: Int = 1000, concurrency: Int = 32, threads: Int = 4,
+        drainTimeout: Duration = .seconds(10),
         logger: Logger, @HandlerBuilder handlers: () -> [Handler] = { [] }
     ) {
         self.jobs = jobs
@@ -64,7 +65,9 @@ public final class BackgroundTasks: Service {
     ///   - kind: where it runs.
     ///   - body: the work.
     /// - Throws: ``BackgroundTasksError`` when too much waits already, or the server shuts down.
-    public func run(_ name: String, _ kind: Kind = .async, _ body: @escaping @Sendable () async throws -> Void) async throws {
+    public func run(_ name: String, _ kind: Kind = .async, _ body: @escaping @Sendable () async throws -> Void)
+        async throws
+    {
         try await admit()
         let key = closures.withLock { closures in
             closures.next += 1
@@ -144,7 +147,8 @@ public final class BackgroundTasks: Service {
             Handler(BlockingClosure.self, in: .blocking) { [weak self] job, _ in await self?.runClosure(job.key) }
             handles
         }
-        // The worker itself must not hear of the shutdown: what was accepted is finished first, up to the drain timeout.
+        // The worker itself must not hear of the shutdown: what was accepted is finished first, up to the drain
+        // timeout.
         let running = Task.detached { try await worker.run() }
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await running.value }

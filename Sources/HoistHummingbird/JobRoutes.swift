@@ -80,7 +80,8 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
             // An ended job answers at once, however short the wait.
             return try json(try await handle.output(timeout: state.hasEnded ? nil : .seconds(wait)))
         } catch let error as JobError {
-            let status: HTTPResponse.Status = error.code == .unknown ? .notFound : error.code == .notEnded ? .conflict : .gone
+            let status: HTTPResponse.Status =
+                error.code == .unknown ? .notFound : error.code == .notEnded ? .conflict : .gone
             throw HTTPError(status, message: error.description)
         }
     }
@@ -98,7 +99,9 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
 
     private func events(_ request: Request, _ context: Context) async throws -> Response {
         let id = try context.parameters.require("id")
-        guard try await client.handle(of: id).record() != nil else { throw HTTPError(.notFound, message: "no job \(id)") }
+        guard try await client.handle(of: id).record() != nil else {
+            throw HTTPError(.notFound, message: "no job \(id)")
+        }
         let lastSeen = HTTPField.Name("Last-Event-ID").flatMap { request.headers[$0] }.flatMap { Int64($0) }
         let stream = EventStream(updates: client.backend.updates(of: id), lastSeen: lastSeen, keepAlive: keepAlive)
         return Response(
@@ -119,7 +122,8 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
     ) throws -> Response {
         var headers = headers
         headers[.contentType] = "application/json"
-        return Response(status: status, headers: headers, body: ResponseBody(byteBuffer: ByteBuffer(string: value.description)))
+        return Response(
+            status: status, headers: headers, body: ResponseBody(byteBuffer: ByteBuffer(string: value.description)))
     }
 }
 
@@ -158,8 +162,8 @@ struct EventStream: Sendable {
 
 /// Refuses writes that a page of another site makes a browser send.
 public enum SameOrigin {
-    /// - Throws: `HTTPError` 403 when the browser says that the request comes from another site (`Sec-Fetch-Site`, else `Origin`).
-    ///   Programs send neither and pass.
+    /// - Throws: `HTTPError` 403 when the browser says that the request comes from another site (`Sec-Fetch-Site`, else
+    ///   `Origin`). Programs send neither and pass.
     public static func check(_ request: Request) throws {
         if let site = HTTPField.Name("Sec-Fetch-Site").flatMap({ request.headers[$0] }) {
             guard site == "same-origin" || site == "none" else {
@@ -168,6 +172,8 @@ public enum SameOrigin {
             return
         }
         guard let origin = request.headers[.origin], let authority = request.head.authority else { return }
-        guard origin.hasSuffix("://" + authority) else { throw HTTPError(.forbidden, message: "the request comes from another site") }
+        guard origin.hasSuffix("://" + authority) else {
+            throw HTTPError(.forbidden, message: "the request comes from another site")
+        }
     }
 }

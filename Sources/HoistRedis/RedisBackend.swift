@@ -4,22 +4,22 @@ import Synchronization
 
 /// Keeps jobs in Redis or Valkey, in the same queues as Celery's workers and producers.
 ///
-/// Queues and results have Celery's names and forms, so programs in Python take part unchanged. What Celery has no place for lies under
-/// `hoist:`. Every transition is one script.
+/// Queues and results have Celery's names and forms, so programs in Python take part unchanged. What Celery has no
+/// place for lies under `hoist:`. Every transition is one script.
 public final class RedisBackend: Backend {
     public struct Configuration: Sendable {
-        /// kombu's `global_keyprefix`, in front of every key and channel. In a cluster it must hold a hash tag, such as `{hoist}:`, so that
-        /// all keys lie on one node; it does by itself when it is left empty there.
+        /// kombu's `global_keyprefix`, in front of every key and channel. In a cluster it must hold a hash tag, such as
+        /// `{hoist}:`, so that all keys lie on one node; it does by itself when it is left empty there.
         public var keyPrefix: String
         /// The `global_keyprefix` of Celery's result backend.
         public var resultKeyPrefix: String
         /// Where results are kept, when that is another server or database; nil for the same.
         public var results: RESPConfiguration?
-        /// kombu's `priority_steps`: priorities are rounded down to one of these. `[0, 3, 6, 9]` by default; `0...9` keeps all ten apart.
-        /// Every program on the queues must use the same.
+        /// kombu's `priority_steps`: priorities are rounded down to one of these. `[0, 3, 6, 9]` by default; `0...9`
+        /// keeps all ten apart. Every program on the queues must use the same.
         public var prioritySteps: [Int]
-        /// How urgent a job of ours counts as that was enqueued without a priority: 0, as on every backend. Celery's own unlabelled messages
-        /// are the most urgent on Redis; 9 puts ours beside them, into the queue's main list.
+        /// How urgent a job of ours counts as that was enqueued without a priority: 0, as on every backend. Celery's
+        /// own unlabelled messages are the most urgent on Redis; 9 puts ours beside them, into the queue's main list.
         public var unlabelledUrgency: Int
         /// How long records of ended jobs are kept by default, Celery's `result_expires`. A day; nil for ever.
         public var resultRetention: Duration?
@@ -29,9 +29,11 @@ public final class RedisBackend: Backend {
         public var deadLetterLimit: Int
         /// A job that so many workers died with becomes a dead letter. 3 by default.
         public var maximumLostWorkers: Int
-        /// Celery's `result_extended`: results carry name, arguments, worker, retries and queue in Celery's own members as well. Off.
+        /// Celery's `result_extended`: results carry name, arguments, worker, retries and queue in Celery's own members
+        /// as well. Off.
         public var extendsResults: Bool
-        /// kombu's `visibility_timeout`: a message that a Celery worker took and did not acknowledge for so long is put back. An hour.
+        /// kombu's `visibility_timeout`: a message that a Celery worker took and did not acknowledge for so long is put
+        /// back. An hour.
         public var visibilityTimeout: Duration
         /// How far a worker looks past jobs whose names it does not know. 1,000 elements by default.
         public var scanLimit: Int
@@ -41,7 +43,8 @@ public final class RedisBackend: Backend {
         public var clock: (any JobClock)?
 
         public init(
-            keyPrefix: String = "", resultKeyPrefix: String = "", results: RESPConfiguration? = nil, prioritySteps: [Int] = [0, 3, 6, 9],
+            keyPrefix: String = "", resultKeyPrefix: String = "", results: RESPConfiguration? = nil,
+            prioritySteps: [Int] = [0, 3, 6, 9],
             unlabelledUrgency: Int = 0, resultRetention: Duration? = .seconds(86_400),
             deadLetterRetention: Duration = .seconds(90 * 86_400),
             deadLetterLimit: Int = 10_000, maximumLostWorkers: Int = 3, extendsResults: Bool = false,
@@ -114,7 +117,8 @@ public final class RedisBackend: Backend {
     /// - Parameters:
     ///   - server: where the broker is.
     ///   - configuration: everything that has a default.
-    /// - Throws: `BackendError` `.misuse` when the configuration makes no sense or certificates cannot be read. No connection is made yet.
+    /// - Throws: `BackendError` `.misuse` when the configuration makes no sense or certificates cannot be read. No
+    ///   connection is made yet.
     public init(_ server: RESPConfiguration, configuration: Configuration = Configuration()) throws {
         actorThread = EventLoopSerialExecutor(thread)
         var configuration = configuration
@@ -125,15 +129,19 @@ public final class RedisBackend: Backend {
             if !configuration.resultKeyPrefix.contains("{") {
                 configuration.resultKeyPrefix = configuration.keyPrefix + configuration.resultKeyPrefix
             }
-            let slots = Set([configuration.keyPrefix, configuration.resultKeyPrefix].map { ClusterSlot.of(Array(($0 + "x").utf8)) })
+            let slots = Set(
+                [configuration.keyPrefix, configuration.resultKeyPrefix].map { ClusterSlot.of(Array(($0 + "x").utf8)) })
             guard slots.count == 1 || configuration.results != nil else {
                 throw BackendError(
-                    .misuse, "in a cluster the prefixes of keys and of results must hold the same hash tag, such as {hoist}:")
+                    .misuse,
+                    "in a cluster the prefixes of keys and of results must hold the same hash tag, such as {hoist}:")
             }
         }
         if server.clientName == nil { server.clientName = "hoist" }
         let steps = configuration.prioritySteps
-        guard steps.first == 0, steps == steps.sorted(), Set(steps).count == steps.count, steps.allSatisfy((0...9).contains) else {
+        guard steps.first == 0, steps == steps.sorted(), Set(steps).count == steps.count,
+            steps.allSatisfy((0...9).contains)
+        else {
             throw BackendError(.misuse, "priority steps must be ascending numbers from 0 to 9 that begin with 0")
         }
         self.configuration = configuration
@@ -153,20 +161,23 @@ public final class RedisBackend: Backend {
             throw BackendError(.misuse, "the configuration of Redis is of no use: \(error.message)")
         }
         keys = RedisKeys(
-            prefix: configuration.keyPrefix, resultPrefix: RedisKeys.step(ofResultPrefix: configuration.resultKeyPrefix),
+            prefix: configuration.keyPrefix,
+            resultPrefix: RedisKeys.step(ofResultPrefix: configuration.resultKeyPrefix),
             prioritySteps: steps)
         subscriptions = RESPSubscriptions(client)
         // Publications reach all databases of a server, so that the number is part of the name.
         broadcasts = Broadcasts(subscriptions, prefix: configuration.keyPrefix + "/\(server.database).")
         watcher = ListWatcher(client: client, doorbell: workDoorbell)
         follower = ResultFollower(
-            results: resultClient.map(RESPSubscriptions.init) ?? subscriptions, broker: subscriptions, keys: keys, clock: clock)
+            results: resultClient.map(RESPSubscriptions.init) ?? subscriptions, broker: subscriptions, keys: keys,
+            clock: clock)
     }
 
     /// Opens what a URL names, see `RESPConfiguration.init(url:)` for the forms.
     ///
-    /// Besides those, the query may hold `prefix` (kombu's `global_keyprefix`), `result_prefix`, `result_db`, `unlabelled_urgency`,
-    /// `priority_steps` (as in `0,3,6,9`) and `spin_limit` (in microseconds, see `RESPConfiguration.spinLimit`).
+    /// Besides those, the query may hold `prefix` (kombu's `global_keyprefix`), `result_prefix`, `result_db`,
+    /// `unlabelled_urgency`, `priority_steps` (as in `0,3,6,9`) and `spin_limit` (in microseconds, see
+    /// `RESPConfiguration.spinLimit`).
     /// - Throws: `BackendError` `.misuse`, with what is wrong; the URL is not repeated, for it may hold a password.
     public convenience init(url: String, configuration: Configuration = Configuration()) throws {
         var configuration = configuration
@@ -195,7 +206,9 @@ public final class RedisBackend: Backend {
         if let urgency = try number("unlabelled_urgency", in: 0...9) { configuration.unlabelledUrgency = urgency }
         if let steps = options["priority_steps"] {
             let numbers = steps.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
-            guard !numbers.contains(nil) else { throw BackendError(.misuse, "priority_steps must be numbers with commas between") }
+            guard !numbers.contains(nil) else {
+                throw BackendError(.misuse, "priority_steps must be numbers with commas between")
+            }
             configuration.prioritySteps = numbers.compactMap(\.self)
         }
         try self.init(server, configuration: configuration)
@@ -220,7 +233,8 @@ public final class RedisBackend: Backend {
     var brokerDatabase: RESPArgument { .integer(Int64(client.configuration.database)) }
 
     func run(
-        _ script: RESPScript, _ arguments: [RESPArgument], doing what: @autoclosure () -> String, then commands: [RESPCommand] = [],
+        _ script: RESPScript, _ arguments: [RESPArgument], doing what: @autoclosure () -> String,
+        then commands: [RESPCommand] = [],
         timeout: Duration? = nil
     ) async throws -> [RESPValue] {
         try await call(what()) {
@@ -267,7 +281,9 @@ extension BackendError {
             case .invalidURL, .tls: .misuse
             default: .unavailable
             }
-        self.init(code, "could not \(what) on Redis at \(server): \(error.message)", isRetrySafe: !error.mayHaveRun, cause: nil)
+        self.init(
+            code, "could not \(what) on Redis at \(server): \(error.message)", isRetrySafe: !error.mayHaveRun,
+            cause: nil)
     }
 
     init(redis error: RESPServerError, server: String, doing what: String) {
@@ -281,6 +297,7 @@ extension BackendError {
             case "WRONGTYPE": (.corrupt, "; a key has the name of a queue and is none")
             default: (.unavailable, "")
             }
-        self.init(code, "could not \(what) on Redis at \(server): \(error.message)\(advice)", isRetrySafe: true, cause: nil)
+        self.init(
+            code, "could not \(what) on Redis at \(server): \(error.message)\(advice)", isRetrySafe: true, cause: nil)
     }
 }

@@ -2,19 +2,22 @@ import GRDB
 public import Hoist
 import Synchronization
 
-/// Keeps jobs in one SQLite file: nothing to install, and every process of the machine that opens the file shares its queues.
+/// Keeps jobs in one SQLite file: nothing to install, and every process of the machine that opens the file shares its
+/// queues.
 ///
-/// Every transition is one transaction. The file is in WAL mode and must lie on a local disk. Beside it lie SQLite's own `-wal` and
-/// `-shm`, and two empty files, `-ready` and `-changed`, through which processes wake each other without polling.
+/// Every transition is one transaction. The file is in WAL mode and must lie on a local disk. Beside it lie SQLite's
+/// own `-wal` and `-shm`, and two empty files, `-ready` and `-changed`, through which processes wake each other without
+/// polling.
 public final class SQLiteBackend: Backend {
-    /// When a committed transaction is certain to survive a power failure. A crash of a process, or of all, loses nothing either way.
+    /// When a committed transaction is certain to survive a power failure. A crash of a process, or of all, loses
+    /// nothing either way.
     public struct Durability: Sendable, Hashable {
         let pragma: String
 
         /// Each commit waits for the disk. The last job survives a power failure; a commit costs a disk flush.
         public static let everyCommit = Durability(pragma: "FULL")
-        /// The disk is waited for at each checkpoint, about every four megabytes. A power failure may undo the transactions since
-        /// then; the file stays consistent. The default.
+        /// The disk is waited for at each checkpoint, about every four megabytes. A power failure may undo the
+        /// transactions since then; the file stays consistent. The default.
         public static let everyCheckpoint = Durability(pragma: "NORMAL")
     }
 
@@ -34,7 +37,8 @@ public final class SQLiteBackend: Backend {
 
         public init(
             durability: Durability = .everyCheckpoint, resultRetention: Duration = .seconds(86_400),
-            deadLetterRetention: Duration = .seconds(90 * 86_400), deadLetterLimit: Int = 10_000, maximumLostWorkers: Int = 3,
+            deadLetterRetention: Duration = .seconds(90 * 86_400), deadLetterLimit: Int = 10_000,
+            maximumLostWorkers: Int = 3,
             busyTimeout: Duration = .seconds(5), clock: any JobClock = SystemJobClock()
         ) {
             self.durability = durability
@@ -67,8 +71,8 @@ public final class SQLiteBackend: Backend {
     ///   - path: of a file on a local disk, in a folder that may be written to.
     ///   - configuration: everything that has a default.
     /// - Throws: `BackendError` `.unavailable` (no such folder, not a file), `.readOnly`, `.corrupt` (not a database),
-    ///   `.incompatible` (written by a newer version, or by another program), `.busy` (locked for longer than the time-out). The file
-    ///   is left as it is.
+    ///   `.incompatible` (written by a newer version, or by another program), `.busy` (locked for longer than the
+    ///   time-out). The file is left as it is.
     public init(path: String, configuration: Configuration = Configuration()) throws {
         self.path = path
         self.configuration = configuration
@@ -112,7 +116,8 @@ public final class SQLiteBackend: Backend {
             return true
         }
         guard isDue else { return }
-        // In small transactions and for a fifth of a second at most: a lease is renewed by whoever waits for this. The rest comes next time.
+        // In small transactions and for a fifth of a second at most: a lease is renewed by whoever waits for this. The
+        // rest comes next time.
         var mayBeMore = true
         while mayBeMore, clock.uptime - uptime < 200_000 {
             mayBeMore = try await writer.transaction("sweep") { [clock] store in
@@ -137,7 +142,8 @@ extension JobStore.Rules {
     init(_ configuration: SQLiteBackend.Configuration) {
         self.init(
             resultRetention: configuration.resultRetention.inMicroseconds,
-            deadLetterRetention: configuration.deadLetterRetention.inMicroseconds, deadLetterLimit: configuration.deadLetterLimit,
+            deadLetterRetention: configuration.deadLetterRetention.inMicroseconds,
+            deadLetterLimit: configuration.deadLetterLimit,
             maximumLostWorkers: configuration.maximumLostWorkers)
     }
 }

@@ -1,7 +1,8 @@
 public import Hoist
 import Synchronization
 
-/// A backend that fails on purpose: it loses answers, refuses calls, delivers twice. For tests of what must survive that.
+/// A backend that fails on purpose: it loses answers, refuses calls, delivers twice. For tests of what must survive
+/// that.
 public final class FaultyBackend: Backend {
     /// What goes wrong with one call.
     public enum Fault: Sendable {
@@ -51,7 +52,9 @@ public final class FaultyBackend: Backend {
 
     public var clock: any JobClock { base.clock }
     public var workDoorbell: Doorbell { base.workDoorbell }
-    public func publish(_ messages: [Message]) async throws -> [PublishResult] { try await call { try await self.base.publish(messages) } }
+    public func publish(_ messages: [Message]) async throws -> [PublishResult] {
+        try await call { try await self.base.publish(messages) }
+    }
     public func turn(_ request: WorkerTurn) async throws -> TurnResult {
         if !request.claims.isEmpty { claims.add(1, ordering: .relaxed) }
         return try await call { try await self.base.turn(request) }

@@ -66,7 +66,8 @@ private struct InlineRunner: EnqueueMiddleware {
             var configuration = Worker.Configuration(isBurst: true)
             configuration.burstLeavesDelayedJobs = true
             let worker = Worker(
-                backend, queues: queues.sorted().map { QueueSubscription($0) }, configuration: configuration, logger: logger
+                backend, queues: queues.sorted().map { QueueSubscription($0) }, configuration: configuration,
+                logger: logger
             ) { handlers.map { $0.inThisProcess() } }
             try await worker.run()
         }

@@ -4,8 +4,8 @@ import Synchronization
 
 /// Talks to a Redis or Valkey server, to the primary that sentinels name, or to a cluster.
 ///
-/// It may be shared by any number of tasks: their commands go over one connection, written together and answered in order. The connection is
-/// made when it is first needed, and again after it was lost.
+/// It may be shared by any number of tasks: their commands go over one connection, written together and answered in
+/// order. The connection is made when it is first needed, and again after it was lost.
 public final class RESPClient: Sendable {
     public let configuration: RESPConfiguration
     let connector: Connector
@@ -30,7 +30,9 @@ public final class RESPClient: Sendable {
     ///   - configuration: where the server is.
     ///   - group: the threads that connections live on; those of the process by default.
     /// - Throws: ``RESPError`` `.tls` when certificates or keys cannot be read.
-    public init(_ configuration: RESPConfiguration, group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton) throws(RESPError) {
+    public init(_ configuration: RESPConfiguration, group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton)
+        throws(RESPError)
+    {
         self.configuration = configuration
         connector = try Connector(configuration, group: group)
         locator = PrimaryLocator(connector: connector)
@@ -50,7 +52,8 @@ public final class RESPClient: Sendable {
         return value
     }
 
-    /// Sends commands in one go, with nothing of others in between. In a cluster all of them go where the first one's key lies.
+    /// Sends commands in one go, with nothing of others in between. In a cluster all of them go where the first one's
+    /// key lies.
     /// - Parameters:
     ///   - commands: any number.
     ///   - timeout: until the last answer; nil for ``RESPConfiguration/commandTimeout``.
@@ -80,7 +83,8 @@ public final class RESPClient: Sendable {
             isAsking = elsewhere.isForOnce
             // A transaction that was redirected has not run at all.
             open =
-                commands.count > 1 && String(buffer: commands[0].bytes).contains("MULTI") ? Array(commands.indices) : redirections.map(\.0)
+                commands.count > 1 && String(buffer: commands[0].bytes).contains("MULTI")
+                ? Array(commands.indices) : redirections.map(\.0)
         }
         return replies
     }
@@ -109,13 +113,14 @@ public final class RESPClient: Sendable {
     ///   - script: what to run.
     ///   - keys: its KEYS; the first decides where in a cluster it runs.
     ///   - arguments: its ARGV.
-    ///   - commands: sent right after the script, in the same go; their answers come after the script's. They run twice when the server has
-    ///     lost the script meanwhile.
+    ///   - commands: sent right after the script, in the same go; their answers come after the script's. They run twice
+    ///     when the server has lost the script meanwhile.
     ///   - timeout: until the last answer; nil for ``RESPConfiguration/commandTimeout``.
     /// - Returns: the script's answer, then those of the commands.
     /// - Throws: ``RESPServerError``, ``RESPError``.
     public func evaluate(
-        _ script: RESPScript, keys: [String], arguments: [RESPArgument], then commands: [RESPCommand] = [], timeout: Duration? = nil
+        _ script: RESPScript, keys: [String], arguments: [RESPArgument], then commands: [RESPCommand] = [],
+        timeout: Duration? = nil
     ) async throws -> [RESPValue] {
         // What follows is to run once, after the script.
         if script.digest == nil, !commands.isEmpty { try await load(script, key: keys.first, timeout: timeout) }
@@ -174,7 +179,8 @@ public final class RESPClient: Sendable {
 
     /// The shared connection: to a node of a cluster, or to the server.
     private func connection(to address: ServerAddress?) async throws -> RESPConnection {
-        let (open, opening) = try state.withLock { state throws(RESPError) -> (RESPConnection?, EventLoopFuture<RESPConnection>?) in
+        let (open, opening) = try state.withLock {
+            state throws(RESPError) -> (RESPConnection?, EventLoopFuture<RESPConnection>?) in
             guard !state.isClosed else { throw RESPError(.closed, "the client was closed") }
             if let open = state.links[address]?.connection, open.isOpen { return (open, nil) }
             if let opening = state.links[address]?.opening { return (nil, opening) }
@@ -189,8 +195,10 @@ public final class RESPClient: Sendable {
     }
 
     /// Keeps what has been opened, once, whoever waits for it.
-    private func opened(_ result: Result<RESPConnection, any Error>, _ opening: EventLoopFuture<RESPConnection>, to address: ServerAddress?)
-    {
+    private func opened(
+        _ result: Result<RESPConnection, any Error>, _ opening: EventLoopFuture<RESPConnection>,
+        to address: ServerAddress?
+    ) {
         let surplus = state.withLock { state -> RESPConnection? in
             let isCurrent = state.links[address]?.opening === opening
             switch result {
@@ -212,7 +220,8 @@ public final class RESPClient: Sendable {
     public func openConnection(for key: String? = nil) -> EventLoopFuture<RESPConnection> {
         let slot = key.map { ClusterSlot.of(Array($0.utf8)) }
         let node = state.withLock { state in slot.flatMap { state.slots[$0] } }
-        return node.map { connector.connect(to: $0, for: .commands) } ?? locator.connect(for: .commands, preferring: currentServer)
+        return node.map { connector.connect(to: $0, for: .commands) }
+            ?? locator.connect(for: .commands, preferring: currentServer)
     }
 
     func openSubscriptions(_ onMessage: @escaping @Sendable ([RESPValue]) -> Void) -> EventLoopFuture<RESPConnection> {
@@ -251,13 +260,16 @@ public final class RESPScript: Sendable {
 
     public init(_ source: String) { self.source = source }
 
-    /// The call by digest, for a connection of one's own. The server may have lost the script all the same, and then answers `NOSCRIPT`.
+    /// The call by digest, for a connection of one's own. The server may have lost the script all the same, and then
+    /// answers `NOSCRIPT`.
     /// - Returns: nil while no server has told the digest.
     public func call(keys: [String], arguments: [RESPArgument]) -> RESPCommand? {
         digest.map { Self.call("EVALSHA", $0, keys, arguments) }
     }
 
-    fileprivate static func call(_ name: String, _ what: String, _ keys: [String], _ arguments: [RESPArgument]) -> RESPCommand {
+    fileprivate static func call(_ name: String, _ what: String, _ keys: [String], _ arguments: [RESPArgument])
+        -> RESPCommand
+    {
         var words: [RESPArgument] = []
         words.reserveCapacity(2 + keys.count + arguments.count)
         words += [.text(what), .integer(Int64(keys.count))]

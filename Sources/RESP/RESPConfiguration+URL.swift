@@ -10,7 +10,8 @@ extension RESPConfiguration {
     /// | `sentinel://[:password@]one:26379/0;sentinel://two:26379?master_name=mymaster` | the primary that sentinels name |
     /// | `redis+cluster://one:6379;redis+cluster://two:6379`, `rediss+cluster://…` | a cluster |
     ///
-    /// User, password and file names may be percent-encoded. Of several, the first that has them gives credentials, database and options.
+    /// User, password and file names may be percent-encoded. Of several, the first that has them gives credentials,
+    /// database and options.
     /// - Parameter url: of one of these forms.
     /// - Throws: ``RESPError`` `.invalidURL`, with what is wrong, never the URL itself: it may hold a password.
     public init(url: String) throws(RESPError) {
@@ -39,7 +40,9 @@ extension RESPConfiguration {
         guard let number = Int(database), (0...65535).contains(number) else {
             throw RESPError(.invalidURL, "the database of the URL is not a number")
         }
-        guard number == 0 || first.scheme != .cluster else { throw RESPError(.invalidURL, "a cluster has only the database 0") }
+        guard number == 0 || first.scheme != .cluster else {
+            throw RESPError(.invalidURL, "a cluster has only the database 0")
+        }
         self.database = number
         self.options = options
         if let password = options["sentinel_password"] {
@@ -56,7 +59,9 @@ extension RESPConfiguration {
         case "none": (tls.verifiesCertificate, tls.verifiesHostname) = (false, false)
         default: throw RESPError(.invalidURL, "ssl_cert_reqs must be required, optional or none")
         }
-        if let check = options["ssl_check_hostname"], ["false", "f", "0", "no", "n", "off"].contains(check.lowercased()) {
+        if let check = options["ssl_check_hostname"],
+            ["false", "f", "0", "no", "n", "off"].contains(check.lowercased())
+        {
             tls.verifiesHostname = false
         }
         tls.trustedCertificatesFile = options["ssl_ca_certs"]
@@ -80,7 +85,9 @@ extension RESPConfiguration {
         init(_ text: String, inheriting inherited: Scheme?) throws(RESPError) {
             var rest = Substring(text)
             let schemeName: String
-            if let separator = rest.firstRange(of: ":"), rest[separator.upperBound...].hasPrefix("//") || rest.hasPrefix("unix:") {
+            if let separator = rest.firstRange(of: ":"),
+                rest[separator.upperBound...].hasPrefix("//") || rest.hasPrefix("unix:")
+            {
                 schemeName = rest[..<separator.lowerBound].lowercased()
                 rest = rest[separator.upperBound...]
                 if rest.hasPrefix("//") { rest = rest.dropFirst(2) }
@@ -109,7 +116,9 @@ extension RESPConfiguration {
                     credentials = try Self.credentials(rest[..<at])
                     path = rest[rest.index(after: at)...]
                 }
-                guard path.hasPrefix("/") else { throw RESPError(.invalidURL, "the URL of a socket needs an absolute path") }
+                guard path.hasPrefix("/") else {
+                    throw RESPError(.invalidURL, "the URL of a socket needs an absolute path")
+                }
                 address = .unix(try Self.decoded(path))
                 return
             default: throw RESPError(.invalidURL, "\(schemeName) is no scheme of a Redis server")

@@ -56,8 +56,11 @@ public struct RESPConfiguration: Sendable {
                 !verifiesCertificate ? .none : verifiesHostname ? .fullVerification : .noHostnameVerification
             if let trustedCertificatesFile { configuration.trustRoots = .file(trustedCertificatesFile) }
             if let certificateFile {
-                configuration.certificateChain = try NIOSSLCertificate.fromPEMFile(certificateFile).map { .certificate($0) }
-                configuration.privateKey = .privateKey(try NIOSSLPrivateKey(file: keyFile ?? certificateFile, format: .pem))
+                configuration.certificateChain = try NIOSSLCertificate.fromPEMFile(certificateFile).map {
+                    .certificate($0)
+                }
+                configuration.privateKey = .privateKey(
+                    try NIOSSLPrivateKey(file: keyFile ?? certificateFile, format: .pem))
             }
             return configuration
         }
@@ -77,16 +80,16 @@ public struct RESPConfiguration: Sendable {
     public var connectTimeout: Duration
     /// Until a command has its answer. 5 seconds by default.
     public var commandTimeout: Duration
-    /// A connection that was silent for so long is asked whether it still lives, and counts as dead when the answer takes as long again.
-    /// 3 seconds by default.
+    /// A connection that was silent for so long is asked whether it still lives, and counts as dead when the answer
+    /// takes as long again. 3 seconds by default.
     public var keepAlive: Duration
-    /// A caller that awaits one command after the other keeps its thread while it waits, instead of giving it up and being woken, where answers
-    /// take no longer than this. 250 microseconds by default, which a server on the same machine keeps to; a millisecond at most; zero for
-    /// callers that never do.
+    /// A caller that awaits one command after the other keeps its thread while it waits, instead of giving it up and
+    /// being woken, where answers take no longer than this. 250 microseconds by default, which a server on the same
+    /// machine keeps to; a millisecond at most; zero for callers that never do.
     ///
-    /// Such a caller takes a processor's time, as far as no other thread has work for it, and lets other tasks have its own thread every two
-    /// milliseconds. Those that do other things between their commands, or use the connection at the same time, wait as ever, and so does
-    /// whoever is on an event loop's thread.
+    /// Such a caller takes a processor's time, as far as no other thread has work for it, and lets other tasks have its
+    /// own thread every two milliseconds. Those that do other things between their commands, or use the connection at
+    /// the same time, wait as ever, and so does whoever is on an event loop's thread.
     public var spinLimit: Duration
     /// What is accepted from the server.
     public var limits: RESPParser.Limits
@@ -94,9 +97,11 @@ public struct RESPConfiguration: Sendable {
     public internal(set) var options: [String: String] = [:]
 
     public init(
-        topology: Topology, credentials: @escaping @Sendable () -> Credentials? = { nil }, sentinelCredentials: Credentials? = nil,
+        topology: Topology, credentials: @escaping @Sendable () -> Credentials? = { nil },
+        sentinelCredentials: Credentials? = nil,
         database: Int = 0, tls: TLS? = nil, clientName: String? = nil, connectTimeout: Duration = .seconds(3),
-        commandTimeout: Duration = .seconds(5), keepAlive: Duration = .seconds(3), spinLimit: Duration = .microseconds(250),
+        commandTimeout: Duration = .seconds(5), keepAlive: Duration = .seconds(3),
+        spinLimit: Duration = .microseconds(250),
         limits: RESPParser.Limits = .init()
     ) {
         self.topology = topology
@@ -116,7 +121,8 @@ public struct RESPConfiguration: Sendable {
     public var serverDescription: String {
         switch topology {
         case .servers(let addresses): addresses.map(\.description).joined(separator: ", ")
-        case .sentinels(let addresses, let primary): "\(primary) of the sentinels \(addresses.map(\.description).joined(separator: ", "))"
+        case .sentinels(let addresses, let primary):
+            "\(primary) of the sentinels \(addresses.map(\.description).joined(separator: ", "))"
         case .cluster(let addresses): "the cluster of \(addresses.map(\.description).joined(separator: ", "))"
         }
     }

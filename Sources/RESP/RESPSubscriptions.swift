@@ -6,7 +6,8 @@ public final class RESPSubscriptions: Sendable {
     public enum Event: Sendable, Hashable {
         /// A message, and the channel it came on.
         case message(channel: String, [UInt8])
-        /// The subscription holds from now on. Messages of the time before are missed: also after the connection was lost.
+        /// The subscription holds from now on. Messages of the time before are missed: also after the connection was
+        /// lost.
         case subscribed
     }
 
@@ -49,7 +50,8 @@ public final class RESPSubscriptions: Sendable {
     /// Listens to a target, until ``unsubscribe(from:)`` or ``close()``.
     /// - Parameters:
     ///   - target: a channel or a pattern.
-    ///   - handler: called on an event loop: it must be quick and must not block. A second handler of the same target replaces the first.
+    ///   - handler: called on an event loop: it must be quick and must not block. A second handler of the same target
+    ///     replaces the first.
     public func subscribe(to target: Target, _ handler: @escaping @Sendable (Event) -> Void) {
         // Sent under the lock, so that the server hears of changes in the order in which they were made.
         let isConnected = state.withLock { state in
@@ -63,7 +65,9 @@ public final class RESPSubscriptions: Sendable {
 
     public func unsubscribe(from target: Target) {
         state.withLock { state in
-            if state.handlers.removeValue(forKey: target) != nil { state.connection?.sendWithoutReply(target.unsubscribe) }
+            if state.handlers.removeValue(forKey: target) != nil {
+                state.connection?.sendWithoutReply(target.unsubscribe)
+            }
         }
     }
 
@@ -78,7 +82,9 @@ public final class RESPSubscriptions: Sendable {
 
     private func connect() {
         let mustConnect = state.withLock { state in
-            guard !state.isConnecting, !state.isClosed, state.connection == nil, !state.handlers.isEmpty else { return false }
+            guard !state.isConnecting, !state.isClosed, state.connection == nil, !state.handlers.isEmpty else {
+                return false
+            }
             state.isConnecting = true
             return true
         }
@@ -132,9 +138,11 @@ public final class RESPSubscriptions: Sendable {
         guard let kind = elements.first?.text else { return }
         switch kind {
         case "message" where elements.count == 3:
-            deliver(.channel(elements[1].text ?? ""), .message(channel: elements[1].text ?? "", elements[2].bytes ?? []))
+            deliver(
+                .channel(elements[1].text ?? ""), .message(channel: elements[1].text ?? "", elements[2].bytes ?? []))
         case "pmessage" where elements.count == 4:
-            deliver(.pattern(elements[1].text ?? ""), .message(channel: elements[2].text ?? "", elements[3].bytes ?? []))
+            deliver(
+                .pattern(elements[1].text ?? ""), .message(channel: elements[2].text ?? "", elements[3].bytes ?? []))
         case "subscribe" where elements.count == 3:
             state.withLock { $0.failures = 0 }
             deliver(.channel(elements[1].text ?? ""), .subscribed)

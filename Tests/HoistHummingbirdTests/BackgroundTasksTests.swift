@@ -48,7 +48,9 @@ struct BackgroundTasksTests {
         }
         #expect(done.withLock { Set($0) } == ["async", "blocking", "here"])
         #expect(try await background.pending() == 0)
-        #expect(try await backend.enqueued(Notice.self) == [Notice(text: "durable")], "one word makes it a job of the queue")
+        #expect(
+            try await backend.enqueued(Notice.self) == [Notice(text: "durable")], "one word makes it a job of the queue"
+        )
         await #expect(throws: BackgroundTasksError.self) { try await background.run("late") {} }
     }
 

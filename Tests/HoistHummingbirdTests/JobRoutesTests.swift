@@ -28,7 +28,9 @@ struct JobRoutesTests {
         return Application(router: router, logger: quiet)
     }
 
-    private func worker(_ body: @escaping @Sendable (Double_, JobContext) async throws -> Int = { job, _ in job.number * 2 }) -> Worker {
+    private func worker(
+        _ body: @escaping @Sendable (Double_, JobContext) async throws -> Int = { job, _ in job.number * 2 }
+    ) -> Worker {
         Worker(backend, logger: quiet) { Handler(Double_.self, body) }
     }
 
@@ -38,7 +40,8 @@ struct JobRoutesTests {
     func roundTrip() async throws {
         let worker = worker()
         try await application().test(.router) { client in
-            let answer = try await client.execute(uri: "/jobs/test.double", method: .post, body: ByteBuffer(string: #"{"number": 21}"#))
+            let answer = try await client.execute(
+                uri: "/jobs/test.double", method: .post, body: ByteBuffer(string: #"{"number": 21}"#))
             #expect(answer.status == .accepted)
             let id = try #require(try JSONText.parse(Array(answer.body.readableBytesView))["id"]?.stringValue)
             #expect(answer.headers[.location] == "/jobs/\(id)")
@@ -57,15 +60,20 @@ struct JobRoutesTests {
         try await application().test(.router) { client in
             #expect(try await client.execute(uri: "/jobs/test.other", method: .post).status == .forbidden)
             #expect(
-                try await client.execute(uri: "/jobs/test.double", method: .post, body: ByteBuffer(string: "[1]")).status == .badRequest)
-            #expect(try await client.execute(uri: "/jobs/test.double", method: .post, body: ByteBuffer(string: "{")).status == .badRequest)
+                try await client.execute(uri: "/jobs/test.double", method: .post, body: ByteBuffer(string: "[1]"))
+                    .status == .badRequest)
+            #expect(
+                try await client.execute(uri: "/jobs/test.double", method: .post, body: ByteBuffer(string: "{")).status
+                    == .badRequest)
             for path in ["/jobs/nobody", "/jobs/nobody/output", "/jobs/nobody/events"] {
                 #expect(try await client.execute(uri: path, method: .get).status == .notFound)
             }
             #expect(try await client.execute(uri: "/jobs/nobody", method: .delete).status == .notFound)
             let site = try #require(HTTPField.Name("Sec-Fetch-Site"))
             let foreign: HTTPFields = [site: "cross-site"]
-            #expect(try await client.execute(uri: "/jobs/test.double", method: .post, headers: foreign).status == .forbidden)
+            #expect(
+                try await client.execute(uri: "/jobs/test.double", method: .post, headers: foreign).status == .forbidden
+            )
             #expect(try await client.execute(uri: "/jobs/x", method: .delete, headers: foreign).status == .forbidden)
         }
         #expect(try await backend.jobs(JobFilter()).isEmpty, "nothing was enqueued")
@@ -103,7 +111,8 @@ struct JobRoutesTests {
             let last = try #require(try await handle.record()?.revision)
             let lastEventID = try #require(HTTPField.Name("Last-Event-ID"))
             let resumed = text(
-                try await client.execute(uri: "/jobs/\(handle.id)/events", method: .get, headers: [lastEventID: String(last - 1)]))
+                try await client.execute(
+                    uri: "/jobs/\(handle.id)/events", method: .get, headers: [lastEventID: String(last - 1)]))
             #expect(resumed.components(separatedBy: "event: update").count == 2, "only what is new")
         }
     }

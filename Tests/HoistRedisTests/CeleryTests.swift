@@ -59,7 +59,8 @@ private struct NoLuck: CrossLanguageError, CustomStringConvertible {
 
 /// A key prefix of its own on the shared server, and Python programs that use it.
 private struct MixedBench {
-    static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Python").path
+    static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Python")
+        .path
     let prefix = "t\(UUID().uuidString.prefix(8)):"
     let url: String
     let backend: RedisBackend
@@ -79,7 +80,8 @@ private struct MixedBench {
         self.environment = environment
         backend = try RedisBackend(RESPConfiguration(url: url), configuration: configuration)
         client = JobClient(
-            backend, configuration: .init(defaultQueue: "mixed"), logger: Logger(label: "mixed", factory: { _ in SwiftLogNoOpLogHandler() })
+            backend, configuration: .init(defaultQueue: "mixed"),
+            logger: Logger(label: "mixed", factory: { _ in SwiftLogNoOpLogHandler() })
         )
     }
 
@@ -107,7 +109,9 @@ private struct MixedBench {
                 case "zset": RESPCommand("ZRANGE", [.text(key), 0, 20, .text("WITHSCORES")])
                 default: nil
                 }
-            if let command { found.append("\(key) \(kind): " + String("\(try await probe.send(command))".prefix(1500))) }
+            if let command {
+                found.append("\(key) \(kind): " + String("\(try await probe.send(command))".prefix(1500)))
+            }
         }
         found.append("log of the Python workers: " + String(pythonLog.suffix(3000)))
         return found.joined(separator: "\n")
@@ -116,7 +120,8 @@ private struct MixedBench {
     func startPythonWorker(_ extra: [String] = []) throws -> Process {
         try PythonPeer.start(
             [
-                "-m", "celery", "-A", "peer_tasks", "worker", "-P", "solo", "-l", "warning", "--without-gossip", "--without-mingle", "-Q",
+                "-m", "celery", "-A", "peer_tasks", "worker", "-P", "solo", "-l", "warning", "--without-gossip",
+                "--without-mingle", "-Q",
                 "mixed",
             ] + extra,
             in: Self.folder, environment: environment, log: log)
@@ -161,7 +166,9 @@ private struct MixedBench {
     }
 }
 
-@Suite("With real Celery", .serialized, .timeLimit(.minutes(4)), .enabled(if: PythonPeer.interpreter != nil, "\(PythonPeer.isMissing)"))
+@Suite(
+    "With real Celery", .serialized, .timeLimit(.minutes(4)),
+    .enabled(if: PythonPeer.interpreter != nil, "\(PythonPeer.isMissing)"))
 struct CeleryTests {
     @Test(
         "Python enqueues, Swift works, Python reads: values, errors, serializers, compression; also with results in another database",
@@ -190,12 +197,16 @@ struct CeleryTests {
         let failure = await #expect(throws: JobError.self) {
             try await bench.client.enqueue(Fail(message: "no luck")).output(timeout: .seconds(30))
         }
-        #expect(failure?.code == .failed && failure?.failure?.type == "ValueError" && failure?.failure?.message == "no luck")
+        #expect(
+            failure?.code == .failed && failure?.failure?.type == "ValueError" && failure?.failure?.message == "no luck"
+        )
         let retried = try await bench.client.enqueue(Work(number: 7, fails: 2)).output(timeout: .seconds(30))
         #expect(retried.by == "python" && retried.retries == 2)
         let steps = try await bench.client.enqueue(named: "mixed.steps", arguments: Arguments(positional: [5]))
         var fractions: [Double] = []
-        for try await record in steps.updates { if let fraction = record.progress?.fraction { fractions.append(fraction) } }
+        for try await record in steps.updates {
+            if let fraction = record.progress?.fraction { fractions.append(fraction) }
+        }
         #expect(fractions.count >= 2 && fractions.last == 1 && fractions == fractions.sorted())
         #expect(try await steps.output(timeout: .seconds(10)) == 5)
         // What became of a job that Python published: the same, from the id alone.
@@ -252,7 +263,9 @@ struct CeleryTests {
         let probe = try RESPClient(RESPConfiguration(url: bench.url))
         defer { probe.close() }
         #expect(
-            try await eventually(.seconds(20)) { try await probe.send(RESPCommand("HLEN", [.text(bench.prefix + "unacked")])).integer == 1 }
+            try await eventually(.seconds(20)) {
+                try await probe.send(RESPCommand("HLEN", [.text(bench.prefix + "unacked")])).integer == 1
+            }
         )
         PythonPeer.stop(worker)
         // A minute short of kombu's hour would be a long test: this fleet agreed on a shorter time.
@@ -270,7 +283,9 @@ struct CeleryTests {
         #expect(try await probe.send(RESPCommand("HLEN", [.text(bench.prefix + "unacked")])).integer == 0)
     }
 
-    @Test("a worker of Celery's that is late to say that it retries does not hide what came of the retry", arguments: [nil, 5])
+    @Test(
+        "a worker of Celery's that is late to say that it retries does not hide what came of the retry",
+        arguments: [nil, 5])
     func lateRetry(resultDatabase: Int?) async throws {
         let bench = try MixedBench(resultDatabase: resultDatabase, peer: ["PEER_SLOW_RETRY": "0.7"])
         let python = try bench.startPythonWorker()
@@ -292,7 +307,9 @@ struct CeleryTests {
         }
     }
 
-    @Test("two Swift and two Python workers share a queue of 10,000 jobs: none is lost, every result is read from both sides")
+    @Test(
+        "two Swift and two Python workers share a queue of 10,000 jobs: none is lost, every result is read from both sides"
+    )
     func mixedFleet() async throws {
         let bench = try MixedBench()
         let pythonWorkers = try (0..<2).map { try bench.startPythonWorker(["-n", "py\($0)@test"]) }
@@ -335,7 +352,9 @@ struct CeleryTests {
         print("10,001 jobs by \(by.sorted { $0.key < $1.key }), read in Python as \(text)")
         #expect((by["swift"] ?? 0) > 0 && (by["python"] ?? 0) > 0 && by.values.reduce(0, +) == 10_001)
         let queues = try await bench.backend.queues()
-        #expect(queues.allSatisfy { $0.waiting == 0 && $0.scheduled == 0 && $0.running == 0 && $0.failed == 0 }, "\(queues)")
+        #expect(
+            queues.allSatisfy { $0.waiting == 0 && $0.scheduled == 0 && $0.running == 0 && $0.failed == 0 }, "\(queues)"
+        )
     }
 
     @Test("topics and broadcasts reach Swift and Python workers alike, whoever sends them")
@@ -354,7 +373,8 @@ struct CeleryTests {
             ) {
                 Handler(named: "mixed.hear") { arguments, context in
                     let word = arguments.positional.first?.stringValue ?? arguments.keyword["word"]?.stringValue ?? ""
-                    _ = try await probe.send(RESPCommand("RPUSH", [.text(bench.prefix + "heard"), .text(word + " by " + context.worker)]))
+                    _ = try await probe.send(
+                        RESPCommand("RPUSH", [.text(bench.prefix + "heard"), .text(word + " by " + context.worker)]))
                     return .null
                 }
             }
@@ -362,7 +382,9 @@ struct CeleryTests {
         let workers = [worker("one"), worker("two")]
         let running = workers.map { worker in Task { try await worker.run() } }
         func heard() async throws -> [String] {
-            try await probe.send(RESPCommand("LRANGE", [.text(bench.prefix + "heard"), 0, -1])).elements?.compactMap(\.text).sorted() ?? []
+            try await probe.send(RESPCommand("LRANGE", [.text(bench.prefix + "heard"), 0, -1])).elements?.compactMap(
+                \.text
+            ).sorted() ?? []
         }
         // Three programs listen: this one for both of its workers, and Celery's.
         let limit = ContinuousClock.now + .seconds(30)

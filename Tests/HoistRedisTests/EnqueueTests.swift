@@ -18,7 +18,9 @@ struct EnqueueTests {
     private let silent = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
     private let prefix = "enqueue\(UUID().uuidString.prefix(8)):"
 
-    private func backend(_ change: (inout RedisBackend.Configuration) -> Void = { _ in }) throws -> (RedisBackend, RESPClient) {
+    private func backend(_ change: (inout RedisBackend.Configuration) -> Void = { _ in }) throws -> (
+        RedisBackend, RESPClient
+    ) {
         try RedisBackend.onTestServer(prefix: prefix, change)
     }
 
@@ -26,13 +28,15 @@ struct EnqueueTests {
         range.map { number in
             Message(
                 headers: MessageHeaders(task: "note", id: "note-\(number)"),
-                properties: MessageProperties(routingKey: "default", deliveryTag: "note-\(number)"), body: Array("[[],{},{}]".utf8))
+                properties: MessageProperties(routingKey: "default", deliveryTag: "note-\(number)"),
+                body: Array("[[],{},{}]".utf8))
         }
     }
 
     /// The numbers of the jobs in the queue, in the order in which they will be taken.
     private func waiting(_ backend: RedisBackend, _ probe: RESPClient) async throws -> [Int] {
-        let list = backend.keys.list("default", wirePriority: RedisPriority.wire(urgency: backend.configuration.unlabelledUrgency))
+        let list = backend.keys.list(
+            "default", wirePriority: RedisPriority.wire(urgency: backend.configuration.unlabelledUrgency))
         let elements = try await probe.send(RESPCommand("LRANGE", [.text(list), 0, -1])).elements ?? []
         return try elements.reversed().map { element in
             Int(try Message(envelope: Array((element.text ?? "").utf8)).id.dropFirst(5)) ?? -1
@@ -41,7 +45,9 @@ struct EnqueueTests {
 
     private func record(_ id: JobID) -> RESPArgument { .text(prefix + "hoist:job:" + id) }
 
-    @Test("a known id among thousands is not enqueued again, and the others once each, in their order", arguments: [0, 2499, 4999])
+    @Test(
+        "a known id among thousands is not enqueued again, and the others once each, in their order",
+        arguments: [0, 2499, 4999])
     func known(number: Int) async throws {
         let (backend, probe) = try backend()
         defer { probe.close() }
@@ -63,7 +69,8 @@ struct EnqueueTests {
             resultProbe.close()
         }
         let result = #"{"status": "SUCCESS", "result": null}"#
-        try await resultProbe.send(RESPCommand("SET", [.text(backend.keys.result("note-300")), .text(result), "EX", 60]))
+        try await resultProbe.send(
+            RESPCommand("SET", [.text(backend.keys.result("note-300")), .text(result), "EX", 60]))
         let outcomes = try await backend.publish(messages(0..<400))
         #expect(outcomes.indices.filter { outcomes[$0] == .alreadyEnqueued } == [300])
         #expect(try await waiting(backend, probe) == (0..<400).filter { $0 != 300 })
@@ -73,7 +80,8 @@ struct EnqueueTests {
     func noList() async throws {
         let (backend, probe) = try backend()
         defer { probe.close() }
-        let list = backend.keys.list("default", wirePriority: RedisPriority.wire(urgency: backend.configuration.unlabelledUrgency))
+        let list = backend.keys.list(
+            "default", wirePriority: RedisPriority.wire(urgency: backend.configuration.unlabelledUrgency))
         try await probe.send(RESPCommand("SET", [.text(list), "something"]))
         let error = await #expect(throws: BackendError.self) { try await backend.publish(messages(0..<3000)) }
         #expect(error?.code == .corrupt)
@@ -87,8 +95,10 @@ struct EnqueueTests {
     func delayed() async throws {
         let (backend, probe) = try backend()
         defer { probe.close() }
-        let ids = try await JobClient(backend, logger: silent).enqueue(contentsOf: (0..<600).map(Note.init), [.after(.seconds(1000))])
-            .map(\.id)
+        let ids = try await JobClient(backend, logger: silent).enqueue(
+            contentsOf: (0..<600).map(Note.init), [.after(.seconds(1000))]
+        )
+        .map(\.id)
         let due = try await probe.send(RESPCommand("ZRANGE", [.text(prefix + "hoist:delayed:default"), 0, -1]))
         #expect(due.elements?.compactMap(\.text) == ids)
     }
@@ -101,18 +111,21 @@ struct EnqueueTests {
         let client = JobClient(backend, logger: silent)
         let old = try await client.enqueue(Note(number: 1)).id
         let delayed = try await client.enqueue(Note(number: 2), .after(.seconds(90 * 86_400))).id
-        func life(_ id: JobID) async throws -> Int64? { try await probe.send(RESPCommand("PTTL", [record(id)])).integer }
+        func life(_ id: JobID) async throws -> Int64? {
+            try await probe.send(RESPCommand("PTTL", [record(id)])).integer
+        }
         #expect(try await life(old) == -1)
         clock.advance(by: .seconds(2 * 86_400))
         // Which may have the old one expire already.
         let new = try await client.enqueue(Note(number: 3)).id
-        // Each call looks at some keys of the whole server. A round that others have begun may have passed the record when it was new: it
-        // takes a second one, from the start.
+        // Each call looks at some keys of the whole server. A round that others have begun may have passed the record
+        // when it was new: it takes a second one, from the start.
         func lookAtAllKeys() async throws {
             var (calls, rounds) = (0, 0)
             while rounds < 2 {
                 try await probe.send(RESPCommand("DEL", [.text(prefix + "hoist:expired")]))
-                let replies = try await backend.run(RedisScripts.expireRecords, [backend.timeArgument], doing: "have old records expire")
+                let replies = try await backend.run(
+                    RedisScripts.expireRecords, [backend.timeArgument], doing: "have old records expire")
                 let reached = try await probe.send(RESPCommand("GET", [.text(prefix + "hoist:expired:until")])).text
                 if replies[0] == .integer(1), reached == "0" { rounds += 1 }
                 calls += 1

@@ -24,7 +24,8 @@ struct LargeTurnTests {
     private func backend() async throws -> (RedisBackend, RESPClient) {
         let (backend, probe) = try RedisBackend.onTestServer(prefix: prefix)
         let presence = WorkerPresence(
-            id: worker, name: worker, queues: ["default", "small"], jobNames: ["note"], startedAt: Date(), concurrency: 1)
+            id: worker, name: worker, queues: ["default", "small"], jobNames: ["note"], startedAt: Date(),
+            concurrency: 1)
         #expect(try await backend.renew(presence, lease: .seconds(60)))
         return (backend, probe)
     }
@@ -34,9 +35,11 @@ struct LargeTurnTests {
     /// As a worker settles a job whose output nobody wants.
     private func done(_ delivery: Delivery) -> Settlement {
         var settlement = Settlement(
-            jobID: delivery.jobID, token: delivery.token, outcome: .succeeded(output: [], retention: 0), startedAt: Date(),
+            jobID: delivery.jobID, token: delivery.token, outcome: .succeeded(output: [], retention: 0),
+            startedAt: Date(),
             finishedAt: Date())
-        settlement.prepared = SettlingStep(id: delivery.jobID, token: delivery.token, operation: .done, result: nil, queue: "")
+        settlement.prepared = SettlingStep(
+            id: delivery.jobID, token: delivery.token, operation: .done, result: nil, queue: "")
         return settlement
     }
 
@@ -44,7 +47,9 @@ struct LargeTurnTests {
         try await probe.send(RESPCommand("HLEN", [.text(prefix + "hoist:held:" + worker)])).integer
     }
 
-    @Test("what is claimed takes no more than there is room for, in the order of the queues, and what is settled is settled once")
+    @Test(
+        "what is claimed takes no more than there is room for, in the order of the queues, and what is settled is settled once"
+    )
     func budget() async throws {
         let (backend, probe) = try await backend()
         defer { probe.close() }
@@ -78,7 +83,8 @@ struct LargeTurnTests {
         defer { probe.close() }
         let delivery = Delivery(
             jobID: "a", jobName: "note", queue: "default", payload: .envelope([]), attempt: 1, lostWorkers: 0, token: 1)
-        let plain = WorkerTurn(worker: worker, settlements: (0..<130).map { _ in done(delivery) }, claims: [claim("default")])
+        let plain = WorkerTurn(
+            worker: worker, settlements: (0..<130).map { _ in done(delivery) }, claims: [claim("default")])
         #expect(backend.parts(of: plain).count == 4)
         func count(_ change: (inout WorkerTurn) -> Void) -> Int {
             var request = plain
@@ -91,12 +97,14 @@ struct LargeTurnTests {
         #expect(
             count {
                 $0.settlements[100] = Settlement(
-                    jobID: "b", token: 2, outcome: .snoozed(until: Date(), closesQueue: true), startedAt: Date(), finishedAt: Date())
+                    jobID: "b", token: 2, outcome: .snoozed(until: Date(), closesQueue: true), startedAt: Date(),
+                    finishedAt: Date())
             } == 1)
         #expect(count { $0.holding = [] } == 1)
         #expect(count { $0.withdrawsClaims = true } == 1)
         #expect(count { $0.logs = [LogReport(jobID: "a", token: 1, log: JobLog(attempt: 1, lines: []))] } == 1)
-        #expect(count { $0.progress = [ProgressReport(jobID: "a", token: 1, progress: JobProgress(fraction: 0.5))] } == 1)
+        #expect(
+            count { $0.progress = [ProgressReport(jobID: "a", token: 1, progress: JobProgress(fraction: 0.5))] } == 1)
     }
 
     @Test("an ordered queue keeps its order when what another producer left out must be found out")
@@ -111,7 +119,8 @@ struct LargeTurnTests {
         for number in 0..<12 {
             var message = Message(
                 headers: MessageHeaders(task: "note", id: "\(number)"),
-                properties: MessageProperties(routingKey: "small", deliveryTag: "\(number)"), body: Array("[[],{},{}]".utf8))
+                properties: MessageProperties(routingKey: "small", deliveryTag: "\(number)"),
+                body: Array("[[],{},{}]".utf8))
             message.headers.language = "py"
             #expect(try await backend.publish([message]) == [.enqueued])
         }
@@ -127,7 +136,9 @@ struct LargeTurnTests {
         #expect(seen == (0..<12).map { "\($0)" })
     }
 
-    @Test("claims that wait are not carried out beside it: there is never more than there is room for, and every job comes once")
+    @Test(
+        "claims that wait are not carried out beside it: there is never more than there is room for, and every job comes once"
+    )
     func claimsThatWait() async throws {
         let (backend, probe) = try await backend()
         defer { probe.close() }

@@ -57,7 +57,8 @@ struct LateClaimTests {
     /// - Parameter known: how many late results the budget takes into account; all by default.
     private func claims(slots: Int, settling settlements: [Settlement] = [], known: Int? = nil) -> WorkerTurn {
         var request = WorkerTurn(
-            worker: workerID, settlements: settlements, claims: [Claim(queue: "default", kind: "async", jobNames: ["note"])],
+            worker: workerID, settlements: settlements,
+            claims: [Claim(queue: "default", kind: "async", jobNames: ["note"])],
             budget: ClaimBudget(kinds: ["async": slots]))
         request.onLateResult = { [arrivals] in arrivals.note($0) }
         request.lateResultCount = known ?? arrivals.count
@@ -66,7 +67,8 @@ struct LateClaimTests {
 
     private func done(_ delivery: Delivery) -> Settlement {
         Settlement(
-            jobID: delivery.jobID, token: delivery.token, outcome: .succeeded(output: Array("\"done\"".utf8), retention: nil),
+            jobID: delivery.jobID, token: delivery.token,
+            outcome: .succeeded(output: Array("\"done\"".utf8), retention: nil),
             startedAt: Date(), finishedAt: Date())
     }
 
@@ -81,11 +83,15 @@ struct LateClaimTests {
             let handle = try await client.enqueue(Note(text: "a"))
             #expect(try await eventually { arrivals.deliveries.count == count })
             #expect(arrivals.deliveries.last?.jobID == handle.id)
-            #expect(try await probe.send(RESPCommand("HEXISTS", [.text(own + "held:" + workerID), .text(handle.id)])).integer == 1)
+            #expect(
+                try await probe.send(RESPCommand("HEXISTS", [.text(own + "held:" + workerID), .text(handle.id)]))
+                    .integer == 1)
         }
         // Both slots are in use: a third one stays where everybody finds it.
         try await client.enqueue(Note(text: "third"))
-        #expect(try await backend.turn(WorkerTurn(worker: workerID, settlements: arrivals.deliveries.map(done))).lost.isEmpty)
+        #expect(
+            try await backend.turn(WorkerTurn(worker: workerID, settlements: arrivals.deliveries.map(done))).lost
+                .isEmpty)
         #expect(arrivals.deliveries.count == 2)
         #expect(try await backend.queues().first?.waiting == 1)
         #expect(try await backend.turn(claims(slots: 1)).deliveries.count == 1)
@@ -101,7 +107,9 @@ struct LateClaimTests {
             #expect(try await backend.turn(claims(slots: 1)).deliveries.isEmpty)
             // One in each of kombu's four lists: all four connections wake.
             try await withThrowingTaskGroup(of: Void.self) { group in
-                for priority in [0, 3, 6, 9] { group.addTask { try await client.enqueue(Note(text: "\(priority)"), .priority(priority)) } }
+                for priority in [0, 3, 6, 9] {
+                    group.addTask { try await client.enqueue(Note(text: "\(priority)"), .priority(priority)) }
+                }
                 try await group.waitForAll()
             }
             #expect(try await eventually { arrivals.deliveries.count == round })
@@ -146,7 +154,9 @@ struct LateClaimTests {
         #expect(waiting == 0)
     }
 
-    @Test("what arrived late and was never taken in goes back, and counts no attempt: when its worker asks, and when it leaves")
+    @Test(
+        "what arrived late and was never taken in goes back, and counts no attempt: when its worker asks, and when it leaves"
+    )
     func givenBack() async throws {
         let (backend, probe, _) = try backend()
         defer { probe.close() }
@@ -282,7 +292,9 @@ struct LateClaimTests {
         let client = JobClient(elsewhere, logger: silent)
         #expect(try await client.enqueue(Note(text: "warm")).output(timeout: .seconds(10)) == "warm")
         let before = backend.claimCount
-        for text in 0..<20 { #expect(try await client.enqueue(Note(text: "\(text)")).output(timeout: .seconds(10)) == "\(text)") }
+        for text in 0..<20 {
+            #expect(try await client.enqueue(Note(text: "\(text)")).output(timeout: .seconds(10)) == "\(text)")
+        }
         #expect(backend.claimCount == before)
         worker.stop()
         try await running.value

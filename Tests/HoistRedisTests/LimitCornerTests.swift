@@ -20,7 +20,8 @@ private struct LimitBench {
     }
 
     func message(
-        _ id: JobID, name: String = "job", queue: String = "q", partition: String? = "p", change: (inout Message) -> Void = { _ in }
+        _ id: JobID, name: String = "job", queue: String = "q", partition: String? = "p",
+        change: (inout Message) -> Void = { _ in }
     ) -> Message {
         var headers = MessageHeaders(task: name, id: id)
         headers.hoist.enqueuedAt = clock.now
@@ -36,26 +37,32 @@ private struct LimitBench {
     func publish(_ messages: Message...) async throws { _ = try await backend.publish(messages) }
 
     func turn(
-        _ worker: WorkerID = "w", _ limit: Int = 1, names: [String] = ["job"], queues: [String] = ["q"], settling: [Settlement] = []
+        _ worker: WorkerID = "w", _ limit: Int = 1, names: [String] = ["job"], queues: [String] = ["q"],
+        settling: [Settlement] = []
     ) async throws -> TurnResult {
         let presence = WorkerPresence(id: worker, name: worker, queues: queues, jobNames: names, startedAt: clock.now)
         _ = try await backend.renew(presence, lease: .seconds(100_000))
         let claims = queues.map { queue in
-            Claim(queue: queue, kind: "async", jobNames: names) { try? $0.decodedBody().arguments.keyword["partition"]?.stringValue }
+            Claim(queue: queue, kind: "async", jobNames: names) {
+                try? $0.decodedBody().arguments.keyword["partition"]?.stringValue
+            }
         }
         return try await backend.turn(
-            WorkerTurn(worker: worker, settlements: settling, claims: claims, budget: ClaimBudget(kinds: ["async": limit])))
+            WorkerTurn(
+                worker: worker, settlements: settling, claims: claims, budget: ClaimBudget(kinds: ["async": limit])))
     }
 
     func claim(
-        _ worker: WorkerID = "w", _ limit: Int = 1, names: [String] = ["job"], queues: [String] = ["q"], settling: [Settlement] = []
+        _ worker: WorkerID = "w", _ limit: Int = 1, names: [String] = ["job"], queues: [String] = ["q"],
+        settling: [Settlement] = []
     ) async throws -> [Delivery] {
         try await turn(worker, limit, names: names, queues: queues, settling: settling).deliveries
     }
 
     func done(_ delivery: Delivery, _ outcome: Outcome? = nil) -> Settlement {
         Settlement(
-            jobID: delivery.jobID, token: delivery.token, outcome: outcome ?? .succeeded(output: Array("null".utf8), retention: nil),
+            jobID: delivery.jobID, token: delivery.token,
+            outcome: outcome ?? .succeeded(output: Array("null".utf8), retention: nil),
             startedAt: clock.now, finishedAt: clock.now)
     }
 
@@ -77,7 +84,9 @@ private struct LimitBench {
 
 @Suite("Limits on Redis, in corners", .timeLimit(.minutes(1)))
 struct LimitCornerTests {
-    @Test("whatever a message says that it costs, queues go on", arguments: [Int.max, Int.min, -61, 10_000_000_000_000_000])
+    @Test(
+        "whatever a message says that it costs, queues go on",
+        arguments: [Int.max, Int.min, -61, 10_000_000_000_000_000])
     func absurdCosts(_ cost: Int) async throws {
         let bench = try LimitBench()
         defer { bench.probe.close() }
@@ -96,7 +105,8 @@ struct LimitCornerTests {
         let bench = try LimitBench()
         defer { bench.probe.close() }
         try await bench.backend.setLimits([.rate(1, per: .seconds(60), burst: 1)], for: .job("job"))
-        try await bench.publish(bench.message("a", partition: "x"), bench.message("b", partition: "y") { $0.headers.hoist.cost = 0 })
+        try await bench.publish(
+            bench.message("a", partition: "x"), bench.message("b", partition: "y") { $0.headers.hoist.cost = 0 })
         #expect(try await bench.claim("w", 5).map(\.jobID) == ["a", "b"])
     }
 
@@ -120,7 +130,8 @@ struct LimitCornerTests {
         for queue in ["q", "r"] {
             try await bench.backend.setLimits([.running(1)], for: .queue(queue))
             try await bench.publish(
-                bench.message("\(queue)1", queue: queue, partition: nil), bench.message("\(queue)2", queue: queue, partition: nil))
+                bench.message("\(queue)1", queue: queue, partition: nil),
+                bench.message("\(queue)2", queue: queue, partition: nil))
         }
         let first = try await bench.claim("w", 9, queues: ["q", "r"])
         #expect(Set(first.map(\.jobID)) == ["q1", "r1"])
@@ -142,14 +153,17 @@ struct LimitCornerTests {
         defer { bench.probe.close() }
         try await bench.backend.setLimits([.running(1, scope: .partition)], for: .job("job"))
         for queue in ["q", "r"] {
-            for number in 0..<40 { try await bench.publish(bench.message("\(queue)-\(number)", queue: queue, partition: queue)) }
+            for number in 0..<40 {
+                try await bench.publish(bench.message("\(queue)-\(number)", queue: queue, partition: queue))
+            }
         }
         // One of each partition runs, and the others are in their lines.
         let first = try await bench.claim("w", 5, queues: ["q", "r"])
         #expect(first.map(\.jobID) == ["q-0", "r-0"])
         for queue in ["q", "r"] {
             for number in 0..<40 {
-                try await bench.publish(bench.message("\(queue)-plain-\(number)", name: "plain", queue: queue, partition: nil))
+                try await bench.publish(
+                    bench.message("\(queue)-plain-\(number)", name: "plain", queue: queue, partition: nil))
             }
         }
         _ = try await bench.backend.turn(WorkerTurn(worker: "w", settlements: first.map { bench.done($0) }))
@@ -157,7 +171,9 @@ struct LimitCornerTests {
         #expect(Set(order).count == 158, "\(order.count)")
         // Neither those in line nor those that come straight from the list wait for the others.
         let beginning = order.prefix(24)
-        #expect(beginning.count { $0.contains("plain") } >= 6 && beginning.count { !$0.contains("plain") } >= 6, "\(beginning)")
+        #expect(
+            beginning.count { $0.contains("plain") } >= 6 && beginning.count { !$0.contains("plain") } >= 6,
+            "\(beginning)")
     }
 
     @Test("hundreds of jobs with names that nobody knows hide nothing, where partitions take turns")
@@ -185,7 +201,9 @@ struct LimitCornerTests {
         #expect(try await bench.runAll(names: ["job", "new"]) == ["x1"])
     }
 
-    @Test("nothing overtakes in an ordered queue: not what others know, not what has limits of its own, not what must be looked into first")
+    @Test(
+        "nothing overtakes in an ordered queue: not what others know, not what has limits of its own, not what must be looked into first"
+    )
     func orderedQueue() async throws {
         let bench = try LimitBench()
         defer { bench.probe.close() }
@@ -196,14 +214,16 @@ struct LimitCornerTests {
         #expect(try await bench.runAll(names: ["job", "strange"]) == ["e1", "e2"])
 
         try await bench.publish(
-            bench.message("s1", name: "slow"), bench.message("s2", name: "slow"), bench.message("j3"), bench.message("j4"))
+            bench.message("s1", name: "slow"), bench.message("s2", name: "slow"), bench.message("j3"),
+            bench.message("j4"))
         var order = try await bench.runAll(names: ["job", "slow"])
         bench.clock.advance(by: .seconds(11))
         order += try await bench.runAll(names: ["job", "slow"])
         #expect(order == ["s1", "s2", "j3", "j4"])
 
         // Those of another producer, who does not say what they belong to, and one of ours behind them; two workers.
-        try await bench.publish(bench.message("u1", partition: nil), bench.message("u2", partition: nil), bench.message("o3"))
+        try await bench.publish(
+            bench.message("u1", partition: nil), bench.message("u2", partition: nil), bench.message("o3"))
         var seen: [JobID] = []
         for round in 0..<30 where seen.count < 3 {
             let worker = round % 2 == 0 ? "one" : "two"
@@ -228,7 +248,9 @@ struct LimitCornerTests {
         #expect(try await bench.backend.turn(WorkerTurn(worker: "w")).cancellations == ["j1"])
         try await bench.publish(bench.message("j3", partition: nil), bench.message("j4", partition: nil))
         _ = try await bench.claim("w", 3)
-        #expect(try await bench.claim("w", 3, settling: [bench.done(first[0], .cancelled)]).map(\.jobID) + bench.runAll() == ["j4"])
+        #expect(
+            try await bench.claim("w", 3, settling: [bench.done(first[0], .cancelled)]).map(\.jobID) + bench.runAll()
+                == ["j4"])
         for id in ["j1", "j2", "j3"] { #expect(try await bench.backend.record(of: id)?.state == .cancelled, "\(id)") }
     }
 
@@ -243,7 +265,8 @@ struct LimitCornerTests {
             ("late", { (message: inout Message) in message.headers.expires = bench.clock.now.addingTimeInterval(-1) }),
         ] {
             let message = bench.message(id, change: change)
-            _ = try await bench.probe.send(RESPCommand("LPUSH", [.text(bench.prefix + "q"), .bytes(message.encodedEnvelope())]))
+            _ = try await bench.probe.send(
+                RESPCommand("LPUSH", [.text(bench.prefix + "q"), .bytes(message.encodedEnvelope())]))
         }
         try await bench.publish(bench.message("now"))
         var seen: [JobID] = []
@@ -266,18 +289,22 @@ struct LimitCornerTests {
         #expect(again == [.keyHeld(by: "a")])
     }
 
-    @Test("an ordered queue goes on past what cannot be read, and keeps ours between two of another producer's in its place")
+    @Test(
+        "an ordered queue goes on past what cannot be read, and keeps ours between two of another producer's in its place"
+    )
     func placing() async throws {
         let bench = try LimitBench()
         defer { bench.probe.close() }
         try await bench.backend.setLimits([.ordered], for: .queue("q"))
         // It looks like a message, and is none.
-        let bad = #"{"headers":{"task":"job","id":"bad","eta":"tomorrow"},"properties":{},"content-type":"application/json","body":""}"#
+        let bad =
+            #"{"headers":{"task":"job","id":"bad","eta":"tomorrow"},"properties":{},"content-type":"application/json","body":""}"#
         for list in ["q", "q\u{06}\u{16}9"] {
             _ = try await bench.probe.send(RESPCommand("LPUSH", [.text(bench.prefix + list), .text(bad)]))
         }
         try await bench.publish(
-            bench.message("a", partition: nil), bench.message("b"), bench.message("c", partition: nil), bench.message("d"))
+            bench.message("a", partition: nil), bench.message("b"), bench.message("c", partition: nil),
+            bench.message("d"))
         var seen: [JobID] = []
         for _ in 0..<12 {
             let deliveries = try await bench.claim("w", 4)
@@ -305,7 +332,8 @@ struct LimitCornerTests {
     func freeBehindOthers() async throws {
         let bench = try LimitBench()
         defer { bench.probe.close() }
-        try await bench.backend.setLimits([.rate(1, per: .seconds(60), burst: 1), .running(9, scope: .partition)], for: .job("job"))
+        try await bench.backend.setLimits(
+            [.rate(1, per: .seconds(60), burst: 1), .running(9, scope: .partition)], for: .job("job"))
         try await bench.publish(bench.message("a", partition: "a"), bench.message("b", partition: "b"))
         #expect(try await bench.claim("w", 5).map(\.jobID) == ["a"])
         try await bench.publish(bench.message("free", partition: "c") { $0.headers.hoist.cost = 0 })
@@ -349,7 +377,9 @@ struct LimitCornerTests {
         #expect(try await bench.runAll(names: ["job", "old"]).isEmpty)
     }
 
-    @Test("when the job that an ordered partition waits for is cancelled, or finished by somebody else, the next one starts")
+    @Test(
+        "when the job that an ordered partition waits for is cancelled, or finished by somebody else, the next one starts"
+    )
     func placeGivenUp() async throws {
         let bench = try LimitBench()
         defer { bench.probe.close() }
@@ -364,14 +394,18 @@ struct LimitCornerTests {
         #expect(second.jobID == "e2")
         _ = try await bench.claim("w", 5, settling: [bench.done(second, .retry(at: bench.clock.now, failure))])
         // A worker that is not Hoist's takes it out of the list, and succeeds.
-        for list in ["q", "q\u{06}\u{16}9"] { _ = try await bench.probe.send(RESPCommand("DEL", [.text(bench.prefix + list)])) }
-        for line in try await bench.probe.send(RESPCommand("KEYS", [.text(bench.prefix + "hoist:held:w*")])).elements?.compactMap(\.text)
+        for list in ["q", "q\u{06}\u{16}9"] {
+            _ = try await bench.probe.send(RESPCommand("DEL", [.text(bench.prefix + list)]))
+        }
+        for line in try await bench.probe.send(RESPCommand("KEYS", [.text(bench.prefix + "hoist:held:w*")])).elements?
+            .compactMap(\.text)
             ?? []
         {
             _ = try await bench.probe.send(RESPCommand("DEL", [.text(line)]))
         }
         _ = try await bench.probe.send(
-            RESPCommand("SET", [.text(bench.prefix + "celery-task-meta-e2"), #"{"status": "SUCCESS", "result": null}"#]))
+            RESPCommand(
+                "SET", [.text(bench.prefix + "celery-task-meta-e2"), #"{"status": "SUCCESS", "result": null}"#]))
         bench.clock.advance(by: .seconds(11))
         var seen: [JobID] = []
         for _ in 0..<3 { seen += try await bench.claim("w", 5).map(\.jobID) }
@@ -383,7 +417,8 @@ struct LimitCornerTests {
         let bench = try LimitBench()
         defer { bench.probe.close() }
         let long = bench.message(String(repeating: "x", count: 2000))
-        _ = try await bench.probe.send(RESPCommand("LPUSH", [.text(bench.prefix + "q"), .bytes(long.encodedEnvelope())]))
+        _ = try await bench.probe.send(
+            RESPCommand("LPUSH", [.text(bench.prefix + "q"), .bytes(long.encodedEnvelope())]))
         try await bench.publish(bench.message("good"))
         #expect(try await bench.runAll() == ["good"])
         #expect(try await bench.backend.queues().first?.failed == 1)

@@ -28,7 +28,9 @@ private final class Diary: Sendable {
         }
     }
 
-    func end(_ key: String) { state.withLock { state in for key in Set([key, ""]) { state.running[key, default: 0] -= 1 } } }
+    func end(_ key: String) {
+        state.withLock { state in for key in Set([key, ""]) { state.running[key, default: 0] -= 1 } }
+    }
 
     /// The most that ran at one time: of a key, or of all.
     func most(_ key: String = "") -> Int { state.withLock { $0.most[key] ?? 0 } }
@@ -59,13 +61,20 @@ struct LimitTests {
         _ backend: RedisBackend, slots: Int = 16, queueLimits: [JobLimit]? = nil, _ limits: JobLimit...
     ) -> Worker {
         let (diary, gate) = (diary, gate)
-        return Worker(backend, queues: [.queue("default", limits: queueLimits)], lanes: [.async(slots)], logger: silent) {
-            Handler(named: Mail.name, options: JobOptions(limits: limits), partition: { $0.keyword["tenant"]?.stringValue }) {
+        return Worker(backend, queues: [.queue("default", limits: queueLimits)], lanes: [.async(slots)], logger: silent)
+        {
+            Handler(
+                named: Mail.name, options: JobOptions(limits: limits), partition: { $0.keyword["tenant"]?.stringValue }
+            ) {
                 arguments, context in
-                let (tenant, text) = (arguments.keyword["tenant"]?.stringValue ?? "", arguments.keyword["text"]?.stringValue ?? "")
+                let (tenant, text) = (
+                    arguments.keyword["tenant"]?.stringValue ?? "", arguments.keyword["text"]?.stringValue ?? ""
+                )
                 diary.begin(tenant, text)
                 defer { diary.end(tenant) }
-                if text.hasPrefix("fail"), context.attempt == 1 { throw JobDirective.retry(after: .milliseconds(100), maxAttempts: 2) }
+                if text.hasPrefix("fail"), context.attempt == 1 {
+                    throw JobDirective.retry(after: .milliseconds(100), maxAttempts: 2)
+                }
                 if text == "429", context.attempt == 1, diary.texts.count(where: { $0 == "429" }) == 1 {
                     throw JobDirective.closeQueue(for: .milliseconds(700))
                 }
@@ -91,11 +100,13 @@ struct LimitTests {
         for task in running { try await task.value }
     }
 
-    @Test("of a limited kind no more run at once than the limit, on all workers together, and those over it hold no slot")
+    @Test(
+        "of a limited kind no more run at once than the limit, on all workers together, and those over it hold no slot")
     func running() async throws {
         let backend = try backend()
         let client = JobClient(backend, logger: silent)
-        let handles = try await client.enqueue(contentsOf: (0..<40).map { Mail(tenant: "", text: "\($0)", milliseconds: 20) })
+        let handles = try await client.enqueue(
+            contentsOf: (0..<40).map { Mail(tenant: "", text: "\($0)", milliseconds: 20) })
         let others = try await client.enqueue(named: "other")
         // Sixteen slots each, and only three may be used for them: the one behind all forty starts at once.
         let workers = [worker(backend, .running(3)), worker(backend, .running(3))]
@@ -118,7 +129,9 @@ struct LimitTests {
         let client = JobClient(backend, logger: silent)
         let jobs = (0..<30).map { Mail(tenant: ["a", "b", "c"][$0 % 3], text: "\($0)", milliseconds: 15) }
         let handles = try await client.enqueue(contentsOf: jobs)
-        try await run([worker(backend, .running(2, scope: .partition)), worker(backend, .running(2, scope: .partition))], until: handles)
+        try await run(
+            [worker(backend, .running(2, scope: .partition)), worker(backend, .running(2, scope: .partition))],
+            until: handles)
         for tenant in ["a", "b", "c"] { #expect(diary.most(tenant) == 2, "tenant \(tenant): \(diary.most(tenant))") }
         #expect(diary.most() >= 5, "partitions do not wait for one another; \(diary.most())")
     }
@@ -156,9 +169,11 @@ struct LimitTests {
     func queueLimit() async throws {
         let backend = try backend()
         let client = JobClient(backend, logger: silent)
-        let handles = try await client.enqueue(contentsOf: (0..<10).map { Mail(tenant: "t\($0)", text: "\($0)", milliseconds: 10) })
+        let handles = try await client.enqueue(
+            contentsOf: (0..<10).map { Mail(tenant: "t\($0)", text: "\($0)", milliseconds: 10) })
         for _ in 0..<5 { try await client.enqueue(named: "other") }
-        try await run([worker(backend, queueLimits: [.running(1)]), worker(backend, queueLimits: [.running(1)])], until: handles)
+        try await run(
+            [worker(backend, queueLimits: [.running(1)]), worker(backend, queueLimits: [.running(1)])], until: handles)
         #expect(try await eventually { diary.texts.count == 15 || true })
         #expect(diary.most() == 1)
     }
@@ -185,7 +200,8 @@ struct LimitTests {
             for tenant in ["a", "b"] {
                 let text = number == 3 ? "fail \(tenant)" : "\(tenant)\(number)"
                 // Priorities do not matter here.
-                handles.append(try await client.enqueue(Mail(tenant: tenant, text: text, milliseconds: 2), .priority(number % 10)))
+                handles.append(
+                    try await client.enqueue(Mail(tenant: tenant, text: text, milliseconds: 2), .priority(number % 10)))
             }
         }
         try await run([worker(backend, .ordered), worker(backend, .ordered)], until: handles)
@@ -203,8 +219,10 @@ struct LimitTests {
         let backend = try backend()
         let client = JobClient(backend, logger: silent)
         let handles = try await client.enqueue(
-            contentsOf: (0..<60).map { Mail(tenant: "a", text: $0 % 10 == 3 ? "fail \($0)" : "\($0)", milliseconds: 1) })
-        try await run([worker(backend, .ordered), worker(backend, .ordered), worker(backend, .ordered)], until: handles)
+            contentsOf: (0..<60).map { Mail(tenant: "a", text: $0 % 10 == 3 ? "fail \($0)" : "\($0)", milliseconds: 1) }
+        )
+        try await run(
+            [worker(backend, .ordered), worker(backend, .ordered), worker(backend, .ordered)], until: handles)
         let expected = (0..<60).flatMap { $0 % 10 == 3 ? ["fail \($0)", "fail \($0)"] : ["\($0)"] }
         #expect(diary.texts == expected)
     }
@@ -230,7 +248,8 @@ struct LimitTests {
     }
 
     @Test(
-        "where only the newest counts, the one that runs is stopped and those that wait are dropped, even by a worker without a free slot")
+        "where only the newest counts, the one that runs is stopped and those that wait are dropped, even by a worker without a free slot"
+    )
     func cancelOld() async throws {
         let backend = try backend()
         let client = JobClient(backend, logger: silent)
@@ -299,13 +318,16 @@ struct LimitTests {
         try await running.value
     }
 
-    @Test("a person's limits win over those of the code, at once and until they are taken back; without any, what waits goes on")
+    @Test(
+        "a person's limits win over those of the code, at once and until they are taken back; without any, what waits goes on"
+    )
     func changedLive() async throws {
         let backend = try backend()
         let client = JobClient(backend, logger: silent)
         let worker = worker(backend, .running(1))
         let running = Task { try await worker.run() }
-        let handles = try await client.enqueue(contentsOf: (0..<12).map { Mail(tenant: "", text: "\($0)", milliseconds: 150) })
+        let handles = try await client.enqueue(
+            contentsOf: (0..<12).map { Mail(tenant: "", text: "\($0)", milliseconds: 150) })
         #expect(try await eventually { diary.texts.count >= 2 })
         #expect(diary.most() == 1)
         #expect(try await backend.limits() == [.job("mail"): [.running(1)]])
@@ -326,9 +348,11 @@ struct LimitTests {
         for number in 0..<12 {
             // As Python sends it: nothing of ours in the headers.
             try await client.enqueue(
-                named: "mail", arguments: Arguments(keyword: ["tenant": "t", "text": .string("\(number)"), "milliseconds": 5]))
+                named: "mail",
+                arguments: Arguments(keyword: ["tenant": "t", "text": .string("\(number)"), "milliseconds": 5]))
         }
-        let last = try await client.enqueue(named: "mail", arguments: Arguments(keyword: ["tenant": "t", "text": "last"]))
+        let last = try await client.enqueue(
+            named: "mail", arguments: Arguments(keyword: ["tenant": "t", "text": "last"]))
         let worker = worker(backend, .running(1, scope: .partition))
         let running = Task { try await worker.run() }
         _ = try await last.output(timeout: .seconds(20))
@@ -355,7 +379,9 @@ struct LimitTests {
         try await running.value
     }
 
-    @Test("a dead worker's jobs give back what they held of a limit, and an ordered partition goes on with the one that it died with")
+    @Test(
+        "a dead worker's jobs give back what they held of a limit, and an ordered partition goes on with the one that it died with"
+    )
     func deadWorker() async throws {
         let clock = TestClock()
         let prefix = "l\(UUID().uuidString.prefix(8)):"
@@ -367,11 +393,14 @@ struct LimitTests {
             for number in 1...2 { try await client.enqueue(Mail(tenant: tenant), .id("\(tenant)\(number)")) }
         }
         func claim(_ worker: WorkerID) async throws -> [Delivery] {
-            let presence = WorkerPresence(id: worker, name: worker, queues: ["default"], jobNames: ["mail"], startedAt: clock.now)
+            let presence = WorkerPresence(
+                id: worker, name: worker, queues: ["default"], jobNames: ["mail"], startedAt: clock.now)
             _ = try await backend.renew(presence, lease: .seconds(10))
             let claim = Claim(queue: "default", kind: "async", jobNames: ["mail"])
-            return try await backend.turn(WorkerTurn(worker: worker, claims: [claim], budget: ClaimBudget(kinds: ["async": 10])))
-                .deliveries
+            return try await backend.turn(
+                WorkerTurn(worker: worker, claims: [claim], budget: ClaimBudget(kinds: ["async": 10]))
+            )
+            .deliveries
         }
         #expect(try await claim("first").map(\.jobID) == ["a1", "b1"])
         #expect(try await claim("second").isEmpty)
@@ -384,13 +413,16 @@ struct LimitTests {
             order += deliveries.map(\.jobID)
             let settlements = deliveries.map {
                 Settlement(
-                    jobID: $0.jobID, token: $0.token, outcome: .succeeded(output: Array("null".utf8), retention: nil), startedAt: clock.now,
+                    jobID: $0.jobID, token: $0.token, outcome: .succeeded(output: Array("null".utf8), retention: nil),
+                    startedAt: clock.now,
                     finishedAt: clock.now)
             }
             _ = try await backend.turn(WorkerTurn(worker: "third", settlements: settlements))
             if order.count == 6 { break }
         }
-        for tenant in ["a", "b", "c"] { #expect(order.filter { $0.hasPrefix(tenant) } == ["\(tenant)1", "\(tenant)2"], "\(order)") }
+        for tenant in ["a", "b", "c"] {
+            #expect(order.filter { $0.hasPrefix(tenant) } == ["\(tenant)1", "\(tenant)2"], "\(order)")
+        }
     }
 
     @Test("a worker refuses limits that its backend cannot keep")

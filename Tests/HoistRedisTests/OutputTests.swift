@@ -65,7 +65,9 @@ final class OutputTests: Sendable {
         for handle in [cancelled, cancelledUnkept] { #expect(try await handle.cancel() == .cancelled) }
         for end in ends { #expect(await end.value == .cancelled) }
         // The second look of who hears nothing comes after two seconds.
-        for handle in [cancelled, cancelledUnkept] { #expect(await error(of: handle, within: .milliseconds(1500)) == .cancelled) }
+        for handle in [cancelled, cancelledUnkept] {
+            #expect(await error(of: handle, within: .milliseconds(1500)) == .cancelled)
+        }
         let unkept = try await jobs.enqueue(Half(number: 2), .result(.ignore))
         try await withWorker(backend) { #expect(await error(of: unkept) == .unknown) }
         #expect(await error(of: unkept, within: .milliseconds(1500)) == .unknown)
@@ -79,7 +81,8 @@ final class OutputTests: Sendable {
         let (backend, probe) = try RedisBackend.onTestServer(prefix: "output\(UUID().uuidString.prefix(8)):")
         let job = try await JobClient(backend, logger: silent).enqueue(Half(number: 10))
         #expect(try await job.cancel() == .cancelled)
-        try await probe.send(RESPCommand("DEL", [.text("\(backend.configuration.resultKeyPrefix)celery-task-meta-\(job.id)")]))
+        try await probe.send(
+            RESPCommand("DEL", [.text("\(backend.configuration.resultKeyPrefix)celery-task-meta-\(job.id)")]))
         #expect(await error(of: job) == .cancelled)
     }
 
@@ -91,8 +94,10 @@ final class OutputTests: Sendable {
         let probe = try RESPClient(RESPConfiguration(url: server.url))
         let job = try await JobClient(backend, logger: silent).enqueue(Half(number: 2))
         func scripts() async throws -> String? {
-            try await probe.send(RESPCommand("INFO commandstats")).text?.split(separator: "\r\n").first { $0.hasPrefix("cmdstat_eval") }
-                .map { String($0.prefix { $0 != "," }) }
+            try await probe.send(RESPCommand("INFO commandstats")).text?.split(separator: "\r\n").first {
+                $0.hasPrefix("cmdstat_eval")
+            }
+            .map { String($0.prefix { $0 != "," }) }
         }
         let before = try await scripts()
         #expect(before != nil)

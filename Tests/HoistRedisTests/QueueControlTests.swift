@@ -17,7 +17,9 @@ struct QueueControlTests {
 
     private let silent = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
 
-    private func backend(_ change: (inout RedisBackend.Configuration) -> Void = { _ in }) throws -> (RedisBackend, RESPClient, String) {
+    private func backend(_ change: (inout RedisBackend.Configuration) -> Void = { _ in }) throws -> (
+        RedisBackend, RESPClient, String
+    ) {
         let prefix = "q\(UUID().uuidString.prefix(8)):"
         let (backend, probe) = try RedisBackend.onTestServer(prefix: prefix, change)
         return (backend, probe, prefix)
@@ -70,10 +72,13 @@ struct QueueControlTests {
             let client = JobClient(backend, logger: silent)
             try await client.enqueue(Note(text: "a"))
             #expect(try await probe.send(RESPCommand("LLEN", [.text(prefix + "default" + step)])).integer == 1)
-            for (urgency, step) in [(9, ""), (7, ""), (6, "\u{06}\u{16}3"), (3, "\u{06}\u{16}6"), (0, "\u{06}\u{16}9")] {
+            for (urgency, step) in [(9, ""), (7, ""), (6, "\u{06}\u{16}3"), (3, "\u{06}\u{16}6"), (0, "\u{06}\u{16}9")]
+            {
                 let queue = "u\(urgency)"
                 try await client.enqueue(Note(text: "a"), .priority(urgency), .queue(queue))
-                #expect(try await probe.send(RESPCommand("LLEN", [.text(prefix + queue + step)])).integer == 1, "urgency \(urgency)")
+                #expect(
+                    try await probe.send(RESPCommand("LLEN", [.text(prefix + queue + step)])).integer == 1,
+                    "urgency \(urgency)")
             }
         }
     }
@@ -93,12 +98,17 @@ struct QueueControlTests {
         var cursor = "0"
         repeat {
             let page =
-                try await probe.send(RESPCommand("SCAN", [.text(cursor), "MATCH", .text(prefix + "*"), "COUNT", 1000])).elements ?? []
+                try await probe.send(RESPCommand("SCAN", [.text(cursor), "MATCH", .text(prefix + "*"), "COUNT", 1000]))
+                .elements ?? []
             cursor = page.first?.text ?? "0"
             keys += page.last?.elements?.compactMap(\.text) ?? []
         } while cursor != "0"
-        let left = Set(keys.map { String($0.dropFirst(prefix.count)) }).filter { !$0.hasPrefix("_kombu") && !$0.hasPrefix("hoist:worker:") }
-        let few: Set = ["hoist:queues", "hoist:token", "hoist:pulse", "hoist:swept", "hoist:expired", "hoist:expired:until"]
+        let left = Set(keys.map { String($0.dropFirst(prefix.count)) }).filter {
+            !$0.hasPrefix("_kombu") && !$0.hasPrefix("hoist:worker:")
+        }
+        let few: Set = [
+            "hoist:queues", "hoist:token", "hoist:pulse", "hoist:swept", "hoist:expired", "hoist:expired:until",
+        ]
         #expect(left.isSubset(of: few), "\(left)")
     }
 

@@ -15,7 +15,8 @@ struct RedisContractTests {
         try await check.run { clock in
             try RedisBackend(
                 RESPConfiguration(url: server.url),
-                configuration: .init(keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString, clock: clock))
+                configuration: .init(
+                    keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString, clock: clock))
         }
     }
 
@@ -28,7 +29,8 @@ struct RedisContractTests {
                 return try RedisBackend(
                     RESPConfiguration(url: server.url),
                     configuration: .init(
-                        keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString, results: results, clock: clock))
+                        keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString, results: results,
+                        clock: clock))
             }
         }
     }
@@ -57,16 +59,21 @@ struct RedisContractTests {
         let cluster = try await RedisCluster()
         for check in BackendContract.checks {
             for client in cluster.clients { try await client.send(RESPCommand("FLUSHALL")) }
-            try await check.run { clock in try RedisBackend(RESPConfiguration(url: cluster.url), configuration: .init(clock: clock)) }
+            try await check.run { clock in
+                try RedisBackend(RESPConfiguration(url: cluster.url), configuration: .init(clock: clock))
+            }
         }
         // A worker is woken there as well.
         let backend = try RedisBackend(url: cluster.url)
         let logger = Logger(label: "cluster", factory: { _ in SwiftLogNoOpLogHandler() })
-        let worker = Worker(backend, logger: logger) { Handler(named: "echo") { arguments, _ in .array(arguments.positional) } }
+        let worker = Worker(backend, logger: logger) {
+            Handler(named: "echo") { arguments, _ in .array(arguments.positional) }
+        }
         let running = Task { try await worker.run() }
         let client = JobClient(backend, logger: logger)
         for number in 0..<5 {
-            let handle = try await client.enqueue(named: "echo", arguments: Arguments(positional: [.integer(Int64(number))]))
+            let handle = try await client.enqueue(
+                named: "echo", arguments: Arguments(positional: [.integer(Int64(number))]))
             #expect(try await handle.output(timeout: .seconds(10)) == [.integer(Int64(number))])
         }
         worker.stop()

@@ -19,13 +19,15 @@ struct StrangerTests {
     private func settled(_ element: [UInt8]) async throws -> (left: Int, dead: Int) {
         let (backend, probe) = try RedisBackend.onTestServer(prefix: "stranger\(UUID().uuidString.prefix(8)):")
         defer { probe.close() }
-        let presence = WorkerPresence(id: "w", name: "w", queues: ["default"], jobNames: ["note"], startedAt: Date(), concurrency: 1)
+        let presence = WorkerPresence(
+            id: "w", name: "w", queues: ["default"], jobNames: ["note"], startedAt: Date(), concurrency: 1)
         #expect(try await backend.renew(presence, lease: .seconds(60)))
         let list = backend.keys.list("default", wirePriority: 0)
         try await probe.send(RESPCommand("LPUSH", [.text(list), .bytes(element)]))
         _ = try await backend.turn(
             WorkerTurn(
-                worker: "w", claims: [Claim(queue: "default", kind: "async", jobNames: ["note"])], budget: ClaimBudget(kinds: ["async": 8]))
+                worker: "w", claims: [Claim(queue: "default", kind: "async", jobNames: ["note"])],
+                budget: ClaimBudget(kinds: ["async": 8]))
         )
         let left = try await probe.send(RESPCommand("LLEN", [.text(list)])).integer ?? -1
         return (Int(left), try await backend.jobs(JobFilter(states: [.failed], limit: .max)).count)

@@ -36,7 +36,9 @@ struct SQLiteTroubleTests {
 
     @Test("a folder that is not there, a file that is no database, a database of another program, a newer version")
     func opening() async throws {
-        await expectError(.unavailable, "does its folder exist") { _ = try SQLiteBackend(path: folder.path("no/such/jobs.db")) }
+        await expectError(.unavailable, "does its folder exist") {
+            _ = try SQLiteBackend(path: folder.path("no/such/jobs.db"))
+        }
         let text = folder.path("text")
         try String(repeating: "not a database ", count: 100).write(toFile: text, atomically: true, encoding: .utf8)
         await expectError(.corrupt, "not a SQLite database") { _ = try SQLiteBackend(path: text) }
@@ -102,7 +104,8 @@ struct SQLiteTroubleTests {
         let handles = try await client(backend).enqueue(contentsOf: ["a", "b", "c"].map(Note.init))
         try await DatabaseQueue(path: path).write { database in
             try database.execute(
-                sql: "UPDATE payload SET message = x'DEADBEEF' WHERE seq = (SELECT seq FROM job WHERE id = ?)", arguments: [handles[1].id])
+                sql: "UPDATE payload SET message = x'DEADBEEF' WHERE seq = (SELECT seq FROM job WHERE id = ?)",
+                arguments: [handles[1].id])
         }
         var configuration = Worker.Configuration()
         configuration.isBurst = true
@@ -110,7 +113,9 @@ struct SQLiteTroubleTests {
         let states = try await [handles[0].state(), handles[1].state(), handles[2].state()]
         #expect(states == [.succeeded, .failed, .succeeded])
         #expect(try await handles[1].record()?.failure?.kind == .undecodable)
-        let bytes = try await DatabaseQueue(path: path).read { try Data.fetchAll($0, sql: "SELECT message FROM payload") }
+        let bytes = try await DatabaseQueue(path: path).read {
+            try Data.fetchAll($0, sql: "SELECT message FROM payload")
+        }
         #expect(bytes.contains(Data([0xDE, 0xAD, 0xBE, 0xEF])), "the bytes are kept")
     }
 
@@ -141,7 +146,9 @@ struct SQLiteTroubleTests {
         try await worker.run()
         let presence = WorkerPresence(id: "sweeper", name: "sweeper", queues: [], jobNames: [], startedAt: Date())
         // Each process sweeps once in ten seconds; another one does now.
-        _ = try await SQLiteBackend(path: path, configuration: .init(deadLetterLimit: 3)).renew(presence, lease: .seconds(1))
-        #expect(try await backend.jobs(JobFilter(states: [.failed])).map(\.id) == handles.suffix(3).map(\.id).reversed())
+        _ = try await SQLiteBackend(path: path, configuration: .init(deadLetterLimit: 3)).renew(
+            presence, lease: .seconds(1))
+        #expect(
+            try await backend.jobs(JobFilter(states: [.failed])).map(\.id) == handles.suffix(3).map(\.id).reversed())
     }
 }

@@ -20,7 +20,8 @@ struct SealingTests {
         try SealingKey(id: id, secret: [UInt8](repeating: byte, count: 32))
     }
 
-    private static func keys(_ mode: SealingKeys.Mode = .encrypted, _ id: String = "new", acceptsUnsealed: Bool = false) throws
+    private static func keys(_ mode: SealingKeys.Mode = .encrypted, _ id: String = "new", acceptsUnsealed: Bool = false)
+        throws
         -> SealingKeys
     {
         try SealingKeys(mode, current: key(id), acceptsUnsealed: acceptsUnsealed)
@@ -48,11 +49,14 @@ struct SealingTests {
     private func stolen(_ id: JobID, from client: JobClient) async throws -> Message {
         let thief = Thief()
         let configuration = JobClient.Configuration(sealing: client.configuration.sealing)
-        try await JobClient(thief, configuration: configuration, logger: silent).enqueue(Transfer(account: "secret-account"), .id(id))
+        try await JobClient(thief, configuration: configuration, logger: silent).enqueue(
+            Transfer(account: "secret-account"), .id(id))
         return try #require(await thief.messages.first)
     }
 
-    @Test("arguments and output make the round trip, and neither the broker nor the result store can read them", arguments: [true, false])
+    @Test(
+        "arguments and output make the round trip, and neither the broker nor the result store can read them",
+        arguments: [true, false])
     func roundTrip(isEncrypted: Bool) async throws {
         let keys = try Self.keys(isEncrypted ? .encrypted : .signed)
         let client = client(keys)
@@ -65,10 +69,14 @@ struct SealingTests {
         #expect(try await handle.output(timeout: .seconds(5)) == "1 to secret-account")
         let stored = try #require(try await handle.record()?.output)
         #expect("\(stored)".contains("hoist_sealed") && !"\(stored)".contains("secret-account"))
-        await #expect(throws: WireError.self) { try await self.client(nil).handle(of: handle.id, Transfer.self).output() }
+        await #expect(throws: WireError.self) {
+            try await self.client(nil).handle(of: handle.id, Transfer.self).output()
+        }
     }
 
-    @Test("a worker without the key refuses the job with a word about the key, loses nothing, and one with the key takes it up")
+    @Test(
+        "a worker without the key refuses the job with a word about the key, loses nothing, and one with the key takes it up"
+    )
     func withoutKey() async throws {
         let keys = try Self.keys()
         let handle = try await client(keys).enqueue(Transfer(account: "a"))
@@ -104,7 +112,9 @@ struct SealingTests {
         #expect(try await reader.handle(of: first.id, Transfer.self).output() == "1 to a")
         #expect(try await second.output() == "1 to b")
         // With the old one alone there is nothing to be had.
-        await #expect(throws: WireError.self) { try await self.client(old).handle(of: second.id, Transfer.self).output() }
+        await #expect(throws: WireError.self) {
+            try await self.client(old).handle(of: second.id, Transfer.self).output()
+        }
     }
 
     @Test("an output from which the seal was left off is not believed")
@@ -131,7 +141,9 @@ struct SealingTests {
         #expect(try await backend.record(of: "y")?.failure?.message.contains("for another job") == true)
         let configuration = Worker.Configuration(isBurst: true, client: .init(sealing: keys))
         _ = try await backend.publish([renamed])
-        try await Worker(backend, configuration: configuration, logger: silent) { Handler(named: "close_account") { _, _ in "done" } }.run()
+        try await Worker(backend, configuration: configuration, logger: silent) {
+            Handler(named: "close_account") { _, _ in "done" }
+        }.run()
         #expect(try await backend.record(of: "z")?.state == .failed)
     }
 
@@ -148,15 +160,21 @@ struct SealingTests {
             changed[index] ^= 1
             #expect(throws: WireError.self, "byte \(index)") { try keys.open(changed, for: purpose) }
         }
-        for length in 0..<sealed.count { #expect(throws: WireError.self) { try keys.open(Array(sealed.prefix(length)), for: purpose) } }
+        for length in 0..<sealed.count {
+            #expect(throws: WireError.self) { try keys.open(Array(sealed.prefix(length)), for: purpose) }
+        }
         var generator = SystemRandomNumberGenerator()
         for _ in 0..<1000 {
-            let noise = (0..<Int.random(in: 0..<200, using: &generator)).map { _ in UInt8.random(in: .min ... .max, using: &generator) }
+            let noise = (0..<Int.random(in: 0..<200, using: &generator)).map { _ in
+                UInt8.random(in: .min ... .max, using: &generator)
+            }
             #expect(throws: WireError.self) { try keys.open(noise, for: purpose) }
         }
         var other = Array("hoist1 HS256 new\n".utf8)
         other += sealed.drop { $0 != UInt8(ascii: "\n") }.dropFirst()
-        if isEncrypted { #expect(throws: WireError.self, "under another algorithm") { try keys.open(other, for: purpose) } }
+        if isEncrypted {
+            #expect(throws: WireError.self, "under another algorithm") { try keys.open(other, for: purpose) }
+        }
     }
 
     @Test("new arguments for the next attempt are sealed again; a person without the key cannot change them")
@@ -198,9 +216,13 @@ struct SealingTests {
     @Test("keys that cannot be used are refused without their secret")
     func badKeys() throws {
         #expect(throws: SealingKeyError.self) { try SealingKey(id: "short", secret: [1, 2, 3]) }
-        #expect(throws: SealingKeyError.self) { try SealingKey(id: "two words", secret: [UInt8](repeating: 1, count: 32)) }
+        #expect(throws: SealingKeyError.self) {
+            try SealingKey(id: "two words", secret: [UInt8](repeating: 1, count: 32))
+        }
         #expect(throws: SealingKeyError.self) { try SealingKey(id: "a", base64: "not base64!") }
-        #expect(throws: SealingKeyError.self) { try SealingKeys(.signed, current: Self.key("a"), older: [Self.key("a", 9)]) }
+        #expect(throws: SealingKeyError.self) {
+            try SealingKeys(.signed, current: Self.key("a"), older: [Self.key("a", 9)])
+        }
         _ = try SealingKey(id: "a", base64: " AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n")
     }
 }
@@ -216,7 +238,9 @@ private actor Thief: Backend {
         return messages.map { _ in .enqueued }
     }
 
-    func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult] { try await publish(messages) }
+    func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult] {
+        try await publish(messages)
+    }
     func turn(_ request: WorkerTurn) async throws -> TurnResult { TurnResult() }
     func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool { true }
     func resign(_ worker: WorkerID) async throws {}

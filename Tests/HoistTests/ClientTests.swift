@@ -15,11 +15,13 @@ struct ClientTests {
         let client = JobClient(
             backend,
             configuration: .init(
-                defaultQueue: "other", routes: [.name("test.echo", to: "echoes"), .glob("media.th?mb", to: "ruled"), .custom { _ in nil }]),
+                defaultQueue: "other",
+                routes: [.name("test.echo", to: "echoes"), .glob("media.th?mb", to: "ruled"), .custom { _ in nil }]),
             logger: quiet)
         let plain = JobClient(backend, logger: quiet)
         let queues = [
-            try await client.enqueue(Routed(), .queue("called")).record()?.queue, try await client.enqueue(Routed()).record()?.queue,
+            try await client.enqueue(Routed(), .queue("called")).record()?.queue,
+            try await client.enqueue(Routed()).record()?.queue,
             try await plain.enqueue(Routed()).record()?.queue, try await client.enqueue(Echo(text: "")).record()?.queue,
             try await client.enqueue(Work()).record()?.queue, try await plain.enqueue(Work()).record()?.queue,
         ]
@@ -29,7 +31,8 @@ struct ClientTests {
     @Test(
         "globs",
         arguments: [
-            ("*", "", true), ("a*c", "abbbc", true), ("a*c", "abbb", false), ("*.b.*", "a.b.c", true), ("a?c", "abc", true),
+            ("*", "", true), ("a*c", "abbbc", true), ("a*c", "abbb", false), ("*.b.*", "a.b.c", true),
+            ("a?c", "abc", true),
             ("a?c", "ac", false), ("a*b*c", "a-b-b-c", true), ("", "a", false),
         ])
     func globs(_ pattern: String, _ name: String, _ matches: Bool) {

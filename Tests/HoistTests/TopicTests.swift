@@ -9,11 +9,15 @@ struct TopicTests {
     @Test(
         "a pattern takes the topics that Celery's workers on Redis would",
         arguments: [
-            ("*.error", "app.error", true), ("*.error", "a.b.error", false), ("*.error", ".error", false), ("#", "anything.at.all", true),
-            ("#", "", true), ("app.#", "app.x.y", true), ("app.#", "app", false), ("app.#", "apple.x", false), ("a.*.c", "a.b.c", true),
+            ("*.error", "app.error", true), ("*.error", "a.b.error", false), ("*.error", ".error", false),
+            ("#", "anything.at.all", true),
+            ("#", "", true), ("app.#", "app.x.y", true), ("app.#", "app", false), ("app.#", "apple.x", false),
+            ("a.*.c", "a.b.c", true),
             ("a.*.c", "a.b.d.c", false), ("a.#.c", "a.b.d.c", true), ("a.#.c", "a..c", true), ("a.#.c", "a.c", false),
-            ("plain", "plain", true), ("plain", "plainer", false), ("", "", true), ("", "a", false), ("*", "a", true), ("*", "a.b", false),
-            ("#.end", "x.y.end", true), ("#.end", "x.end.more", false), ("#.a.#", "b.a.c", true), ("*.*", "a.b", true), ("*.*", "a", false),
+            ("plain", "plain", true), ("plain", "plainer", false), ("", "", true), ("", "a", false), ("*", "a", true),
+            ("*", "a.b", false),
+            ("#.end", "x.y.end", true), ("#.end", "x.end.more", false), ("#.a.#", "b.a.c", true), ("*.*", "a.b", true),
+            ("*.*", "a", false),
         ])
     func matching(_ pattern: String, _ topic: String, _ expected: Bool) {
         #expect(TopicBinding.topic(pattern, exchange: "e").matches(topic) == expected, "\(pattern) and \(topic)")
@@ -50,7 +54,9 @@ struct TopicTests {
         #expect(try await both.output() == "both")
     }
 
-    @Test("a job may be for one worker, and a follow-up for the worker of its parent; where there is none to address it is refused")
+    @Test(
+        "a job may be for one worker, and a follow-up for the worker of its parent; where there is none to address it is refused"
+    )
     func addressed() async throws {
         let backend = MemoryBackend()
         let client = JobClient(backend, logger: silent)
@@ -60,7 +66,8 @@ struct TopicTests {
                 Handler(named: "where") { arguments, context in
                     if arguments.positional.isEmpty {
                         _ = try await context.jobs.enqueue(
-                            named: "where", arguments: Arguments(positional: [1]), options: [.sameWorker, .id("follow-up")])
+                            named: "where", arguments: Arguments(positional: [1]),
+                            options: [.sameWorker, .id("follow-up")])
                     }
                     return .string(context.worker)
                 }
@@ -84,13 +91,17 @@ struct TopicTests {
         let client = JobClient(backend, logger: silent)
         await #expect(throws: BackendError.self) { try await client.publish(Train(), topic: "a", exchange: "b") }
         await #expect(throws: BackendError.self) { try await client.broadcast(Train(), on: "c") }
-        let worker = Worker(backend, configuration: .init(broadcastChannels: ["c"]), logger: silent) { Handler(Train.self) { _, _ in "" } }
+        let worker = Worker(backend, configuration: .init(broadcastChannels: ["c"]), logger: silent) {
+            Handler(Train.self) { _, _ in "" }
+        }
         await #expect(throws: WorkerError.self) { try await worker.run() }
         let topical = Worker(backend, queues: [.queue("q", topics: [.topic("a", exchange: "b")])], logger: silent) {
             Handler(Train.self) { _, _ in "" }
         }
         await #expect(throws: WorkerError.self) { try await topical.run() }
-        let labelled = Worker(backend, configuration: .init(labels: ["a,b"]), logger: silent) { Handler(Train.self) { _, _ in "" } }
+        let labelled = Worker(backend, configuration: .init(labels: ["a,b"]), logger: silent) {
+            Handler(Train.self) { _, _ in "" }
+        }
         await #expect(throws: WorkerError.self) { try await labelled.run() }
     }
 }

@@ -20,7 +20,9 @@ struct Main {
             } else {
                 MemoryBackend()
             }
-        let worker = Worker(backend, lanes: [.process(2)], logger: logger) { isolationHandlers(hasHeavy: arguments.contains("heavy")) }
+        let worker = Worker(backend, lanes: [.process(2)], logger: logger) {
+            isolationHandlers(hasHeavy: arguments.contains("heavy"))
+        }
         try await worker.run()
     }
 }

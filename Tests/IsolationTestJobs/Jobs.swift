@@ -8,7 +8,8 @@ public struct Probe: Job {
     public static let options = JobOptions(retry: .fixed(.milliseconds(1), maxAttempts: 10))
 
     public enum Act: String, Codable, Sendable {
-        case facts, chatter, family, tidyUp, stubborn, silent, lively, trap, exit, killSelf, killWorker, hold, burn, startProcess, pace
+        case facts, chatter, family, tidyUp, stubborn, silent, lively, trap, exit, killSelf, killWorker, hold, burn,
+            startProcess, pace
         case retryWithOthers, snooze, giveUp, undecided
         case leaveGroup, closeOutput, fanOut, share, foreignCrash
     }
@@ -54,7 +55,8 @@ public func isolationHandlers(hasHeavy: Bool) -> [Handler] {
         Handler(Echo.self) { job, _ in "heard " + job.text },
     ]
     if hasHeavy {
-        handles.append(Handler(Heavy.self, in: .process) { _, _ in try await Task.sleep(for: .milliseconds(200)) }.slots(2))
+        handles.append(
+            Handler(Heavy.self, in: .process) { _, _ in try await Task.sleep(for: .milliseconds(200)) }.slots(2))
     }
     return handles
 }
@@ -67,7 +69,8 @@ private func perform(_ job: Probe, _ context: JobContext) async throws -> [Strin
         return [
             "id": context.id, "attempt": "\(context.attempt)", "worker": context.worker, "queue": context.queue,
             "header": context.headers["tenant"]?.stringValue ?? "", "process": "\(getpid())", "parent": "\(getppid())",
-            "isChild": "\(WorkerChild.isChild)", "deaths": "\(context.lostWorkers)", "deadline": "\(context.deadline != nil)",
+            "isChild": "\(WorkerChild.isChild)", "deaths": "\(context.lostWorkers)",
+            "deadline": "\(context.deadline != nil)",
         ]
     case .chatter:
         print("to standard output")
@@ -82,10 +85,12 @@ private func perform(_ job: Probe, _ context: JobContext) async throws -> [Strin
         var states: [String] = []
         for try await update in handle.updates { states.append(update.state.rawValue) }
         let output = try await handle.output(timeout: .seconds(10))
-        let failed = try? await context.jobs.enqueue(Echo(text: "x"), .queue(String(repeating: "x", count: 3)), .sameWorker)
+        let failed = try? await context.jobs.enqueue(
+            Echo(text: "x"), .queue(String(repeating: "x", count: 3)), .sameWorker)
         let cancelled = try await context.jobs.enqueue(Echo(text: "later"), .after(.seconds(3600))).cancel()
         return [
-            "output": output, "child": handle.id, "isNew": "\(duplicate.isNew)", "last": states.last ?? "", "misuse": "\(failed == nil)",
+            "output": output, "child": handle.id, "isNew": "\(duplicate.isNew)", "last": states.last ?? "",
+            "misuse": "\(failed == nil)",
             "cancelled": "\(cancelled)", "unknown": "\(try await context.jobs.handle(of: "nobody").record() == nil)",
         ]
     case .tidyUp:
@@ -157,7 +162,9 @@ private func perform(_ job: Probe, _ context: JobContext) async throws -> [Strin
     case .share:
         // Private to nobody, and held all the same.
         let size = job.number << 20
-        guard let block = mmap(nil, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), block != MAP_FAILED else {
+        guard let block = mmap(nil, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0),
+            block != MAP_FAILED
+        else {
             throw Unfit()
         }
         memset(block, 1, size)

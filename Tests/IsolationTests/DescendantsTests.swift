@@ -9,8 +9,10 @@ extension OneAfterTheOther {
         @Test("it ends with the process, also where it is started at that very moment")
         func startedWhileItEnds() async throws {
             // Each starts the next and is gone; no signal to the group reaches any.
-            let relay = "setsid sh -c 'setsid sh -c \"setsid sleep 20471 &\" & setsid sleep 20472 &' & setsid sleep 20473 &"
-            let program = SpawnedProcess.Program(path: "/bin/sh", arguments: ["-c", relay], environment: ["PATH=/usr/bin:/bin"])
+            let relay =
+                "setsid sh -c 'setsid sh -c \"setsid sleep 20471 &\" & setsid sleep 20472 &' & setsid sleep 20473 &"
+            let program = SpawnedProcess.Program(
+                path: "/bin/sh", arguments: ["-c", relay], environment: ["PATH=/usr/bin:/bin"])
             await withTaskGroup(of: Void.self) { group in
                 for number in 0..<200 {
                     if number >= 8 { await group.next() }

@@ -28,7 +28,8 @@ struct IsolationBench: Sendable {
     }
 
     init(
-        _ backend: any JobAdministration = MemoryBackend(), lanes: [Lane] = [.process(1)], resources: [String: Int] = [:],
+        _ backend: any JobAdministration = MemoryBackend(), lanes: [Lane] = [.process(1)],
+        resources: [String: Int] = [:],
         autoscaling: Autoscaling = Autoscaling(), hasHeavy: Bool = false, name: String = "bench",
         _ change: (inout ProcessOptions) -> Void = { _ in }
     ) {
@@ -87,7 +88,9 @@ struct KeepingLogHandler: LogHandler {
 /// What the system says of this process and others.
 enum Processes {
     static func children(of parent: Int32 = getpid()) -> [Int32] {
-        all().filter { $0.parent == parent && ($0.command.contains("IsolationTestChild") || $0.command.contains("Torture")) }.map(\.id)
+        all().filter {
+            $0.parent == parent && ($0.command.contains("IsolationTestChild") || $0.command.contains("Torture"))
+        }.map(\.id)
     }
 
     /// Arguments of unshare(1) for a program that is the first process of its own world.
@@ -114,7 +117,9 @@ enum Processes {
     static func all() -> [Entry] {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
         return names.compactMap(Int32.init).compactMap { id in
-            guard let stat = try? String(contentsOfFile: "/proc/\(id)/stat", encoding: .utf8), let end = stat.lastIndex(of: ")") else {
+            guard let stat = try? String(contentsOfFile: "/proc/\(id)/stat", encoding: .utf8),
+                let end = stat.lastIndex(of: ")")
+            else {
                 return nil
             }
             let fields = stat[stat.index(end, offsetBy: 2)...].split(separator: " ")
@@ -125,7 +130,9 @@ enum Processes {
         }
     }
 
-    static func openFiles(of id: Int32) -> Int { ((try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(id)/fd")) ?? []).count }
+    static func openFiles(of id: Int32) -> Int {
+        ((try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(id)/fd")) ?? []).count
+    }
 
     static func memory(of id: Int32) -> Int {
         let text = (try? String(contentsOfFile: "/proc/\(id)/status", encoding: .utf8)) ?? ""

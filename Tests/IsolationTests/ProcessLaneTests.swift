@@ -13,9 +13,12 @@ extension OneAfterTheOther {
         func context() async throws {
             let bench = IsolationBench()
             try await withWorker(bench.worker) {
-                let handle = try await bench.client.enqueue(Probe(.facts), .header("tenant", "acme"), .timeLimit(.seconds(60)))
+                let handle = try await bench.client.enqueue(
+                    Probe(.facts), .header("tenant", "acme"), .timeLimit(.seconds(60)))
                 let facts = try await handle.output(timeout: .seconds(20))
-                #expect(facts["id"] == handle.id && facts["attempt"] == "1" && facts["worker"] == "bench" && facts["queue"] == "default")
+                #expect(
+                    facts["id"] == handle.id && facts["attempt"] == "1" && facts["worker"] == "bench"
+                        && facts["queue"] == "default")
                 #expect(facts["header"] == "acme" && facts["isChild"] == "true" && facts["deadline"] == "true")
                 #expect(facts["parent"] == "\(getpid())" && facts["process"] != "\(getpid())")
                 let usage = try #require(try await handle.record()?.usage)
@@ -46,7 +49,8 @@ extension OneAfterTheOther {
                 let record = try #require(try await handle.record())
                 #expect(
                     record.state == .running
-                        && record.progress == JobProgress(fraction: 0.5, message: "half way", details: ["frames": "12"]))
+                        && record.progress == JobProgress(fraction: 0.5, message: "half way", details: ["frames": "12"])
+                )
                 try await handle.cancel()
                 #expect(try await bench.ended(handle).state == .cancelled)
                 let log = try #require(try await handle.log())
@@ -55,7 +59,8 @@ extension OneAfterTheOther {
                         "output: to standard output", "error: to standard error", "warning: to the logger step=7",
                     ])
                 let line = try #require(bench.logs.all.first { $0.hasPrefix("warning to the logger") })
-                #expect(line.contains(handle.id) && line.contains("step"), "the worker's own logger has it, with the job")
+                #expect(
+                    line.contains(handle.id) && line.contains("step"), "the worker's own logger has it, with the job")
             }
         }
 
@@ -69,7 +74,8 @@ extension OneAfterTheOther {
                 #expect(try await eventually(.seconds(10)) { try await snoozed.state() == .scheduled })
                 let given = try await bench.ended(try await bench.client.enqueue(Probe(.giveUp)))
                 #expect(given.failure?.kind == .deadLettered && given.failure?.message == "no use")
-                let failed = try await bench.ended(try await bench.client.enqueue(Probe(.undecided), .retry(.fixed(.zero, maxAttempts: 2))))
+                let failed = try await bench.ended(
+                    try await bench.client.enqueue(Probe(.undecided), .retry(.fixed(.zero, maxAttempts: 2))))
                 #expect(failed.failure?.type == "Unfit" && failed.attempts == 2)
             }
         }
@@ -81,7 +87,9 @@ extension OneAfterTheOther {
 
         // MARK: - Crashes
 
-        @Test("a crash says which signal, what was written last, and where; the job is retried by its policy, and never for ever")
+        @Test(
+            "a crash says which signal, what was written last, and where; the job is retried by its policy, and never for ever"
+        )
         func crash() async throws {
             let bench = IsolationBench { options in options.environment = [:] }
             try await withWorker(bench.worker) {
@@ -90,26 +98,33 @@ extension OneAfterTheOther {
                 #expect(failure.kind == .crashed && once.attempts == 1 && once.lostWorkers == 1)
                 let crash = try #require(failure.crash)
                 #expect([Int(SIGILL), Int(SIGTRAP)].contains(crash.signal) && crash.status == nil)
-                #expect(crash.lastLines.contains("about to fail") && crash.lastLines.contains { $0.contains("Index out of range") })
+                #expect(
+                    crash.lastLines.contains("about to fail")
+                        && crash.lastLines.contains { $0.contains("Index out of range") })
                 #expect(crash.backtrace?.contains("crashed") == true)
             }
             #expect(Processes.children().isEmpty)
         }
 
         @Test(
-            "a job that has killed three children is a dead letter with that history, whatever its policy", arguments: ["memory", "sqlite"])
+            "a job that has killed three children is a dead letter with that history, whatever its policy",
+            arguments: ["memory", "sqlite"])
         func deaths(kind: String) async throws {
-            let folder = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-isolation-\(UUID().uuidString)")
+            let folder = FileManager.default.temporaryDirectory.appendingPathComponent(
+                "hoist-isolation-\(UUID().uuidString)")
             try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
             defer { try? FileManager.default.removeItem(at: folder) }
             let backend: any JobAdministration =
-                kind == "memory" ? MemoryBackend() : try SQLiteBackend(url: "sqlite:" + folder.appendingPathComponent("jobs.db").path)
+                kind == "memory"
+                ? MemoryBackend() : try SQLiteBackend(url: "sqlite:" + folder.appendingPathComponent("jobs.db").path)
             let bench = IsolationBench(backend)
             try await withWorker(bench.worker) {
                 let killed = try await bench.ended(try await bench.client.enqueue(Probe(.killSelf)))
                 #expect(killed.state == .failed && killed.lostWorkers == 3 && killed.attempts == 3)
                 #expect(killed.history.compactMap(\.failure?.kind) == [.crashed, .crashed, .crashed])
-                #expect(killed.failure?.message.contains("has cost 3") == true && killed.failure?.crash?.signal == Int(SIGKILL))
+                #expect(
+                    killed.failure?.message.contains("has cost 3") == true
+                        && killed.failure?.crash?.signal == Int(SIGKILL))
                 let left = try await bench.ended(try await bench.client.enqueue(Probe(.exit, 5), .retry(.none)))
                 #expect(left.failure?.kind == .crashed && left.failure?.crash?.status == 5)
                 // The worker is as good as new.
@@ -157,14 +172,20 @@ extension OneAfterTheOther {
             try await withWorker(bench.worker) {
                 let tidy = try await bench.client.enqueue(Probe(.tidyUp), .timeLimit(.milliseconds(100)))
                 #expect(try await tidy.output(timeout: .seconds(20)) == ["reason": "time limit"])
-                let stubborn = try await bench.client.enqueue(Probe(.stubborn), .hardTimeLimit(.milliseconds(200)), .retry(.none))
+                let stubborn = try await bench.client.enqueue(
+                    Probe(.stubborn), .hardTimeLimit(.milliseconds(200)), .retry(.none))
                 #expect(try await bench.ended(stubborn).failure?.kind == .timedOut)
-                let mother = try await bench.client.enqueue(Probe(.startProcess, 98765), .hardTimeLimit(.milliseconds(700)), .retry(.none))
-                #expect(try await eventually(.seconds(20)) { Processes.all().contains { $0.command.contains("sleep 98765") } })
+                let mother = try await bench.client.enqueue(
+                    Probe(.startProcess, 98765), .hardTimeLimit(.milliseconds(700)), .retry(.none))
+                #expect(
+                    try await eventually(.seconds(20)) {
+                        Processes.all().contains { $0.command.contains("sleep 98765") }
+                    })
                 let record = try await bench.ended(mother)
                 #expect(record.failure?.kind == .timedOut && record.failure?.crash == nil && record.lostWorkers == 0)
                 #expect(!Processes.all().contains { $0.command.contains("sleep 98765") })
-                let runaway = try await bench.client.enqueue(Probe(.leaveGroup), .hardTimeLimit(.milliseconds(300)), .retry(.none))
+                let runaway = try await bench.client.enqueue(
+                    Probe(.leaveGroup), .hardTimeLimit(.milliseconds(300)), .retry(.none))
                 #expect(try await bench.ended(runaway).failure?.kind == .timedOut)
             }
         }
@@ -174,7 +195,8 @@ extension OneAfterTheOther {
             let bench = IsolationBench(lanes: [.process(2)])
             try await withWorker(bench.worker) {
                 let lively = try await bench.client.enqueue(Probe(.lively, 40), .heartbeatLimit(.milliseconds(300)))
-                let silent = try await bench.client.enqueue(Probe(.silent), .heartbeatLimit(.milliseconds(300)), .retry(.none))
+                let silent = try await bench.client.enqueue(
+                    Probe(.silent), .heartbeatLimit(.milliseconds(300)), .retry(.none))
                 #expect(try await bench.ended(silent).failure?.kind == .stuck)
                 #expect(try await bench.ended(lively).state == .succeeded)
             }
@@ -202,20 +224,26 @@ extension OneAfterTheOther {
             let bench = IsolationBench()
             try await withWorker(bench.worker) {
                 try bench.worker.setLimits(RunLimits(hardTime: .milliseconds(150)), forJob: Probe.name)
-                let handle = try await bench.client.enqueue(Probe(.stubborn), .hardTimeLimit(.seconds(600)), .retry(.none))
+                let handle = try await bench.client.enqueue(
+                    Probe(.stubborn), .hardTimeLimit(.seconds(600)), .retry(.none))
                 #expect(try await bench.ended(handle).failure?.kind == .timedOut)
-                #expect(throws: WorkerError.self) { try bench.worker.setLimits(RunLimits(memory: 1), forJob: Echo.name) }
+                #expect(throws: WorkerError.self) {
+                    try bench.worker.setLimits(RunLimits(memory: 1), forJob: Echo.name)
+                }
             }
             struct Strict: Job {
                 static let name = "strict"
                 static let options = JobOptions(hardTimeLimit: .seconds(1))
             }
-            let refused = Worker(MemoryBackend(), logger: Logger(label: "x")) { Handler(Strict.self, in: .blocking) { _, _ in } }
+            let refused = Worker(MemoryBackend(), logger: Logger(label: "x")) {
+                Handler(Strict.self, in: .blocking) { _, _ in }
+            }
             let error = await #expect(throws: WorkerError.self) { try await refused.run() }
             #expect(error?.message.contains("in: .process") == true)
         }
 
-        @Test("a running job is cancelled when it listens, and stopped when it does not, without hurting its neighbours")
+        @Test(
+            "a running job is cancelled when it listens, and stopped when it does not, without hurting its neighbours")
         func cancelling() async throws {
             let bench = IsolationBench(lanes: [.process(3)])
             try await withWorker(bench.worker) {
@@ -253,7 +281,8 @@ extension OneAfterTheOther {
             try await withWorker(bench.worker) {
                 var processes: [String] = []
                 for _ in 0..<6 {
-                    processes.append(try await bench.client.enqueue(Probe(.facts)).output(timeout: .seconds(20))["process"] ?? "")
+                    processes.append(
+                        try await bench.client.enqueue(Probe(.facts)).output(timeout: .seconds(20))["process"] ?? "")
                 }
                 #expect(Set(processes).count == 3 && processes[0] == processes[1] && processes[1] != processes[2])
             }
@@ -266,7 +295,8 @@ extension OneAfterTheOther {
                 let first = try await bench.client.enqueue(Probe(.facts)).output(timeout: .seconds(20))
                 #expect(try await bench.ended(try await bench.client.enqueue(Probe(.closeOutput))).state == .succeeded)
                 let isReplaced = try await eventually(.seconds(20)) {
-                    try await bench.client.enqueue(Probe(.facts)).output(timeout: .seconds(20))["process"] != first["process"]
+                    try await bench.client.enqueue(Probe(.facts)).output(timeout: .seconds(20))["process"]
+                        != first["process"]
                 }
                 #expect(isReplaced)
             }
@@ -274,7 +304,8 @@ extension OneAfterTheOther {
 
         @Test("a lane is resized on the live worker, and grows and shrinks by itself within its range")
         func sizes() async throws {
-            let scaling = Autoscaling(growsAfterWait: .milliseconds(50), shrinksAfter: .milliseconds(300), interval: .milliseconds(50))
+            let scaling = Autoscaling(
+                growsAfterWait: .milliseconds(50), shrinksAfter: .milliseconds(300), interval: .milliseconds(50))
             let bench = IsolationBench(lanes: [.process(1...3)], autoscaling: scaling)
             try await withWorker(bench.worker) {
                 try await expectChildren(1)
@@ -318,7 +349,9 @@ extension OneAfterTheOther {
                 let stuck = try await bench.client.enqueue(Probe(.facts))
                 #expect(try await eventually(.seconds(20)) { bench.logs.all.contains { $0.contains("takes no jobs") } })
                 #expect(try await eventually(.seconds(20)) { try await stuck.state() == .waiting })
-                #expect(try await bench.client.enqueue(Echo(text: "a")).output(timeout: .seconds(20)) == "heard a", "other lanes go on")
+                #expect(
+                    try await bench.client.enqueue(Echo(text: "a")).output(timeout: .seconds(20)) == "heard a",
+                    "other lanes go on")
                 let record = try #require(try await stuck.record())
                 #expect(record.attempts == 0)
             }

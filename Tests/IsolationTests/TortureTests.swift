@@ -41,7 +41,8 @@ private final class TortureBench {
         let program = IsolationBench.binaries.appendingPathComponent("Torture")
         process.executableURL = asFirstProcess ? URL(fileURLWithPath: "/usr/bin/unshare") : program
         process.arguments =
-            (asFirstProcess ? Processes.namespace + [program.path] : []) + [command, "--backend", url, "--drain", "1"] + more
+            (asFirstProcess ? Processes.namespace + [program.path] : []) + [command, "--backend", url, "--drain", "1"]
+            + more
         var environment = ProcessInfo.processInfo.environment
         // Backtraces of a program without optimizations take seconds each; another test has one.
         environment["SWIFT_BACKTRACE"] = "enable=no"
@@ -69,7 +70,9 @@ private final class TortureBench {
 extension OneAfterTheOther {
     @Suite("Torture", .serialized, .timeLimit(.minutes(6)))
     struct TortureTests {
-        @Test("3,000 jobs, of which 650 crash, hang, leak, lie or flood: each ends as it should, and nothing is left over")
+        @Test(
+            "3,000 jobs, of which 650 crash, hang, leak, lie or flood: each ends as it should, and nothing is left over"
+        )
         func torture() async throws {
             let bench = try TortureBench()
             let worker = try bench.start()
@@ -89,7 +92,8 @@ extension OneAfterTheOther {
                     try await bench.backend.queues().allSatisfy { $0.waiting + $0.running + $0.scheduled == 0 }
                 })
             let seconds = Double(SystemJobClock().uptime - start) / 1_000_000
-            let records = Dictionary(uniqueKeysWithValues: try await bench.backend.jobs(JobFilter(limit: .max)).map { ($0.id, $0) })
+            let records = Dictionary(
+                uniqueKeysWithValues: try await bench.backend.jobs(JobFilter(limit: .max)).map { ($0.id, $0) })
             var wrong: [Ordeal.Deed: [String]] = [:]
             var bad = 0
             for (job, handle) in zip(jobs, handles) {
@@ -113,7 +117,8 @@ extension OneAfterTheOther {
                 let (found, children) = (Processes.all(), Processes.children(of: id))
                 let strays = found.filter { $0.parent == id && $0.state == "Z" || $0.command.contains("sleep 100") }
                 return (children.count == 4 ? [] : ["children \(children)"])
-                    + (Processes.openFiles(of: id) <= files ? [] : ["\(Processes.openFiles(of: id)) files, \(files) before"])
+                    + (Processes.openFiles(of: id) <= files
+                        ? [] : ["\(Processes.openFiles(of: id)) files, \(files) before"])
                     + strays.map { "\($0)" }
             }
             let isClean = try await eventually(.seconds(10)) { remains().isEmpty }
@@ -148,7 +153,9 @@ extension OneAfterTheOther {
             #expect(record.state == .waiting && record.attempts == 0 && record.lostWorkers == 0)
         }
 
-        @Test("SIGKILL of the worker: children end by themselves within a second, whatever they do, and the jobs come back")
+        @Test(
+            "SIGKILL of the worker: children end by themselves within a second, whatever they do, and the jobs come back"
+        )
         func killed() async throws {
             let bench = try TortureBench()
             let worker = try bench.start()
@@ -156,11 +163,16 @@ extension OneAfterTheOther {
             let deeds: [Ordeal.Deed] = [.spin, .ignoreTermination, .spin]
             let handles = try await bench.client.enqueue(
                 contentsOf: deeds.map { Ordeal(deed: $0, number: 0) }, [.hardTimeLimit(.seconds(600))])
-            for handle in handles { #expect(try await eventually(.seconds(20)) { try await handle.state() == .running }) }
+            for handle in handles {
+                #expect(try await eventually(.seconds(20)) { try await handle.state() == .running })
+            }
             let children = Processes.children(of: worker.processIdentifier)
             let start = SystemJobClock().uptime
             kill(worker.processIdentifier, SIGKILL)
-            #expect(try await eventually(.seconds(10)) { Processes.all().allSatisfy { !children.contains($0.id) || $0.state == "Z" } })
+            #expect(
+                try await eventually(.seconds(10)) {
+                    Processes.all().allSatisfy { !children.contains($0.id) || $0.state == "Z" }
+                })
             let seconds = Double(SystemJobClock().uptime - start) / 1_000_000
             print("children were gone \(Int(seconds * 1000)) ms after their worker was killed")
             #expect(children.count == 4 && seconds < 1)
@@ -224,7 +236,10 @@ extension OneAfterTheOther {
             let worker = Processes.children(of: second.processIdentifier)
             #expect(try await eventually(.seconds(20)) { bench.log(of: 1).contains("worker-1 | ") })
             kill(second.processIdentifier, SIGKILL)
-            #expect(try await eventually(.seconds(20)) { Processes.all().allSatisfy { !worker.contains($0.id) || $0.state == "Z" } })
+            #expect(
+                try await eventually(.seconds(20)) {
+                    Processes.all().allSatisfy { !worker.contains($0.id) || $0.state == "Z" }
+                })
         }
     }
 }
@@ -235,12 +250,14 @@ extension OneAfterTheOther {
     struct WorkerKillerTests {
         @Test("three dead workers make a dead letter", arguments: ["sqlite", "redis"])
         func killers(kind: String) async throws {
-            let folder = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-killer-\(UUID().uuidString)")
+            let folder = FileManager.default.temporaryDirectory.appendingPathComponent(
+                "hoist-killer-\(UUID().uuidString)")
             try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
             defer { try? FileManager.default.removeItem(at: folder) }
             let server = kind == "redis" ? try RedisServer() : nil
             let url = server?.url ?? "sqlite:" + folder.appendingPathComponent("jobs.db").path
-            let backend: any JobAdministration = kind == "redis" ? try RedisBackend(url: url) : try SQLiteBackend(url: url)
+            let backend: any JobAdministration =
+                kind == "redis" ? try RedisBackend(url: url) : try SQLiteBackend(url: url)
             let client = JobClient(backend, logger: Logger(label: "killer", factory: { _ in SwiftLogNoOpLogHandler() }))
             let handle = try await client.enqueue(Probe(.killWorker))
             var running: Process?
@@ -249,7 +266,9 @@ extension OneAfterTheOther {
                 let process = Process()
                 process.executableURL = IsolationBench.binaries.appendingPathComponent("IsolationTestChild")
                 process.arguments = [url]
-                process.environment = ProcessInfo.processInfo.environment.merging(["SWIFT_BACKTRACE": "enable=no"]) { $1 }
+                process.environment = ProcessInfo.processInfo.environment.merging(["SWIFT_BACKTRACE": "enable=no"]) {
+                    $1
+                }
                 try process.run()
                 running = process
                 #expect(

@@ -19,7 +19,9 @@ struct KillTests {
     func starvation() async throws {
         let bench = try KillBench(lease: 1)
         try bench.startWorker()
-        let jobs = (0..<ProcessInfo.processInfo.activeProcessorCount + 2).map { _ in Step(milliseconds: 2500, blocks: true) }
+        let jobs = (0..<ProcessInfo.processInfo.activeProcessorCount + 2).map { _ in
+            Step(milliseconds: 2500, blocks: true)
+        }
         let handles = try await bench.client.enqueue(contentsOf: jobs)
         #expect(try await eventually(.seconds(30)) { bench.journal().count >= 2 })
         // One that would take over, if there were anything to take.
@@ -75,7 +77,8 @@ extension Array {
     fileprivate subscript(safe index: Int) -> Element? { indices.contains(index) ? self[index] : nil }
 }
 
-/// Stops a worker for longer than its lease, lets another take its job over, and sees what becomes of the first one's late finish.
+/// Stops a worker for longer than its lease, lets another take its job over, and sees what becomes of the first one's
+/// late finish.
 func stopPastTheLease(on bench: KillBench) async throws {
     let slow = try bench.startWorker()
     let handle = try await bench.client.enqueue(Step(milliseconds: 1500))
@@ -86,7 +89,9 @@ func stopPastTheLease(on bench: KillBench) async throws {
     #expect(output == Int(next.processIdentifier), "the second worker did it")
     kill(slow.processIdentifier, SIGCONT)
     #expect(
-        try await eventually(.seconds(10)) { bench.log(of: 0).contains("the lease was lost") || bench.log(of: 0).contains("refused") })
+        try await eventually(.seconds(10)) {
+            bench.log(of: 0).contains("the lease was lost") || bench.log(of: 0).contains("refused")
+        })
     let record = try #require(try await handle.record())
     #expect(record.state == .succeeded && record.output == .integer(Int64(next.processIdentifier)))
     #expect(record.history.map(\.outcome) == ["worker lost"])
@@ -96,14 +101,15 @@ func stopPastTheLease(on bench: KillBench) async throws {
     #expect(try await again.output(timeout: .seconds(30)) == Int(slow.processIdentifier))
 }
 
-/// Kills workers at random while they work through 2,000 jobs, or as many more as it takes to kill some, and counts what was lost and what
-/// ran twice.
+/// Kills workers at random while they work through 2,000 jobs, or as many more as it takes to kill some, and counts
+/// what was lost and what ran twice.
 func killStorm(on bench: KillBench) async throws {
     let clock = SystemJobClock()
     var total = 0
     func enqueue(_ count: Int) async throws {
         total += count
-        _ = try await bench.client.enqueue(contentsOf: (0..<count).map { _ in Step(milliseconds: Int.random(in: 20...80)) })
+        _ = try await bench.client.enqueue(
+            contentsOf: (0..<count).map { _ in Step(milliseconds: Int.random(in: 20...80)) })
     }
     try await enqueue(2000)
     for _ in 0..<3 { try bench.startWorker() }
@@ -152,7 +158,8 @@ func killStorm(on bench: KillBench) async throws {
     #expect(kills.count > 3)
     #expect(ends.count == total, "none lost")
     #expect(duplicates.keys.allSatisfy(inFlight.contains), "only jobs in flight at a kill run again")
-    // A worker that takes a job over may be killed itself before it begins it, which only the job's record tells: then it is taken over again.
+    // A worker that takes a job over may be killed itself before it begins it, which only the job's record tells: then
+    // it is taken over again.
     let lostWorkers = Dictionary(uniqueKeysWithValues: succeeded.map { ($0.id, $0.lostWorkers) })
     for (job, seconds) in takeovers {
         let unseen = max(0, (lostWorkers[job] ?? 0) - (deaths[job] ?? 0))

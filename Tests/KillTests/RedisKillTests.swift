@@ -24,7 +24,9 @@ struct RedisKillTests {
         try await stopPastTheLease(on: try KillBench(lease: 1, url: server.url))
     }
 
-    @Test("Redis killed and restarted again and again, with its append-only file, loses no job that was acknowledged to a producer")
+    @Test(
+        "Redis killed and restarted again and again, with its append-only file, loses no job that was acknowledged to a producer"
+    )
     func serverKilled() async throws {
         let server = try RedisServer(["--appendonly", "yes", "--appendfsync", "always"])
         defer { server.stop() }
@@ -56,7 +58,8 @@ struct RedisKillTests {
             try await Task.sleep(for: .milliseconds(500))
             try server.start()
             let back = SystemJobClock().uptime
-            #expect(try await eventually(.seconds(10)) { bench.journal().contains { $0.event == "end" && $0.time > back } })
+            #expect(
+                try await eventually(.seconds(10)) { bench.journal().contains { $0.event == "end" && $0.time > back } })
             let next = bench.journal().filter { $0.event == "begin" && $0.time > back }.map(\.time).min() ?? .max
             resumed.append(Double(next - back) / 1_000_000)
         }
@@ -86,7 +89,9 @@ struct RedisKillTests {
         let client = bench.client
         let producer = Task {
             for id in ids {
-                while (try? await client.enqueue(Step(milliseconds: 20), .id(id))) == nil { try await Task.sleep(for: .milliseconds(20)) }
+                while (try? await client.enqueue(Step(milliseconds: 20), .id(id))) == nil {
+                    try await Task.sleep(for: .milliseconds(20))
+                }
                 try await Task.sleep(for: .milliseconds(8))
             }
         }
@@ -111,7 +116,9 @@ struct RedisKillTests {
         #expect(twice.isEmpty, "no worker died, so nothing ran again")
     }
 
-    @Test("Redis stopped for 30 seconds: no job is taken from its worker, and work goes on within 5 seconds of its return")
+    @Test(
+        "Redis stopped for 30 seconds: no job is taken from its worker, and work goes on within 5 seconds of its return"
+    )
     func serverStopped() async throws {
         let server = try RedisServer()
         defer {
@@ -134,7 +141,9 @@ struct RedisKillTests {
         let begun = Dictionary(grouping: journal.filter { $0.event == "begin" }, by: \.job)
         let ended = Set(journal.filter { $0.event == "end" }.map(\.job))
         let all = (long + middle + waiting).map(\.id)
-        let resumed = Double((journal.filter { $0.event == "begin" && $0.time > back }.map(\.time).min() ?? .max) - back) / 1_000_000
+        let resumed =
+            Double((journal.filter { $0.event == "begin" && $0.time > back }.map(\.time).min() ?? .max) - back)
+            / 1_000_000
         print(
             "30 s stop: \(all.filter { !ended.contains($0) }.count) lost, \(begun.filter { $0.value.count > 1 }.count) begun twice, resumed after \(resumed) s"
         )
@@ -143,7 +152,9 @@ struct RedisKillTests {
         #expect(resumed < 5)
     }
 
-    @Test("1,000 bad messages among 500 good ones: each becomes a dead letter with its bytes, the good ones all run, no worker ends")
+    @Test(
+        "1,000 bad messages among 500 good ones: each becomes a dead letter with its bytes, the good ones all run, no worker ends"
+    )
     func badInput() async throws {
         let server = try RedisServer()
         defer { server.stop() }
@@ -164,12 +175,19 @@ struct RedisKillTests {
                 for _ in 0..<Int.random(in: 1...20) {
                     bytes[Int.random(in: 0..<bytes.count)] = UInt8.random(in: 0...255, using: &generator)
                 }
-            default: bytes = Array(Self.malformed.randomElement(using: &generator)!.replacing("NUMBER", with: "\(bad.count)").utf8)
+            default:
+                bytes = Array(
+                    Self.malformed.randomElement(using: &generator)!.replacing("NUMBER", with: "\(bad.count)").utf8)
             }
             // A mutation may leave a good message, or one of another name, which waits for whoever knows it.
-            let headers = ((try? JSONSerialization.jsonObject(with: Data(bytes))) as? [String: Any])?["headers"] as? [String: Any]
+            let headers =
+                ((try? JSONSerialization.jsonObject(with: Data(bytes))) as? [String: Any])?["headers"] as? [String: Any]
             if let name = headers?["task"] as? String, name != Step.name { continue }
-            if let message = try? Message(envelope: bytes), message.jobName != Step.name || (try? message.decodedBody()) != nil { continue }
+            if let message = try? Message(envelope: bytes),
+                message.jobName != Step.name || (try? message.decodedBody()) != nil
+            {
+                continue
+            }
             bad.append(bytes)
         }
         let worker = try bench.startWorker()
@@ -184,7 +202,8 @@ struct RedisKillTests {
         let dead = try await bench.backend.jobs(JobFilter(states: [.failed], limit: .max))
         #expect(dead.count == 1000)
         #expect(dead.allSatisfy { $0.failure?.message.isEmpty == false })
-        let kept = try await client.send(RESPCommand("HVALS", ["hoist:dead:default:jobs"])).elements?.compactMap(\.bytes) ?? []
+        let kept =
+            try await client.send(RESPCommand("HVALS", ["hoist:dead:default:jobs"])).elements?.compactMap(\.bytes) ?? []
         // With the original bytes; those that differ are all that is needed to see why.
         let different = Set(bad).symmetricDifference(kept).map { Data($0).base64EncodedString() }
         #expect(different.isEmpty, "lost, or not what was sent, in base64: \(different)")
@@ -202,8 +221,10 @@ struct RedisKillTests {
     }
 
     private static let malformed = [
-        "{}", "[]", "null", "{\"headers\":{}}", "{\"headers\":{\"task\":1,\"id\":2}}", "{\"headers\":{\"task\":\"kill.step\"}}",
-        "{\"headers\":{\"lang\":\"swift\",\"task\":\"kill.step\",\"id\":\"", String(repeating: "[", count: 5000), "{\"headers\":[1,2,3]}",
+        "{}", "[]", "null", "{\"headers\":{}}", "{\"headers\":{\"task\":1,\"id\":2}}",
+        "{\"headers\":{\"task\":\"kill.step\"}}",
+        "{\"headers\":{\"lang\":\"swift\",\"task\":\"kill.step\",\"id\":\"", String(repeating: "[", count: 5000),
+        "{\"headers\":[1,2,3]}",
         "{\"headers\":{\"lang\":\"swift\",\"task\":\"kill.step\",\"id\":\"x\nNUMBER\",\"retries\":99999999999999999999,\"eta\":\"never\",\"expires\":5}}",
     ]
 }

@@ -49,7 +49,8 @@ final class KillBench {
     @discardableResult
     func startWorker() throws -> Process {
         let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
+        process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
+            .deletingLastPathComponent()
             .appendingPathComponent("KillTestWorker")
         process.arguments = [
             url, folder.appendingPathComponent("journal").path, String(lease),

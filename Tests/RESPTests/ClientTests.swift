@@ -47,7 +47,9 @@ struct ClientTests {
         let client = try client(try RedisServer.shared.get().url)
         defer { client.close() }
         let key = UUID().uuidString
-        let replies = try await client.transaction([RESPCommand("SET", [.text(key), "1"]), RESPCommand("INCR", [.text(key)])])
+        let replies = try await client.transaction([
+            RESPCommand("SET", [.text(key), "1"]), RESPCommand("INCR", [.text(key)]),
+        ])
         #expect(replies == [.simple("OK"), .integer(2)])
         await #expect(throws: RESPServerError.self) {
             try await client.transaction([RESPCommand("INCR", [.text(key)]), RESPCommand("NOPE")])
@@ -74,7 +76,9 @@ struct ClientTests {
         defer { client.close() }
         try await client.send(RESPCommand("PING"))
         server.stop()
-        let error = await #expect(throws: RESPError.self) { for _ in 0..<3 { try await client.send(RESPCommand("PING")) } }
+        let error = await #expect(throws: RESPError.self) {
+            for _ in 0..<3 { try await client.send(RESPCommand("PING")) }
+        }
         #expect(error?.code == .unreachable || error?.code == .connectionLost)
         try server.start()
         var isBack = false
@@ -85,7 +89,9 @@ struct ClientTests {
         #expect(isBack)
     }
 
-    @Test("a connection whose other end says nothing is noticed within 10 seconds, idle, in a command and while it blocks")
+    @Test(
+        "a connection whose other end says nothing is noticed within 10 seconds, idle, in a command and while it blocks"
+    )
     func halfOpen() async throws {
         let server = try RedisServer()
         defer { server.stop() }
@@ -146,11 +152,16 @@ struct ClientTests {
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-tls-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
-        let (key, certificate) = (folder.appendingPathComponent("key.pem").path, folder.appendingPathComponent("cert.pem").path)
+        let (key, certificate) = (
+            folder.appendingPathComponent("key.pem").path, folder.appendingPathComponent("cert.pem").path
+        )
         let openssl = Process()
         openssl.executableURL = URL(fileURLWithPath: "/usr/bin/env")
         openssl.arguments =
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext"]
+            [
+                "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                "-addext",
+            ]
             + ["subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate]
         openssl.standardError = FileHandle.nullDevice
         try openssl.run()
@@ -158,7 +169,8 @@ struct ClientTests {
         try #require(openssl.terminationStatus == 0)
         let tlsPort = try RedisServer.freePort()
         let server = try RedisServer([
-            "--tls-port", "\(tlsPort)", "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate,
+            "--tls-port", "\(tlsPort)", "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file",
+            certificate,
         ])
         defer { server.stop() }
         let files = "ssl_ca_certs=\(certificate)&ssl_certfile=\(certificate)&ssl_keyfile=\(key)"

@@ -25,7 +25,8 @@ struct ParserTests {
         ("$4\r\na\r\nb\r\n", .value(.bulk(Array("a\r\nb".utf8)))),
         ("=7\r\ntxt:abc\r\n", .value(.bulk(Array("abc".utf8)))),
         ("$-1\r\n", .value(.null)), ("*-1\r\n", .value(.null)), ("_\r\n", .value(.null)),
-        ("#t\r\n", .value(.boolean(true))), (",1.5\r\n", .value(.double(1.5))), (",inf\r\n", .value(.double(.infinity))),
+        ("#t\r\n", .value(.boolean(true))), (",1.5\r\n", .value(.double(1.5))),
+        (",inf\r\n", .value(.double(.infinity))),
         ("(12345678901234567890123\r\n", .value(.bigNumber("12345678901234567890123"))),
         ("*0\r\n", .value(.array([]))), ("%0\r\n", .value(.map([]))),
         ("*2\r\n:1\r\n*1\r\n+a\r\n", .value(.array([.integer(1), .array([.simple("a")])]))),
@@ -58,8 +59,10 @@ struct ParserTests {
     @Test("what is not the protocol is refused, and nothing is allocated for what is only announced")
     func violations() {
         let cases = [
-            "hello\r\n", "\r\n", "$x\r\n", "$-2\r\n", "$999999999999\r\n", "*-2\r\n", "*99999999999\r\n", ":\r\n", ":12a\r\n",
-            ":99999999999999999999\r\n", ":-99999999999999999999\r\n", ":18446744073709551616\r\n", "#x\r\n", ",abc\r\n", "(12x\r\n",
+            "hello\r\n", "\r\n", "$x\r\n", "$-2\r\n", "$999999999999\r\n", "*-2\r\n", "*99999999999\r\n", ":\r\n",
+            ":12a\r\n",
+            ":99999999999999999999\r\n", ":-99999999999999999999\r\n", ":18446744073709551616\r\n", "#x\r\n",
+            ",abc\r\n", "(12x\r\n",
             "(-\r\n", "$3\r\nabcd\r\n", "+a\n", "%99999999999999\r\n",
             String(repeating: "*1\r\n", count: 100), "*2\r\n>1\r\n+x\r\n", "+" + String(repeating: "x", count: 70_000),
         ]
@@ -81,7 +84,8 @@ struct ParserTests {
         let alphabet = Array("+-:$*%~>|_#,(=!0123456789abc\r\n".utf8)
         for _ in 0..<20_000 {
             let bytes = (0..<Int.random(in: 1...40)).map { _ in
-                Bool.random() ? alphabet.randomElement(using: &generator)! : UInt8.random(in: 0...255, using: &generator)
+                Bool.random()
+                    ? alphabet.randomElement(using: &generator)! : UInt8.random(in: 0...255, using: &generator)
             }
             var parser = RESPParser()
             var buffer = ByteBuffer(bytes: bytes)
@@ -92,13 +96,16 @@ struct ParserTests {
     @Test("a command is an array of strings")
     func commands() {
         let command = RESPCommand("CLIENT SETNAME", ["ä", .integer(-7), .bytes([0, 13, 10])])
-        #expect(String(buffer: command.bytes) == "*5\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$2\r\nä\r\n$2\r\n-7\r\n$3\r\n\u{0}\r\n\r\n")
+        #expect(
+            String(buffer: command.bytes)
+                == "*5\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$2\r\nä\r\n$2\r\n-7\r\n$3\r\n\u{0}\r\n\r\n")
     }
 
     @Test("slots of keys are those of the specification")
     func slots() {
         #expect(ClusterSlot.of(Array("123456789".utf8)) == 0x31C3 % 16384)
-        #expect(ClusterSlot.of(Array("{user1000}.following".utf8)) == ClusterSlot.of(Array("{user1000}.followers".utf8)))
+        #expect(
+            ClusterSlot.of(Array("{user1000}.following".utf8)) == ClusterSlot.of(Array("{user1000}.followers".utf8)))
         #expect(ClusterSlot.of(Array("foo{}{bar}".utf8)) == ClusterSlot.of(Array("foo{}{bar}".utf8)))
         #expect(ClusterSlot.of(Array("foo{{bar}}zap".utf8)) == ClusterSlot.of(Array("{bar".utf8)))
         #expect(ClusterSlot.of([]) == 0)
@@ -107,7 +114,9 @@ struct ParserTests {
     @Test("redirections are read, strange ones are none")
     func redirections() {
         let origin = ServerAddress.host("a", port: 1)
-        func read(_ text: String) -> ClusterRedirection? { ClusterRedirection(.error(RESPServerError(text)), from: origin) }
+        func read(_ text: String) -> ClusterRedirection? {
+            ClusterRedirection(.error(RESPServerError(text)), from: origin)
+        }
         #expect(read("MOVED 3999 127.0.0.1:6381")?.address == .host("127.0.0.1", port: 6381))
         #expect(read("ASK 3999 ::1:6381")?.isForOnce == true)
         #expect(read("MOVED 3999 :6381")?.address == .host("a", port: 6381), "the same host")

@@ -22,7 +22,9 @@ struct SpinPolicyTests {
         }
 
         /// - Returns: whether the caller might keep its thread, and how long the event loop stays awake.
-        mutating func command(after pause: Int64, taking duration: Int64, canSpin: Bool = true) -> (spin: Int64?, wakefulness: Int64?) {
+        mutating func command(after pause: Int64, taking duration: Int64, canSpin: Bool = true) -> (
+            spin: Int64?, wakefulness: Int64?
+        ) {
             now += pause
             let spin = policy.sent(canSpin: canSpin, now: now).map { $0 - now }
             now += duration
@@ -75,7 +77,9 @@ struct SpinPolicyTests {
         #expect(first != nil)
         let second = sequence.policy.sent(canSpin: true, now: sequence.now + soon)
         #expect(second == nil)
-        let awake = (sequence.policy.answered(now: sequence.now + quick), sequence.policy.answered(now: sequence.now + quick))
+        let awake = (
+            sequence.policy.answered(now: sequence.now + quick), sequence.policy.answered(now: sequence.now + quick)
+        )
         #expect(awake == (nil, nil))
     }
 
@@ -85,7 +89,11 @@ struct SpinPolicyTests {
         var longest = 0
         var (kept, givenUp) = (0, 0)
         for _ in 0..<1000 {
-            if sequence.command(after: soon, taking: quick).spin == nil { (kept, givenUp) = (0, givenUp + 1) } else { kept += 1 }
+            if sequence.command(after: soon, taking: quick).spin == nil {
+                (kept, givenUp) = (0, givenUp + 1)
+            } else {
+                kept += 1
+            }
             longest = max(longest, kept)
         }
         #expect(Int64(longest) * (soon + quick) <= SpinPolicy.longestTurn + soon + quick)

@@ -8,14 +8,16 @@ struct HandshakeTests {
     private func words(_ action: HandshakeStateMachine.Action) -> String {
         switch action {
         case .send(let command):
-            String(buffer: command.bytes).split(separator: "\r\n").filter { !$0.hasPrefix("*") && !$0.hasPrefix("$") }.joined(
-                separator: " ")
+            String(buffer: command.bytes).split(separator: "\r\n").filter { !$0.hasPrefix("*") && !$0.hasPrefix("$") }
+                .joined(
+                    separator: " ")
         case .becomeReady(let isRESP3): "ready \(isRESP3 ? 3 : 2)"
         case .fail(let error): "fail \(error.code)"
         }
     }
 
-    private let settings = HandshakeStateMachine.Settings(username: "ada", password: "secret", database: 4, clientName: "hoist")
+    private let settings = HandshakeStateMachine.Settings(
+        username: "ada", password: "secret", database: 4, clientName: "hoist")
 
     @Test("RESP3, in as few steps as it takes")
     func resp3() {
@@ -31,7 +33,9 @@ struct HandshakeTests {
         _ = machine.begin()
         #expect(words(machine.received(.error(RESPServerError("ERR unknown command `HELLO`")))) == "AUTH ada secret")
         #expect(words(machine.received(.simple("OK"))) == "CLIENT SETNAME hoist")
-        #expect(words(machine.received(.error(RESPServerError("NOPERM no")))) == "SELECT 4", "a name is not worth failing for")
+        #expect(
+            words(machine.received(.error(RESPServerError("NOPERM no")))) == "SELECT 4",
+            "a name is not worth failing for")
         #expect(words(machine.received(.simple("OK"))) == "ready 2")
     }
 
@@ -124,6 +128,7 @@ struct PipelineTests {
         let message: [RESPValue] = [.bulk(Array("message".utf8)), .bulk([]), .bulk([])]
         #expect(describe(machine.received(.value(.array(message)), now: 1)) == "push 3")
         _ = machine.tick(now: 101)
-        #expect(describe(machine.received(.value(.array([.bulk(Array("pong".utf8)), .bulk([])])), now: 102)) == "nothing")
+        #expect(
+            describe(machine.received(.value(.array([.bulk(Array("pong".utf8)), .bulk([])])), now: 102)) == "nothing")
     }
 }

@@ -40,24 +40,33 @@ struct TopologyTests {
         let client = try RESPClient(RESPConfiguration(url: cluster.url))
         defer { client.close() }
         for number in 0..<50 {
-            try await client.send(RESPCommand("SET", [.text("key-\(number)"), .integer(Int64(number))], key: "key-\(number)"))
+            try await client.send(
+                RESPCommand("SET", [.text("key-\(number)"), .integer(Int64(number))], key: "key-\(number)"))
         }
         for number in 0..<50 {
-            #expect(try await client.send(RESPCommand("GET", [.text("key-\(number)")], key: "key-\(number)")).integer == Int64(number))
+            #expect(
+                try await client.send(RESPCommand("GET", [.text("key-\(number)")], key: "key-\(number)")).integer
+                    == Int64(number))
         }
         // A slot on its way: the old node says ASK for what it has no more, then MOVED.
         let slot = ClusterSlot.of(Array("moving".utf8))
         let source = slot < 5461 ? 0 : slot < 10923 ? 1 : 2
         let target = (source + 1) % 3
         let ids = try await clients.asyncMap { try await $0.send(RESPCommand("CLUSTER MYID")).text ?? "" }
-        try await clients[target].send(RESPCommand("CLUSTER SETSLOT", [.integer(Int64(slot)), "IMPORTING", .text(ids[source])]))
-        try await clients[source].send(RESPCommand("CLUSTER SETSLOT", [.integer(Int64(slot)), "MIGRATING", .text(ids[target])]))
+        try await clients[target].send(
+            RESPCommand("CLUSTER SETSLOT", [.integer(Int64(slot)), "IMPORTING", .text(ids[source])]))
+        try await clients[source].send(
+            RESPCommand("CLUSTER SETSLOT", [.integer(Int64(slot)), "MIGRATING", .text(ids[target])]))
         try await client.send(RESPCommand("SET", ["moving", "1"], key: "moving"))
-        #expect(try await client.send(RESPCommand("INCR", ["moving"], key: "moving")).integer == 2, "on the node it moves to")
+        #expect(
+            try await client.send(RESPCommand("INCR", ["moving"], key: "moving")).integer == 2,
+            "on the node it moves to")
         for index in [target, source] {
-            try await clients[index].send(RESPCommand("CLUSTER SETSLOT", [.integer(Int64(slot)), "NODE", .text(ids[target])]))
+            try await clients[index].send(
+                RESPCommand("CLUSTER SETSLOT", [.integer(Int64(slot)), "NODE", .text(ids[target])]))
         }
-        #expect(try await client.send(RESPCommand("INCR", ["moving"], key: "moving")).integer == 3, "and after it moved")
+        #expect(
+            try await client.send(RESPCommand("INCR", ["moving"], key: "moving")).integer == 3, "and after it moved")
     }
 }
 

@@ -11,7 +11,9 @@ struct URLTests {
         #expect(full.credentials() == .init(username: "ada", password: "s:ecret@"))
         #expect(full.database == 3 && full.tls == nil)
         let bare = try RESPConfiguration(url: "redis://localhost")
-        #expect(bare.topology == .servers([.host("localhost", port: 6379)]) && bare.credentials() == nil && bare.database == 0)
+        #expect(
+            bare.topology == .servers([.host("localhost", port: 6379)]) && bare.credentials() == nil
+                && bare.database == 0)
         #expect(try RESPConfiguration(url: "redis://:p@h/").credentials() == .init(password: "p"))
         #expect(try RESPConfiguration(url: "valkey://[::1]:6380").topology == .servers([.host("::1", port: 6380)]))
         #expect(!full.serverDescription.contains("ecret"))
@@ -19,8 +21,12 @@ struct URLTests {
 
     @Test("TLS is verified unless the URL says otherwise")
     func tls() throws {
-        let secure = try RESPConfiguration(url: "rediss://h?ssl_ca_certs=/ca.pem&ssl_certfile=/c.pem&ssl_keyfile=/k.pem").tls
-        #expect(secure?.verifiesCertificate == true && secure?.verifiesHostname == true && secure?.trustedCertificatesFile == "/ca.pem")
+        let secure = try RESPConfiguration(
+            url: "rediss://h?ssl_ca_certs=/ca.pem&ssl_certfile=/c.pem&ssl_keyfile=/k.pem"
+        ).tls
+        #expect(
+            secure?.verifiesCertificate == true && secure?.verifiesHostname == true
+                && secure?.trustedCertificatesFile == "/ca.pem")
         #expect(secure?.certificateFile == "/c.pem" && secure?.keyFile == "/k.pem")
         #expect(try RESPConfiguration(url: "rediss://h?ssl_cert_reqs=CERT_NONE").tls?.verifiesCertificate == false)
         let lax = try RESPConfiguration(url: "rediss://h?ssl_cert_reqs=required&ssl_check_hostname=false").tls
@@ -29,13 +35,19 @@ struct URLTests {
 
     @Test("sockets, lists of servers, sentinels and clusters")
     func forms() throws {
-        #expect(try RESPConfiguration(url: "unix:///run/redis.sock?db=2").topology == .servers([.unix("/run/redis.sock")]))
+        #expect(
+            try RESPConfiguration(url: "unix:///run/redis.sock?db=2").topology == .servers([.unix("/run/redis.sock")]))
         #expect(try RESPConfiguration(url: "redis+socket:///run/redis.sock?virtual_host=2").database == 2)
         #expect(
-            try RESPConfiguration(url: "redis://a/1;redis://b/1").topology == .servers([.host("a", port: 6379), .host("b", port: 6379)]))
-        let sentinel = try RESPConfiguration(url: "sentinel://:pw@one:26379/5;sentinel://two?master_name=main&sentinel_password=x")
-        #expect(sentinel.topology == .sentinels([.host("one", port: 26379), .host("two", port: 26379)], primary: "main"))
-        #expect(sentinel.database == 5 && sentinel.credentials()?.password == "pw" && sentinel.sentinelCredentials?.password == "x")
+            try RESPConfiguration(url: "redis://a/1;redis://b/1").topology
+                == .servers([.host("a", port: 6379), .host("b", port: 6379)]))
+        let sentinel = try RESPConfiguration(
+            url: "sentinel://:pw@one:26379/5;sentinel://two?master_name=main&sentinel_password=x")
+        #expect(
+            sentinel.topology == .sentinels([.host("one", port: 26379), .host("two", port: 26379)], primary: "main"))
+        #expect(
+            sentinel.database == 5 && sentinel.credentials()?.password == "pw"
+                && sentinel.sentinelCredentials?.password == "x")
         let cluster = try RESPConfiguration(url: "redis+cluster://a:7000;b:7001")
         #expect(cluster.topology == .cluster([.host("a", port: 7000), .host("b", port: 7001)]))
     }
@@ -43,10 +55,15 @@ struct URLTests {
     @Test("what is wrong is said, without the URL")
     func refused() throws {
         #expect(try RESPConfiguration(url: "redis://h//1?=&x").database == 1)
-        #expect(try RESPConfiguration(url: "redis+socket:///run/redis@1/r.sock").topology == .servers([.unix("/run/redis@1/r.sock")]))
-        #expect(try RESPConfiguration(url: "rediss://h?ssl_cert_reqs=optional&ssl_check_hostname=on").tls?.verifiesHostname == true)
+        #expect(
+            try RESPConfiguration(url: "redis+socket:///run/redis@1/r.sock").topology
+                == .servers([.unix("/run/redis@1/r.sock")]))
+        #expect(
+            try RESPConfiguration(url: "rediss://h?ssl_cert_reqs=optional&ssl_check_hostname=on").tls?.verifiesHostname
+                == true)
         for url in [
-            "", "localhost", "http://x", "redis://h:99999", "redis://h/x", "sentinel://h", "rediss://h?ssl_cert_reqs=maybe",
+            "", "localhost", "http://x", "redis://h:99999", "redis://h/x", "sentinel://h",
+            "rediss://h?ssl_cert_reqs=maybe",
             "unix://relative",
             "redis+cluster://h/3", "redis://u:%zz@h",
         ] {

@@ -8,7 +8,9 @@ import Testing
 /// The classic stack: FastAPI, Celery's `delay`, Redis; with the worker in Swift, and the other way round.
 @Suite(
     "A FastAPI service with Celery", .serialized, .timeLimit(.minutes(4)),
-    .enabled(if: ServiceBench.hasFFmpeg && PythonPeer.interpreter != nil, "needs ffmpeg, and a Python with celery[redis] and fastapi"))
+    .enabled(
+        if: ServiceBench.hasFFmpeg && PythonPeer.interpreter != nil,
+        "needs ffmpeg, and a Python with celery[redis] and fastapi"))
 struct FastAPIInteropTests {
     private static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent().appendingPathComponent("Examples/FastAPIInterop").path
@@ -20,7 +22,8 @@ struct FastAPIInteropTests {
         let bench = try ServiceBench()
         let environment = ["REDIS_URL": server.url, "VIDEO_DATA": bench.path("videos")]
         let port = try RedisServer.freePort()
-        let api = try PythonPeer.start(["-m", "uvicorn", "api:api", "--port", "\(port)"], in: Self.folder, environment: environment)
+        let api = try PythonPeer.start(
+            ["-m", "uvicorn", "api:api", "--port", "\(port)"], in: Self.folder, environment: environment)
         defer { PythonPeer.stop(api) }
         #expect(try await eventually(.seconds(30)) { RedisServer.canConnect(port) })
         _ = try bench.start(["worker", "--backend", server.url, "--data", bench.path("videos")])
@@ -37,7 +40,9 @@ struct FastAPIInteropTests {
                 return state == "SUCCESS" || state == "FAILURE"
             })
         let done = try await json("GET", port, "/tasks/\(task)")
-        #expect(done["state"] == "SUCCESS" && done["result"]?["width"] == 640 && done["result"]?["poster"] == "poster.jpg", "\(done)")
+        #expect(
+            done["state"] == "SUCCESS" && done["result"]?["width"] == 640 && done["result"]?["poster"] == "poster.jpg",
+            "\(done)")
         #expect(states.contains("PROGRESS"), "the page could show it: \(states)")
         let video = bench.path("videos") + "/" + (answer["video_id"]?.stringValue ?? "") + "/video.mp4"
         #expect(FileManager.default.fileExists(atPath: video))

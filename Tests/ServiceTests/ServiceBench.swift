@@ -32,7 +32,8 @@ final class ServiceBench {
     func path(_ name: String) -> String { folder.appendingPathComponent(name).path }
 
     private func program(_ name: String) -> URL {
-        URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent().appendingPathComponent(name)
+        URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
+            .appendingPathComponent(name)
     }
 
     func start(_ arguments: [String]) throws -> Process {
@@ -60,7 +61,9 @@ final class ServiceBench {
         var json: WireValue { (try? JSONText.parse(Array(body))) ?? .null }
     }
 
-    func http(_ method: String, _ path: String, headers: [String: String] = [:], file: String? = nil) async throws -> Answer {
+    func http(_ method: String, _ path: String, headers: [String: String] = [:], file: String? = nil) async throws
+        -> Answer
+    {
         var request = URLRequest(url: try #require(URL(string: "http://127.0.0.1:\(port)\(path)")))
         request.httpMethod = method
         for (name, value) in headers { request.setValue(value, forHTTPHeaderField: name) }
@@ -79,7 +82,8 @@ final class ServiceBench {
         _ = try run(
             URL(fileURLWithPath: "/usr/bin/ffmpeg"),
             [
-                "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25", "-t", String(seconds), "-vf", "noise=alls=20:allf=t",
+                "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25", "-t", String(seconds), "-vf",
+                "noise=alls=20:allf=t",
                 "-c:v", "libx264", "-preset", "ultrafast", file,
             ], status: 0)
         return file
@@ -141,7 +145,9 @@ final class ServiceBench {
         var configuration = Worker.Configuration()
         configuration.isBurst = true
         try await Worker(backend, queues: ["dead"], configuration: configuration, logger: logger) {
-            Handler(Doomed.self) { job, context in if context.id == id { throw JobDirective.deadLetter("no such mailbox") } }
+            Handler(Doomed.self) { job, context in
+                if context.id == id { throw JobDirective.deadLetter("no such mailbox") }
+            }
         }.run()
     }
 }

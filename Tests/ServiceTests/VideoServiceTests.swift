@@ -6,9 +6,12 @@ import TestServers
 import Testing
 
 /// VideoService as its users run it: processes, HTTP, real video.
-@Suite("VideoService", .serialized, .timeLimit(.minutes(3)), .enabled(if: ServiceBench.hasFFmpeg, "ffmpeg is not installed"))
+@Suite(
+    "VideoService", .serialized, .timeLimit(.minutes(3)),
+    .enabled(if: ServiceBench.hasFFmpeg, "ffmpeg is not installed"))
 struct VideoServiceTests {
-    @Test("an upload is answered at once and becomes a video, a poster and a contact sheet; a killed worker is replaced")
+    @Test(
+        "an upload is answered at once and becomes a video, a poster and a contact sheet; a killed worker is replaced")
     func wholeWay() async throws {
         let bench = try ServiceBench()
         try await bench.startServer()
@@ -20,7 +23,10 @@ struct VideoServiceTests {
         #expect(answer.json["job"]?.stringValue == "/jobs/\(id)")
 
         // Kill the worker in mid-transcode; another one finishes.
-        #expect(try await eventually(.seconds(30)) { try await bench.job(id)["progress"]?["fraction"]?.doubleValue ?? 0 > 0.05 })
+        #expect(
+            try await eventually(.seconds(30)) {
+                try await bench.job(id)["progress"]?["fraction"]?.doubleValue ?? 0 > 0.05
+            })
         kill(worker.processIdentifier, SIGKILL)
         _ = try bench.start(["worker", "--backend", bench.backendURL, "--data", bench.path("videos")])
         #expect(try await eventually(.seconds(90)) { try await bench.job(id)["state"] == "succeeded" })
@@ -35,7 +41,8 @@ struct VideoServiceTests {
         }
         let part = try await bench.http("GET", base + "video.mp4", headers: ["Range": "bytes=0-9"])
         #expect(part.status == 206 && part.body.count == 10)
-        let left = try FileManager.default.contentsOfDirectory(atPath: bench.path("videos") + base.dropFirst("/videos".count))
+        let left = try FileManager.default.contentsOfDirectory(
+            atPath: bench.path("videos") + base.dropFirst("/videos".count))
         #expect(Set(left) == ["input", "video.mp4", "poster.jpg", "contact.jpg"], "no partial file is left")
         let page = try await bench.http("GET", "/")
         #expect(page.status == 200 && String(decoding: page.body, as: UTF8.self).contains("VideoService"))
@@ -59,7 +66,10 @@ struct VideoServiceTests {
         _ = try bench.start(["worker", "--backend", bench.backendURL, "--data", bench.path("videos")])
         let answer = try await bench.http("POST", "/upload", file: try bench.makeVideo(seconds: 30))
         let id = try #require(answer.json["id"]?.stringValue)
-        #expect(try await eventually(.seconds(30)) { try await bench.job(id)["progress"]?["fraction"]?.doubleValue ?? 0 > 0.01 })
+        #expect(
+            try await eventually(.seconds(30)) {
+                try await bench.job(id)["progress"]?["fraction"]?.doubleValue ?? 0 > 0.01
+            })
         #expect(try await bench.http("DELETE", "/jobs/\(id)").status == 202)
         #expect(try await eventually(.seconds(30)) { try await bench.job(id)["state"] == "cancelled" })
         let folder = bench.path("videos/" + (answer.json["video_id"]?.stringValue ?? ""))
@@ -76,11 +86,15 @@ struct VideoServiceTests {
         let worker = try bench.start(["worker", "--backend", bench.backendURL, "--data", bench.path("videos")])
         let answer = try await bench.http("POST", "/upload", file: try bench.makeVideo(seconds: 8))
         let id = try #require(answer.json["id"]?.stringValue)
-        #expect(try await eventually(.seconds(30)) { try await bench.job(id)["progress"]?["fraction"]?.doubleValue ?? 0 > 0.05 })
+        #expect(
+            try await eventually(.seconds(30)) {
+                try await bench.job(id)["progress"]?["fraction"]?.doubleValue ?? 0 > 0.05
+            })
         let tools = bench.processes(naming: bench.path("videos/" + (answer.json["video_id"]?.stringValue ?? "")))
         let children = bench.processes(naming: bench.backendURL + "\0--data").filter { $0 != worker.processIdentifier }
             .filter {
-                (try? String(contentsOfFile: "/proc/\($0)/stat", encoding: .utf8))?.contains(") S \(worker.processIdentifier) ") ?? false
+                (try? String(contentsOfFile: "/proc/\($0)/stat", encoding: .utf8))?.contains(
+                    ") S \(worker.processIdentifier) ") ?? false
             }
         #expect(tools.count == 1 && children.count == 1)
         kill(try #require(victim == "ffmpeg" ? tools.first : children.first), SIGSEGV)
@@ -91,7 +105,9 @@ struct VideoServiceTests {
         if victim == "ffmpeg" {
             #expect(first["failure"]?["kind"] == "raised" && record["lost_workers"] == 0)
         } else {
-            #expect(first["failure"]?["kind"] == "crashed" && first["failure"]?["crash"]?["signal"] == 11 && record["lost_workers"] == 1)
+            #expect(
+                first["failure"]?["kind"] == "crashed" && first["failure"]?["crash"]?["signal"] == 11
+                    && record["lost_workers"] == 1)
             #expect(record["usage"]?["cpu_seconds"]?.doubleValue ?? 0 > 0.1, "ffmpeg's time is the job's")
         }
         #expect(tools.allSatisfy { kill($0, 0) != 0 })
@@ -107,7 +123,9 @@ struct UpkeepCommandTests {
         var headers = MessageHeaders(task: "nobody", id: "late")
         headers.expires = Date() + 0.05
         _ = try await backend.publish([
-            Message(headers: headers, properties: MessageProperties(routingKey: "q", deliveryTag: "late"), body: Array("[[],{},{}]".utf8))
+            Message(
+                headers: headers, properties: MessageProperties(routingKey: "q", deliveryTag: "late"),
+                body: Array("[[],{},{}]".utf8))
         ])
         try await Task.sleep(for: .milliseconds(60))
         let upkeep = try bench.start(["upkeep", "--backend", bench.backendURL])
@@ -146,7 +164,9 @@ struct HoistToolTests {
         // What a job wrote, in the order in which it did.
         try await bench.makeWritingJob("w1", on: try SQLiteBackend(url: bench.backendURL))
         let log = try hoist("log", "w1")
-        #expect(log.split(separator: "\n").count == 2 && log.contains("info  first step=1") && log.hasSuffix("warning  second\n"))
+        #expect(
+            log.split(separator: "\n").count == 2 && log.contains("info  first step=1")
+                && log.hasSuffix("warning  second\n"))
         #expect(try hoist("log", "w1", "--follow") == log)
         #expect(try JSONText.parse(Array(try hoist("log", "w1", "--json").utf8))["lines"]?.arrayValue?.count == 2)
         #expect(try hoist("log", "m1") == "")
@@ -175,7 +195,9 @@ struct HoistToolTests {
         #expect(try hoist("pause", "mail") == "mail is paused\n")
         #expect(try hoist("resume", "mail") == "mail is resumed\n")
         #expect(try hoist("limits") == "no limits\n")
-        #expect(try hoist("limit", "queue:mail", "--rate", "100/min", "--running", "4") == "queue mail: 100/min; 4 running\n")
+        #expect(
+            try hoist("limit", "queue:mail", "--rate", "100/min", "--running", "4")
+                == "queue mail: 100/min; 4 running\n")
         let kind = try hoist("limit", "job:mail.send", "--running", "1", "--each", "partition", "--full", "drop")
         #expect(kind == "job mail.send: 1 running each partition, new ones dropped\n")
         #expect(try hoist("limits").contains("queue mail     4 running"))
@@ -188,7 +210,8 @@ struct HoistToolTests {
         _ = try hoist("limit", "queue:mail", "--waiting", "none")
         _ = try hoist("enqueue", "mail.send", "--queue", "mail")
         for wrong in [
-            ["mail"], ["queue:mail"], ["queue:mail", "--rate", "100"], ["job:x", "--waiting", "3"], ["job:x", "--running", "0"],
+            ["mail"], ["queue:mail"], ["queue:mail", "--rate", "100"], ["job:x", "--waiting", "3"],
+            ["job:x", "--running", "0"],
         ] {
             _ = try bench.run("hoist", ["limit"] + wrong + ["--backend", server.url], status: 64)
         }

@@ -10,7 +10,8 @@ public enum PythonPeer {
     ///   - folder: where it runs, and finds its modules.
     ///   - output: what gets its standard output; nil to drop it.
     public static func start(
-        _ arguments: [String], in folder: String, environment: [String: String] = [:], output: Pipe? = nil, log: URL? = nil
+        _ arguments: [String], in folder: String, environment: [String: String] = [:], output: Pipe? = nil,
+        log: URL? = nil
     ) throws -> Process {
         guard let interpreter else { throw TestServerError(description: isMissing) }
         let process = Process()
@@ -21,7 +22,9 @@ public enum PythonPeer {
             ["PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "C_FORCE_ROOT": "1"].merging(environment) { $1 }
         ) { $1 }
         if let log {
-            if !FileManager.default.fileExists(atPath: log.path) { _ = FileManager.default.createFile(atPath: log.path, contents: nil) }
+            if !FileManager.default.fileExists(atPath: log.path) {
+                _ = FileManager.default.createFile(atPath: log.path, contents: nil)
+            }
             let handle = try FileHandle(forWritingTo: log)
             try handle.seekToEnd()
             process.standardError = handle
@@ -36,7 +39,9 @@ public enum PythonPeer {
 
     /// Runs a Python program to its end.
     /// - Returns: what it printed.
-    public static func run(_ arguments: [String], in folder: String, environment: [String: String] = [:]) throws -> String {
+    public static func run(_ arguments: [String], in folder: String, environment: [String: String] = [:]) throws
+        -> String
+    {
         let pipe = Pipe()
         let log = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-python-\(UUID().uuidString).log")
         defer { try? FileManager.default.removeItem(at: log) }
@@ -45,7 +50,8 @@ public enum PythonPeer {
         process.waitUntilExit()
         guard process.terminationStatus == 0 else {
             let complaints = (try? String(contentsOf: log, encoding: .utf8)) ?? ""
-            throw TestServerError(description: "\(arguments) ended with \(process.terminationStatus): \(complaints.suffix(4000))")
+            throw TestServerError(
+                description: "\(arguments) ended with \(process.terminationStatus): \(complaints.suffix(4000))")
         }
         return String(decoding: bytes, as: UTF8.self)
     }

@@ -17,11 +17,13 @@ public final class RedisCluster: Sendable {
             try await client.send(RESPCommand("CLUSTER SET-CONFIG-EPOCH", [.integer(Int64(index + 1))]))
         }
         for (node, busPort) in zip(nodes, busPorts).dropFirst() {
-            try await clients[0].send(RESPCommand("CLUSTER MEET", ["127.0.0.1", .integer(Int64(node.port)), .integer(Int64(busPort))]))
+            try await clients[0].send(
+                RESPCommand("CLUSTER MEET", ["127.0.0.1", .integer(Int64(node.port)), .integer(Int64(busPort))]))
         }
         for _ in 0..<600 {
             var isReady = true
-            for client in clients where try await client.send(RESPCommand("CLUSTER INFO")).text?.contains("cluster_state:ok") != true {
+            for client in clients
+            where try await client.send(RESPCommand("CLUSTER INFO")).text?.contains("cluster_state:ok") != true {
                 isReady = false
             }
             if isReady { return }

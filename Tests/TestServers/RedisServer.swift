@@ -1,7 +1,8 @@
 public import Foundation
 import Synchronization
 
-/// A redis-server of a test's own, on a free port of the loopback interface, with its files in a temporary folder. Ends with the object.
+/// A redis-server of a test's own, on a free port of the loopback interface, with its files in a temporary folder. Ends
+/// with the object.
 public final class RedisServer: Sendable {
     public let port: Int
     public let folder: URL
@@ -37,7 +38,10 @@ public final class RedisServer: Sendable {
             arguments = [file.path, "--sentinel", "--port", "\(port)", "--bind", "127.0.0.1", "--dir", folder.path]
         } else {
             arguments =
-                ["--port", "\(port)", "--bind", "127.0.0.1", "--dir", folder.path, "--save", "", "--unixsocket", socketPath] + options
+                [
+                    "--port", "\(port)", "--bind", "127.0.0.1", "--dir", folder.path, "--save", "", "--unixsocket",
+                    socketPath,
+                ] + options
         }
         process = Mutex(nil)
         try start()

@@ -21,7 +21,8 @@ public final class TroubleProxy: Sendable {
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelInitializer { client in
                 // The two ends live on one event loop, so that each may write to the other without a hop.
-                ClientBootstrap(group: client.eventLoop).connect(host: "127.0.0.1", port: serverPort).flatMap { server in
+                ClientBootstrap(group: client.eventLoop).connect(host: "127.0.0.1", port: serverPort).flatMap {
+                    server in
                     client.eventLoop.makeCompletedFuture {
                         try client.pipeline.syncOperations.addHandler(Relay(other: server, owner: box))
                         try server.pipeline.syncOperations.addHandler(Relay(other: client, owner: box))
@@ -59,9 +60,13 @@ public final class TroubleProxy: Sendable {
     public func delay(by milliseconds: Int64) { state.withLock { $0.delay = .milliseconds(milliseconds) } }
 
     /// Closes the direction from the server to its clients, and leaves the other open.
-    public func halfClose() { for pair in state.withLock({ Array($0.pairs.values) }) { pair.client.close(mode: .output, promise: nil) } }
+    public func halfClose() {
+        for pair in state.withLock({ Array($0.pairs.values) }) { pair.client.close(mode: .output, promise: nil) }
+    }
 
-    fileprivate var behaviour: (isSwallowing: Bool, delay: TimeAmount) { state.withLock { ($0.isSwallowing, $0.delay) } }
+    fileprivate var behaviour: (isSwallowing: Bool, delay: TimeAmount) {
+        state.withLock { ($0.isSwallowing, $0.delay) }
+    }
 
     private final class StateBox: Sendable {
         private let reference = Mutex<Weak>(Weak())

@@ -6,14 +6,17 @@ import Synchronization
 
 /// What the processes of the isolation benchmarks do. Each is run again as its own children.
 enum IsolationBenchmark {
-    private static func backend(_ url: String) throws -> any Backend { try WorkerChild.backend ?? RedisBackend(url: url) }
+    private static func backend(_ url: String) throws -> any Backend {
+        try WorkerChild.backend ?? RedisBackend(url: url)
+    }
 
     /// Performs what there is in so many children, says how fast, and ends.
     static func work(_ url: String, children: Int) async throws {
         var configuration = Worker.Configuration(isBurst: true)
         configuration.burstLeavesDelayedJobs = true
         let began = DispatchTime.now().uptimeNanoseconds
-        let worker = Worker(try backend(url), lanes: [.process(children)], configuration: configuration, logger: silent) {
+        let worker = Worker(try backend(url), lanes: [.process(children)], configuration: configuration, logger: silent)
+        {
             Handler(NoOp.self, in: .process) { job, _ in job.number }
         }
         try await worker.run()
@@ -38,7 +41,8 @@ enum IsolationBenchmark {
         func milliseconds(since begin: UInt64) -> Double { Double(DispatchTime.now().uptimeNanoseconds - begin) / 1e6 }
         for index in 0..<jobs {
             let first = DispatchTime.now().uptimeNanoseconds
-            try await client.enqueue(NoOp(text: String(repeating: "x", count: 32), number: index)).output(timeout: .seconds(10))
+            try await client.enqueue(NoOp(text: String(repeating: "x", count: 32), number: index)).output(
+                timeout: .seconds(10))
             async.append(milliseconds(since: first))
             let second = DispatchTime.now().uptimeNanoseconds
             try await client.enqueue(Stamp(sentAt: Int(second))).output(timeout: .seconds(10))
@@ -46,7 +50,9 @@ enum IsolationBenchmark {
             difference.append(process[index] - async[index])
             try await Task.sleep(for: .milliseconds(5))
         }
-        func at(_ values: [Double], _ share: Double) -> Double { values.sorted()[Int(Double(values.count - 1) * share)] }
+        func at(_ values: [Double], _ share: Double) -> Double {
+            values.sorted()[Int(Double(values.count - 1) * share)]
+        }
         print(at(async, 0.5), at(async, 0.99), at(process, 0.5), at(process, 0.99), at(difference, 0.5))
     }
 }

@@ -4,8 +4,9 @@ import Hoist
 import HoistSQLite
 import Logging
 
-/// Benchmarks on SQLite and Redis. `HoistBenchmarks [PYTHON]` prints one table each; with an interpreter that has huey and celery[redis] it runs
-/// those peers in the same run, and Sidekiq where it is installed. `HoistBenchmarks redis [PYTHON]` prints the second alone.
+/// Benchmarks on SQLite and Redis. `HoistBenchmarks [PYTHON]` prints one table each; with an interpreter that has huey
+/// and celery[redis] it runs those peers in the same run, and Sidekiq where it is installed. `HoistBenchmarks redis
+/// [PYTHON]` prints the second alone.
 @main
 struct Main {
     static func main() async throws {
@@ -18,7 +19,8 @@ struct Main {
         case "redis-serve": try await RedisBenchmark.serve(arguments[2], slots: Int(arguments[3]) ?? 64)
         case "redis-latency": try await RedisBenchmark.latency(arguments[2], jobs: Int(arguments[3]) ?? 1000)
         case "redis-limit":
-            try RedisLimit.run(port: Int(arguments[2]) ?? 6379, seconds: 3, steps: arguments.last == "ours" ? .ours : .fewest)
+            try RedisLimit.run(
+                port: Int(arguments[2]) ?? 6379, seconds: 3, steps: arguments.last == "ours" ? .ours : .fewest)
         case "redis-bare": try await RedisBenchmark.bare(arguments[2], roundTrips: 20_000)
         case "redis-enqueue":
             try await RedisBenchmark.enqueue(
@@ -47,7 +49,9 @@ let silent = Logger(label: "bench", factory: { _ in SwiftLogNoOpLogHandler() })
 enum BenchmarkWorker {
     static func run(database: String, slots: Int) async throws {
         let backend = try SQLiteBackend(path: database)
-        let worker = Worker(backend, lanes: [.async(slots)], logger: silent) { Handler(NoOp.self) { job, _ in job.number } }
+        let worker = Worker(backend, lanes: [.async(slots)], logger: silent) {
+            Handler(NoOp.self) { job, _ in job.number }
+        }
         try await worker.run()
     }
 
@@ -55,7 +59,8 @@ enum BenchmarkWorker {
     static func prepare(database: String, jobs: Int) async throws {
         let client = JobClient(try SQLiteBackend(path: database), logger: silent)
         for begin in stride(from: 0, to: jobs, by: 1000) {
-            try await client.enqueue(contentsOf: (begin..<begin + 1000).map { NoOp(text: String(repeating: "x", count: 32), number: $0) })
+            try await client.enqueue(
+                contentsOf: (begin..<begin + 1000).map { NoOp(text: String(repeating: "x", count: 32), number: $0) })
         }
     }
 
@@ -99,5 +104,7 @@ final class TemporaryFolder {
 func residentMegabytes(of process: pid_t) -> Double {
     let status = (try? String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)) ?? ""
     let line = status.split(separator: "\n").first { $0.hasPrefix("VmRSS:") }
-    return (line?.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first).flatMap { Double($0) }.map { $0 / 1024 } ?? 0
+    return (line?.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first).flatMap { Double($0) }.map {
+        $0 / 1024
+    } ?? 0
 }

@@ -64,7 +64,11 @@ enum RedisBenchmark {
                 for lane in 0..<64 {
                     group.addTask {
                         for index in stride(from: lane, to: jobs, by: 64) {
-                            if keepsResults { try await client.enqueue(all[index]) } else { try await client.enqueue(all[index], .result(.ignore)) }
+                            if keepsResults {
+                                try await client.enqueue(all[index])
+                            } else {
+                                try await client.enqueue(all[index], .result(.ignore))
+                            }
                         }
                     }
                 }
@@ -72,10 +76,17 @@ enum RedisBenchmark {
             }
         case "delayed":
             for start in stride(from: 0, to: jobs, by: 1000) {
-                try await client.enqueue(contentsOf: all[start..<min(start + 1000, jobs)], options + [.after(.seconds(86_400))])
+                try await client.enqueue(
+                    contentsOf: all[start..<min(start + 1000, jobs)], options + [.after(.seconds(86_400))])
             }
         default:
-            for job in all { if keepsResults { try await client.enqueue(job) } else { try await client.enqueue(job, .result(.ignore)) } }
+            for job in all {
+                if keepsResults {
+                    try await client.enqueue(job)
+                } else {
+                    try await client.enqueue(job, .result(.ignore))
+                }
+            }
         }
         print(Double(jobs) / (Double(DispatchTime.now().uptimeNanoseconds - begin) / 1e9))
     }
@@ -91,7 +102,9 @@ enum RedisBenchmark {
             starts.append(Double(wait) / 1e6)
             try await Task.sleep(for: .milliseconds(5))
         }
-        func at(_ values: [Double], _ share: Double) -> Double { values.sorted()[Int(Double(values.count - 1) * share)] }
+        func at(_ values: [Double], _ share: Double) -> Double {
+            values.sorted()[Int(Double(values.count - 1) * share)]
+        }
         print(at(starts, 0.5), at(starts, 0.99), at(results, 0.5), at(results, 0.99))
     }
 }
@@ -102,7 +115,9 @@ final class Tally: Sendable {
     private let jobs = Atomic(0)
 
     func count() {
-        if jobs.add(1, ordering: .relaxed).newValue == 1 { began.store(DispatchTime.now().uptimeNanoseconds, ordering: .relaxed) }
+        if jobs.add(1, ordering: .relaxed).newValue == 1 {
+            began.store(DispatchTime.now().uptimeNanoseconds, ordering: .relaxed)
+        }
     }
 
     var rate: Double {

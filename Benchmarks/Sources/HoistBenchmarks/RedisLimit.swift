@@ -1,20 +1,22 @@
 import Foundation
 
-/// Whole jobs through Redis with nothing but sockets and scripts, as fast as the server can: what is left of it is the cost of being a queue.
+/// Whole jobs through Redis with nothing but sockets and scripts, as fast as the server can: what is left of it is the
+/// cost of being a queue.
 ///
-/// A message of ours (680 bytes) is pushed, claimed by a script that puts it with a worker, and let go of, 16 at a time on four connections
-/// that never wait for one another.
+/// A message of ours (680 bytes) is pushed, claimed by a script that puts it with a worker, and let go of, 16 at a time
+/// on four connections that never wait for one another.
 enum RedisLimit {
     enum Steps {
         /// What no queue can do without that hands out jobs at least once.
         case fewest
-        /// What Hoist does: ids are enqueued once, jobs have a record while they wait, are held under a token, and those who follow them hear
-        /// of it.
+        /// What Hoist does: ids are enqueued once, jobs have a record while they wait, are held under a token, and
+        /// those who follow them hear of it.
         case ours
 
         fileprivate var claim: String {
             switch self {
-            case .fewest: "local e=redis.call('RPOP',KEYS[1],16) for i=1,#e do redis.call('HSET',KEYS[2],ARGV[i],e[i]) end return e"
+            case .fewest:
+                "local e=redis.call('RPOP',KEYS[1],16) for i=1,#e do redis.call('HSET',KEYS[2],ARGV[i],e[i]) end return e"
             case .ours:
                 """
                 local e = redis.call('RPOP', KEYS[1], 16)
@@ -66,7 +68,9 @@ enum RedisLimit {
             address.sin_port = in_port_t(port).bigEndian
             address.sin_addr.s_addr = in_addr_t(0x7F00_0001).bigEndian
             let connected = withUnsafePointer(to: &address) { pointer in
-                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(opened, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+                pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                    connect(opened, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+                }
             }
             guard connected == 0 else { throw CocoaError(.fileReadUnknown) }
             let ids = (0..<16).map { "00000000-0000-0000-0000-00000000\(number)0\($0 + 10)" }

@@ -10,7 +10,8 @@ struct RedisReport {
     func run() async throws {
         let server = try Server()
         defer { server.stop() }
-        print("\nRedis, two cores shared by producer, worker and server; no-op jobs with a 32-byte string and an integer")
+        print(
+            "\nRedis, two cores shared by producer, worker and server; no-op jobs with a 32-byte string and an integer")
         let bare = try number("redis-bare", server.url)
         let limits = try ["fewest", "ours"].map { try number("redis-limit", "\(server.port)", $0) }
         server.flush()
@@ -31,34 +32,55 @@ struct RedisReport {
 
         let celery = try python.map { python in
             try [("0", 4000), ("1", 4000)].map { results, jobs in
-                numbers(try output(python, [peer("celery_redis.py"), server.url, "\(jobs)"], ["BENCH_RESULTS": results]))
+                numbers(
+                    try output(python, [peer("celery_redis.py"), server.url, "\(jobs)"], ["BENCH_RESULTS": results]))
             }
         }
-        let huey = try python.map { numbers(try output($0, [peer("huey_redis.py"), server.url, "10000", "5000"], [:])) }
+        let huey = try python.map {
+            numbers(try output($0, [peer("huey_redis.py"), server.url, "10000", "5000"], [:]))
+        }
         let sidekiq = try runSidekiq("rates", 60_000, server)
         server.flush()
         func row(_ what: String, _ ours: Double, celery: Double?, sidekiq: Double?, huey: Double? = nil) {
             var line = "\(what): \(Int(ours))"
-            if let celery { line += "; Celery \(Int(celery)), we are \(String(format: "%.1f", ours / celery)) times as fast" }
-            if let sidekiq { line += "; Sidekiq \(Int(sidekiq)), we are \(String(format: "%.2f", ours / sidekiq)) times as fast" }
+            if let celery {
+                line += "; Celery \(Int(celery)), we are \(String(format: "%.1f", ours / celery)) times as fast"
+            }
+            if let sidekiq {
+                line += "; Sidekiq \(Int(sidekiq)), we are \(String(format: "%.2f", ours / sidekiq)) times as fast"
+            }
             if let huey { line += "; huey \(Int(huey)), we are \(String(format: "%.2f", ours / huey)) times as fast" }
             print(line)
         }
-        row("enqueue one at a time, awaited, jobs/s", single, celery: celery?[0].first, sidekiq: sidekiq?[0], huey: huey?.first)
-        print("    of \(Int(bare)) empty round trips a second that machine and client allow: \(percent(single, of: bare))")
+        row(
+            "enqueue one at a time, awaited, jobs/s", single, celery: celery?[0].first, sidekiq: sidekiq?[0],
+            huey: huey?.first)
+        print(
+            "    of \(Int(bare)) empty round trips a second that machine and client allow: \(percent(single, of: bare))"
+        )
         row("enqueue from 64 tasks at once, jobs/s", concurrent, celery: celery?[0].first, sidekiq: nil)
         row("enqueue in bulk of 1,000, jobs/s", bulk, celery: celery?[0].first, sidekiq: sidekiq?[1])
-        row("enqueue in bulk of 1,000, two producers, jobs/s", bulkOfTwo, celery: celery?[0].first, sidekiq: sidekiq?[1])
+        row(
+            "enqueue in bulk of 1,000, two producers, jobs/s", bulkOfTwo, celery: celery?[0].first, sidekiq: sidekiq?[1]
+        )
         row("process, results off, one worker process, jobs/s", off, celery: celery?[0].last, sidekiq: sidekiq?[2])
-        row("process, results off, two worker processes, jobs/s", offByTwo, celery: celery?[0].last, sidekiq: sidekiq?[2])
+        row(
+            "process, results off, two worker processes, jobs/s", offByTwo, celery: celery?[0].last,
+            sidekiq: sidekiq?[2])
         row("process, results stored and published, jobs/s", on, celery: celery?[1].last, sidekiq: nil)
         row("process, 100 KB arguments, jobs/s", large, celery: nil, sidekiq: nil, huey: huey?.last)
         let cycle = 1 / (1 / bulkOfTwo + 1 / offByTwo)
         print("whole jobs, enqueued and processed: \(Int(cycle)) a second")
         for (limit, steps) in zip(limits, ["a push, a claim and a removal", "the same commands as ours"]) {
-            print("    Redis alone, driven with bare sockets, \(steps): \(Int(limit)), of which whole jobs are \(percent(cycle, of: limit)), and what is processed \(percent(max(off, offByTwo), of: limit))")
+            print(
+                "    Redis alone, driven with bare sockets, \(steps): \(Int(limit)), of which whole jobs are \(percent(cycle, of: limit)), and what is processed \(percent(max(off, offByTwo), of: limit))"
+            )
         }
-        if let waits = celery?[1], waits.count == 4 { print("Celery, enqueue to result: median \(milliseconds(waits[1])), 99th percentile \(milliseconds(waits[2]))") }
+        if let waits = celery?[1], waits.count == 4 {
+            print(
+                "Celery, enqueue to result: median \(milliseconds(waits[1])), 99th percentile \(milliseconds(waits[2]))"
+            )
+        }
         try await measureBacklog(server)
         try await measureLatency(server)
         try await measureIsolation(server, celery: celery?[1].last)
@@ -69,7 +91,10 @@ struct RedisReport {
         let jobs = 40_000
         _ = try fill(server, jobs: jobs, results: "on")
         let rate = Double(jobs) / (try number("isolation-work", server.url, "2"))
-        let ratio = celery.map { "; Celery prefork, 2 children \(Int($0)), we are \(String(format: "%.1f", rate / $0)) times as fast" } ?? ""
+        let ratio =
+            celery.map {
+                "; Celery prefork, 2 children \(Int($0)), we are \(String(format: "%.1f", rate / $0)) times as fast"
+            } ?? ""
         print("process lane, 2 children, results on: \(Int(rate)) jobs/s from the worker's start on\(ratio)")
         server.flush()
         let (worker, pipe) = (Process(), Pipe())
@@ -80,14 +105,20 @@ struct RedisReport {
         try await Task.sleep(for: .seconds(1))
         let waits = numbers(try output(CommandLine.arguments[0], ["isolation-overhead", server.url, "500"], [:]))
         if waits.count == 5 {
-            print("enqueue to result, async lane: median \(milliseconds(waits[0])), 99th percentile \(milliseconds(waits[1])); process lane: median \(milliseconds(waits[2])), 99th percentile \(milliseconds(waits[3])); median of the differences \(milliseconds(waits[4]))")
+            print(
+                "enqueue to result, async lane: median \(milliseconds(waits[0])), 99th percentile \(milliseconds(waits[1])); process lane: median \(milliseconds(waits[2])), 99th percentile \(milliseconds(waits[3])); median of the differences \(milliseconds(waits[4]))"
+            )
         }
-        let children = try output("/usr/bin/pgrep", ["-P", "\(worker.processIdentifier)"], [:]).split(whereSeparator: \.isWhitespace).compactMap { pid_t($0) }
+        let children = try output("/usr/bin/pgrep", ["-P", "\(worker.processIdentifier)"], [:]).split(
+            whereSeparator: \.isWhitespace
+        ).compactMap { pid_t($0) }
         let own = children.map { privateMegabytes(of: $0) }.max() ?? 0
         kill(worker.processIdentifier, SIGKILL)
         worker.waitUntilExit()
         let ready = numbers(String(decoding: pipe.fileHandleForReading.availableData, as: UTF8.self))
-        print("child ready after \(ready.map(milliseconds).joined(separator: " and ")); an idle child holds \(String(format: "%.1f", own)) MB of its own")
+        print(
+            "child ready after \(ready.map(milliseconds).joined(separator: " and ")); an idle child holds \(String(format: "%.1f", own)) MB of its own"
+        )
         server.flush()
     }
 
@@ -138,12 +169,16 @@ struct RedisReport {
         _ = try number("redis-enqueue", server.url, "bulk", "1000000", "32", "off")
         let long = try number("redis-work", server.url, "256")
         let after = server.memory
-        print("process with 1,000,000 waiting: \(Int(long)) jobs/s, with 50,000: \(Int(short)); server's memory \(before) MB before, \(after) MB after")
+        print(
+            "process with 1,000,000 waiting: \(Int(long)) jobs/s, with 50,000: \(Int(short)); server's memory \(before) MB before, \(after) MB after"
+        )
         _ = try number("redis-enqueue", server.url, "delayed", "100000", "32", "off")
         let worker = try start("redis-serve", server.url, "64")
         try await Task.sleep(for: .seconds(1))
         let latency = numbers(try output(CommandLine.arguments[0], ["redis-latency", server.url, "200"], [:]))
-        print("with 100,000 delayed jobs: enqueue to start median \(String(format: "%.2f", latency[0])) ms, worker \(Int(residentMegabytes(of: worker.processIdentifier))) MB")
+        print(
+            "with 100,000 delayed jobs: enqueue to start median \(String(format: "%.2f", latency[0])) ms, worker \(Int(residentMegabytes(of: worker.processIdentifier))) MB"
+        )
         kill(worker.processIdentifier, SIGKILL)
         worker.waitUntilExit()
         server.flush()
@@ -162,9 +197,15 @@ struct RedisReport {
             ours.append(numbers(try output(CommandLine.arguments[0], ["redis-latency", server.url, "400"], [:])))
             if let waits = try runSidekiq("waits", 400, server) { sidekiq.append(waits) }
         }
-        func typical(_ rounds: [[Double]], _ column: Int) -> String { milliseconds(rounds.map { $0[column] }.sorted()[rounds.count / 2]) }
-        print("enqueue to start, idle worker of another process, typical of 5 rounds: median \(typical(ours, 0)), 99th percentile \(typical(ours, 1))")
-        if !sidekiq.isEmpty { print("    Sidekiq, in turn with it: median \(typical(sidekiq, 0)), 99th percentile \(typical(sidekiq, 1))") }
+        func typical(_ rounds: [[Double]], _ column: Int) -> String {
+            milliseconds(rounds.map { $0[column] }.sorted()[rounds.count / 2])
+        }
+        print(
+            "enqueue to start, idle worker of another process, typical of 5 rounds: median \(typical(ours, 0)), 99th percentile \(typical(ours, 1))"
+        )
+        if !sidekiq.isEmpty {
+            print("    Sidekiq, in turn with it: median \(typical(sidekiq, 0)), 99th percentile \(typical(sidekiq, 1))")
+        }
         print("enqueue to result: median \(typical(ours, 2)), 99th percentile \(typical(ours, 3))")
         print("idle worker: \(Int(proportionalMegabytes(of: worker.processIdentifier))) MB (PSS)")
         kill(worker.processIdentifier, SIGKILL)
@@ -176,12 +217,17 @@ struct RedisReport {
     /// - Returns: nil where it is not installed, or fails.
     private func runSidekiq(_ what: String, _ jobs: Int, _ server: Server) throws -> [Double]? {
         guard FileManager.default.isExecutableFile(atPath: "/usr/bin/sidekiq") else { return nil }
-        let figures = numbers(try output("/usr/bin/ruby", [peer("sidekiq_redis.rb"), what, "\(jobs)"], ["BENCH_URL": server.url]))
+        let figures = numbers(
+            try output("/usr/bin/ruby", [peer("sidekiq_redis.rb"), what, "\(jobs)"], ["BENCH_URL": server.url]))
         return figures.count < 2 ? nil : figures
     }
 
-    private func number(_ arguments: String...) throws -> Double { numbers(try output(CommandLine.arguments[0], arguments, [:])).first ?? 0 }
-    private func numbers(_ text: String) -> [Double] { text.split(whereSeparator: \.isWhitespace).compactMap { Double($0) } }
+    private func number(_ arguments: String...) throws -> Double {
+        numbers(try output(CommandLine.arguments[0], arguments, [:])).first ?? 0
+    }
+    private func numbers(_ text: String) -> [Double] {
+        text.split(whereSeparator: \.isWhitespace).compactMap { Double($0) }
+    }
 
     private func peer(_ name: String) -> String {
         URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("../../peers/\(name)").path
@@ -249,7 +295,8 @@ struct RedisReport {
 
         var memory: Int {
             let line = cli("INFO", "memory").split(whereSeparator: \.isNewline).first { $0.hasPrefix("used_memory:") }
-            return (line?.split(separator: ":").last.flatMap { Int($0.trimmingCharacters(in: .whitespaces)) } ?? 0) >> 20
+            return (line?.split(separator: ":").last.flatMap { Int($0.trimmingCharacters(in: .whitespaces)) } ?? 0)
+                >> 20
         }
 
         func stop() {

@@ -37,7 +37,8 @@ struct Report {
 
     private func measureHuey(_ python: String) throws -> (enqueue: Double, process: Double) {
         let folder = try TemporaryFolder()
-        let script = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("../../peers/huey_sqlite.py")
+        let script = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent(
+            "../../peers/huey_sqlite.py")
         let text = try output(python, [script.path, folder.path("huey.db"), "10000"])
         let numbers = text.split(whereSeparator: \.isWhitespace).compactMap { Double($0) }
         return (numbers.first ?? 0, numbers.last ?? 0)
@@ -95,10 +96,12 @@ struct Report {
             worker.terminate()
             worker.waitUntilExit()
         }
-        // From the first job taken to the last one settled, by the times that the jobs themselves carry. Asking is kept rare and cheap:
-        // it uses the same two cores.
+        // From the first job taken to the last one settled, by the times that the jobs themselves carry. Asking is kept
+        // rare and cheap: it uses the same two cores.
         let last = try await backend.jobs(JobFilter(queue: "default", limit: 1))
-        while try await backend.record(of: last[0].id)?.state.hasEnded == false { try await Task.sleep(for: .milliseconds(200)) }
+        while try await backend.record(of: last[0].id)?.state.hasEnded == false {
+            try await Task.sleep(for: .milliseconds(200))
+        }
         try await Task.sleep(for: .milliseconds(500))
         let records = try await backend.jobs(JobFilter(queue: "default", limit: .max))
         let first = records.compactMap(\.startedAt).min() ?? Date()
@@ -120,7 +123,8 @@ struct Report {
             let presence = try JSONText.decode(
                 WorkerPresence.self,
                 from: Array(
-                    #"{"id":"w","name":"w","queues":[],"job_names":[],"started_at":0,"running":0,"concurrency":1,"is_draining":false}"#.utf8
+                    #"{"id":"w","name":"w","queues":[],"job_names":[],"started_at":0,"running":0,"concurrency":1,"is_draining":false}"#
+                        .utf8
                 ))
             _ = try await backend.renew(presence, lease: .seconds(1000))
             let clock = SystemJobClock()
@@ -156,11 +160,15 @@ struct Report {
             let handle = try await client.enqueue(job(number))
             _ = try await handle.output(timeout: .seconds(10))
             results.append(Double(clock.uptime - begin) / 1000)
-            if let started = try await handle.record()?.startedAt { starts.append(started.timeIntervalSince(date) * 1000) }
+            if let started = try await handle.record()?.startedAt {
+                starts.append(started.timeIntervalSince(date) * 1000)
+            }
         }
         func spread(_ values: [Double]) -> String {
             let sorted = values.sorted()
-            return String(format: "median %.2f ms, 99th percentile %.2f ms", sorted[sorted.count / 2], sorted[sorted.count * 99 / 100])
+            return String(
+                format: "median %.2f ms, 99th percentile %.2f ms", sorted[sorted.count / 2],
+                sorted[sorted.count * 99 / 100])
         }
         print("enqueue to start, idle worker in another process: \(spread(starts))")
         print("enqueue to result: \(spread(results))")
@@ -168,7 +176,9 @@ struct Report {
         try await Task.sleep(for: .seconds(5))
         let idle = (cpuSeconds(of: worker.processIdentifier) - before) / 5
         print(
-            String(format: "idle worker: %.1f MB resident, %.2f %% of a core", residentMegabytes(of: worker.processIdentifier), idle * 100))
+            String(
+                format: "idle worker: %.1f MB resident, %.2f %% of a core",
+                residentMegabytes(of: worker.processIdentifier), idle * 100))
         worker.terminate()
         worker.waitUntilExit()
     }
@@ -182,6 +192,8 @@ struct Report {
 
     private func measureMemory() async throws {
         let megabytes = try output(CommandLine.arguments[0], ["waiting", "10000"])
-        print("10,000 async jobs waiting at once: \(megabytes.trimmingCharacters(in: .whitespacesAndNewlines)) MB resident")
+        print(
+            "10,000 async jobs waiting at once: \(megabytes.trimmingCharacters(in: .whitespacesAndNewlines)) MB resident"
+        )
     }
 }

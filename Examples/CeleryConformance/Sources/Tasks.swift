@@ -13,7 +13,8 @@ private let module = "t.integration.tasks"
 extension Handler {
     /// One of the suite's tasks, with its arguments as they came.
     fileprivate static func task(
-        _ name: String, options: JobOptions = JobOptions(), _ perform: @escaping @Sendable (Call) async throws -> WireValue
+        _ name: String, options: JobOptions = JobOptions(),
+        _ perform: @escaping @Sendable (Call) async throws -> WireValue
     ) -> Handler {
         Handler(named: "\(module).\(name)", options: options) { arguments, context in
             try await perform(Call(arguments: arguments, context: context))
@@ -34,9 +35,13 @@ private struct Call {
         var values = Dictionary(uniqueKeysWithValues: zip(names, arguments.positional))
         for (name, value) in arguments.keyword {
             guard names.contains(name) else { throw WrongArguments("got an unexpected keyword argument '\(name)'") }
-            guard values.updateValue(value, forKey: name) == nil else { throw WrongArguments("got multiple values for argument '\(name)'") }
+            guard values.updateValue(value, forKey: name) == nil else {
+                throw WrongArguments("got multiple values for argument '\(name)'")
+            }
         }
-        for name in required where values[name] == nil { throw WrongArguments("missing a required argument: '\(name)'") }
+        for name in required where values[name] == nil {
+            throw WrongArguments("missing a required argument: '\(name)'")
+        }
         return values
     }
 }
@@ -66,7 +71,9 @@ private struct PythonError: CrossLanguageError, CustomStringConvertible {
     static func unpickleable(_ foo: WireValue) -> PythonError {
         PythonError(
             typeName: "UnpickleableExceptionWrapper", module: "celery.utils.serialization",
-            arguments: ["t.integration.tasks", "UnpickleableException", [foo], .string("UnpickleableException(\(foo))")])
+            arguments: [
+                "t.integration.tasks", "UnpickleableException", [foo], .string("UnpickleableException(\(foo))"),
+            ])
     }
 }
 
@@ -85,7 +92,9 @@ enum BuiltInTasks {
         Handler(named: "celery.backend_cleanup") { _, _ in nil },
         Handler(named: "celery.accumulate") { arguments, _ in
             guard let index = arguments.keyword["index"]?.integerValue else { return .array(arguments.positional) }
-            guard arguments.positional.indices.contains(Int(clamping: index)) else { throw WrongArguments("index out of range") }
+            guard arguments.positional.indices.contains(Int(clamping: index)) else {
+                throw WrongArguments("index out of range")
+            }
             return arguments.positional[Int(index)]
         },
     ]
@@ -94,11 +103,14 @@ enum BuiltInTasks {
 enum ArithmeticTasks {
     static let handles: [Handler] = [
         .task("identity") { call in try call.bound(["x"])["x"] ?? nil },
-        add("add", optional: ["z"]), add("add_not_typed"), add("add_ignore_result", options: JobOptions(result: .ignore)),
+        add("add", optional: ["z"]), add("add_not_typed"),
+        add("add_ignore_result", options: JobOptions(result: .ignore)),
         add("add_with_result"),
         .task("mul") { call in
             let values = try call.bound(["x", "y"])
-            guard let x = values["x"]?.integerValue, let y = values["y"]?.integerValue else { throw WrongArguments("can't multiply") }
+            guard let x = values["x"]?.integerValue, let y = values["y"]?.integerValue else {
+                throw WrongArguments("can't multiply")
+            }
             return .integer(x * y)
         },
         .task("tsum") { call in try sum(try call.bound(["nums"])["nums"]?.arrayValue ?? []) },
@@ -136,7 +148,9 @@ enum ArithmeticTasks {
     /// Python checks these by a model of pydantic's; here the same model is a type.
     private static func addModel(_ name: String) -> Handler {
         .task(name) { call in
-            guard let data = try call.bound(["data"])["data"], let x = data["x"]?.integerValue, let y = data["y"]?.integerValue else {
+            guard let data = try call.bound(["data"])["data"], let x = data["x"]?.integerValue,
+                let y = data["y"]?.integerValue
+            else {
                 throw WrongArguments("data is no AddParameterModel")
             }
             return ["result": .integer(x + y)]
@@ -148,10 +162,13 @@ enum FailingTasks {
     static let handles: [Handler] = [
         .task("fail") { call in
             throw PythonError(
-                typeName: "ExpectedException", module: module, arguments: ["Task expected to fail"] + call.arguments.positional)
+                typeName: "ExpectedException", module: module,
+                arguments: ["Task expected to fail"] + call.arguments.positional)
         },
         .task("raise_error") { _ in throw PythonError.value("deliberate error") },
-        .task("fail_unpickleable") { call in throw PythonError.unpickleable(try call.bound(["foo", "bar"])["foo"] ?? nil) },
+        .task("fail_unpickleable") { call in
+            throw PythonError.unpickleable(try call.bound(["foo", "bar"])["foo"] ?? nil)
+        },
         .task("reject_without_requeue") { _ in throw JobDirective.deadLetter("rejected") },
         .task("reject_then_succeed") { call in
             guard call.context.messageProperties.isRedelivered else { throw JobDirective.snooze(for: .zero) }
@@ -175,7 +192,8 @@ enum RetryingTasks {
             let values = try call.bound(["foo", "bar", "retry_kwargs"])
             let options = values["retry_kwargs"] ?? nil
             throw JobDirective.retry(
-                after: .seconds(options["countdown"]?.doubleValue ?? 1), because: PythonError.unpickleable(values["foo"] ?? nil),
+                after: .seconds(options["countdown"]?.doubleValue ?? 1),
+                because: PythonError.unpickleable(values["foo"] ?? nil),
                 maxAttempts: options["max_retries"]?.integerValue.map { Int($0) + 1 })
         },
         .task("retry_with_args_after_kwargs", options: oneRetry) { call in
@@ -196,10 +214,12 @@ enum RetryingTasks {
             let values = try call.bound(["foo", "bar"])
             if call.context.attempt == 1 {
                 let changed: WireValue = .integer((values["foo"]?.integerValue ?? 0) + 1)
-                throw JobDirective.retry(after: .zero, arguments: Arguments(keyword: ["foo": changed, "bar": values["bar"] ?? nil]))
+                throw JobDirective.retry(
+                    after: .zero, arguments: Arguments(keyword: ["foo": changed, "bar": values["bar"] ?? nil]))
             }
             return [
-                "foo": values["foo"] ?? nil, "bar": values["bar"] ?? nil, "retries": .integer(Int64(call.context.attempt - 1)),
+                "foo": values["foo"] ?? nil, "bar": values["bar"] ?? nil,
+                "retries": .integer(Int64(call.context.attempt - 1)),
                 "is_eager": false,
             ]
         },
@@ -211,7 +231,8 @@ enum RetryingTasks {
         },
         once("retry_once_with_result", after: 0) { .integer(Int64($0.context.attempt - 1)) },
         Handler(
-            named: "auto_retry_class_task", options: JobOptions(retry: .exponential(initial: .seconds(1), maxAttempts: 2))
+            named: "auto_retry_class_task",
+            options: JobOptions(retry: .exponential(initial: .seconds(1), maxAttempts: 2))
         ) { _, context in
             guard context.attempt > 1 else { throw PythonError.value() }
             return .integer(Int64(context.attempt - 1))
@@ -219,7 +240,8 @@ enum RetryingTasks {
     ]
 
     private static func once(
-        _ name: String, after seconds: Double = 0.1, options: JobOptions = oneRetry, _ value: @escaping @Sendable (Call) -> WireValue
+        _ name: String, after seconds: Double = 0.1, options: JobOptions = oneRetry,
+        _ value: @escaping @Sendable (Call) -> WireValue
     ) -> Handler {
         .task(name, options: options) { call in
             guard call.context.attempt == 1 else { return value(call) }
@@ -233,9 +255,14 @@ enum RetryingTasks {
 enum RequestTasks {
     static let handles: [Handler] = [
         .task("ids") { call in
-            [.string(call.context.rootID), call.context.parentID.map(WireValue.string) ?? nil, try call.bound(["i"])["i"] ?? nil]
+            [
+                .string(call.context.rootID), call.context.parentID.map(WireValue.string) ?? nil,
+                try call.bound(["i"])["i"] ?? nil,
+            ]
         },
-        .task("return_request_eta") { call in call.context.messageHeaders.eta.map { .string($0.formatted(.iso8601)) } ?? nil },
+        .task("return_request_eta") { call in
+            call.context.messageHeaders.eta.map { .string($0.formatted(.iso8601)) } ?? nil
+        },
         .task("return_priority") { call in .string("Priority: \(call.context.messageProperties.priority ?? 0)") },
         .task("return_properties") { call in
             let properties = call.context.messageProperties
@@ -246,7 +273,8 @@ enum RequestTasks {
             object["delivery_mode"] = .integer(properties.deliveryMode)
             return .object(object)
         },
-        timeLimits("return_request_time_limits", hard: nil, soft: nil), timeLimits("task_with_declared_time_limits", hard: 60, soft: 45),
+        timeLimits("return_request_time_limits", hard: nil, soft: nil),
+        timeLimits("task_with_declared_time_limits", hard: 60, soft: 45),
         .task("soft_time_limit_must_exceed_time_limit") { _ in nil },
         .task("replaced_with_me") { _ in true },
     ]
@@ -254,9 +282,12 @@ enum RequestTasks {
     private static func timeLimits(_ name: String, hard: Double?, soft: Double?) -> Handler {
         .task(name) { call in
             let headers = call.context.messageHeaders
-            func number(_ seconds: Double?) -> WireValue { seconds.map { Int64(exactly: $0).map(WireValue.integer) ?? .double($0) } ?? nil }
+            func number(_ seconds: Double?) -> WireValue {
+                seconds.map { Int64(exactly: $0).map(WireValue.integer) ?? .double($0) } ?? nil
+            }
             return [
-                "time_limit": number(headers.hardTimeLimit ?? hard), "soft_time_limit": number(headers.softTimeLimit ?? soft),
+                "time_limit": number(headers.hardTimeLimit ?? hard),
+                "soft_time_limit": number(headers.softTimeLimit ?? soft),
             ]
         }
     }
@@ -268,12 +299,14 @@ enum RedisTasks {
             .task("redis_echo") { call in
                 let values = try call.bound(["message"], optional: ["redis_key"])
                 let (key, message) = (values["redis_key"]?.stringValue ?? "redis-echo", values["message"] ?? nil)
-                _ = try await redis.send(RESPCommand("RPUSH", [.text(key), .text(message.stringValue ?? message.description)]))
+                _ = try await redis.send(
+                    RESPCommand("RPUSH", [.text(key), .text(message.stringValue ?? message.description)]))
                 return nil
             },
             .task("redis_echo_group_id") { call in
                 let key = call.arguments.keyword["redis_key"]?.stringValue ?? "redis-group-ids"
-                _ = try await redis.send(RESPCommand("RPUSH", [.text(key), .text(call.context.messageHeaders.group ?? "")]))
+                _ = try await redis.send(
+                    RESPCommand("RPUSH", [.text(key), .text(call.context.messageHeaders.group ?? "")]))
                 return nil
             },
             .task("redis_count") { call in
@@ -284,7 +317,8 @@ enum RedisTasks {
             .task("sum_and_record") { call in
                 let values = try call.bound(["values", "redis_key"])
                 let total = try sum(values["values"]?.arrayValue ?? [])
-                _ = try await redis.send(RESPCommand("RPUSH", [.text(values["redis_key"]?.stringValue ?? ""), .text(call.context.id)]))
+                _ = try await redis.send(
+                    RESPCommand("RPUSH", [.text(values["redis_key"]?.stringValue ?? ""), .text(call.context.id)]))
                 return total
             },
         ]

@@ -22,12 +22,14 @@ enum TortureApp: ServiceApp {
     }
 
     static func makeWorker(
-        _ backend: any Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: Options, logger: Logger
+        _ backend: any Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: Options,
+        logger: Logger
     ) throws -> Worker {
         var configuration = configuration
         configuration.processes.grace = .milliseconds(300)
         return Worker(
-            backend, queues: queues ?? ["default"], lanes: [.process(options.children)], configuration: configuration, logger: logger
+            backend, queues: queues ?? ["default"], lanes: [.process(options.children)], configuration: configuration,
+            logger: logger
         ) {
             Handler(Ordeal.self, in: .process) { job, _ in try Misdeeds.perform(job) }
         }
@@ -41,7 +43,8 @@ enum TortureApp: ServiceApp {
 /// Enqueues jobs, of which a tenth or so are bad, waits for all of them, and prints what became of each kind.
 struct FeedCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "feed", abstract: "Enqueue good and bad jobs for a worker that runs elsewhere, and print what became of them.")
+        commandName: "feed",
+        abstract: "Enqueue good and bad jobs for a worker that runs elsewhere, and print what became of them.")
 
     @OptionGroup var backend: BackendOptions
     @Option(name: .long, help: "How many jobs.") var jobs = 3000
@@ -59,13 +62,15 @@ struct FeedCommand: AsyncParsableCommand {
             for try await update in handle.updates { record = update }
             guard let record else { continue }
             let fate = Ordeal.Deed.Fate(state: record.state, kind: record.failure?.kind)
-            let isRight = fate == job.deed.fate && (job.deed != .good || record.output == .integer(Int64(job.number * 2)))
+            let isRight =
+                fate == job.deed.fate && (job.deed != .good || record.output == .integer(Int64(job.number * 2)))
             if !isRight { wrong += 1 }
             fates[job.deed, default: [:]][
                 record.failure.map { "\(record.state.rawValue): \($0.kind)" } ?? record.state.rawValue, default: 0] += 1
         }
         for deed in Ordeal.Deed.allCases {
-            let counts = (fates[deed] ?? [:]).sorted { $0.key < $1.key }.map { "\($0.value) \($0.key)" }.joined(separator: ", ")
+            let counts = (fates[deed] ?? [:]).sorted { $0.key < $1.key }.map { "\($0.value) \($0.key)" }.joined(
+                separator: ", ")
             print(deed.rawValue.padding(to: 18) + counts)
         }
         if wrong > 0 {

@@ -40,7 +40,9 @@ enum Misdeeds {
     private static func allocateWithoutEnd() {
         while true {
             let block = UnsafeMutableRawPointer.allocate(byteCount: 8 << 20, alignment: 4096)
-            for page in stride(from: 0, to: 8 << 20, by: 4096) { block.storeBytes(of: 1, toByteOffset: page, as: UInt8.self) }
+            for page in stride(from: 0, to: 8 << 20, by: 4096) {
+                block.storeBytes(of: 1, toByteOffset: page, as: UInt8.self)
+            }
         }
     }
 
@@ -70,7 +72,9 @@ enum Misdeeds {
 
     /// In a session of its own, where no signal to the group reaches it.
     private static func startDaemon() {
-        for command in ["sleep 1001 &", "setsid sleep 1002 &", "setsid sh -c 'trap \"\" TERM; sleep 1003 & sleep 1004' &"] {
+        for command in [
+            "sleep 1001 &", "setsid sleep 1002 &", "setsid sh -c 'trap \"\" TERM; sleep 1003 & sleep 1004' &",
+        ] {
             var process: pid_t = 0
             var arguments: [UnsafeMutablePointer<CChar>?] = [strdup("sh"), strdup("-c"), strdup(command), nil]
             posix_spawn(&process, "/bin/sh", nil, nil, &arguments, environ)

@@ -6,7 +6,8 @@ struct Ordeal: Job {
     static let options = JobOptions(hardTimeLimit: .seconds(2), memoryLimit: 256 << 20)
 
     enum Deed: String, Codable, CaseIterable, Sendable {
-        case good, trap, segfault, exit, killSelf, spin, ignoreTermination, allocate, garbage, closeChannel, fork, daemon, flood, raise
+        case good, trap, segfault, exit, killSelf, spin, ignoreTermination, allocate, garbage, closeChannel, fork,
+            daemon, flood, raise
     }
 
     var deed: Deed

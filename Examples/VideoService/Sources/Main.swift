@@ -30,11 +30,13 @@ enum VideoApp: ServiceApp {
     }
 
     static func makeWorker(
-        _ backend: any Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: Options, logger: Logger
+        _ backend: any Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: Options,
+        logger: Logger
     ) throws -> Worker {
         let processor = VideoProcessor(store: try VideoStore(root: options.data))
         return Worker(
-            backend, queues: queues ?? ["media"], lanes: [.process(options.videos)], configuration: configuration, logger: logger
+            backend, queues: queues ?? ["media"], lanes: [.process(options.videos)], configuration: configuration,
+            logger: logger
         ) {
             // In a process of its own: whatever a broken video does to ffmpeg or to us, it costs this job and no other.
             Handler(ProcessVideo.self, in: .process) { job, context in try await processor.process(job, context) }
@@ -47,10 +49,12 @@ enum VideoApp: ServiceApp {
     ) async throws -> [any Service] {
         let jobs = JobClient(backend, logger: logger)
         let background = BackgroundTasks(jobs: jobs, logger: logger)
-        let server = VideoServer(store: try VideoStore(root: options.data), jobs: jobs, background: background, logger: logger)
+        let server = VideoServer(
+            store: try VideoStore(root: options.data), jobs: jobs, background: background, logger: logger)
         let application = Application(
             router: server.router(),
-            configuration: .init(address: .hostname(address.host, port: address.port), serverName: "VideoService"), logger: logger)
+            configuration: .init(address: .hostname(address.host, port: address.port), serverName: "VideoService"),
+            logger: logger)
         return [background, application]
     }
 }

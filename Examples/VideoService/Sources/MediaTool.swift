@@ -2,7 +2,8 @@ import Hoist
 import Subprocess
 import SystemPackage
 
-/// ffmpeg and ffprobe. They stop when the task is cancelled; in the process lane they belong to the job's process group, and end with it however it ends.
+/// ffmpeg and ffprobe. They stop when the task is cancelled; in the process lane they belong to the job's process
+/// group, and end with it however it ends.
 enum MediaTool {
     struct Failed: Error, CustomStringConvertible {
         var description: String
@@ -17,9 +18,12 @@ enum MediaTool {
     /// Runs a tool to its end.
     /// - Parameter onLine: called for each line it prints.
     /// - Throws: ``Failed`` with the last lines of its complaints; `CancellationError`.
-    static func run(_ tool: String, _ arguments: [String], onLine: (String) async throws -> Void = { _ in }) async throws {
+    static func run(_ tool: String, _ arguments: [String], onLine: (String) async throws -> Void = { _ in })
+        async throws
+    {
         let result = try await Subprocess.run(
-            .name(tool), arguments: Arguments(arguments), platformOptions: platformOptions, input: .none, output: .sequence,
+            .name(tool), arguments: Arguments(arguments), platformOptions: platformOptions, input: .none,
+            output: .sequence,
             error: .sequence
         ) { execution in
             async let complaints = tail(of: execution.standardError)
@@ -55,7 +59,10 @@ enum MediaTool {
         do {
             try await run(
                 "ffprobe",
-                ["-v", "error", "-select_streams", "v:0", "-show_entries", "stream=width,height:format=duration", "-of", "json", path]
+                [
+                    "-v", "error", "-select_streams", "v:0", "-show_entries", "stream=width,height:format=duration",
+                    "-of", "json", path,
+                ]
             ) { text += $0 }
         } catch is Failed {
             throw UnusableVideo(description: "the file is not a video")

@@ -4,7 +4,8 @@ import Hoist
 struct ProcessVideo: Job {
     static let name = "tasks.process_video_heavy"
     static let options = JobOptions(
-        queue: "media", retry: .exponential(maxAttempts: 3), neverRetry: [UnusableVideo.self], timeLimit: .seconds(1800),
+        queue: "media", retry: .exponential(maxAttempts: 3), neverRetry: [UnusableVideo.self],
+        timeLimit: .seconds(1800),
         hardTimeLimit: .seconds(1860), heartbeatLimit: .seconds(120), memoryLimit: 4 << 30)
 
     var videoID: String

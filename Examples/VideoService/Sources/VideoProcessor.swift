@@ -13,7 +13,9 @@ struct VideoProcessor: Sendable {
 
         // Named after the delivery: should a worker that counts as dead still write, the two do not meet.
         let suffix = "\(context.attempt)-\(context.lostWorkers).partial"
-        let partials = ["video-\(suffix).mp4", "poster-\(suffix).jpg", "contact-\(suffix).jpg"].map { store.result(id, $0) }
+        let partials = ["video-\(suffix).mp4", "poster-\(suffix).jpg", "contact-\(suffix).jpg"].map {
+            store.result(id, $0)
+        }
         defer { for partial in partials { store.removeFile(partial) } }
 
         try await transcode(input, to: partials[0], description, context)
@@ -21,7 +23,8 @@ struct VideoProcessor: Sendable {
         try await MediaTool.run(
             "ffmpeg",
             [
-                "-y", "-v", "error", "-ss", String(description.duration / 3), "-i", input, "-frames:v", "1", "-vf", "scale=960:-2",
+                "-y", "-v", "error", "-ss", String(description.duration / 3), "-i", input, "-frames:v", "1", "-vf",
+                "scale=960:-2",
                 partials[1],
             ])
         try await context.report(progress: 0.95, "making a contact sheet")
@@ -29,7 +32,8 @@ struct VideoProcessor: Sendable {
         try await MediaTool.run(
             "ffmpeg",
             [
-                "-y", "-v", "error", "-i", input, "-frames:v", "1", "-vf", "fps=1/\(interval),scale=240:-2,tile=4x3:padding=4:margin=4",
+                "-y", "-v", "error", "-i", input, "-frames:v", "1", "-vf",
+                "fps=1/\(interval),scale=240:-2,tile=4x3:padding=4:margin=4",
                 partials[2],
             ])
 
@@ -39,8 +43,10 @@ struct VideoProcessor: Sendable {
         store.removePartials(of: id)
         try await context.report(progress: 1, "done")
         return VideoReport(
-            duration: description.duration, width: description.width, height: description.height, inputBytes: store.size(input),
-            outputBytes: store.size(store.result(id, names[0])), video: names[0], poster: names[1], contactSheet: names[2])
+            duration: description.duration, width: description.width, height: description.height,
+            inputBytes: store.size(input),
+            outputBytes: store.size(store.result(id, names[0])), video: names[0], poster: names[1],
+            contactSheet: names[2])
     }
 
     private func transcode(
@@ -48,12 +54,15 @@ struct VideoProcessor: Sendable {
     ) async throws {
         var lastPercent = -1
         let arguments = [
-            "-y", "-v", "error", "-nostdin", "-progress", "pipe:1", "-i", input, "-vf", "scale='min(1280,iw)':-2", "-c:v", "libx264",
+            "-y", "-v", "error", "-nostdin", "-progress", "pipe:1", "-i", input, "-vf", "scale='min(1280,iw)':-2",
+            "-c:v", "libx264",
             "-preset", "medium", "-crf", "23", "-pix_fmt", "yuv420p", "-c:a", "aac", "-movflags", "+faststart", output,
         ]
         try await MediaTool.run("ffmpeg", arguments) { line in
             // ffmpeg's own progress output: key=value lines, the time in microseconds whatever its name says.
-            guard line.hasPrefix("out_time_ms="), let microseconds = Double(line.dropFirst("out_time_ms=".count)) else { return }
+            guard line.hasPrefix("out_time_ms="), let microseconds = Double(line.dropFirst("out_time_ms=".count)) else {
+                return
+            }
             let fraction = min(1, max(0, microseconds / 1_000_000 / description.duration))
             guard Int(fraction * 100) > lastPercent else { return context.heartbeat() }
             lastPercent = Int(fraction * 100)

@@ -33,7 +33,9 @@ struct VideoServer: Sendable {
     private func upload(_ request: Request, _ context: BasicRequestContext) async throws -> Response {
         try SameOrigin.check(request)
         let declared = request.headers[.contentLength].flatMap { Int($0) }
-        if let declared, declared > Self.maximumBytes { throw HTTPError(.contentTooLarge, message: "the file is too large") }
+        if let declared, declared > Self.maximumBytes {
+            throw HTTPError(.contentTooLarge, message: "the file is too large")
+        }
         let id = UUID().uuidString.lowercased()
         try store.create(id)
         do {
@@ -49,7 +51,9 @@ struct VideoServer: Sendable {
         }
         // Heavy work: to the queue. It survives this server, is retried, and runs where there is room.
         let handle = try await jobs.enqueue(ProcessVideo(videoID: id), .id("video-\(id)"))
-        let answer: WireValue = ["id": .string(handle.id), "video_id": .string(id), "job": .string("/jobs/\(handle.id)")]
+        let answer: WireValue = [
+            "id": .string(handle.id), "video_id": .string(id), "job": .string("/jobs/\(handle.id)"),
+        ]
         let response = Response(
             status: .accepted, headers: [.contentType: "application/json", .location: "/jobs/\(handle.id)"],
             body: ResponseBody(byteBuffer: ByteBuffer(string: answer.description)))

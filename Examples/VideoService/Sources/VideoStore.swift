@@ -13,7 +13,9 @@ struct VideoStore: Sendable {
     /// Ids come from URLs, so nothing but letters, digits, dots and dashes may reach a path.
     static func isValid(id: String) -> Bool {
         !id.isEmpty && id.utf8.count <= 64 && !id.hasPrefix(".")
-            && id.utf8.allSatisfy { $0 &- 0x30 < 10 || ($0 | 0x20) &- 0x61 < 26 || $0 == UInt8(ascii: "-") || $0 == UInt8(ascii: ".") }
+            && id.utf8.allSatisfy {
+                $0 &- 0x30 < 10 || ($0 | 0x20) &- 0x61 < 26 || $0 == UInt8(ascii: "-") || $0 == UInt8(ascii: ".")
+            }
     }
 
     func folder(_ id: String) -> String { root + "/" + id }

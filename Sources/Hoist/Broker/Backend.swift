@@ -6,8 +6,8 @@ public import Foundation
 
 /// Holds the queues. What a worker and a producer need of a place that keeps jobs.
 ///
-/// Every method is one atomic step where the backend can do that, and otherwise ordered so that a crash repeats and never loses.
-/// A backend proves itself with the contract suite of HoistTesting.
+/// Every method is one atomic step where the backend can do that, and otherwise ordered so that a crash repeats and
+/// never loses. A backend proves itself with the contract suite of HoistTesting.
 public protocol Broker: Sendable {
     /// The clock that due times and leases are measured by.
     var clock: any JobClock { get }
@@ -17,34 +17,37 @@ public protocol Broker: Sendable {
 
     /// The thread that speaks to the backend, where there is one that tasks may run on too; nil by default.
     ///
-    /// A worker's own work runs there. Where it is the thread that stores jobs, as on SQLite, a program that enqueues one after another, each
-    /// awaited, saves two changes of thread for each of them:
+    /// A worker's own work runs there. Where it is the thread that stores jobs, as on SQLite, a program that enqueues
+    /// one after another, each awaited, saves two changes of thread for each of them:
     /// ```swift
     /// try await withTaskExecutorPreference(backend.executor) { for video in videos { try await jobs.enqueue(Transcode(video)) } }
     /// ```
     /// What blocks there holds up the backend, and with it the leases of workers on it.
     var executor: (any TaskExecutor)? { get }
 
-    /// The thread of ``executor`` for actors: a worker's own is one, and runs there when a backend has both. Nil by default.
+    /// The thread of ``executor`` for actors: a worker's own is one, and runs there when a backend has both. Nil by
+    /// default.
     var serialExecutor: (any SerialExecutor)? { get }
 
     /// Stores jobs, all or none. When it returns, the backend has them.
     /// - Returns: what became of each, in order.
-    /// - Throws: ``BackendError``. Its ``BackendError/isRetrySafe`` says whether the jobs may be there already; the same messages may be
-    ///   published again all the same, for an id is stored once.
+    /// - Throws: ``BackendError``. Its ``BackendError/isRetrySafe`` says whether the jobs may be there already; the
+    ///   same messages may be published again all the same, for an id is stored once.
     func publish(_ messages: [Message]) async throws -> [PublishResult]
 
-    /// The same, but waits no longer than `limit`. A backend whose calls end in time by themselves may do better than the default, which
-    /// runs the call in a task of its own.
+    /// The same, but waits no longer than `limit`. A backend whose calls end in time by themselves may do better than
+    /// the default, which runs the call in a task of its own.
     func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult]
 
-    /// Settles what a worker has finished and hands it new work: each job in one step. When it throws, some of it may have happened; the same
-    /// settlements may be sent again, and the next turn says what the worker is ``WorkerTurn/holding``.
+    /// Settles what a worker has finished and hands it new work: each job in one step. When it throws, some of it may
+    /// have happened; the same settlements may be sent again, and the next turn says what the worker is
+    /// ``WorkerTurn/holding``.
     func turn(_ request: WorkerTurn) async throws -> TurnResult
 
-    /// Does what can be done of settling a job without asking anybody: called on the thread of the job, of which a worker has many, and not on
-    /// that of the backend, of which it has one. By default nothing.
-    /// - Returns: the settlement, with what the backend made of it in ``Settlement/prepared``; what that says already may be left out.
+    /// Does what can be done of settling a job without asking anybody: called on the thread of the job, of which a
+    /// worker has many, and not on that of the backend, of which it has one. By default nothing.
+    /// - Returns: the settlement, with what the backend made of it in ``Settlement/prepared``; what that says already
+    ///   may be left out.
     func prepare(_ settlement: Settlement) -> Settlement
 
     /// Announces a worker, or says that it still lives.
@@ -77,20 +80,22 @@ public protocol ResultStore: Sendable {
     /// Everything known about a job; nil when the id is unknown, or its record has passed its time.
     func record(of id: JobID) async throws -> JobRecord?
 
-    /// The record now, and again whenever it changes, until the job has ended. Changes close together may arrive as one.
+    /// The record now, and again whenever it changes, until the job has ended. Changes close together may arrive as
+    /// one.
     func updates(of id: JobID) -> JobUpdates
 
     /// Waits until the job has ended, one way or the other.
     /// - Parameters:
     ///   - id: of any job. One that nobody knows may be on its way: whether that is waited for is the backend's affair.
-    ///   - isNew: whether a publish has answered ``PublishResult/enqueued`` for it. A backend may then look for the result alone, and such a job
-    ///     is never on its way.
-    /// - Returns: its record then, as far as its result tells; nil when the id is unknown, or nothing was kept of the job.
+    ///   - isNew: whether a publish has answered ``PublishResult/enqueued`` for it. A backend may then look for the
+    ///     result alone, and such a job is never on its way.
+    /// - Returns: its record then, as far as its result tells; nil when the id is unknown, or nothing was kept of the
+    ///   job.
     /// - Throws: ``BackendError``; `CancellationError` when the task is cancelled.
     func recordAtEnd(of id: JobID, isNew: Bool) async throws -> JobRecord?
 
-    /// The last lines that the job wrote, of its last attempt: while it runs, a second or so old; kept as long as its record. nil when it
-    /// wrote nothing, or is unknown.
+    /// The last lines that the job wrote, of its last attempt: while it runs, a second or so old; kept as long as its
+    /// record. nil when it wrote nothing, or is unknown.
     func log(of id: JobID) async throws -> JobLog?
 
     /// Removes the record of an ended job. A job that has not ended is left alone.
@@ -148,7 +153,8 @@ public struct WorkerPresence: Sendable, Hashable, Codable {
     public var labels: [String]?
 
     package init(
-        id: WorkerID, name: String, queues: [String], jobNames: [String], startedAt: Date, running: Int = 0, concurrency: Int = 0,
+        id: WorkerID, name: String, queues: [String], jobNames: [String], startedAt: Date, running: Int = 0,
+        concurrency: Int = 0,
         lastConsumedAt: Date? = nil, isDraining: Bool = false
     ) {
         self.id = id
@@ -174,17 +180,20 @@ public struct WorkerTurn: Sendable {
     public var claims: [Claim]
     /// How many jobs the claims may take together.
     public var budget: ClaimBudget
-    /// Takes what the claims bring later: called, if there is one, when a job came after the turn that found too few, and the backend has
-    /// handed it out by itself. A backend that cannot do that rings ``Broker/workDoorbell`` and waits for the next turn. A failure says
-    /// that jobs may have been handed out and got lost on the way; the next turn must say what the worker is ``holding``.
+    /// Takes what the claims bring later: called, if there is one, when a job came after the turn that found too few,
+    /// and the backend has handed it out by itself. A backend that cannot do that rings ``Broker/workDoorbell`` and
+    /// waits for the next turn. A failure says that jobs may have been handed out and got lost on the way; the next
+    /// turn must say what the worker is ``holding``.
     public var onLateResult: LateResultHandler?
-    /// How often ``onLateResult`` has been called for this worker, as far as the budget takes it into account. Where a call has been made since,
-    /// nothing is claimed, for there is less room than the budget says, and the result says that there may be more.
+    /// How often ``onLateResult`` has been called for this worker, as far as the budget takes it into account. Where a
+    /// call has been made since, nothing is claimed, for there is less room than the budget says, and the result says
+    /// that there may be more.
     public var lateResultCount = 0
     /// Takes back earlier claims that wait for jobs to come. What they have brought by then is delivered all the same.
     public var withdrawsClaims = false
-    /// The tokens of all deliveries that the worker knows of, besides those it settles here; set after an answer got lost. Jobs that
-    /// the backend believes with this worker and that are not among them go back, no attempt counted, before anything is claimed.
+    /// The tokens of all deliveries that the worker knows of, besides those it settles here; set after an answer got
+    /// lost. Jobs that the backend believes with this worker and that are not among them go back, no attempt counted,
+    /// before anything is claimed.
     public var holding: Set<Int64>?
 
     public typealias LateResultHandler = @Sendable (Result<TurnResult, any Error>) -> Void
@@ -254,7 +263,8 @@ public struct TurnResult: Sendable {
     public var hasMore: Bool
 
     public init(
-        deliveries: [Delivery] = [], lost: [JobID] = [], cancellations: [JobID] = [], nextDue: Date? = nil, hasMore: Bool = false
+        deliveries: [Delivery] = [], lost: [JobID] = [], cancellations: [JobID] = [], nextDue: Date? = nil,
+        hasMore: Bool = false
     ) {
         self.deliveries = deliveries
         self.lost = lost
@@ -334,13 +344,15 @@ public enum Outcome: Sendable {
     case failed(JobFailure)
     /// Another attempt at `date`, with a changed message when there is a change.
     case retry(at: Date, JobFailure, change: MessageChange? = nil)
-    /// Put off until `date`; the attempt is not counted. When it closes its queue no other job of it starts until then either.
+    /// Put off until `date`; the attempt is not counted. When it closes its queue no other job of it starts until then
+    /// either.
     case snoozed(until: Date, closesQueue: Bool = false)
     case cancelled
     case expired
     /// Not finished when the worker stopped: ready again at once, the attempt not counted.
     case handedBack
-    /// Claimed and given back before it began: no attempt, no start under a rate, also for a job that may begin only once.
+    /// Claimed and given back before it began: no attempt, no start under a rate, also for a job that may begin only
+    /// once.
     case notStarted
 }
 

@@ -10,7 +10,8 @@ public protocol JobAdministration: Backend {
     func workers() async throws -> [WorkerPresence]
     /// The jobs that fit `filter`, the newest first.
     func jobs(_ filter: JobFilter) async throws -> [JobRecord]
-    /// The arguments of a job as they will be, or were, handed to its handler; nil when the id is unknown or they cannot be read.
+    /// The arguments of a job as they will be, or were, handed to its handler; nil when the id is unknown or they
+    /// cannot be read.
     func arguments(of id: JobID) async throws -> Arguments?
     /// Gives ended jobs another life: waiting again, attempts counted from zero.
     /// - Parameters:
@@ -37,7 +38,10 @@ public struct QueueStatistics: Sendable, Hashable, Codable {
     /// When the oldest waiting job was enqueued.
     public var oldestWaiting: Date?
 
-    public init(name: String, waiting: Int = 0, scheduled: Int = 0, running: Int = 0, failed: Int = 0, oldestWaiting: Date? = nil) {
+    public init(
+        name: String, waiting: Int = 0, scheduled: Int = 0, running: Int = 0, failed: Int = 0,
+        oldestWaiting: Date? = nil
+    ) {
         self.name = name
         self.waiting = waiting
         self.scheduled = scheduled
@@ -59,7 +63,8 @@ public struct JobFilter: Sendable {
     public var limit: Int
 
     public init(
-        ids: [JobID]? = nil, states: Set<JobState>? = nil, queue: String? = nil, name: String? = nil, argumentText: String? = nil,
+        ids: [JobID]? = nil, states: Set<JobState>? = nil, queue: String? = nil, name: String? = nil,
+        argumentText: String? = nil,
         limit: Int = 100
     ) {
         self.ids = ids

@@ -35,8 +35,8 @@ package struct JobBells: Sendable {
     package mutating func remove(_ id: JobID) { bells[id] = nil }
 }
 
-/// Tells those who follow jobs when theirs may have changed, where the backend only knows that something has: one look for all of them,
-/// so that a thousand who wait for a thousand jobs do not each read a thousand times.
+/// Tells those who follow jobs when theirs may have changed, where the backend only knows that something has: one look
+/// for all of them, so that a thousand who wait for a thousand jobs do not each read a thousand times.
 package final class JobFollower: Sendable {
     package typealias Revisions = @Sendable ([JobID]) async throws -> [JobID: Int64]
 
@@ -100,7 +100,9 @@ package final class JobFollower: Sendable {
             let isOver = state.withLock { state in
                 let known = state.revisions
                 state.revisions = found ?? [:]
-                for (id, bell) in followed where found == nil || known[id] == nil || known[id] != found?[id] { bell.ring() }
+                for (id, bell) in followed where found == nil || known[id] == nil || known[id] != found?[id] {
+                    bell.ring()
+                }
                 if state.mustLookAgain { return false }
                 state.isLooking = false
                 return true

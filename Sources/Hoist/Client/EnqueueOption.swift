@@ -12,27 +12,33 @@ public struct EnqueueOption: Sendable {
         EnqueueOption(apply: apply)
     }
 
-    /// The job's id, which is also the key of its result: up to 1,024 bytes. An id that is there already is not enqueued again.
+    /// The job's id, which is also the key of its result: up to 1,024 bytes. An id that is there already is not
+    /// enqueued again.
     public static func id(_ id: JobID) -> EnqueueOption { option { $0.id = id } }
     /// The queue, whatever job and routing rules say.
     public static func queue(_ name: String) -> EnqueueOption { option { $0.queue = name } }
     /// 0...9, 9 is the most urgent. Other numbers count as the nearest of these.
-    public static func priority(_ urgency: Int) -> EnqueueOption { option { $0.priority = urgency.clamped(to: Priority.range) } }
+    public static func priority(_ urgency: Int) -> EnqueueOption {
+        option { $0.priority = urgency.clamped(to: Priority.range) }
+    }
     /// Not before `delay` from now.
     public static func after(_ delay: Duration) -> EnqueueOption { option { $0.eta = $0.now.advanced(by: delay) } }
     /// Not before `date`.
     public static func at(_ date: Date) -> EnqueueOption { option { $0.eta = date } }
     /// Dropped and marked expired when not started this long from now.
-    public static func expires(after delay: Duration) -> EnqueueOption { option { $0.expires = $0.now.advanced(by: delay) } }
+    public static func expires(after delay: Duration) -> EnqueueOption {
+        option { $0.expires = $0.now.advanced(by: delay) }
+    }
     /// Dropped and marked expired when not started by then.
     public static func expires(at date: Date) -> EnqueueOption { option { $0.expires = date } }
     public static func unique(_ key: UniqueKey) -> EnqueueOption { option { $0.unique = key } }
     /// Labels that a worker must have to run the job, in place of those of its options.
     public static func requires(_ labels: String...) -> EnqueueOption { option { $0.requires = Set(labels) } }
-    /// For one worker alone, which must be ``Worker/Configuration/isAddressable``. Should it be gone the job waits until one of that name
-    /// comes: let it expire where that may not be.
+    /// For one worker alone, which must be ``Worker/Configuration/isAddressable``. Should it be gone the job waits
+    /// until one of that name comes: let it expire where that may not be.
     public static func worker(_ name: String) -> EnqueueOption { option { $0.worker = name } }
-    /// For the worker that runs the current job: a follow-up finds what that one has left on its disk. As ``worker(_:)``.
+    /// For the worker that runs the current job: a follow-up finds what that one has left on its disk. As
+    /// ``worker(_:)``.
     public static let sameWorker = option { $0.isForSameWorker = true }
     /// What the job belongs to, in place of ``Job/partitionKey``.
     public static func partition(_ key: String) -> EnqueueOption { option { $0.partition = key } }
@@ -51,7 +57,9 @@ public struct EnqueueOption: Sendable {
     public static func result(_ policy: ResultPolicy) -> EnqueueOption { option { $0.result = policy } }
     public static func delivery(_ guarantee: DeliveryGuarantee) -> EnqueueOption { option { $0.delivery = guarantee } }
     /// A header that travels with the job and is inherited by the jobs it enqueues.
-    public static func header(_ name: String, _ value: WireValue) -> EnqueueOption { option { $0.headers[name] = value } }
+    public static func header(_ name: String, _ value: WireValue) -> EnqueueOption {
+        option { $0.headers[name] = value }
+    }
 }
 
 /// What a call asks for, for each of its jobs: their defaults with the call's options laid over them.
@@ -96,13 +104,17 @@ struct EnqueueRequest {
     func place(usual: String, parent: JobContext?) throws(BackendError) -> String {
         if isForSameWorker {
             guard let parent, parent.isWorkerAddressable else {
-                throw BackendError(.misuse, "\(name) is meant for the worker that runs this job, and there is none that can be addressed")
+                throw BackendError(
+                    .misuse,
+                    "\(name) is meant for the worker that runs this job, and there is none that can be addressed")
             }
             return SpecialQueue.direct(to: parent.worker)
         }
         if let worker { return SpecialQueue.direct(to: worker) }
         guard SpecialQueue.areLabels(requires) else {
-            throw BackendError(.misuse, "a job requires at most 4 labels, which must not be empty or hold commas, brackets or line breaks")
+            throw BackendError(
+                .misuse,
+                "a job requires at most 4 labels, which must not be empty or hold commas, brackets or line breaks")
         }
         return SpecialQueue.labelled(queue ?? usual, requires)
     }

@@ -9,8 +9,8 @@ import Darwin
 
 /// Puts jobs into queues and finds out what became of them.
 ///
-/// A client needs no connection of its own and may be copied freely. Called from a handler, it makes the new job a child of the
-/// running one: parent and root ids, headers and trace go along by themselves.
+/// A client needs no connection of its own and may be copied freely. Called from a handler, it makes the new job a
+/// child of the running one: parent and root ids, headers and trace go along by themselves.
 public struct JobClient: Sendable {
     public struct Configuration: Sendable {
         /// Where jobs go that neither name a queue nor match a rule. `default` by default.
@@ -21,9 +21,11 @@ public struct JobClient: Sendable {
         public var middleware: [any EnqueueMiddleware]
         /// How long an enqueue may take before it throws. 10 seconds by default.
         public var enqueueTimeout: Duration
-        /// Arguments of more bytes than this travel compressed, as Celery's `compression="zlib"` has it; nil for never, the default.
+        /// Arguments of more bytes than this travel compressed, as Celery's `compression="zlib"` has it; nil for never,
+        /// the default.
         public var compressesAbove: Int?
-        /// How long an enqueue waits for room in a queue that has reached its limit before it throws; nil for not at all, the default.
+        /// How long an enqueue waits for room in a queue that has reached its limit before it throws; nil for not at
+        /// all, the default.
         public var waitsWhenFull: Duration?
         /// Signs or encrypts arguments and outputs; nil for not at all, the default. Workers take theirs from
         /// ``Worker/Configuration/client``.
@@ -57,23 +59,24 @@ public struct JobClient: Sendable {
     }
 
     /// Enqueues one job.
-    /// - Returns: its handle, once the backend has the job. Where the id or unique key is held already, the handle of the job that
-    ///   holds it, with ``JobHandle/isNew`` false.
+    /// - Returns: its handle, once the backend has the job. Where the id or unique key is held already, the handle of
+    ///   the job that holds it, with ``JobHandle/isNew`` false.
     /// - Throws: ``EnqueueError`` when the unique key is held and the policy is to refuse; ``BackendError``, whose
-    ///   ``BackendError/isRetrySafe`` says whether the job may be there all the same (try again with the same ``EnqueueOption/id(_:)``);
-    ///   `EncodingError` when the job does not encode, ``WireError`` when it is larger or deeper than ``WireLimits/default``; nothing was
-    ///   enqueued then.
+    ///   ``BackendError/isRetrySafe`` says whether the job may be there all the same (try again with the same
+    ///   ``EnqueueOption/id(_:)``); `EncodingError` when the job does not encode, ``WireError`` when it is larger or
+    ///   deeper than ``WireLimits/default``; nothing was enqueued then.
     @discardableResult
     public func enqueue<J: Job>(_ job: J, _ options: EnqueueOption...) async throws -> JobHandle<J.Output> {
         try await enqueue(contentsOf: [job], options)[0]
     }
 
-    /// Enqueues many jobs of a kind in few round trips, in order, 5,000 in one step of the backend: all of these, or none. Many are encoded on
-    /// several processors at once.
+    /// Enqueues many jobs of a kind in few round trips, in order, 5,000 in one step of the backend: all of these, or
+    /// none. Many are encoded on several processors at once.
     /// - Parameters:
     ///   - jobs: any number. Messages of all of them are made before the first is enqueued.
     ///   - options: for each of them alike.
-    /// - Throws: as ``enqueue(_:_:)``; the jobs of earlier steps are enqueued then, and with ``EnqueueError`` all but those it names.
+    /// - Throws: as ``enqueue(_:_:)``; the jobs of earlier steps are enqueued then, and with ``EnqueueError`` all but
+    ///   those it names.
     @discardableResult
     public func enqueue<J: Job>(
         contentsOf jobs: some Collection<J>, _ options: [EnqueueOption] = []
@@ -82,7 +85,10 @@ public struct JobClient: Sendable {
         let request = request(J.name, J.secretArguments, defaults: defaults, options)
         let defaultPartition: String? = defaults.hasPartitions ? "" : nil
         return try await publish(Array(jobs), as: request, queue: defaults.queue) { job in
-            (Arguments(keyword: try WireEncoder.encodeArguments(job)), request.partition ?? job.partitionKey ?? defaultPartition)
+            (
+                Arguments(keyword: try WireEncoder.encodeArguments(job)),
+                request.partition ?? job.partitionKey ?? defaultPartition
+            )
         }.map { JobHandle($0, backend: backend, sealing: configuration.sealing) }
     }
 
@@ -102,14 +108,17 @@ public struct JobClient: Sendable {
         return JobHandle(published[0], backend: backend, sealing: configuration.sealing)
     }
 
-    /// Enqueues a copy of the job, with an id of its own, in every queue that is bound to its topic: see ``QueueSubscription/topics``.
+    /// Enqueues a copy of the job, with an id of its own, in every queue that is bound to its topic: see
+    /// ``QueueSubscription/topics``.
     /// - Parameters:
     ///   - job: the job.
     ///   - topic: words with dots between.
     ///   - exchange: the name that topics belong to.
-    ///   - options: for each copy alike. An id gets the queue's name behind it; queues, workers and unique keys do not count.
+    ///   - options: for each copy alike. An id gets the queue's name behind it; queues, workers and unique keys do not
+    ///     count.
     /// - Returns: a handle for each copy. None when no queue wants it: nothing is enqueued then.
-    /// - Throws: as ``enqueue(_:_:)``, and ``BackendError`` `.misuse` where the backend knows no topics. Some copies may be enqueued then.
+    /// - Throws: as ``enqueue(_:_:)``, and ``BackendError`` `.misuse` where the backend knows no topics. Some copies
+    ///   may be enqueued then.
     @discardableResult
     public func publish<J: Job>(
         _ job: J, topic: String, exchange: String, _ options: EnqueueOption...
@@ -125,8 +134,9 @@ public struct JobClient: Sendable {
         return handles
     }
 
-    /// Has every worker perform the job that listens to the channel at this moment: see ``Worker/Configuration/broadcastChannels``. Celery's
-    /// workers with a `Broadcast` queue of this name are among them.
+    /// Has every worker perform the job that listens to the channel at this moment: see
+    /// ``Worker/Configuration/broadcastChannels``. Celery's workers with a `Broadcast` queue of this name are among
+    /// them.
     /// - Parameters:
     ///   - job: the job. Each worker gives its copy an id of its own, this one's with the worker's behind.
     ///   - channel: the name that workers listen to.
@@ -137,7 +147,8 @@ public struct JobClient: Sendable {
     public func broadcast<J: Job>(_ job: J, on channel: String, _ options: EnqueueOption...) async throws -> Int {
         let request = request(J.name, J.secretArguments, defaults: J.options, options)
         var message = try request.message(
-            Arguments(keyword: try WireEncoder.encodeArguments(job)), partition: request.partition, id: request.id ?? JobIdentifier.make(),
+            Arguments(keyword: try WireEncoder.encodeArguments(job)), partition: request.partition,
+            id: request.id ?? JobIdentifier.make(),
             queue: "", origin: origin, parent: JobContext.current)
         message.headers.hoist.unique = nil
         message.properties.exchange = channel
@@ -151,9 +162,12 @@ public struct JobClient: Sendable {
     }
 
     /// The handle of any job, its output as it travels.
-    public func handle(of id: JobID) -> JobHandle<WireValue> { JobHandle((id, false), backend: backend, sealing: configuration.sealing) }
+    public func handle(of id: JobID) -> JobHandle<WireValue> {
+        JobHandle((id, false), backend: backend, sealing: configuration.sealing)
+    }
 
-    /// What a call asks for. At one time for all of its jobs: those that are delayed alike are due in the order of their ids.
+    /// What a call asks for. At one time for all of its jobs: those that are delayed alike are due in the order of
+    /// their ids.
     private func request(
         _ name: String, _ secret: Set<String>, defaults: JobOptions, _ options: [EnqueueOption]
     ) -> EnqueueRequest {
@@ -165,7 +179,8 @@ public struct JobClient: Sendable {
     /// Enqueues the jobs of a call, once a message could be made of each of them.
     /// - Parameter content: a job's arguments, and what it belongs to.
     private func publish<T: Sendable>(
-        _ jobs: [T], as request: EnqueueRequest, queue: String?, content: @escaping @Sendable (T) throws -> (Arguments, partition: String?)
+        _ jobs: [T], as request: EnqueueRequest, queue: String?,
+        content: @escaping @Sendable (T) throws -> (Arguments, partition: String?)
     ) async throws -> [(id: JobID, isNew: Bool)] {
         let parent = JobContext.current
         let routed = configuration.routes.lazy.compactMap { $0.queue(request.name) }.first
@@ -179,7 +194,8 @@ public struct JobClient: Sendable {
             return message
         }
         let messages =
-            try jobs.isWorthSeveralProcessors ? await Array(0..<jobs.count).mapOnProcessors(message) : (0..<jobs.count).map(message)
+            try jobs.isWorthSeveralProcessors
+            ? await Array(0..<jobs.count).mapOnProcessors(message) : (0..<jobs.count).map(message)
         var published: [(id: JobID, isNew: Bool)] = []
         for start in stride(from: 0, to: messages.count, by: Self.step) {
             let step = messages.count <= Self.step ? messages : Array(messages[start...].prefix(Self.step))
@@ -212,13 +228,20 @@ public struct JobClient: Sendable {
     }
 
     private func publish(_ messages: [Message]) async throws -> [(id: JobID, isNew: Bool)] {
-        let results = try await EnqueueChain(middleware: configuration.middleware[...]) { [backend, configuration] messages in
+        let results = try await EnqueueChain(middleware: configuration.middleware[...]) {
+            [backend, configuration] messages in
             var messages = messages
-            if let sealing = configuration.sealing { for index in messages.indices { try messages[index].seal(with: sealing) } }
-            return try await whenThereIsRoom { [messages] in try await backend.publish(messages, within: configuration.enqueueTimeout) }
+            if let sealing = configuration.sealing {
+                for index in messages.indices { try messages[index].seal(with: sealing) }
+            }
+            return try await whenThereIsRoom { [messages] in
+                try await backend.publish(messages, within: configuration.enqueueTimeout)
+            }
         }.run(messages)
         let refused = zip(messages, results).compactMap { message, result -> EnqueueError.Refusal? in
-            guard case .keyHeld(let holder) = result, message.headers.hoist.unique?.onClash == .refuse else { return nil }
+            guard case .keyHeld(let holder) = result, message.headers.hoist.unique?.onClash == .refuse else {
+                return nil
+            }
             return EnqueueError.Refusal(jobName: message.jobName, jobID: message.id, keyHolder: holder)
         }
         guard refused.isEmpty else { throw EnqueueError(refused: refused) }
@@ -232,8 +255,8 @@ public struct JobClient: Sendable {
     }
 }
 
-/// Jobs were not enqueued because others hold their unique keys and the policy is to refuse. The other jobs of the same call were.
-/// Enqueueing the refused ones again later is safe.
+/// Jobs were not enqueued because others hold their unique keys and the policy is to refuse. The other jobs of the same
+/// call were. Enqueueing the refused ones again later is safe.
 public struct EnqueueError: Error, Sendable, CustomStringConvertible {
     public struct Refusal: Sendable, Hashable {
         public var jobName: String
@@ -247,7 +270,8 @@ public struct EnqueueError: Error, Sendable, CustomStringConvertible {
     public var refused: [Refusal]
 
     public var description: String {
-        refused.map { "\($0.jobName) was not enqueued: the job \($0.keyHolder) holds its unique key" }.joined(separator: "; ")
+        refused.map { "\($0.jobName) was not enqueued: the job \($0.keyHolder) holds its unique key" }.joined(
+            separator: "; ")
     }
 }
 

@@ -16,9 +16,9 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     /// Waits for the job to end.
     /// - Parameter timeout: how long to wait at most; nil for as long as it takes.
     /// - Returns: its output.
-    /// - Throws: ``JobError`` when it did not succeed, is unknown, or has not ended in time (asking again is safe then);
-    ///   `DecodingError` when the output is not an `Output`; ``WireError`` when it is sealed and the client cannot open it, or
-    ///   not sealed and the client takes none that are not.
+    /// - Throws: ``JobError`` when it did not succeed, is unknown, or has not ended in time (asking again is safe
+    ///   then); `DecodingError` when the output is not an `Output`; ``WireError`` when it is sealed and the client
+    ///   cannot open it, or not sealed and the client takes none that are not.
     @discardableResult
     public func output(timeout: Duration? = nil) async throws -> Output {
         let follow: @Sendable () async throws -> JobRecord? = { [id, isNew, backend] in
@@ -26,14 +26,18 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
         }
         let record: JobRecord?
         do {
-            record = if let timeout { try await withDeadline(timeout, clock: backend.clock, follow) } else { try await follow() }
+            record =
+                if let timeout { try await withDeadline(timeout, clock: backend.clock, follow) } else {
+                    try await follow()
+                }
         } catch let error as BackendError where error.code == .timedOut {
             throw JobError(.notEnded, jobID: id)
         }
         guard let record else { throw JobError(.unknown, jobID: id) }
         switch record.state {
         case .succeeded:
-            return try WireDecoder.decode(Output.self, from: try SealedOutput.open(record.output ?? .null, of: id, with: sealing))
+            return try WireDecoder.decode(
+                Output.self, from: try SealedOutput.open(record.output ?? .null, of: id, with: sealing))
         case .failed: throw JobError(.failed, jobID: id, failure: record.failure)
         case .cancelled: throw JobError(.cancelled, jobID: id)
         case .expired: throw JobError(.expired, jobID: id)
@@ -53,8 +57,8 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     /// The last lines that the job wrote, also while it runs; nil when there are none.
     public func log() async throws -> JobLog? { try await backend.log(of: id) }
 
-    /// Stops the job: at once when it waits, by asking its handler when it runs. In the process lane it is stopped by force when it goes on
-    /// all the same, see ``ProcessOptions/grace``.
+    /// Stops the job: at once when it waits, by asking its handler when it runs. In the process lane it is stopped by
+    /// force when it goes on all the same, see ``ProcessOptions/grace``.
     @discardableResult
     public func cancel() async throws -> CancelResult { try await backend.cancel(id) }
 

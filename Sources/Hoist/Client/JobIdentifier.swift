@@ -4,12 +4,14 @@ import FoundationEssentials
 import Foundation
 #endif
 
-/// Ids of the form UUID version 7 (RFC 9562 §5.7): the time comes first, so ids made together lie together in an index, and in their order.
+/// Ids of the form UUID version 7 (RFC 9562 §5.7): the time comes first, so ids made together lie together in an index,
+/// and in their order.
 package enum JobIdentifier {
     package static func make() -> String { make(at: ticks, number: random) }
 
-    /// Ids that are in their order however fast they are made: each is a quarter of a microsecond later than the one before. The system is
-    /// asked for a random number once, of which the standard library's keyed hash makes one for each: nobody can tell one id from another.
+    /// Ids that are in their order however fast they are made: each is a quarter of a microsecond later than the one
+    /// before. The system is asked for a random number once, of which the standard library's keyed hash makes one for
+    /// each: nobody can tell one id from another.
     static func make(count: Int) -> [String] {
         let (first, secret) = (ticks, random)
         return (0..<UInt64(count)).map { index in
@@ -29,7 +31,8 @@ package enum JobIdentifier {
     private static var ticks: UInt64 { UInt64(Date().timeIntervalSince1970 * 1000 * 4096) }
 
     private static func make(at ticks: UInt64, number: UInt64) -> String {
-        // What is left of the millisecond goes where twelve random bits may be (§6.2, method 3): ids of one millisecond are in order as well.
+        // What is left of the millisecond goes where twelve random bits may be (§6.2, method 3): ids of one millisecond
+        // are in order as well.
         let high = (ticks >> 12) << 16 | 0x7000 | ticks & 0x0FFF
         let low = 0x8000_0000_0000_0000 | number & 0x3FFF_FFFF_FFFF_FFFF
         return String(unsafeUninitializedCapacity: 36) { buffer in

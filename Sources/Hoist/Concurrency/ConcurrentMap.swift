@@ -9,8 +9,11 @@ extension Collection {
 extension Array where Element: Sendable {
     /// As `map`, on several processors at once: for those that are worth it.
     ///
-    /// For work of microseconds for each element, that blocks on nothing. In a task that prefers an executor of one thread it all happens there.
-    package func mapOnProcessors<T: Sendable>(_ transform: @escaping @Sendable (Element) throws -> T) async throws -> [T] {
+    /// For work of microseconds for each element, that blocks on nothing. In a task that prefers an executor of one
+    /// thread it all happens there.
+    package func mapOnProcessors<T: Sendable>(_ transform: @escaping @Sendable (Element) throws -> T) async throws
+        -> [T]
+    {
         let parts = Swift.max(1, Swift.min(ProcessIdentity.processorCount, 8, count / smallestPart))
         let size = (count + parts - 1) / parts
         return try await withThrowingTaskGroup(of: (part: Int, results: [T]).self) { group in

@@ -111,8 +111,8 @@ final class ThreadSignal: @unchecked Sendable {
 
 /// Runs Swift tasks on threads of its own, started as they are needed, and not more of them than it may have.
 ///
-/// A worker's engine runs on one, so that job code which blocks the cooperative pool starves neither leases nor settling; the
-/// blocking lane is another.
+/// A worker's engine runs on one, so that job code which blocks the cooperative pool starves neither leases nor
+/// settling; the blocking lane is another.
 final class ThreadExecutor: TaskExecutor, SerialExecutor {
     private struct State {
         var jobs: [UnownedJob] = []

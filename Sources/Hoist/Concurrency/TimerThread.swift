@@ -89,7 +89,8 @@ final class TimerThread: Sendable {
         var parent = 0
         while true {
             var smallest = parent
-            for child in [2 * parent + 1, 2 * parent + 2] where child < heap.count && heap[child].at < heap[smallest].at {
+            for child in [2 * parent + 1, 2 * parent + 2] where child < heap.count && heap[child].at < heap[smallest].at
+            {
                 smallest = child
             }
             guard smallest != parent else { return }

@@ -11,8 +11,8 @@
 ///     ])
 /// }
 /// ```
-/// A job over its limit holds no slot: it waits in a line of its own, workers go on with what is behind it, and nobody polls until it
-/// may start. The jobs of one partition start in the order in which they came.
+/// A job over its limit holds no slot: it waits in a line of its own, workers go on with what is behind it, and nobody
+/// polls until it may start. The jobs of one partition start in the order in which they came.
 public struct JobLimit: Sendable, Hashable {
     /// What a limit counts.
     public struct Scope: Sendable, Hashable {
@@ -36,7 +36,8 @@ public struct JobLimit: Sendable, Hashable {
         public static let wait = FullPolicy(kind: .wait)
         /// It is cancelled: the one that runs is enough.
         public static let dropNew = FullPolicy(kind: .drop)
-        /// The oldest that runs is asked to stop, those that wait are cancelled, and this one runs: only the newest counts.
+        /// The oldest that runs is asked to stop, those that wait are cancelled, and this one runs: only the newest
+        /// counts.
         public static let cancelOld = FullPolicy(kind: .cancel)
     }
 
@@ -55,27 +56,32 @@ public struct JobLimit: Sendable, Hashable {
     ///   - count: 1 or more; a job that costs more counts for that many, see ``EnqueueOption/cost(_:)``.
     ///   - period: more than 0.
     ///   - scope: what is counted together.
-    ///   - burst: how many may start at once after a pause, 1 or more. By default as many as fall into a tenth of a second.
-    public static func rate(_ count: Int, per period: Duration, scope: Scope = .cluster, burst: Int? = nil) -> JobLimit {
+    ///   - burst: how many may start at once after a pause, 1 or more. By default as many as fall into a tenth of a
+    ///     second.
+    public static func rate(_ count: Int, per period: Duration, scope: Scope = .cluster, burst: Int? = nil) -> JobLimit
+    {
         let count = max(1, count)
         let period = max(period, .microseconds(1))
         let usual = Double(count) * 0.1 / period.inSeconds
         return JobLimit(
-            kind: .rate(count: count, per: period, burst: max(1, burst ?? Int(usual.clamped(to: 1...1_000_000)))), scope: scope)
+            kind: .rate(count: count, per: period, burst: max(1, burst ?? Int(usual.clamped(to: 1...1_000_000)))),
+            scope: scope)
     }
 
     /// At most so many running at a time.
     /// - Parameters:
     ///   - maximum: 1 or more.
-    ///   - scope: what is counted together; ``Scope/worker`` is what lanes and queue subscriptions are for, and counts as the cluster here.
+    ///   - scope: what is counted together; ``Scope/worker`` is what lanes and queue subscriptions are for, and counts
+    ///     as the cluster here.
     ///   - whenFull: what becomes of a job that finds so many running.
     public static func running(_ maximum: Int, scope: Scope = .cluster, whenFull: FullPolicy = .wait) -> JobLimit {
         JobLimit(kind: .running(max(1, maximum), whenFull), scope: scope.kind == .worker ? .cluster : scope)
     }
 
-    /// The jobs of each partition one after the other, in the order in which they come out of the queue, which is that of enqueueing for jobs
-    /// of one priority. One that fails keeps the others waiting until it was tried again or given up. A message whose producer did not say what it
-    /// belongs to has its place from when a worker that knows its kind has seen it.
+    /// The jobs of each partition one after the other, in the order in which they come out of the queue, which is that
+    /// of enqueueing for jobs of one priority. One that fails keeps the others waiting until it was tried again or
+    /// given up. A message whose producer did not say what it belongs to has its place from when a worker that knows
+    /// its kind has seen it.
     public static let ordered = JobLimit(kind: .ordered, scope: .partition)
 
     /// Partitions take turns, so that one with many jobs does not keep the others waiting.
@@ -106,10 +112,13 @@ extension JobLimit: CustomStringConvertible {
         let each = scope.kind == .partition ? " each partition" : scope.kind == .worker ? " each worker" : ""
         switch kind {
         case .rate(let count, let period, let burst):
-            let unit: [Duration: String] = [.seconds(1): "s", .seconds(60): "min", .seconds(3600): "h", .seconds(86_400): "d"]
+            let unit: [Duration: String] = [
+                .seconds(1): "s", .seconds(60): "min", .seconds(3600): "h", .seconds(86_400): "d",
+            ]
             return "\(count)/\(unit[period] ?? "\(period)")\(burst > 1 ? ", \(burst) at once" : "")" + each
         case .running(let maximum, let policy):
-            let word = policy.kind == .drop ? ", new ones dropped" : policy.kind == .cancel ? ", old ones cancelled" : ""
+            let word =
+                policy.kind == .drop ? ", new ones dropped" : policy.kind == .cancel ? ", old ones cancelled" : ""
             return "\(maximum) running" + each + word
         case .ordered: return "one after the other" + each
         case .fair: return "turns between partitions"

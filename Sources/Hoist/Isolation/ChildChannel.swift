@@ -9,12 +9,14 @@ import Darwin
 
 /// Whether this process is a child of a worker's process lane.
 ///
-/// A worker starts its own executable again, with the arguments that it got itself; ``Worker/run()`` notices there that it is a child, and
-/// serves its worker instead of consuming queues. What a program starts beside its worker, for instance a web server, it must not start in a child.
+/// A worker starts its own executable again, with the arguments that it got itself; ``Worker/run()`` notices there that
+/// it is a child, and serves its worker instead of consuming queues. What a program starts beside its worker, for
+/// instance a web server, it must not start in a child.
 public enum WorkerChild {
     public static var isChild: Bool { ChildChannel.inherited != nil }
 
-    /// The worker's backend, as far as handlers may use it: for a program that makes clients of its own. nil when this process is no child.
+    /// The worker's backend, as far as handlers may use it: for a program that makes clients of its own. nil when this
+    /// process is no child.
     public static var backend: (any Backend)? { ParentBackend.shared }
 }
 
@@ -27,7 +29,8 @@ final class ChildChannel: Sendable {
     /// The channel of this process; nil when it is no child.
     static let inherited: ChildChannel? = {
         guard let variable = getenv(variable) else { return nil }
-        let parts = String(cString: variable).split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false).map(String.init)
+        let parts = String(cString: variable).split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false).map(
+            String.init)
         guard parts.count == 3, let parent = pid_t(parts[0]) else { return nil }
         // What a child starts inherits the variable, but not the channel.
         var status = stat()

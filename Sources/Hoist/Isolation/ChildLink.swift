@@ -16,7 +16,8 @@ final class ChildLink {
     var log: JobLogRecorder?
     /// Lines that it wrote without a job.
     private(set) var strayOutput: [String] = []
-    /// The signal that Swift's runtime says it has caught, while it prints a backtrace: the process is dead and does not know it yet.
+    /// The signal that Swift's runtime says it has caught, while it prints a backtrace: the process is dead and does
+    /// not know it yet.
     private var fatalSignal: Int32?
     /// It is printing one. What comes is worth keeping.
     var isCrashing = false
@@ -159,16 +160,19 @@ final class ChildLink {
         }
         // What is more than the log keeps is counted, and not looked at.
         let taken = buffer.withUnsafeBytes { bytes in
-            lines[source]?.split(UnsafeRawBufferPointer(rebasing: bytes[..<count]), keeping: max(20, log?.limit ?? 0)) ?? (
-                lines: [], omitted: 0
-            )
+            lines[source]?.split(UnsafeRawBufferPointer(rebasing: bytes[..<count]), keeping: max(20, log?.limit ?? 0))
+                ?? (
+                    lines: [], omitted: 0
+                )
         }
         write(taken.lines, omitted: taken.omitted, source: source, to: log)
         return pipe
     }
 
     private func write(_ lines: [String], omitted: Int, source: String, to log: JobLogRecorder?) {
-        if source == "error", let line = lines.last(where: { $0.hasPrefix("*** Signal ") && $0.contains("Backtracing") }) {
+        if source == "error",
+            let line = lines.last(where: { $0.hasPrefix("*** Signal ") && $0.contains("Backtracing") })
+        {
             fatalSignal = Int32(line.dropFirst("*** Signal ".count).prefix { $0.isNumber }) ?? SIGABRT
             isCrashing = true
         }

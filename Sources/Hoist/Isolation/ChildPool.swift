@@ -9,8 +9,8 @@ import Darwin
 
 /// The children of a worker's process lane, and the one thread that listens to them.
 ///
-/// Children share no lock and no memory with the worker, and the worker never waits for one: whatever a child does, or does not do any more,
-/// it can only cost itself and its job.
+/// Children share no lock and no memory with the worker, and the worker never waits for one: whatever a child does, or
+/// does not do any more, it can only cost itself and its job.
 final class ChildPool: Sendable {
     typealias ChildID = ChildPoolMachine.ChildID
     typealias RunID = WorkerInbox.RunID
@@ -118,7 +118,9 @@ final class ChildPool: Sendable {
     /// What is done once the lock is free: it calls into other parts of the program.
     private typealias Effect = @Sendable () -> Void
 
-    private func change(registering job: Job? = nil, _ body: (inout ChildPoolMachine, _ now: Int64) -> [ChildPoolMachine.Action]) {
+    private func change(
+        registering job: Job? = nil, _ body: (inout ChildPoolMachine, _ now: Int64) -> [ChildPoolMachine.Action]
+    ) {
         let now = clock.uptime
         let effects = state.withLock { state in
             if let job { state.jobs[job.call.run] = job }
@@ -146,7 +148,9 @@ final class ChildPool: Sendable {
                     continue
                 }
                 // The listening thread may be asleep for long, and has this job's memory to look at.
-                if link.hasBacklog || job.call.limits.memory != nil || state.machine.busyCount == 1 { effects.append(wake.ring) }
+                if link.hasBacklog || job.call.limits.memory != nil || state.machine.busyCount == 1 {
+                    effects.append(wake.ring)
+                }
             case .cancel(let id, let run, let reason):
                 state.links[id]?.send(.cancel(run, reason))
                 if state.links[id]?.hasBacklog == true { effects.append(wake.ring) }
@@ -159,7 +163,9 @@ final class ChildPool: Sendable {
                     // What it wrote before it said that it was done.
                     link.readOutput(to: job.log)
                     link.forgetJob()
-                    if link.hasLostOutput, let id { effects += perform(state.machine.noteWear(id, now: clock.uptime), &state) }
+                    if link.hasLostOutput, let id {
+                        effects += perform(state.machine.noteWear(id, now: clock.uptime), &state)
+                    }
                 }
                 effects.append { job.onEnd(end) }
             case .becomeUsable(let isUsable):
@@ -175,12 +181,15 @@ final class ChildPool: Sendable {
             state.exits.append((id, .success(.init(status: 1))))
             return wake.ring()
         }
-        let process = SpawnedProcess(program, descriptors: [nil, ends.output.write, ends.error.write, ends.channel.write]) {
+        let process = SpawnedProcess(
+            program, descriptors: [nil, ends.output.write, ends.error.write, ends.channel.write]
+        ) {
             [weak self] exit in
             self?.state.withLock { $0.exits.append((id, exit)) }
             self?.wake.ring()
         }
-        state.links[id] = ChildLink(process, channel: ends.channel.read, output: ends.output.read, error: ends.error.read)
+        state.links[id] = ChildLink(
+            process, channel: ends.channel.read, output: ends.output.read, error: ends.error.read)
     }
 
     // MARK: - Listening
@@ -201,7 +210,8 @@ final class ChildPool: Sendable {
                 for effect in state.withLock({ state in exited(id, exit, &state, now) }) { effect() }
             }
             measure(now)
-            let isOver = state.withLock { state in state.machine.isEmpty && (state.isClosed || !state.onClosed.isEmpty) }
+            let isOver = state.withLock { state in state.machine.isEmpty && (state.isClosed || !state.onClosed.isEmpty)
+            }
             if isOver {
                 finishClosing()
                 return
@@ -265,9 +275,11 @@ final class ChildPool: Sendable {
         return link.takeFatalSignal().map { perform(state.machine.crashes(source.child, $0, now: now), &state) } ?? []
     }
 
-    /// What a child has sent. It is read and understood outside of the lock, which the worker's own thread takes as well: only this thread receives.
+    /// What a child has sent. It is read and understood outside of the lock, which the worker's own thread takes as
+    /// well: only this thread receives.
     private func takeFrames(of id: ChildID, _ buffer: inout [UInt8]) {
-        guard let link = state.withLock({ state in state.links[id].map(Unchecked.init) })?.value, link.channel != nil else { return }
+        guard let link = state.withLock({ state in state.links[id].map(Unchecked.init) })?.value, link.channel != nil
+        else { return }
         let isOpen = link.receive(&buffer)
         var problem: String?
         do throws(WireError) {
@@ -283,13 +295,15 @@ final class ChildPool: Sendable {
         let effects = state.withLock { state in
             state.links[id]?.closeChannel()
             let now = clock.uptime
-            return perform(problem.map { state.machine.broke(id, $0, now: now) } ?? state.machine.closedChannel(id, now: now), &state)
+            return perform(
+                problem.map { state.machine.broke(id, $0, now: now) } ?? state.machine.closedChannel(id, now: now),
+                &state)
         }
         for effect in effects { effect() }
     }
 
-    /// Carries a link over the end of the lock. Proof: what is touched through it there, the bytes received, is touched by the listening thread alone, and only that
-    /// thread closes descriptors.
+    /// Carries a link over the end of the lock. Proof: what is touched through it there, the bytes received, is touched
+    /// by the listening thread alone, and only that thread closes descriptors.
     private struct Unchecked: @unchecked Sendable {
         let value: ChildLink
     }
@@ -306,7 +320,9 @@ final class ChildPool: Sendable {
             let process = link.process.id ?? 0
             return perform(state.machine.becameReady(id, now: now), &state) + [
                 { [logger] in
-                    logger.debug("a child process is ready", metadata: ["process": "\(process)", "milliseconds": "\(milliseconds)"])
+                    logger.debug(
+                        "a child process is ready",
+                        metadata: ["process": "\(process)", "milliseconds": "\(milliseconds)"])
                 }
             ]
         case .finished(let result): return perform(state.machine.finished(id, result, now: now), &state)
@@ -325,14 +341,18 @@ final class ChildPool: Sendable {
             return [{ job.onLog(line) }]
         case .request(let request, let what):
             guard let job = state.machine.run(of: id).flatMap({ state.jobs[$0] }) else {
-                link.send(.reply(request, .failed(BackendError(.misuse, "a child speaks to the backend only while it performs a job"))))
+                link.send(
+                    .reply(
+                        request,
+                        .failed(BackendError(.misuse, "a child speaks to the backend only while it performs a job"))))
                 return []
             }
             if case .unwatch = what {
             } else if link.requests[request] != nil {
                 return perform(state.machine.broke(id, "it asks twice with one number", now: now), &state)
             } else if link.requests.count >= Self.mostRequests {
-                let error = BackendError(.misuse, "a job may wait for \(Self.mostRequests) answers at once, and this one waits for more")
+                let error = BackendError(
+                    .misuse, "a job may wait for \(Self.mostRequests) answers at once, and this one waits for more")
                 link.send(.reply(request, .failed(error)))
                 return []
             }
@@ -340,7 +360,9 @@ final class ChildPool: Sendable {
         }
     }
 
-    private func answer(_ request: ChildRequest.ID, _ what: ChildRequest, of id: ChildID, _ link: ChildLink, _ job: Job) -> [Effect] {
+    private func answer(_ request: ChildRequest.ID, _ what: ChildRequest, of id: ChildID, _ link: ChildLink, _ job: Job)
+        -> [Effect]
+    {
         switch what {
         case .unwatch(let watched):
             link.cancelRequest(watched)
@@ -368,7 +390,8 @@ final class ChildPool: Sendable {
             link.send(command)
             // It asks and does not listen.
             if link.backlog > Frame.maximumBytes {
-                return perform(state.machine.broke(id, "it does not take what it asked for", now: clock.uptime), &state) + [wake.ring]
+                return perform(state.machine.broke(id, "it does not take what it asked for", now: clock.uptime), &state)
+                    + [wake.ring]
             }
             return link.hasBacklog ? [wake.ring] : []
         }
@@ -391,7 +414,9 @@ final class ChildPool: Sendable {
         switch exit {
         case .success(let exit): effects += perform(state.machine.exited(id, exit, now: now), &state)
         case .failure(let error):
-            effects.append { [logger] in logger.error("a child process could not be started", metadata: ["error": "\(error)"]) }
+            effects.append { [logger] in
+                logger.error("a child process could not be started", metadata: ["error": "\(error)"])
+            }
             effects += perform(state.machine.exited(id, .init(status: 127), now: now), &state)
         }
         state.links.removeValue(forKey: id)?.close()
@@ -416,10 +441,13 @@ final class ChildPool: Sendable {
             return (children, true)
         }
         guard !children.isEmpty else { return }
-        let groups = looksAtGroups ? ProcessTable.memory(ofGroups: Set(children.filter(\.isLimited).map(\.process))) : [:]
+        let groups =
+            looksAtGroups ? ProcessTable.memory(ofGroups: Set(children.filter(\.isLimited).map(\.process))) : [:]
         let found = children.map { ($0.id, $0.run, groups[$0.process] ?? ProcessTable.heldMemory(of: $0.process)) }
         let effects = state.withLock { state in
-            found.flatMap { id, run, memory in perform(state.machine.measured(id, run, memory: memory, now: now), &state) }
+            found.flatMap { id, run, memory in
+                perform(state.machine.measured(id, run, memory: memory, now: now), &state)
+            }
         }
         for effect in effects { effect() }
     }

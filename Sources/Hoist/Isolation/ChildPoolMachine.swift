@@ -1,5 +1,5 @@
-/// Decides what becomes of the children of a process lane and of the jobs in their hands. Pure: it starts, sends and kills nothing itself,
-/// and time is an argument, in microseconds of uptime.
+/// Decides what becomes of the children of a process lane and of the jobs in their hands. Pure: it starts, sends and
+/// kills nothing itself, and time is an argument, in microseconds of uptime.
 struct ChildPoolMachine {
     typealias ChildID = UInt64
     typealias RunID = WorkerInbox.RunID
@@ -170,7 +170,9 @@ struct ChildPoolMachine {
     // MARK: - What children do
 
     mutating func becameReady(_ id: ChildID, now: Int64) -> [Action] {
-        guard case .starting? = children[id]?.phase else { return stop(id, .broken("it said twice that it is ready"), now: now) }
+        guard case .starting? = children[id]?.phase else {
+            return stop(id, .broken("it said twice that it is ready"), now: now)
+        }
         failedStarts = 0
         children[id]?.phase = .idle
         idle.append(id)
@@ -239,7 +241,9 @@ struct ChildPoolMachine {
 
     mutating func broke(_ id: ChildID, _ what: String, now: Int64) -> [Action] { stop(id, .broken(what), now: now) }
 
-    mutating func crashes(_ id: ChildID, _ signal: Int32, now: Int64) -> [Action] { stop(id, .crashed(signal), now: now) }
+    mutating func crashes(_ id: ChildID, _ signal: Int32, now: Int64) -> [Action] {
+        stop(id, .crashed(signal), now: now)
+    }
 
     /// It held so much memory, with those it started, while it had this run.
     mutating func measured(_ id: ChildID, _ run: RunID, memory: Int, now: Int64) -> [Action] {
@@ -283,11 +287,13 @@ struct ChildPoolMachine {
         switch child.phase {
         case .starting, .idle: if isYoung(child, now: now) { actions += startFailed(now: now) }
         case .busy(let run):
-            actions.append(.end(run.id, id, .died(nil, exit, peakMemory: run.peakMemory, cpu: cpu, wall: now - run.startedAt)))
+            actions.append(
+                .end(run.id, id, .died(nil, exit, peakMemory: run.peakMemory, cpu: cpu, wall: now - run.startedAt)))
         case .ending(let run?, var verdict, _):
             // It was dead already when it was thought to be mute.
             if verdict == .mute, exit.signal != 9 { verdict = nil }
-            actions.append(.end(run.id, id, .died(verdict, exit, peakMemory: run.peakMemory, cpu: cpu, wall: now - run.startedAt)))
+            actions.append(
+                .end(run.id, id, .died(verdict, exit, peakMemory: run.peakMemory, cpu: cpu, wall: now - run.startedAt)))
         case .ending(nil, _, _): break
         }
         return actions + fillUp(now: now) + assign(now: now)
@@ -301,7 +307,9 @@ struct ChildPoolMachine {
         for (id, child) in children {
             switch child.phase {
             case .starting:
-                if now >= child.startedAt + settings.startTimeout { actions += stop(id, .broken("it did not get ready"), now: now) }
+                if now >= child.startedAt + settings.startTimeout {
+                    actions += stop(id, .broken("it did not get ready"), now: now)
+                }
             case .idle:
                 if isTooOld(child, now: now) { actions += askToEnd(id, now: now) }
             case .busy(let run):
@@ -309,7 +317,8 @@ struct ChildPoolMachine {
                     actions += [.cancel(id, run.id, .timeLimit)] + stop(id, .timedOut, now: now)
                 } else if let force = run.force, now >= force.at {
                     actions += stop(id, .ignoredCancellation(force.reason), now: now)
-                } else if let limit = run.limits.heartbeat, now >= run.lastSign + limit.inMicroseconds + settings.grace {
+                } else if let limit = run.limits.heartbeat, now >= run.lastSign + limit.inMicroseconds + settings.grace
+                {
                     actions += stop(id, .stuck, now: now)
                 }
             case .ending(let run, let verdict, let killAt?):
@@ -359,7 +368,9 @@ struct ChildPoolMachine {
     /// Children that are worth a look at their memory, and the limit of their job.
     func measurable(now: Int64) -> [(id: ChildID, run: RunID, isLimited: Bool)] {
         children.compactMap { id, child in
-            guard case .busy(let run) = child.phase, run.limits.memory != nil || now - run.startedAt > 100_000 else { return nil }
+            guard case .busy(let run) = child.phase, run.limits.memory != nil || now - run.startedAt > 100_000 else {
+                return nil
+            }
             return (id, run.id, run.limits.memory != nil)
         }
     }
@@ -401,7 +412,8 @@ struct ChildPoolMachine {
         while !waiting.isEmpty, let child = idle.popLast() {
             let (run, limits, _) = waiting.removeFirst()
             let memory = children[child]?.memory ?? 0
-            children[child]?.phase = .busy(Run(id: run, limits: limits, startedAt: now, lastSign: now, memoryBefore: memory))
+            children[child]?.phase = .busy(
+                Run(id: run, limits: limits, startedAt: now, lastSign: now, memoryBefore: memory))
             actions.append(.perform(child, run))
         }
         return actions
@@ -454,7 +466,8 @@ struct ChildPoolMachine {
         }
     }
 
-    /// One that dies before it has done anything, or as soon as it is ready, must not be started again and again in no time.
+    /// One that dies before it has done anything, or as soon as it is ready, must not be started again and again in no
+    /// time.
     private func isYoung(_ child: Child, now: Int64) -> Bool {
         switch child.phase {
         case .starting: true

@@ -23,14 +23,16 @@ final class ChildWorker: Sendable {
     private let hasEnded = Doorbell()
 
     init(
-        _ channel: ChildChannel, _ parent: ParentBackend, handlers: [String: RegisteredHandler], configuration: Worker.Configuration,
+        _ channel: ChildChannel, _ parent: ParentBackend, handlers: [String: RegisteredHandler],
+        configuration: Worker.Configuration,
         logger: Logger
     ) {
         self.channel = channel
         self.parent = parent
         self.handlers = handlers
         environment = Execution.Environment(
-            worker: channel.worker, jobs: JobClient(parent, configuration: configuration.client, logger: logger), logger: logger,
+            worker: channel.worker, jobs: JobClient(parent, configuration: configuration.client, logger: logger),
+            logger: logger,
             configuration: configuration, liveLimits: { _ in RunLimits() })
     }
 
@@ -73,21 +75,25 @@ final class ChildWorker: Sendable {
         current.withLock { $0 = Current(run: call.run, box: box) }
         let signs = SignSender(channel, run: call.run)
         let delivery = Delivery(
-            jobID: call.jobID, jobName: call.jobName, queue: call.queue, payload: .envelope(call.envelope), attempt: call.attempt,
+            jobID: call.jobID, jobName: call.jobName, queue: call.queue, payload: .envelope(call.envelope),
+            attempt: call.attempt,
             lostWorkers: call.lostWorkers, token: 0)
         guard let handler = handlers[call.jobName] else {
-            let failure = JobFailure(kind: .raised, type: "WorkerError", message: "this child has no handler for \(call.jobName)")
+            let failure = JobFailure(
+                kind: .raised, type: "WorkerError", message: "this child has no handler for \(call.jobName)")
             return channel.send(.finished(IsolatedResult(run: call.run, outcome: .failed(failure))))
         }
         let (channel, environment) = (channel, environment)
         let task = Task(executorPreference: globalConcurrentExecutor) {
             let meter = JobMeter(memoryLimit: call.limits.memory)
             let base = environment.logger
-            var logger = Logger(label: base.label, factory: { _ in ChannelLogHandler(channel, run: call.run, level: base.logLevel) })
+            var logger = Logger(
+                label: base.label, factory: { _ in ChannelLogHandler(channel, run: call.run, level: base.logLevel) })
             logger.logLevel = base.logLevel
             let execution = Execution(delivery, handler, environment, limits: call.limits, handlerLogger: logger)
             let (outcome, _, context) = await execution.run(
-                onContext: { box.set($0) }, onProgress: { channel.send(.progress(call.run, $0)) }, onSign: { signs.sign() },
+                onContext: { box.set($0) }, onProgress: { channel.send(.progress(call.run, $0)) },
+                onSign: { signs.sign() },
                 cancel: { box.cancel($0) })
             hoist_flush_output()
             channel.send(.finished(meter.result(of: call.run, outcome, children: context?.children ?? [])))
@@ -157,10 +163,15 @@ private struct ChannelLogHandler: LogHandler {
         let (isAllowed, omitted) = allowance.take()
         guard isAllowed else { return }
         // The parent's logger has what is known of the job.
-        var details = metadata.filter { !$0.key.hasPrefix("job.") }.merging(event.metadata ?? [:]) { $1 }.mapValues { "\($0)" }
+        var details = metadata.filter { !$0.key.hasPrefix("job.") }.merging(event.metadata ?? [:]) { $1 }.mapValues {
+            "\($0)"
+        }
         if omitted > 0 { details["lines-omitted"] = "\(omitted)" }
         channel.send(
-            .log(run, LogLine(level: event.level.rawValue, message: "\(event.message)", metadata: details, source: event.source)))
+            .log(
+                run,
+                LogLine(
+                    level: event.level.rawValue, message: "\(event.message)", metadata: details, source: event.source)))
     }
 }
 
@@ -169,10 +180,12 @@ private struct JobMeter {
     private let cpu = hoist_cpu_microseconds()
     private let start = SystemJobClock().uptime
 
-    /// - Parameter memoryLimit: bounds what the process may ask the system for, far above the limit: it is there for what happens between two
-    ///   looks of the parent.
+    /// - Parameter memoryLimit: bounds what the process may ask the system for, far above the limit: it is there for
+    ///   what happens between two looks of the parent.
     init(memoryLimit: Int?) {
-        let limit = memoryLimit.map { UInt64(clamping: ProcessTable.privateBytes() + 2 * min($0, 1 << 48) + (512 << 20)) }
+        let limit = memoryLimit.map {
+            UInt64(clamping: ProcessTable.privateBytes() + 2 * min($0, 1 << 48) + (512 << 20))
+        }
         hoist_limit_memory(limit ?? 0)
     }
 

@@ -48,10 +48,12 @@ extension ChildCommand {
         case 1:
             self = .perform(
                 IsolatedCall(
-                    run: try frame.unsigned(), jobID: try frame.text(), jobName: try frame.text(), queue: try frame.text(),
+                    run: try frame.unsigned(), jobID: try frame.text(), jobName: try frame.text(),
+                    queue: try frame.text(),
                     attempt: Int(try frame.integer()), lostWorkers: Int(try frame.integer()),
                     limits: RunLimits(
-                        time: try frame.optional().map { .microseconds($0) }, heartbeat: try frame.optional().map { .microseconds($0) },
+                        time: try frame.optional().map { .microseconds($0) },
+                        heartbeat: try frame.optional().map { .microseconds($0) },
                         memory: try frame.optional().map { Int($0) }), envelope: try frame.data()))
         case 2: self = .cancel(try frame.unsigned(), JobContext.CancellationReason(code: try frame.byte()))
         case 3: self = .reply(try frame.unsigned(), try ChildReply(&frame))
@@ -228,7 +230,9 @@ extension ChildRequest {
         case 1:
             let limit = Duration.microseconds(try frame.integer())
             var messages: [Message] = []
-            for _ in 0..<(try frame.integer().clamped(to: 0...100_000)) { messages.append(try Message(envelope: try frame.data())) }
+            for _ in 0..<(try frame.integer().clamped(to: 0...100_000)) {
+                messages.append(try Message(envelope: try frame.data()))
+            }
             self = .publish(messages, within: limit)
         case 2: self = .record(try frame.text())
         case 3: self = .log(try frame.text())
@@ -324,7 +328,8 @@ extension ChildReply {
         case 9:
             let words = try frame.texts()
             guard words.count == 2 else { throw WireError("an error has the wrong number of words") }
-            self = .failed(BackendError(BackendError.Code(named: words[0]), words[1], isRetrySafe: try frame.byte() == 1))
+            self = .failed(
+                BackendError(BackendError.Code(named: words[0]), words[1], isRetrySafe: try frame.byte() == 1))
         case let kind: throw WireError("no reply has the number \(kind)")
         }
     }

@@ -1,8 +1,8 @@
-/// What a worker and a child of its process lane say to each other: a length of four bytes, a byte that tells the kind, and the kind's own
-/// members. Numbers are little-endian. Both ends are the same executable, so there are no versions.
+/// What a worker and a child of its process lane say to each other: a length of four bytes, a byte that tells the kind,
+/// and the kind's own members. Numbers are little-endian. Both ends are the same executable, so there are no versions.
 ///
-/// A child may be broken in any way: what it sends is checked against limits before anything is allocated for it, and what cannot be read
-/// ends the child and nothing else.
+/// A child may be broken in any way: what it sends is checked against limits before anything is allocated for it, and
+/// what cannot be read ends the child and nothing else.
 enum Frame {
     /// A message with its headers, or an output, and what goes with them.
     static let maximumBytes = WireLimits.default.maximumBytes * 2
@@ -179,7 +179,9 @@ struct FrameReader {
 
     mutating func data() throws(WireError) -> [UInt8] {
         let count = try integer()
-        guard count >= 0, count <= bytes.endIndex - position else { throw WireError("a member of a frame is longer than the frame") }
+        guard count >= 0, count <= bytes.endIndex - position else {
+            throw WireError("a member of a frame is longer than the frame")
+        }
         defer { position += Int(count) }
         return Array(bytes[position..<position + Int(count)])
     }
@@ -189,7 +191,9 @@ struct FrameReader {
     mutating func texts() throws(WireError) -> [String] {
         let count = try integer()
         // Each takes eight bytes at least.
-        guard count >= 0, count <= (bytes.endIndex - position) / 8 else { throw WireError("a list is longer than its frame") }
+        guard count >= 0, count <= (bytes.endIndex - position) / 8 else {
+            throw WireError("a list is longer than its frame")
+        }
         var values: [String] = []
         for _ in 0..<count { values.append(try text()) }
         return values
@@ -197,7 +201,9 @@ struct FrameReader {
 
     mutating func json<T: Decodable>(_ type: T.Type) throws(WireError) -> T {
         let bytes = try data()
-        do { return try JSONText.decode(type, from: bytes) } catch { throw WireError("a member of a frame is not what it should be") }
+        do { return try JSONText.decode(type, from: bytes) } catch {
+            throw WireError("a member of a frame is not what it should be")
+        }
     }
 
     func end() throws(WireError) {

@@ -36,7 +36,8 @@ final class ParentBackend: MessageRouting {
                 let frame = ChildReport.request(id, request).encoded()
                 guard frame.count <= Frame.maximumBytes else {
                     let error = BackendError(
-                        .misuse, "\(frame.count) bytes are more than a child can hand to its worker at once; enqueue fewer jobs in one call"
+                        .misuse,
+                        "\(frame.count) bytes are more than a child can hand to its worker at once; enqueue fewer jobs in one call"
                     )
                     return continuation.resume(throwing: error)
                 }
@@ -55,18 +56,24 @@ final class ParentBackend: MessageRouting {
         return reply
     }
 
-    private static let mismatch = BackendError(.incompatible, "the worker gave an answer to another question", isRetrySafe: false)
+    private static let mismatch = BackendError(
+        .incompatible, "the worker gave an answer to another question", isRetrySafe: false)
 
-    private static let notHere = BackendError(.misuse, "only a worker takes and settles jobs, and this is one of its children")
+    private static let notHere = BackendError(
+        .misuse, "only a worker takes and settles jobs, and this is one of its children")
 
     func take(_ reply: ChildReply, to id: ChildRequest.ID) {
         state.withLock { $0.waiting.removeValue(forKey: id) }?.resume(returning: reply)
     }
 
-    func publish(_ messages: [Message]) async throws -> [PublishResult] { try await publish(messages, within: .seconds(60)) }
+    func publish(_ messages: [Message]) async throws -> [PublishResult] {
+        try await publish(messages, within: .seconds(60))
+    }
 
     func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult] {
-        guard case .published(let results) = try await ask(.publish(messages, within: limit)), results.count == messages.count else {
+        guard case .published(let results) = try await ask(.publish(messages, within: limit)),
+            results.count == messages.count
+        else {
             throw Self.mismatch
         }
         return results
@@ -107,12 +114,16 @@ final class ParentBackend: MessageRouting {
     }
 
     func queues(of exchange: String, topic: String) async throws -> [String] {
-        guard case .names(let names) = try await ask(.queues(exchange: exchange, topic: topic)) else { throw Self.mismatch }
+        guard case .names(let names) = try await ask(.queues(exchange: exchange, topic: topic)) else {
+            throw Self.mismatch
+        }
         return names
     }
 
     func broadcast(_ message: Message, on channel: String) async throws -> Int {
-        guard case .number(let count) = try await ask(.broadcast(message, channel: channel)) else { throw Self.mismatch }
+        guard case .number(let count) = try await ask(.broadcast(message, channel: channel)) else {
+            throw Self.mismatch
+        }
         return count
     }
 
@@ -172,13 +183,15 @@ extension ChildRequest {
     func answer(from backend: any Backend) async -> ChildReply {
         do {
             switch self {
-            case .publish(let messages, let limit): return .published(try await backend.publish(messages, within: limit))
+            case .publish(let messages, let limit):
+                return .published(try await backend.publish(messages, within: limit))
             case .record(let id): return .record(try await backend.record(of: id))
             case .log(let id): return .log(try await backend.log(of: id))
             case .cancel(let id): return .cancelled(try await backend.cancel(id))
             case .forget(let id): return .bool(try await backend.forget(id))
             case .watch, .unwatch: return .done
-            case .queues(let exchange, let topic): return .names(try await backend.routing().queues(of: exchange, topic: topic))
+            case .queues(let exchange, let topic):
+                return .names(try await backend.routing().queues(of: exchange, topic: topic))
             case .bind(let queue, let exchange, let pattern, let isUndone):
                 let (routing, topics) = (try backend.routing(), TopicBinding.topic(pattern, exchange: exchange))
                 if isUndone {
@@ -187,7 +200,8 @@ extension ChildRequest {
                     try await routing.bind(queue: queue, to: topics)
                 }
                 return .done
-            case .broadcast(let message, let channel): return .number(try await backend.routing().broadcast(message, on: channel))
+            case .broadcast(let message, let channel):
+                return .number(try await backend.routing().broadcast(message, on: channel))
             }
         } catch let error as BackendError {
             return .failed(error)

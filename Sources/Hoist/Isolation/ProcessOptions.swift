@@ -8,14 +8,15 @@ import Darwin
 
 /// How a worker keeps the children of its process lane.
 public struct ProcessOptions: Sendable {
-    /// The program that children run; nil for the worker's own executable, which is what nearly everybody wants: it must come to
-    /// ``Worker/run()`` with the same handlers.
+    /// The program that children run; nil for the worker's own executable, which is what nearly everybody wants: it
+    /// must come to ``Worker/run()`` with the same handlers.
     public var executable: String?
     /// Its arguments; nil for those that the worker's own process was started with.
     public var arguments: [String]?
     /// Added to the environment of the worker.
     public var environment: [String: String]
-    /// From asking a job to stop to stopping it by force, where it does not comply; and again from SIGTERM to SIGKILL. 2 seconds by default.
+    /// From asking a job to stop to stopping it by force, where it does not comply; and again from SIGTERM to SIGKILL.
+    /// 2 seconds by default.
     public var grace: Duration
     /// How long a child may take to get ready. 10 seconds by default.
     public var startTimeout: Duration
@@ -25,13 +26,14 @@ public struct ProcessOptions: Sendable {
     public var recycleAboveMemory: Int?
     /// A child is replaced when it is this old and has no job; nil for never, the default.
     public var recycleAfterAge: Duration?
-    /// A job that so many children crashed with or outgrew their memory, or workers died with, becomes a dead letter, whatever its retry policy says; one that
-    /// was stopped because of its time is left to the policy. 3 by default, 1 or more. For
-    /// workers each backend has a setting of its own, `maximumLostWorkers`.
+    /// A job that so many children crashed with or outgrew their memory, or workers died with, becomes a dead letter,
+    /// whatever its retry policy says; one that was stopped because of its time is left to the policy. 3 by default, 1
+    /// or more. For workers each backend has a setting of its own, `maximumLostWorkers`.
     public var maximumDeaths: Int
 
     public init(
-        executable: String? = nil, arguments: [String]? = nil, environment: [String: String] = [:], grace: Duration = .seconds(2),
+        executable: String? = nil, arguments: [String]? = nil, environment: [String: String] = [:],
+        grace: Duration = .seconds(2),
         startTimeout: Duration = .seconds(10), recycleAfterJobs: Int? = nil, recycleAboveMemory: Int? = 512 << 20,
         recycleAfterAge: Duration? = nil, maximumDeaths: Int = 3
     ) {
@@ -58,7 +60,8 @@ public struct ProcessOptions: Sendable {
         variables[ChildChannel.variable] = nil
         return SpawnedProcess.Program(
             path: executable ?? Executable.path, arguments: arguments ?? Array(CommandLine.arguments.dropFirst()),
-            environment: [ChildChannel.environment(key: key, worker: worker)] + variables.map { "\($0.key)=\($0.value)" })
+            environment: [ChildChannel.environment(key: key, worker: worker)]
+                + variables.map { "\($0.key)=\($0.value)" })
     }
 
     var settings: ChildPoolMachine.Settings {
@@ -79,7 +82,8 @@ public struct ProcessOptions: Sendable {
 
 /// The program that runs here.
 package enum Executable {
-    /// Where it lies, or what still names it when the file was replaced meanwhile: children are of the version of their worker.
+    /// Where it lies, or what still names it when the file was replaced meanwhile: children are of the version of their
+    /// worker.
     package static var path: String {
         #if os(Linux)
         let own = "/proc/self/exe"
@@ -87,7 +91,8 @@ package enum Executable {
         guard readlink(own, &buffer, buffer.count - 1) > 0 else { return own }
         let path = String(decoding: buffer.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
         var (mine, there) = (stat(), stat())
-        guard stat(own, &mine) == 0, stat(path, &there) == 0, mine.st_ino == there.st_ino, mine.st_dev == there.st_dev else { return own }
+        guard stat(own, &mine) == 0, stat(path, &there) == 0, mine.st_ino == there.st_ino, mine.st_dev == there.st_dev
+        else { return own }
         return path
         #else
         var buffer = [CChar](repeating: 0, count: 4096)

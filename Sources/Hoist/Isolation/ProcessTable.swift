@@ -42,7 +42,9 @@ enum ProcessTable {
         let bytes = file < 0 ? [] : read(file, upTo: 1 << 18)
         guard bytes.isEmpty else {
             let isFound = bytes.withUnsafeBytes { bytes in
-                Array(text.utf8).withUnsafeBytes { hoist_contains(bytes.baseAddress, bytes.count, $0.baseAddress, $0.count) == 1 }
+                Array(text.utf8).withUnsafeBytes {
+                    hoist_contains(bytes.baseAddress, bytes.count, $0.baseAddress, $0.count) == 1
+                }
             }
             return isFound ? .found : .absent
         }
@@ -100,7 +102,9 @@ enum ProcessTable {
     private static func stat(of id: pid_t, fields count: Int) -> [ArraySlice<UInt8>]? {
         // The name in parentheses may hold anything: what counts comes after the last one.
         let line = read("/proc/\(id)/stat", upTo: 1024)
-        return line.lastIndex(of: UInt8(ascii: ")")).map { line[($0 + 1)...].split(separator: UInt8(ascii: " "), maxSplits: count) }
+        return line.lastIndex(of: UInt8(ascii: ")")).map {
+            line[($0 + 1)...].split(separator: UInt8(ascii: " "), maxSplits: count)
+        }
     }
 
     /// The private memory that this process has asked the system for, in bytes.
@@ -114,7 +118,9 @@ enum ProcessTable {
         var peak = 0, shared = 0
         for line in read("/proc/self/status", upTo: 4096).split(separator: UInt8(ascii: "\n")) {
             if line.starts(with: "VmHWM:".utf8) { peak = number(line) * 1024 }
-            if line.starts(with: "RssFile:".utf8) || line.starts(with: "RssShmem:".utf8) { shared += number(line) * 1024 }
+            if line.starts(with: "RssFile:".utf8) || line.starts(with: "RssShmem:".utf8) {
+                shared += number(line) * 1024
+            }
         }
         // proc_pid_clear_refs(5): 5 sets the peak back to what is held now.
         let file = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC)

@@ -53,12 +53,14 @@ package final class SpawnedProcess: Sendable {
     /// Its id; nil before it has started and after it was waited for.
     package var id: Int32? { state.withLock { $0.id } }
 
-    /// Starts a program. A thread of its own does it and waits for the end: on Linux a process learns of the death of the thread that
-    /// started it, and this one dies with us and not before.
+    /// Starts a program. A thread of its own does it and waits for the end: on Linux a process learns of the death of
+    /// the thread that started it, and this one dies with us and not before.
     /// - Parameters:
     ///   - program: what to start.
-    ///   - descriptors: what it gets as 0, 1, 2 and, where there are four, 3; nil for /dev/null. They are closed here, whatever happens.
-    ///   - onExit: called once, from that thread, when the process is gone and what it started is killed; with the error where it never began.
+    ///   - descriptors: what it gets as 0, 1, 2 and, where there are four, 3; nil for /dev/null. They are closed here,
+    ///     whatever happens.
+    ///   - onExit: called once, from that thread, when the process is gone and what it started is killed; with the
+    ///     error where it never began.
     package init(
         _ program: Program, descriptors: [Int32?], onExit: @escaping @Sendable (Result<Exit, SpawnError>) -> Void
     ) {
@@ -99,7 +101,8 @@ package final class SpawnedProcess: Sendable {
         // Below another process of ours it carries that one's mark as well.
         let inherited = program.environment.first { $0.hasPrefix(Self.markName + "=") }
         let environment = CStrings(
-            [(inherited.map { $0 + "+" } ?? Self.markName + "=") + mark] + program.environment.filter { !$0.hasPrefix(Self.markName + "=") }
+            [(inherited.map { $0 + "+" } ?? Self.markName + "=") + mark]
+                + program.environment.filter { !$0.hasPrefix(Self.markName + "=") }
         )
         var four = descriptors + Array(repeating: -1, count: max(0, 4 - descriptors.count))
         return state.withLock { state in
@@ -161,7 +164,9 @@ package enum ParentWatch {
 
     /// Has this process drained when its parent dies, where it was asked to. Linux.
     package static func begin() {
-        guard let parent = getenv(variable).flatMap({ pid_t(String(cString: $0)) }), !WorkerChild.isChild else { return }
+        guard let parent = getenv(variable).flatMap({ pid_t(String(cString: $0)) }), !WorkerChild.isChild else {
+            return
+        }
         // What such a worker starts itself inherits the variable, and has another parent.
         guard getppid() == parent || getppid() == 1 else { return }
         hoist_signal_at_parents_death(SIGTERM)
@@ -236,7 +241,8 @@ enum Descendants {
         #endif
     }
 
-    /// Waits for those that have become children of this process, which as the first one of a container inherits orphans.
+    /// Waits for those that have become children of this process, which as the first one of a container inherits
+    /// orphans.
     static func reap(group: pid_t, and strays: [pid_t]) {
         guard getpid() == 1 else { return }
         for id in [-group] + strays {

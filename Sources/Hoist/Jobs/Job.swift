@@ -1,6 +1,7 @@
 /// One kind of work: a value that says what is to be done, under a name that travels.
 ///
-/// Producer and worker share the declaration; the code that does the work is registered in the worker alone, see ``Handler``.
+/// Producer and worker share the declaration; the code that does the work is registered in the worker alone, see
+/// ``Handler``.
 /// ```swift
 /// struct ProcessVideo: Job {
 ///     static let name = "tasks.process_video_heavy"
@@ -9,8 +10,8 @@
 ///     static let options = JobOptions(queue: "media", retry: .exponential(maxAttempts: 5))
 /// }
 /// ```
-/// Stored properties are the keyword arguments, in snake_case unless the type writes its `CodingKeys` out as `String`. Arguments
-/// that arrive by place bind in declaration order.
+/// Stored properties are the keyword arguments, in snake_case unless the type writes its `CodingKeys` out as `String`.
+/// Arguments that arrive by place bind in declaration order.
 public protocol Job: Codable, Sendable {
     /// What the job returns. Left out: nothing.
     associatedtype Output: Codable & Sendable = NoOutput
@@ -23,8 +24,8 @@ public protocol Job: Codable, Sendable {
     static var options: JobOptions { get }
     /// Wire names of arguments that logs, monitors and pages must not show. Empty by default.
     static var secretArguments: Set<String> { get }
-    /// What this job belongs to, where limits and turns are kept apart: a tenant, an account, an API token. nil by default: nothing.
-    /// See ``JobLimit/Scope/partition``.
+    /// What this job belongs to, where limits and turns are kept apart: a tenant, an account, an API token. nil by
+    /// default: nothing. See ``JobLimit/Scope/partition``.
     var partitionKey: String? { get }
 }
 

@@ -24,7 +24,8 @@ public struct JobOptions: Sendable {
     /// How results are kept.
     public var result: ResultPolicy
     public var delivery: DeliveryGuarantee
-    /// How jobs of this kind start, for all workers together. None by default. A worker whose backend cannot keep limits refuses to start.
+    /// How jobs of this kind start, for all workers together. None by default. A worker whose backend cannot keep
+    /// limits refuses to start.
     public var limits: [JobLimit]
     /// Labels that a worker must have to run the job, see ``Worker/Configuration/labels``. None by default.
     public var requires: Set<String>

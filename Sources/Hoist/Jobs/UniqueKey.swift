@@ -10,8 +10,11 @@ public struct UniqueKey: Sendable, Hashable, Codable {
         public static let untilStarted = Scope(kind: .waiting, seconds: 0)
         /// Until the job has ended, in whatever way.
         public static let untilFinished = Scope(kind: .unfinished, seconds: 0)
-        /// Until `duration` after the job has ended: an idempotency key. A second call gets the first one's handle and result.
-        public static func remembered(for duration: Duration) -> Scope { Scope(kind: .remembered, seconds: duration.inSeconds) }
+        /// Until `duration` after the job has ended: an idempotency key. A second call gets the first one's handle and
+        /// result.
+        public static func remembered(for duration: Duration) -> Scope {
+            Scope(kind: .remembered, seconds: duration.inSeconds)
+        }
         /// For `duration` from enqueueing, whatever becomes of the job: at most one job in each window (throttle).
         public static func window(_ duration: Duration) -> Scope { Scope(kind: .window, seconds: duration.inSeconds) }
     }
@@ -25,8 +28,8 @@ public struct UniqueKey: Sendable, Hashable, Codable {
         public static let refuse = ClashPolicy(kind: .refuse)
         /// Answer with the handle of the job that holds the key. The default.
         public static let returnExisting = ClashPolicy(kind: .returnExisting)
-        /// Give the waiting job the new arguments; it keeps its id, place and time. One that already runs is left alone and its
-        /// handle returned.
+        /// Give the waiting job the new arguments; it keeps its id, place and time. One that already runs is left alone
+        /// and its handle returned.
         public static let replace = ClashPolicy(kind: .replace)
         /// Give the waiting job the new arguments and the new time (debounce): only the last of a burst runs.
         public static let reschedule = ClashPolicy(kind: .reschedule)

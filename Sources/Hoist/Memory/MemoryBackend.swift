@@ -20,14 +20,18 @@ public final class MemoryBackend: JobAdministration {
     ///   - resultRetention: how long the records of ended jobs are kept by default. A day.
     ///   - maximumLostWorkers: a job that so many workers died with becomes a dead letter. 3 by default.
     public init(
-        clock: any JobClock = SystemJobClock(), resultRetention: Duration = .seconds(86_400), maximumLostWorkers: Int = 3
+        clock: any JobClock = SystemJobClock(), resultRetention: Duration = .seconds(86_400),
+        maximumLostWorkers: Int = 3
     ) {
         self.clock = clock
         follower = JobFollower(changes: changes)
-        state = Mutex(MemoryStore(resultRetention: resultRetention.inSeconds, maximumLostWorkers: max(1, maximumLostWorkers)))
+        state = Mutex(
+            MemoryStore(resultRetention: resultRetention.inSeconds, maximumLostWorkers: max(1, maximumLostWorkers)))
     }
 
-    private func change<T: Sendable>(ringing bells: [Doorbell], _ body: (inout MemoryStore, Date, Int64) throws -> T) rethrows -> T {
+    private func change<T: Sendable>(ringing bells: [Doorbell], _ body: (inout MemoryStore, Date, Int64) throws -> T)
+        rethrows -> T
+    {
         let (now, uptime) = (clock.now, clock.uptime)
         let result = try state.withLock { store in
             store.maintain(now: now, uptime: uptime)
@@ -39,7 +43,8 @@ public final class MemoryBackend: JobAdministration {
 
     public func publish(_ messages: [Message]) async throws -> [PublishResult] {
         try Task.checkCancellation()
-        return change(ringing: [workDoorbell, changes]) { store, now, _ in messages.map { store.publish($0, now: now) } }
+        return change(ringing: [workDoorbell, changes]) { store, now, _ in messages.map { store.publish($0, now: now) }
+        }
     }
 
     public func turn(_ request: WorkerTurn) async throws -> TurnResult {
@@ -92,7 +97,8 @@ public final class MemoryBackend: JobAdministration {
     public func queues() async throws -> [QueueStatistics] { change(ringing: []) { store, _, _ in store.queues() } }
 
     public func workers() async throws -> [WorkerPresence] {
-        change(ringing: []) { store, _, _ in store.workers.values.map(\.presence).sorted { $0.startedAt < $1.startedAt } }
+        change(ringing: []) { store, _, _ in store.workers.values.map(\.presence).sorted { $0.startedAt < $1.startedAt }
+        }
     }
 
     public func jobs(_ filter: JobFilter) async throws -> [JobRecord] {

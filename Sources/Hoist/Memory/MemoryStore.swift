@@ -46,11 +46,14 @@ struct MemoryStore: Sendable {
 
     // MARK: - Time passing
 
-    /// What happens by itself: delayed jobs fall due, waiting ones expire, dead workers lose their jobs, records pass their time.
+    /// What happens by itself: delayed jobs fall due, waiting ones expire, dead workers lose their jobs, records pass
+    /// their time.
     mutating func maintain(now: Date, uptime: Int64) {
         for (id, worker) in workers where worker.leaseUntil <= uptime {
             workers[id] = nil
-            for job in jobs.values where job.worker == id { loseWorker(job.record.id, name: worker.presence.name, now: now) }
+            for job in jobs.values where job.worker == id {
+                loseWorker(job.record.id, name: worker.presence.name, now: now)
+            }
         }
         guard nextEvent <= now else { return }
         nextEvent = .distantFuture
@@ -59,7 +62,9 @@ struct MemoryStore: Sendable {
             if let keptUntil = job.keptUntil, keptUntil <= now { jobs[id] = nil }
             if isWaiting(job.record.state), let expires = job.message.headers.expires, expires <= now {
                 end(id, as: .expired, now: now)
-            } else if job.record.state == .scheduled || job.record.state == .retrying, let due = job.record.dueAt, due <= now {
+            } else if job.record.state == .scheduled || job.record.state == .retrying, let due = job.record.dueAt,
+                due <= now
+            {
                 change(id) { $0.record.state = .waiting }
             }
         }
@@ -99,7 +104,8 @@ struct MemoryStore: Sendable {
         nextSequence += 1
         nextRevision += 1
         var record = JobRecord(
-            id: message.id, name: message.jobName, queue: message.queue, state: .waiting, priority: Priority.urgency(of: message),
+            id: message.id, name: message.jobName, queue: message.queue, state: .waiting,
+            priority: Priority.urgency(of: message),
             enqueuedAt: message.headers.hoist.enqueuedAt ?? now, revision: nextRevision)
         record.describe(message)
         if let eta = message.headers.eta, eta > now {
@@ -113,7 +119,8 @@ struct MemoryStore: Sendable {
     }
 
     private mutating func clash(_ message: Message, _ unique: UniqueKey, _ holder: JobID, now: Date) -> PublishResult {
-        guard unique.onClash == .replace || unique.onClash == .reschedule, let job = jobs[holder], isWaiting(job.record.state)
+        guard unique.onClash == .replace || unique.onClash == .reschedule, let job = jobs[holder],
+            isWaiting(job.record.state)
         else { return .keyHeld(by: holder) }
         change(holder) { job in
             job.message.body = message.body
@@ -159,7 +166,8 @@ struct MemoryStore: Sendable {
             }
             if settle(job, settlement, now: now) { mustRing = true }
         }
-        for report in request.logs where jobs[report.jobID]?.worker == request.worker && jobs[report.jobID]?.token == report.token {
+        for report in request.logs
+        where jobs[report.jobID]?.worker == request.worker && jobs[report.jobID]?.token == report.token {
             jobs[report.jobID]?.log = report.log
         }
         for report in request.progress {
@@ -174,7 +182,8 @@ struct MemoryStore: Sendable {
                 if handBack(job.record.id, now: now) { mustRing = true }
             }
         }
-        result.cancellations = jobs.values.filter { $0.worker == request.worker && $0.record.isCancelRequested }.map(\.record.id)
+        result.cancellations = jobs.values.filter { $0.worker == request.worker && $0.record.isCancelRequested }.map(
+            \.record.id)
         claim(request, into: &result, now: now)
         result.nextDue = jobs.values.lazy.filter { job in
             (job.record.state == .scheduled || job.record.state == .retrying)
@@ -209,8 +218,10 @@ struct MemoryStore: Sendable {
                 guard let claimed = jobs[id] else { continue }
                 result.deliveries.append(
                     Delivery(
-                        jobID: id, jobName: claimed.record.name, queue: claimed.record.queue, payload: .message(claimed.message),
-                        attempt: claimed.record.attempts, lostWorkers: claimed.record.lostWorkers, token: claimed.token))
+                        jobID: id, jobName: claimed.record.name, queue: claimed.record.queue,
+                        payload: .message(claimed.message),
+                        attempt: claimed.record.attempts, lostWorkers: claimed.record.lostWorkers, token: claimed.token)
+                )
             }
             budget.spend(min(limit, ready.count), on: claim)
         }
@@ -222,7 +233,8 @@ struct MemoryStore: Sendable {
     private mutating func settle(_ job: Job, _ settlement: Settlement, now: Date) -> Bool {
         let id = job.record.id
         var attempt = AttemptRecord(
-            number: job.record.attempts, worker: job.record.worker, startedAt: settlement.startedAt, endedAt: settlement.finishedAt,
+            number: job.record.attempts, worker: job.record.worker, startedAt: settlement.startedAt,
+            endedAt: settlement.finishedAt,
             outcome: settlement.outcome.label, failure: nil, usage: settlement.usage)
         change(id) { job in
             job.record.usage = settlement.usage
@@ -316,7 +328,8 @@ struct MemoryStore: Sendable {
         guard let job = jobs[id] else { return }
         let failure = JobFailure.workerLost(name)
         let attempt = AttemptRecord(
-            number: job.record.attempts, worker: name, startedAt: job.record.startedAt, endedAt: now, outcome: "worker lost",
+            number: job.record.attempts, worker: name, startedAt: job.record.startedAt, endedAt: now,
+            outcome: "worker lost",
             failure: failure)
         change(id) { job in
             job.record.lostWorkers += 1
@@ -368,7 +381,9 @@ struct MemoryStore: Sendable {
     mutating func revive(_ id: JobID, arguments: Arguments?, now: Date) throws(BackendError) {
         if let arguments { try jobs[id]?.message.replaceArguments(arguments) }
         // It holds its key again, unless another job has it by now.
-        if let unique = jobs[id]?.message.headers.hoist.unique, keys[unique.key] == nil || keys[unique.key]?.holder == id {
+        if let unique = jobs[id]?.message.headers.hoist.unique,
+            keys[unique.key] == nil || keys[unique.key]?.holder == id
+        {
             keys[unique.key] = HeldKey(holder: id, until: nil)
         }
         change(id) { job in
@@ -446,7 +461,9 @@ struct MemoryStore: Sendable {
             switch job.record.state {
             case .waiting:
                 queue.waiting += 1
-                if let enqueued = job.record.enqueuedAt { queue.oldestWaiting = min(queue.oldestWaiting ?? enqueued, enqueued) }
+                if let enqueued = job.record.enqueuedAt {
+                    queue.oldestWaiting = min(queue.oldestWaiting ?? enqueued, enqueued)
+                }
             case .scheduled, .retrying: queue.scheduled += 1
             case .running: queue.running += 1
             case .failed: queue.failed += 1

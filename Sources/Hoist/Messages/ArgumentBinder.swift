@@ -1,8 +1,8 @@
 /// Binds the arguments of a call to the properties of a job, as Python binds them to a signature: positional ones in
 /// declaration order, the others by name.
 ///
-/// A synthesized `init(from:)` asks for its properties in declaration order, so the n-th name asked for is the n-th parameter.
-/// Confined to the one decoding it was made for.
+/// A synthesized `init(from:)` asks for its properties in declaration order, so the n-th name asked for is the n-th
+/// parameter. Confined to the one decoding it was made for.
 final class ArgumentBinder {
     let positionalArguments: [WireValue]
     let keywordArguments: WireValue.Object

@@ -1,7 +1,7 @@
 /// Keeps a large value in one place until a copy of it is changed.
 ///
-/// Headers have some thirty fields, and a job's are passed on a dozen times between its producer and the wire, and between the wire and its
-/// handler: copied field by field that would cost more than reading them.
+/// Headers have some thirty fields, and a job's are passed on a dozen times between its producer and the wire, and
+/// between the wire and its handler: copied field by field that would cost more than reading them.
 struct CopyOnWrite<Value> {
     private final class Box {
         var value: Value

@@ -1,13 +1,14 @@
 extension Message {
     /// The message as one JSON object, the form in which SQLite stores it and Redis carries it.
     ///
-    /// The body is in base64, as Celery's producers write it. A text of 4 KiB and more lies there as it is (`body_encoding` null, which kombu
-    /// reads as well): that is a quarter less to carry, and nothing to code.
+    /// The body is in base64, as Celery's producers write it. A text of 4 KiB and more lies there as it is
+    /// (`body_encoding` null, which kombu reads as well): that is a quarter less to carry, and nothing to code.
     public func encodedEnvelope() -> [UInt8] {
         let isText = body.count >= 4096 && contentEncoding == "utf-8" && headers.compression == nil
         let text = isText ? String(validating: body, as: UTF8.self) : nil
         var json = JSONWriter(reserving: 1024 + body.count * 4 / 3)
-        // The headers come first, in a fixed order: a script on a Redis server finds the job's name and id there without reading the rest.
+        // The headers come first, in a fixed order: a script on a Redis server finds the job's name and id there
+        // without reading the rest.
         json.token("{\"headers\":")
         headers.write(to: &json)
         json.token(",\"content-type\":")
@@ -26,23 +27,31 @@ extension Message {
     ///
     /// Only what a worker needs is asked for; unknown members are kept in ``MessageHeaders/custom`` and
     /// ``MessageProperties/custom``.
-    /// - Throws: ``WireError`` that says what is missing or malformed. The bytes will never decode, so a retry cannot help.
+    /// - Throws: ``WireError`` that says what is missing or malformed. The bytes will never decode, so a retry cannot
+    ///   help.
     public init(envelope bytes: [UInt8], limits: WireLimits = .default) throws(WireError) {
         var headers = MessageHeaders()
         var properties = MessageProperties()
         var (contentType, contentEncoding, bodyText): (String?, String?, String?)
         var (isBase64, hasProperties) = (false, false)
-        // Straight into the fields: this is on the way of every job, and a tree of values would cost as much as all the rest.
+        // Straight into the fields: this is on the way of every job, and a tree of values would cost as much as all the
+        // rest.
         try JSONParser.read(bytes, limits: limits) { (parser) throws(WireError) in
             try parser.forEachMember { (key, parser) throws(WireError) in
                 switch key {
                 case "headers":
-                    try parser.forEachMemberIfPresent { (key, parser) throws(WireError) in try headers.set(key, parser.value()) }
+                    try parser.forEachMemberIfPresent { (key, parser) throws(WireError) in
+                        try headers.set(key, parser.value())
+                    }
                 case "properties":
                     hasProperties = true
                     try parser.forEachMemberIfPresent { (key, parser) throws(WireError) in
                         let value = try parser.value()
-                        if key == "body_encoding" { isBase64 = value.stringValue == "base64" } else { properties.set(key, value) }
+                        if key == "body_encoding" {
+                            isBase64 = value.stringValue == "base64"
+                        } else {
+                            properties.set(key, value)
+                        }
                     }
                 case "content-type": contentType = try parser.value().stringValue
                 case "content-encoding": contentEncoding = try parser.value().stringValue
@@ -67,7 +76,8 @@ extension Message {
         }
         try headers.check()
         self.init(
-            headers: headers, properties: properties, contentType: contentType, contentEncoding: contentEncoding ?? "utf-8", body: body)
+            headers: headers, properties: properties, contentType: contentType,
+            contentEncoding: contentEncoding ?? "utf-8", body: body)
     }
 
     /// Protocol 1 keeps everything in the body, an object; it becomes the protocol 2 message that says the same.

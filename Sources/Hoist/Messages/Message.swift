@@ -1,7 +1,7 @@
 /// A job as it travels: Celery's task message, protocol 2.
 ///
-/// Every broker carries the same message. Where a broker has no headers of its own (SQLite, Redis) the whole message is one
-/// JSON envelope, see ``encodedEnvelope()``.
+/// Every broker carries the same message. Where a broker has no headers of its own (SQLite, Redis) the whole message is
+/// one JSON envelope, see ``encodedEnvelope()``.
 public struct Message: Sendable, Hashable {
     public var headers: MessageHeaders {
         _read { yield sharedHeaders.value }

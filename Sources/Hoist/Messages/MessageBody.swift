@@ -20,13 +20,16 @@ public struct MessageBody: Sendable, Equatable {
 
 extension Message {
     /// The decoded body.
-    /// - Throws: ``WireError`` when the body is not what its content type says, has another shape, or comes in a serialization or
-    ///   compression that is not accepted. Pickle never is: reading it would run code.
+    /// - Throws: ``WireError`` when the body is not what its content type says, has another shape, or comes in a
+    ///   serialization or compression that is not accepted. Pickle never is: reading it would run code.
     public func decodedBody(limits: WireLimits = .default) throws(WireError) -> MessageBody {
         guard !isSealed else { throw WireError("the message is sealed; only workers with the key can read it") }
         var bytes = body
-        if let compression = headers.compression { bytes = try Compression.decompress(bytes, as: compression, limits: limits) }
-        guard case .array(let parts) = try Serialization.parse(bytes, as: contentType, limits: limits), parts.count == 3 else {
+        if let compression = headers.compression {
+            bytes = try Compression.decompress(bytes, as: compression, limits: limits)
+        }
+        guard case .array(let parts) = try Serialization.parse(bytes, as: contentType, limits: limits), parts.count == 3
+        else {
             throw WireError("the body is not an array of args, kwargs and embed")
         }
         guard case .array(let positional) = parts[0] else { throw WireError("args is not an array") }
@@ -44,10 +47,13 @@ extension Message {
     }
 
     /// Gives the message other arguments, as a person does it who looks into a queue.
-    /// - Throws: ``BackendError`` `.misuse` when the message is sealed: what came in its place would be refused by workers, or worse, not.
+    /// - Throws: ``BackendError`` `.misuse` when the message is sealed: what came in its place would be refused by
+    ///   workers, or worse, not.
     package mutating func replaceArguments(_ arguments: Arguments) throws(BackendError) {
         guard !isSealed else {
-            throw BackendError(.misuse, "the arguments of the job \(id) are sealed; enqueue it again with others in place of changing them")
+            throw BackendError(
+                .misuse,
+                "the arguments of the job \(id) are sealed; enqueue it again with others in place of changing them")
         }
         setArguments(arguments)
     }

@@ -117,8 +117,8 @@ extension MessageHeaders {
             guard let value else { return json.token("null") }
             if let whole = Int64(exactly: value) { json.integer(whole) } else { json.double(value) }
         }
-        // These six always, and in this order: a script reads them without parsing. The others only where they say something: what is
-        // missing means to Celery what null does.
+        // These six always, and in this order: a script reads them without parsing. The others only where they say
+        // something: what is missing means to Celery what null does.
         json.token("{\"lang\":")
         json.string(language)
         json.token(",\"task\":")

@@ -141,5 +141,7 @@ extension LogLine {
 
 extension String {
     /// At most so many bytes of it: one character may have any number.
-    func cut(to bytes: Int) -> String { utf8.count <= bytes ? self : String(decoding: utf8.prefix(bytes), as: UTF8.self) }
+    func cut(to bytes: Int) -> String {
+        utf8.count <= bytes ? self : String(decoding: utf8.prefix(bytes), as: UTF8.self)
+    }
 }

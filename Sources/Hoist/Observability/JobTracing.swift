@@ -1,10 +1,13 @@
 import Tracing
 
-/// Spans around enqueue and perform, linked through the message's headers. What is written there is up to the tracer that the
-/// program has installed: `traceparent` (W3C Trace Context) with the usual ones. Without an instrument nothing is written.
+/// Spans around enqueue and perform, linked through the message's headers. What is written there is up to the tracer
+/// that the program has installed: `traceparent` (W3C Trace Context) with the usual ones. Without an instrument nothing
+/// is written.
 enum JobTracing {
     private struct HeaderInjector: Injector {
-        func inject(_ value: String, forKey key: String, into headers: inout WireValue.Object) { headers[key] = .string(value) }
+        func inject(_ value: String, forKey key: String, into headers: inout WireValue.Object) {
+            headers[key] = .string(value)
+        }
     }
 
     private struct HeaderExtractor: Extractor {

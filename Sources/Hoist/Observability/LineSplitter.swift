@@ -14,7 +14,8 @@ package struct LineSplitter {
     package init() {}
 
     /// - Parameter limit: how many lines at most; the last ones.
-    package mutating func split(_ bytes: UnsafeRawBufferPointer, keeping limit: Int) -> (lines: [String], omitted: Int) {
+    package mutating func split(_ bytes: UnsafeRawBufferPointer, keeping limit: Int) -> (lines: [String], omitted: Int)
+    {
         guard let base = bytes.baseAddress else { return ([], 0) }
         var ends: [Int] = []
         var position = 0
@@ -39,7 +40,8 @@ package struct LineSplitter {
     package mutating func end() -> String? { begun.isEmpty ? nil : take() }
 
     private mutating func begin(with bytes: Slice<UnsafeRawBufferPointer>) {
-        begun.append(contentsOf: UnsafeRawBufferPointer(rebasing: bytes.prefix(max(0, Self.maximumBytes - begun.count))))
+        begun.append(
+            contentsOf: UnsafeRawBufferPointer(rebasing: bytes.prefix(max(0, Self.maximumBytes - begun.count))))
     }
 
     private mutating func take() -> String {

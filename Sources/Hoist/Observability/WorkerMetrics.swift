@@ -41,7 +41,8 @@ final class WorkerMetrics: Sendable {
     }
 
     func finished(
-        queue: String, job: String, outcome: String, runMicroseconds: Int64, waitMicroseconds: Int64?, usage: ResourceUsage? = nil
+        queue: String, job: String, outcome: String, runMicroseconds: Int64, waitMicroseconds: Int64?,
+        usage: ResourceUsage? = nil
     ) {
         guard isListening else { return }
         let key = Key(queue: queue, job: job, outcome: outcome)
@@ -49,7 +50,8 @@ final class WorkerMetrics: Sendable {
             if let found = known[key] { return found }
             let labels = [("queue", queue), ("job", job)]
             let made = Instruments(
-                count: Counter(label: "hoist_jobs_total", dimensions: labels + [("outcome", outcome)], factory: factory),
+                count: Counter(
+                    label: "hoist_jobs_total", dimensions: labels + [("outcome", outcome)], factory: factory),
                 run: Metrics.Timer(label: "hoist_job_run_seconds", dimensions: labels, factory: factory),
                 wait: Metrics.Timer(label: "hoist_job_wait_seconds", dimensions: labels, factory: factory),
                 cpu: Metrics.Timer(label: "hoist_job_cpu_seconds", dimensions: labels, factory: factory),

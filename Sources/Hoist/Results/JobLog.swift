@@ -4,7 +4,8 @@ public import FoundationEssentials
 public import Foundation
 #endif
 
-/// The last lines that an attempt wrote: with ``JobContext/logger`` in every lane, and to standard output and error in the process lane.
+/// The last lines that an attempt wrote: with ``JobContext/logger`` in every lane, and to standard output and error in
+/// the process lane.
 public struct JobLog: Sendable, Hashable, Codable {
     public struct Line: Sendable, Hashable, Codable {
         public var time: Date

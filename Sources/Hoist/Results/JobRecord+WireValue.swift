@@ -3,7 +3,8 @@ extension JobRecord {
     public var wireValue: WireValue {
         var object: WireObject = [
             "id": .string(id), "name": .string(name), "queue": .string(queue), "state": .string(state.rawValue),
-            "priority": .integer(Int64(priority)), "attempts": .integer(Int64(attempts)), "lost_workers": .integer(Int64(lostWorkers)),
+            "priority": .integer(Int64(priority)), "attempts": .integer(Int64(attempts)),
+            "lost_workers": .integer(Int64(lostWorkers)),
             "arguments": .string(argumentsText), "revision": .integer(revision),
         ]
         func set(_ key: String, _ text: String?) { object[key] = text.map(WireValue.string) }
@@ -35,7 +36,9 @@ extension JobRecord {
     }
 
     private static func wireValue(_ failure: JobFailure) -> WireValue {
-        var object: WireObject = ["kind": .string("\(failure.kind)"), "type": .string(failure.type), "message": .string(failure.message)]
+        var object: WireObject = [
+            "kind": .string("\(failure.kind)"), "type": .string(failure.type), "message": .string(failure.message),
+        ]
         if let crash = failure.crash {
             var shown: WireObject = ["last_lines": .array(crash.lastLines.map(WireValue.string))]
             shown["signal"] = crash.signal.map { .integer(Int64($0)) }

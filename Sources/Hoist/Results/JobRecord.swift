@@ -43,8 +43,8 @@ public struct JobProgress: Sendable, Hashable, Codable {
     }
 }
 
-/// An error that a program in another language shall know as one of its own: a Python client raises `module.typeName(*arguments)`
-/// where it has such a class.
+/// An error that a program in another language shall know as one of its own: a Python client raises
+/// `module.typeName(*arguments)` where it has such a class.
 public protocol CrossLanguageError: Error {
     var typeName: String { get }
     /// The module of the type; nil when there is none.
@@ -57,7 +57,8 @@ public protocol CrossLanguageError: Error {
 public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConvertible {
     public struct Kind: Sendable, Hashable, Codable, CustomStringConvertible {
         private enum Value: String, Codable {
-            case raised, badArguments, undecodable, timedOut, stuck, crashed, memoryExceeded, workerLost, deadLettered, notEncodable,
+            case raised, badArguments, undecodable, timedOut, stuck, crashed, memoryExceeded, workerLost, deadLettered,
+                notEncodable,
                 dropped
         }
         private let value: Value
@@ -102,7 +103,8 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
     public var crash: Crash?
 
     public init(
-        kind: Kind, type: String, message: String, module: String? = nil, arguments: [WireValue]? = nil, crash: Crash? = nil
+        kind: Kind, type: String, message: String, module: String? = nil, arguments: [WireValue]? = nil,
+        crash: Crash? = nil
     ) {
         self.kind = kind
         self.type = type
@@ -138,9 +140,11 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
     package init(raised error: any Error) {
         if let error = error as? any CrossLanguageError {
             self.init(
-                kind: .raised, type: error.typeName, message: String(describing: error), module: error.module, arguments: error.arguments)
+                kind: .raised, type: error.typeName, message: String(describing: error), module: error.module,
+                arguments: error.arguments)
         } else {
-            self.init(kind: .raised, type: String(describing: Swift.type(of: error)), message: String(describing: error))
+            self.init(
+                kind: .raised, type: String(describing: Swift.type(of: error)), message: String(describing: error))
         }
     }
 
@@ -148,7 +152,9 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
 
     /// The worker died, or was cut off for longer than its lease.
     package static func workerLost(_ name: String) -> JobFailure {
-        JobFailure(kind: .workerLost, type: "WorkerLost", message: "the worker \(name) died or was cut off while it had the job")
+        JobFailure(
+            kind: .workerLost, type: "WorkerLost",
+            message: "the worker \(name) died or was cut off while it had the job")
     }
 
     /// A limit chose another job.
@@ -157,7 +163,8 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
 
     /// The worker stopped in order, but the job may not be started again.
     package static let stoppedAtMostOnce = JobFailure(
-        kind: .workerLost, type: "WorkerLost", message: "its worker stopped before it was done, and it runs at most once")
+        kind: .workerLost, type: "WorkerLost",
+        message: "its worker stopped before it was done, and it runs at most once")
 }
 
 /// One attempt that did not end in success.
@@ -173,7 +180,8 @@ public struct AttemptRecord: Sendable, Hashable, Codable {
     public var usage: ResourceUsage?
 
     public init(
-        number: Int, worker: String?, startedAt: Date?, endedAt: Date, outcome: String, failure: JobFailure?, usage: ResourceUsage? = nil
+        number: Int, worker: String?, startedAt: Date?, endedAt: Date, outcome: String, failure: JobFailure?,
+        usage: ResourceUsage? = nil
     ) {
         self.number = number
         self.worker = worker
@@ -223,9 +231,12 @@ public struct JobRecord: Sendable, Hashable, Codable {
     public var revision: Int64
 
     public init(
-        id: JobID, name: String, queue: String, state: JobState, priority: Int = 0, attempts: Int = 0, lostWorkers: Int = 0,
-        enqueuedAt: Date? = nil, dueAt: Date? = nil, startedAt: Date? = nil, endedAt: Date? = nil, worker: String? = nil,
-        isCancelRequested: Bool = false, progress: JobProgress? = nil, output: WireValue? = nil, failure: JobFailure? = nil,
+        id: JobID, name: String, queue: String, state: JobState, priority: Int = 0, attempts: Int = 0,
+        lostWorkers: Int = 0,
+        enqueuedAt: Date? = nil, dueAt: Date? = nil, startedAt: Date? = nil, endedAt: Date? = nil,
+        worker: String? = nil,
+        isCancelRequested: Bool = false, progress: JobProgress? = nil, output: WireValue? = nil,
+        failure: JobFailure? = nil,
         usage: ResourceUsage? = nil, history: [AttemptRecord] = [], argumentsText: String = "", parentID: JobID? = nil,
         rootID: JobID? = nil,
         headers: WireValue.Object = [:], waitingReason: String? = nil, revision: Int64 = 0
@@ -261,7 +272,8 @@ public struct JobRecord: Sendable, Hashable, Codable {
 
     package mutating func describe(_ message: MessageHeaders) {
         argumentsText =
-            message.argumentsText == "()" ? message.keywordArgumentsText : message.argumentsText + " " + message.keywordArgumentsText
+            message.argumentsText == "()"
+            ? message.keywordArgumentsText : message.argumentsText + " " + message.keywordArgumentsText
         parentID = message.parentID
         rootID = message.rootID
         headers = message.custom

@@ -28,8 +28,8 @@ public struct RetryPolicy: Sendable, Hashable, Codable {
     ///   - initial: the first wait; 0 or more.
     ///   - factor: by what each further wait grows; 1 or more.
     ///   - cap: the longest wait.
-    ///   - jitter: the share of each wait that is drawn by chance, 0...1. With 0.25 a wait of 8 s lies between 6 s and 8 s, so that
-    ///     jobs which failed together do not come back together.
+    ///   - jitter: the share of each wait that is drawn by chance, 0...1. With 0.25 a wait of 8 s lies between 6 s and
+    ///     8 s, so that jobs which failed together do not come back together.
     ///   - maxAttempts: 1 or more; less counts as 1.
     public static func exponential(
         initial: Duration = .seconds(1), factor: Double = 2, cap: Duration = .seconds(600), jitter: Double = 0.25,

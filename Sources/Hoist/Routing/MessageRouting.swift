@@ -1,7 +1,7 @@
 /// A backend that finds queues by topic, and reaches every worker there is.
 public protocol MessageRouting: Backend {
-    /// Has `queue` get a copy of every job that is published to a topic of this kind, until ``unbind(queue:from:)``. Doing it twice is doing
-    /// it once.
+    /// Has `queue` get a copy of every job that is published to a topic of this kind, until ``unbind(queue:from:)``.
+    /// Doing it twice is doing it once.
     func bind(queue: String, to topics: TopicBinding) async throws
     /// Undoes ``bind(queue:to:)``. Jobs that are in the queue stay there.
     func unbind(queue: String, from topics: TopicBinding) async throws
@@ -11,19 +11,23 @@ public protocol MessageRouting: Backend {
     /// Sends a message to whoever listens at this moment. Nothing of it is stored.
     /// - Returns: how many programs heard it.
     func broadcast(_ message: Message, on channel: String) async throws -> Int
-    /// What is sent on a channel from now on, until the stream is given up. What is sent while the connection is lost is missed.
+    /// What is sent on a channel from now on, until the stream is given up. What is sent while the connection is lost
+    /// is missed.
     func broadcasts(on channel: String) async throws -> AsyncStream<Message>
 }
 
-/// The topics of an exchange that a queue wants, in the field's usual form: words with dots between, `*` for one word, `#` for any text.
+/// The topics of an exchange that a queue wants, in the field's usual form: words with dots between, `*` for one word,
+/// `#` for any text.
 ///
-/// A queue bound to `video.*.done` gets `video.42.done`; one bound to `video.#` gets that and `video.42.failed` as well, but not `video`. That is
-/// how Celery's workers on Redis read it.
+/// A queue bound to `video.*.done` gets `video.42.done`; one bound to `video.#` gets that and `video.42.failed` as
+/// well, but not `video`. That is how Celery's workers on Redis read it.
 public struct TopicBinding: Sendable, Hashable {
     public var exchange: String
     public var pattern: String
 
-    public static func topic(_ pattern: String, exchange: String) -> TopicBinding { TopicBinding(exchange: exchange, pattern: pattern) }
+    public static func topic(_ pattern: String, exchange: String) -> TopicBinding {
+        TopicBinding(exchange: exchange, pattern: pattern)
+    }
 
     package func matches(_ topic: String) -> Bool { Self.matches(Array(pattern.utf8)[...], Array(topic.utf8)[...]) }
 

@@ -19,7 +19,8 @@ public struct RoutingRule: Sendable {
     }
 
     /// Names that contain a match of `expression`.
-    public static func regex(_ expression: @escaping @Sendable () -> Regex<Substring>, to queue: String) -> RoutingRule {
+    public static func regex(_ expression: @escaping @Sendable () -> Regex<Substring>, to queue: String) -> RoutingRule
+    {
         RoutingRule { $0.firstMatch(of: expression()) == nil ? nil : queue }
     }
 

@@ -1,7 +1,9 @@
-/// Signs or encrypts what jobs carry, so that a broker in the wrong hands can neither read it nor slip in jobs of its own.
+/// Signs or encrypts what jobs carry, so that a broker in the wrong hands can neither read it nor slip in jobs of its
+/// own.
 ///
-/// A client with a sealing seals arguments before they leave the process and opens outputs; a worker opens arguments where the job runs and
-/// seals its output. HoistSealing has one with keys. What is not covered: names, ids, queues, times, progress and errors.
+/// A client with a sealing seals arguments before they leave the process and opens outputs; a worker opens arguments
+/// where the job runs and seals its output. HoistSealing has one with keys. What is not covered: names, ids, queues,
+/// times, progress and errors.
 public protocol Sealing: Sendable {
     /// - Parameters:
     ///   - payload: any bytes.
@@ -27,8 +29,8 @@ extension Message {
 
     public var isSealed: Bool { contentType == Self.sealedContentType }
 
-    /// What the seal holds fast: a body is of use for this job alone. One that may replace that of another waiting job cannot know the id it
-    /// will have, and is held to the unique key instead.
+    /// What the seal holds fast: a body is of use for this job alone. One that may replace that of another waiting job
+    /// cannot know the id it will have, and is held to the unique key instead.
     private var sealedPurpose: [UInt8] {
         let unique = headers.hoist.unique
         let mayReplace = unique.map { $0.onClash == .replace || $0.onClash == .reschedule } ?? false
@@ -61,10 +63,13 @@ extension Message {
             }
             return self
         }
-        guard let sealing else { throw WireError("the message is sealed, and this program has no keys: give its client a sealing") }
+        guard let sealing else {
+            throw WireError("the message is sealed, and this program has no keys: give its client a sealing")
+        }
         let payload = try sealing.open(body, for: sealedPurpose)
         guard let line = payload.prefix(1024).firstIndex(of: UInt8(ascii: "\n")),
-            case .object(let form) = try JSONParser.parse(Array(payload[..<line])), let type = form["type"]?.stringValue,
+            case .object(let form) = try JSONParser.parse(Array(payload[..<line])),
+            let type = form["type"]?.stringValue,
             type != Self.sealedContentType
         else { throw WireError("the sealed message does not say how to read it") }
         var message = self
@@ -100,7 +105,9 @@ enum SealedOutput {
             }
             return output
         }
-        guard let sealing else { throw WireError("the output is sealed, and this client has no keys: give it a sealing") }
+        guard let sealing else {
+            throw WireError("the output is sealed, and this client has no keys: give it a sealing")
+        }
         return try JSONParser.parse(try sealing.open(try Base64.decode(text.utf8), for: purpose(id)))
     }
 }

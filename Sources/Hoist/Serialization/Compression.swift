@@ -9,9 +9,11 @@ package enum Compression {
 
     /// The bytes that were compressed.
     /// - Parameter name: what the header `compression` says.
-    /// - Throws: ``WireError`` when the compression is not accepted, the bytes are damaged or cut off, or what comes out is larger than
-    ///   the limit; no more than the limit is ever held.
-    package static func decompress(_ bytes: [UInt8], as name: String, limits: WireLimits = .default) throws(WireError) -> [UInt8] {
+    /// - Throws: ``WireError`` when the compression is not accepted, the bytes are damaged or cut off, or what comes
+    ///   out is larger than the limit; no more than the limit is ever held.
+    package static func decompress(_ bytes: [UInt8], as name: String, limits: WireLimits = .default) throws(WireError)
+        -> [UInt8]
+    {
         switch name {
         case zlib: return try inflate(bytes, limit: limits.maximumBytes)
         case bzip2: return try bunzip(bytes, limit: limits.maximumBytes)
@@ -50,7 +52,8 @@ package enum Compression {
             stream.avail_out = UInt32(output.count)
             let status = CCompression.inflate(&stream, Z_NO_FLUSH)
             return Step(
-                read: input.count - Int(stream.avail_in), written: output.count - Int(stream.avail_out), isEnd: status == Z_STREAM_END,
+                read: input.count - Int(stream.avail_in), written: output.count - Int(stream.avail_out),
+                isEnd: status == Z_STREAM_END,
                 isSound: status == Z_OK || status == Z_STREAM_END || status == Z_BUF_ERROR)
         }
     }
@@ -66,7 +69,8 @@ package enum Compression {
             stream.avail_out = UInt32(output.count)
             let status = BZ2_bzDecompress(&stream)
             return Step(
-                read: input.count - Int(stream.avail_in), written: output.count - Int(stream.avail_out), isEnd: status == BZ_STREAM_END,
+                read: input.count - Int(stream.avail_in), written: output.count - Int(stream.avail_out),
+                isEnd: status == BZ_STREAM_END,
                 isSound: status == BZ_OK || status == BZ_STREAM_END)
         }
     }
@@ -85,7 +89,8 @@ package enum Compression {
             stream.avail_out = output.count
             let status = lzma_code(&stream, LZMA_RUN)
             return Step(
-                read: input.count - stream.avail_in, written: output.count - stream.avail_out, isEnd: status == LZMA_STREAM_END,
+                read: input.count - stream.avail_in, written: output.count - stream.avail_out,
+                isEnd: status == LZMA_STREAM_END,
                 isSound: status == LZMA_OK || status == LZMA_STREAM_END || status == LZMA_BUF_ERROR)
         }
     }
@@ -99,7 +104,8 @@ package enum Compression {
 
     /// Runs a decoder chunk by chunk, so that a small message which would become a huge one is refused before it does.
     private static func unpack(
-        _ bytes: [UInt8], limit: Int, what: String, _ step: (UnsafeBufferPointer<UInt8>, UnsafeMutableBufferPointer<UInt8>) -> Step
+        _ bytes: [UInt8], limit: Int, what: String,
+        _ step: (UnsafeBufferPointer<UInt8>, UnsafeMutableBufferPointer<UInt8>) -> Step
     ) throws(WireError) -> [UInt8] {
         var output: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: min(max(bytes.count * 4, 1024), 1 << 18))
@@ -115,7 +121,9 @@ package enum Compression {
             }
             output.append(contentsOf: chunk[..<result.written])
             if result.isEnd { return output }
-            guard result.read > 0 || result.written > 0 else { throw WireError("the \(what) stream of the body is cut off") }
+            guard result.read > 0 || result.written > 0 else {
+                throw WireError("the \(what) stream of the body is cut off")
+            }
         }
     }
 }

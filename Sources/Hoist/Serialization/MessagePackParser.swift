@@ -1,4 +1,5 @@
-/// Reads MessagePack (the specification of 2017), as far as it says what JSON can say; bytes become kombu's typed values.
+/// Reads MessagePack (the specification of 2017), as far as it says what JSON can say; bytes become kombu's typed
+/// values.
 struct MessagePackParser {
     private let bytes: [UInt8]
     private var position = 0
@@ -11,7 +12,9 @@ struct MessagePackParser {
         }
         var parser = MessagePackParser(bytes: bytes, limits: limits)
         let value = try parser.value(depth: 0)
-        guard parser.position == bytes.count else { throw WireError("MessagePack: \(bytes.count - parser.position) bytes too many") }
+        guard parser.position == bytes.count else {
+            throw WireError("MessagePack: \(bytes.count - parser.position) bytes too many")
+        }
         return value
     }
 
@@ -22,7 +25,9 @@ struct MessagePackParser {
 
     private mutating func value(depth: Int) throws(WireError) -> WireValue {
         values += 1
-        guard values <= limits.maximumValues else { throw WireError("MessagePack: more than \(limits.maximumValues) values") }
+        guard values <= limits.maximumValues else {
+            throw WireError("MessagePack: more than \(limits.maximumValues) values")
+        }
         let lead = try byte()
         switch lead {
         case 0x00...0x7F: return .integer(Int64(lead))
@@ -78,14 +83,20 @@ struct MessagePackParser {
 
     /// Checks a count before anything is allocated for it: each element takes a byte at least.
     private func enter(count: Int, depth: Int) throws(WireError) {
-        guard depth < limits.maximumDepth else { throw WireError("MessagePack: nested deeper than \(limits.maximumDepth)") }
+        guard depth < limits.maximumDepth else {
+            throw WireError("MessagePack: nested deeper than \(limits.maximumDepth)")
+        }
         guard count <= bytes.count - position else { throw cutOff }
     }
 
-    private mutating func binary(count: Int) throws(WireError) -> WireValue { TypedValue.wire(bytes: Array(try take(count))) }
+    private mutating func binary(count: Int) throws(WireError) -> WireValue {
+        TypedValue.wire(bytes: Array(try take(count)))
+    }
 
     private mutating func text(count: Int) throws(WireError) -> String {
-        guard let text = String(validating: try take(count), as: UTF8.self) else { throw WireError("MessagePack: text that is not UTF-8") }
+        guard let text = String(validating: try take(count), as: UTF8.self) else {
+            throw WireError("MessagePack: text that is not UTF-8")
+        }
         return text
     }
 

@@ -3,7 +3,9 @@ package enum Serialization {
     package static let json = "application/json"
 
     /// - Throws: ``WireError`` when the content type is not accepted, or the bytes are not what it says.
-    package static func parse(_ bytes: [UInt8], as contentType: String, limits: WireLimits) throws(WireError) -> WireValue {
+    package static func parse(_ bytes: [UInt8], as contentType: String, limits: WireLimits) throws(WireError)
+        -> WireValue
+    {
         switch contentType {
         case json: return try JSONParser.parse(bytes, limits: limits)
         case "application/x-msgpack": return try MessagePackParser.parse(bytes, limits: limits)

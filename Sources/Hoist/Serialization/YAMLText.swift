@@ -1,12 +1,15 @@
 import Yams
 
-/// Reads YAML as Python's safe dumper writes it: the types that JSON has, dates and bytes. Tags beyond those are refused.
+/// Reads YAML as Python's safe dumper writes it: the types that JSON has, dates and bytes. Tags beyond those are
+/// refused.
 enum YAMLText {
     static func parse(_ bytes: [UInt8], limits: WireLimits = .default) throws(WireError) -> WireValue {
         guard bytes.count <= limits.maximumBytes else {
             throw WireError("\(bytes.count) bytes of YAML exceed the limit of \(limits.maximumBytes)")
         }
-        guard let text = String(validating: bytes, as: UTF8.self) else { throw WireError("YAML: text that is not UTF-8") }
+        guard let text = String(validating: bytes, as: UTF8.self) else {
+            throw WireError("YAML: text that is not UTF-8")
+        }
         let root: Node?
         do {
             // libyaml itself refuses what is nested deeper than 1,000.
@@ -16,7 +19,8 @@ enum YAMLText {
         }
         guard let root else { return .null }
         // An alias stands for all that its anchor holds: the count is of what comes out, not of what was written.
-        var reader = Reader(maximumDepth: limits.maximumDepth, maximumValues: min(limits.maximumValues, bytes.count * 10 + 100))
+        var reader = Reader(
+            maximumDepth: limits.maximumDepth, maximumValues: min(limits.maximumValues, bytes.count * 10 + 100))
         return try reader.value(of: root, depth: 0)
     }
 
@@ -62,14 +66,18 @@ enum YAMLText {
             case .int:
                 if let number = Int64.construct(from: scalar) { return .integer(number) }
                 let digits = text.drop { $0 == "-" || $0 == "+" }
-                guard !digits.isEmpty, digits.utf8.allSatisfy({ $0 &- 48 < 10 }) else { throw WireError("YAML: an integer out of range") }
+                guard !digits.isEmpty, digits.utf8.allSatisfy({ $0 &- 48 < 10 }) else {
+                    throw WireError("YAML: an integer out of range")
+                }
                 return .bigInteger(text.hasPrefix("+") ? String(text.dropFirst()) : text)
             case .float:
                 guard let number = Double.construct(from: scalar) else { throw WireError("YAML: no number") }
                 return .double(number)
             case .str, .timestamp, .implicit: return .string(text)
             case .binary:
-                guard let bytes = try? Base64.decode(text.utf8) else { throw WireError("YAML: binary that is not base64") }
+                guard let bytes = try? Base64.decode(text.utf8) else {
+                    throw WireError("YAML: binary that is not base64")
+                }
                 return TypedValue.wire(bytes: bytes)
             default: throw WireError("YAML: a tag that is not accepted")
             }

@@ -14,7 +14,8 @@ package enum Base64 {
             alphabet.withUnsafeBufferPointer { alphabet in
                 var index = 0
                 while index + 2 < content.count {
-                    let group = UInt32(content[index]) << 16 | UInt32(content[index + 1]) << 8 | UInt32(content[index + 2])
+                    let group =
+                        UInt32(content[index]) << 16 | UInt32(content[index + 1]) << 8 | UInt32(content[index + 2])
                     text[count] = alphabet[Int(group >> 18)]
                     text[count + 1] = alphabet[Int(group >> 12 & 63)]
                     text[count + 2] = alphabet[Int(group >> 6 & 63)]

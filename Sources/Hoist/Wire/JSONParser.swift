@@ -120,7 +120,8 @@ package struct JSONParser {
         return .object(members)
     }
 
-    /// Reads an object member by member, without building it: `body` gets each name and reads the value, whatever it is.
+    /// Reads an object member by member, without building it: `body` gets each name and reads the value, whatever it
+    /// is.
     package mutating func forEachMember(
         _ body: (_ key: String, _ parser: inout JSONParser) throws(WireError) -> Void
     ) throws(WireError) {
@@ -156,7 +157,11 @@ package struct JSONParser {
     package mutating func forEachMemberIfPresent(
         _ body: (_ key: String, _ parser: inout JSONParser) throws(WireError) -> Void
     ) throws(WireError) {
-        if current == UInt8(ascii: "{") { try forEachMember(body) } else if try !value().isNull { throw error("expected an object") }
+        if current == UInt8(ascii: "{") {
+            try forEachMember(body)
+        } else if try !value().isNull {
+            throw error("expected an object")
+        }
     }
 
     private mutating func number() throws(WireError) -> WireValue {
@@ -184,7 +189,9 @@ package struct JSONParser {
         if isInteger {
             if fits {
                 if !isNegative, let value = Int64(exactly: magnitude) { return .integer(value) }
-                if isNegative, magnitude <= UInt64(Int64.max) + 1 { return .integer(Int64(truncatingIfNeeded: 0 &- magnitude)) }
+                if isNegative, magnitude <= UInt64(Int64.max) + 1 {
+                    return .integer(Int64(truncatingIfNeeded: 0 &- magnitude))
+                }
             }
             return .bigInteger(text(from: start))
         }
@@ -227,7 +234,9 @@ package struct JSONParser {
                 index += 1
                 // Nearly all strings are ASCII, which needs no validation.
                 if seen < 0x80 { return String(decoding: slice, as: UTF8.self) }
-                guard let string = String(validating: slice, as: UTF8.self) else { throw error("a string is not UTF-8") }
+                guard let string = String(validating: slice, as: UTF8.self) else {
+                    throw error("a string is not UTF-8")
+                }
                 return string
             }
             seen |= byte
@@ -253,7 +262,9 @@ package struct JSONParser {
             index += 1
             switch byte {
             case UInt8(ascii: "\""):
-                guard let string = String(validating: buffer, as: UTF8.self) else { throw error("a string is not UTF-8") }
+                guard let string = String(validating: buffer, as: UTF8.self) else {
+                    throw error("a string is not UTF-8")
+                }
                 return string
             case UInt8(ascii: "\\"): try escape(into: &buffer)
             case 0..<0x20: throw error("a control character in a string")
@@ -282,7 +293,8 @@ package struct JSONParser {
         let first = try hexQuad()
         if let scalar = Unicode.Scalar(first) { return scalar }
         // A lone surrogate is legal in Python's strings and has no UTF-8 form: it becomes the replacement character.
-        guard first < 0xDC00, index + 1 < bytes.count, bytes[index] == UInt8(ascii: "\\"), bytes[index + 1] == UInt8(ascii: "u")
+        guard first < 0xDC00, index + 1 < bytes.count, bytes[index] == UInt8(ascii: "\\"),
+            bytes[index + 1] == UInt8(ascii: "u")
         else { return "\u{FFFD}" }
         let afterFirst = index
         index += 2

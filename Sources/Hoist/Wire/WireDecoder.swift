@@ -70,7 +70,8 @@ struct ValueDecoder: Decoder, SingleValueDecodingContainer {
     }
 
     private func mismatch(_ type: Any.Type, _ wanted: String) -> DecodingError {
-        .typeMismatch(type, .init(codingPath: codingPath, debugDescription: "expected \(wanted), got \(value.kindName)"))
+        .typeMismatch(
+            type, .init(codingPath: codingPath, debugDescription: "expected \(wanted), got \(value.kindName)"))
     }
 
     private func integer<T: FixedWidthInteger>(_ type: T.Type) throws -> T {
@@ -84,7 +85,8 @@ struct ValueDecoder: Decoder, SingleValueDecodingContainer {
         default: throw mismatch(type, "an integer")
         }
         throw DecodingError.dataCorrupted(
-            .init(codingPath: codingPath, debugDescription: "expected an integer that fits \(type), got another number"))
+            .init(codingPath: codingPath, debugDescription: "expected an integer that fits \(type), got another number")
+        )
     }
 
     func decodeNil() -> Bool { value.isNull }
@@ -159,7 +161,8 @@ private struct KeyedValues<Key: CodingKey>: KeyedDecodingContainerProtocol {
         return ValueDecoder(source: .value(value), codingPath: codingPath + [WireCodingKey(name)])
     }
 
-    /// nil where the member is missing or null. Asking counts as naming the argument, so places bind in declaration order.
+    /// nil where the member is missing or null. Asking counts as naming the argument, so places bind in declaration
+    /// order.
     private func childIfPresent(_ key: Key) throws -> ValueDecoder? {
         let name = style.name(of: key)
         guard let value = try members.find(name, path: codingPath), !value.isNull else { return nil }
@@ -174,10 +177,16 @@ private struct KeyedValues<Key: CodingKey>: KeyedDecodingContainerProtocol {
     func decode<T: Decodable>(_ type: T.Type, forKey key: Key) throws -> T { try child(key).unbox(type) }
 
     func decodeIfPresent(_ type: Bool.Type, forKey key: Key) throws -> Bool? { try childIfPresent(key)?.decode(type) }
-    func decodeIfPresent(_ type: String.Type, forKey key: Key) throws -> String? { try childIfPresent(key)?.decode(type) }
-    func decodeIfPresent(_ type: Double.Type, forKey key: Key) throws -> Double? { try childIfPresent(key)?.decode(type) }
+    func decodeIfPresent(_ type: String.Type, forKey key: Key) throws -> String? {
+        try childIfPresent(key)?.decode(type)
+    }
+    func decodeIfPresent(_ type: Double.Type, forKey key: Key) throws -> Double? {
+        try childIfPresent(key)?.decode(type)
+    }
     func decodeIfPresent(_ type: Int.Type, forKey key: Key) throws -> Int? { try childIfPresent(key)?.decode(type) }
-    func decodeIfPresent<T: Decodable>(_ type: T.Type, forKey key: Key) throws -> T? { try childIfPresent(key)?.unbox(type) }
+    func decodeIfPresent<T: Decodable>(_ type: T.Type, forKey key: Key) throws -> T? {
+        try childIfPresent(key)?.unbox(type)
+    }
 
     func nestedContainer<Nested: CodingKey>(
         keyedBy type: Nested.Type, forKey key: Key
@@ -185,7 +194,9 @@ private struct KeyedValues<Key: CodingKey>: KeyedDecodingContainerProtocol {
         try child(key).container(keyedBy: type)
     }
 
-    func nestedUnkeyedContainer(forKey key: Key) throws -> any UnkeyedDecodingContainer { try child(key).unkeyedContainer() }
+    func nestedUnkeyedContainer(forKey key: Key) throws -> any UnkeyedDecodingContainer {
+        try child(key).unkeyedContainer()
+    }
 
     func superDecoder() throws -> any Decoder {
         let value = try members.find("super", path: codingPath) ?? .null
@@ -226,7 +237,8 @@ private struct UnkeyedValues: UnkeyedDecodingContainer {
 
     mutating func decode<T: Decodable>(_ type: T.Type) throws -> T { try next(type).unbox(type) }
 
-    mutating func nestedContainer<Nested: CodingKey>(keyedBy type: Nested.Type) throws -> KeyedDecodingContainer<Nested> {
+    mutating func nestedContainer<Nested: CodingKey>(keyedBy type: Nested.Type) throws -> KeyedDecodingContainer<Nested>
+    {
         try next(KeyedDecodingContainer<Nested>.self).container(keyedBy: type)
     }
 

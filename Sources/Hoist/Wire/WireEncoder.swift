@@ -4,8 +4,8 @@ import FoundationEssentials
 import Foundation
 #endif
 
-/// Turns `Encodable` values into what travels: property names in snake_case, dates, UUIDs, decimals and data as kombu's typed
-/// objects, so that Python receives a `datetime`, a `UUID`, a `Decimal` and `bytes`.
+/// Turns `Encodable` values into what travels: property names in snake_case, dates, UUIDs, decimals and data as kombu's
+/// typed objects, so that Python receives a `datetime`, a `UUID`, a `Decimal` and `bytes`.
 package enum WireEncoder {
     /// - Throws: `EncodingError`, or what the value's own `encode(to:)` throws.
     package static func encode(_ value: some Encodable) throws -> WireValue {
@@ -167,7 +167,9 @@ private struct KeyedContainer<Key: CodingKey>: KeyedEncodingContainerProtocol {
     func encode(_ value: UInt128, forKey key: Key) { set(.whole(value), key) }
     func encode<T: Encodable>(_ value: T, forKey key: Key) throws { try child(key).box(value) }
 
-    func nestedContainer<Nested: CodingKey>(keyedBy type: Nested.Type, forKey key: Key) -> KeyedEncodingContainer<Nested> {
+    func nestedContainer<Nested: CodingKey>(keyedBy type: Nested.Type, forKey key: Key) -> KeyedEncodingContainer<
+        Nested
+    > {
         child(key).container(keyedBy: type)
     }
 

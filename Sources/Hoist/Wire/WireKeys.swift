@@ -2,8 +2,9 @@ import Synchronization
 
 /// How the names of a Swift type's properties look on the wire.
 ///
-/// Properties are snake_case there (`videoID` is `video_id`), as a Python signature would have them. A type that writes its
-/// `CodingKeys` out as `enum CodingKeys: String, CodingKey` decides for itself, and the keys of a dictionary are data.
+/// Properties are snake_case there (`videoID` is `video_id`), as a Python signature would have them. A type that writes
+/// its `CodingKeys` out as `enum CodingKeys: String, CodingKey` decides for itself, and the keys of a dictionary are
+/// data.
 enum WireKeyStyle: Sendable {
     case snakeCase, verbatim
 

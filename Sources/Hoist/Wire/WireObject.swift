@@ -48,7 +48,8 @@ extension WireObject: Codable {
     public init(from decoder: any Decoder) throws {
         let container = try decoder.singleValueContainer()
         guard case .object(let object) = try container.decode(WireValue.self) else {
-            throw DecodingError.typeMismatch(WireObject.self, .init(codingPath: decoder.codingPath, debugDescription: "not an object"))
+            throw DecodingError.typeMismatch(
+                WireObject.self, .init(codingPath: decoder.codingPath, debugDescription: "not an object"))
         }
         self = object
     }

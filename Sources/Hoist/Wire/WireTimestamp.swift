@@ -30,7 +30,8 @@ package enum WireTimestamp {
         else { return nil }
         var microseconds = daysSinceEpoch(year: year, month: month, day: day) * 86_400_000_000
         if scanner.isAtEnd { return Date(microsecondsSinceEpoch: microseconds) }
-        guard scanner.take("T") || scanner.take(" ") || scanner.take("t"), let hour = scanner.digits(2), scanner.take(":"),
+        guard scanner.take("T") || scanner.take(" ") || scanner.take("t"), let hour = scanner.digits(2),
+            scanner.take(":"),
             let minute = scanner.digits(2), (0...24).contains(hour), (0...59).contains(minute)
         else { return nil }
         microseconds += (hour * 3600 + minute * 60) * 1_000_000
@@ -59,7 +60,8 @@ package enum WireTimestamp {
         return String(repeating: "0", count: max(0, width - digits.count)) + digits
     }
 
-    // Days and civil dates in the proleptic Gregorian calendar, with years that begin in March so that the leap day is last.
+    // Days and civil dates in the proleptic Gregorian calendar, with years that begin in March so that the leap day is
+    // last.
     private static func daysSinceEpoch(year: Int64, month: Int64, day: Int64) -> Int64 {
         let year = month <= 2 ? year - 1 : year
         let era = (year >= 0 ? year : year - 399) / 400

@@ -50,7 +50,9 @@ struct LaneScaler {
             // A job that takes several slots waits for them: it is in no queue any more.
             if used > slots { return used.clamped(to: range) }
             let isLate = backlog.waiting > 0 && backlog.oldestWait >= policy.growsAfterWait.inMicroseconds
-            guard isLate || backlog.waiting >= slots * policy.growsAtBacklogPerSlot else { return slots.clamped(to: range) }
+            guard isLate || backlog.waiting >= slots * policy.growsAtBacklogPerSlot else {
+                return slots.clamped(to: range)
+            }
             // Twice as many at most, and no more than have something to do.
             return (slots + min(slots, max(1, backlog.waiting))).clamped(to: range)
         }

@@ -1,5 +1,6 @@
-/// How many jobs the process lane may have at hand beyond those that its children run: as many as take a few milliseconds, so that children with short jobs
-/// need not wait for the backend. Jobs that take longer are not claimed before there is a child for them.
+/// How many jobs the process lane may have at hand beyond those that its children run: as many as take a few
+/// milliseconds, so that children with short jobs need not wait for the backend. Jobs that take longer are not claimed
+/// before there is a child for them.
 struct ClaimAhead {
     /// What is at hand should be done in so many microseconds.
     private static let horizon: Int64 = 5000

@@ -149,7 +149,8 @@ final class Execution: Sendable {
         let started = now
         let limits = knownLimits ?? limits(of: message)
         let readyAt = max(
-            message.headers.hoist.enqueuedAt?.microsecondsSinceEpoch ?? .max, message.headers.eta?.microsecondsSinceEpoch ?? .min)
+            message.headers.hoist.enqueuedAt?.microsecondsSinceEpoch ?? .max,
+            message.headers.eta?.microsecondsSinceEpoch ?? .min)
         let ignoresResult = ignoresResult(message.headers)
         let call = Call(
             retry: message.headers.hoist.retry, enqueuedAt: message.headers.hoist.enqueuedAt,
@@ -157,7 +158,8 @@ final class Execution: Sendable {
             waited: readyAt == .max ? nil : max(0, started.microsecondsSinceEpoch - readyAt),
             isAtMostOnce: message.headers.hoist.isAtMostOnce)
         let context = JobContext(
-            message: message, execution: self, deadline: limits.time.map(started.advanced(by:)), ignoresResult: ignoresResult,
+            message: message, execution: self, deadline: limits.time.map(started.advanced(by:)),
+            ignoresResult: ignoresResult,
             onProgress: onProgress, onSign: onSign)
         return (call, context)
     }
@@ -215,10 +217,12 @@ final class Execution: Sendable {
         case .shutdown?, .leaseLost?: return .handedBack
         case .timeLimit?:
             let limit = call.limits.time.map { "\($0)" } ?? "its time limit"
-            return retryOrFail(JobFailure(kind: .timedOut, type: "TimeLimitExceeded", message: "ran longer than \(limit)"), call)
+            return retryOrFail(
+                JobFailure(kind: .timedOut, type: "TimeLimitExceeded", message: "ran longer than \(limit)"), call)
         case .noProgress?:
             let limit = call.limits.heartbeat.map { "\($0)" } ?? "its heartbeat limit"
-            return retryOrFail(JobFailure(kind: .stuck, type: "NoProgress", message: "no sign of progress for \(limit)"), call)
+            return retryOrFail(
+                JobFailure(kind: .stuck, type: "NoProgress", message: "no sign of progress for \(limit)"), call)
         default: break
         }
         if let error = error as? ArgumentError {
@@ -231,7 +235,8 @@ final class Execution: Sendable {
 
     private func outcome(of directive: JobDirective, _ call: Call) -> Outcome {
         switch directive.kind {
-        case .snooze(let delay, let closesQueue): return .snoozed(until: now.advanced(by: delay), closesQueue: closesQueue)
+        case .snooze(let delay, let closesQueue):
+            return .snoozed(until: now.advanced(by: delay), closesQueue: closesQueue)
         case .deadLetter(let reason):
             return .failed(JobFailure(kind: .deadLettered, type: "JobDirective", message: reason))
         case .retry(let delay, let failure, let arguments, let maxAttempts):
@@ -242,22 +247,27 @@ final class Execution: Sendable {
     }
 
     func retryOrFail(_ failure: JobFailure, _ call: Call) -> Outcome {
-        guard !handler.options.neverRetryAfter.contains(failure.kind), let delay = policyDelay(call) else { return .failed(failure) }
+        guard !handler.options.neverRetryAfter.contains(failure.kind), let delay = policyDelay(call) else {
+            return .failed(failure)
+        }
         return .retry(at: now.advanced(by: delay), failure)
     }
 
     private func policyDelay(_ call: Call) -> Duration? {
         let age = call.enqueuedAt.map { Duration(boundedSeconds: now.timeIntervalSince($0)) } ?? .zero
-        return (call.retry ?? handler.options.retry).nextDelay(afterAttempt: attempt, age: age, draw: Double.random(in: 0..<1))
+        return (call.retry ?? handler.options.retry).nextDelay(
+            afterAttempt: attempt, age: age, draw: Double.random(in: 0..<1))
     }
 
-    /// See ``RunLimits`` for who wins. Where code cannot be stopped by force, a hard limit that came with a call counts as a soft one.
+    /// See ``RunLimits`` for who wins. Where code cannot be stopped by force, a hard limit that came with a call counts
+    /// as a soft one.
     private func limits(of message: Message) -> RunLimits {
         let headers = message.headers
         let called = RunLimits(
             time: headers.softTimeLimit.flatMap(Duration.init(wireSeconds:)),
             hardTime: headers.hardTimeLimit.flatMap(Duration.init(wireSeconds:)),
-            heartbeat: headers.hoist.heartbeatLimit.flatMap(Duration.init(wireSeconds:)), memory: headers.hoist.memoryLimit)
+            heartbeat: headers.hoist.heartbeatLimit.flatMap(Duration.init(wireSeconds:)),
+            memory: headers.hoist.memoryLimit)
         var limits = environment.liveLimits(jobName).filled(from: called).filled(from: handler.options.runLimits)
             .filled(from: environment.defaultLimits)
         if handler.lane != .process {
@@ -270,7 +280,8 @@ final class Execution: Sendable {
     /// What handlers log with: it is kept with the job.
     var recordingLogger: Logger {
         let base = environment.logger
-        return marked(handlerLogger ?? Logger(label: base.label, factory: { _ in RecordingLogHandler(base.handler, log) }))
+        return marked(
+            handlerLogger ?? Logger(label: base.label, factory: { _ in RecordingLogHandler(base.handler, log) }))
     }
 
     /// A logger that carries the job.

@@ -7,8 +7,8 @@ public struct LaneKind: Sendable, Hashable, CustomStringConvertible {
     public static let async = LaneKind(name: "async")
     /// On threads of the worker's own, one job a thread. For code that blocks or computes for long.
     public static let blocking = LaneKind(name: "blocking")
-    /// In processes of their own, one job a process at a time. For code that may crash, leak or hang: only that job pays, and limits on time and
-    /// memory are kept by force. See <doc:Isolation>.
+    /// In processes of their own, one job a process at a time. For code that may crash, leak or hang: only that job
+    /// pays, and limits on time and memory are kept by force. See <doc:Isolation>.
     public static let process = LaneKind(name: "process")
 
     /// Slots of a lane that a worker says nothing of.
@@ -74,11 +74,13 @@ public struct Handler: Sendable {
     /// - Parameters:
     ///   - job: the kind of job.
     ///   - lane: where the handler runs. Nothing else about it changes with the lane.
-    ///   - perform: may run more than once for a job, see the guarantees; throw ``JobDirective`` to decide what comes next.
+    ///   - perform: may run more than once for a job, see the guarantees; throw ``JobDirective`` to decide what comes
+    ///     next.
     // Disfavoured, so that a closure which only throws counts as one without output where the job has none.
     @_disfavoredOverload
     public init<J: Job>(
-        _ job: J.Type, in lane: LaneKind = .async, _ perform: @escaping @Sendable (J, JobContext) async throws -> J.Output
+        _ job: J.Type, in lane: LaneKind = .async,
+        _ perform: @escaping @Sendable (J, JobContext) async throws -> J.Output
     ) {
         names = [J.name] + J.aliases
         self.lane = lane
@@ -100,10 +102,11 @@ public struct Handler: Sendable {
         }
     }
 
-    /// A handler of jobs that this program has no type for: the arguments as they came, and an output as it will travel.
+    /// A handler of jobs that this program has no type for: the arguments as they came, and an output as it will
+    /// travel.
     ///
-    /// Prefer a ``Job``, which binds and checks its arguments. This one is for names that are known only at run time, and for Python
-    /// functions with `*args`.
+    /// Prefer a ``Job``, which binds and checks its arguments. This one is for names that are known only at run time,
+    /// and for Python functions with `*args`.
     /// - Parameters:
     ///   - names: the wire name, and aliases.
     ///   - lane: where the handler runs.
@@ -126,7 +129,8 @@ public struct Handler: Sendable {
     func check(_ limits: RunLimits) throws(WorkerError) {
         #if !os(Linux)
         guard limits.memory == nil else {
-            throw WorkerError(message: "\(names[0]) has a memory limit, and on this system memory cannot be watched: Linux can")
+            throw WorkerError(
+                message: "\(names[0]) has a memory limit, and on this system memory cannot be watched: Linux can")
         }
         #endif
         guard lane != .process, limits.needsProcess else { return }
@@ -151,8 +155,12 @@ public struct Handler: Sendable {
     }
 
     /// Called before each attempt.
-    public func onStart(_ hook: @escaping @Sendable (JobContext) async -> Void) -> Handler { with { $0.start.append(hook) } }
-    public func onSuccess(_ hook: @escaping @Sendable (JobContext) async -> Void) -> Handler { with { $0.success.append(hook) } }
+    public func onStart(_ hook: @escaping @Sendable (JobContext) async -> Void) -> Handler {
+        with { $0.start.append(hook) }
+    }
+    public func onSuccess(_ hook: @escaping @Sendable (JobContext) async -> Void) -> Handler {
+        with { $0.success.append(hook) }
+    }
     /// Called when an attempt failed and another follows.
     public func onRetry(_ hook: @escaping @Sendable (JobContext, JobFailure) async -> Void) -> Handler {
         with { $0.retry.append(hook) }
@@ -162,7 +170,9 @@ public struct Handler: Sendable {
         with { $0.failure.append(hook) }
     }
     /// Called after each attempt, whatever came of it.
-    public func onFinish(_ hook: @escaping @Sendable (JobContext) async -> Void) -> Handler { with { $0.finish.append(hook) } }
+    public func onFinish(_ hook: @escaping @Sendable (JobContext) async -> Void) -> Handler {
+        with { $0.finish.append(hook) }
+    }
 
     /// How many slots of its lane a job takes; 1 by default. More than the lane has, and the worker refuses to start.
     public func slots(_ count: Int) -> Handler {
@@ -171,7 +181,8 @@ public struct Handler: Sendable {
         return copy
     }
 
-    /// What a job takes, while it runs, of something that the worker has only so much of, see ``Worker/Configuration/resources``.
+    /// What a job takes, while it runs, of something that the worker has only so much of, see
+    /// ``Worker/Configuration/resources``.
     /// - Parameters:
     ///   - resource: `gpu`, `license`: any name.
     ///   - amount: 1 by default.

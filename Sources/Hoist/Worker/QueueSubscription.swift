@@ -7,7 +7,8 @@ public struct QueueSubscription: Sendable, Hashable, ExpressibleByStringLiteral 
     public var weight: Int
     /// How its jobs start, for all workers together; nil to leave that to others. See ``JobLimit``.
     public var limits: [JobLimit]?
-    /// The topics whose jobs come to this queue. A worker binds them when it starts, and nobody unbinds them: see ``MessageRouting``.
+    /// The topics whose jobs come to this queue. A worker binds them when it starts, and nobody unbinds them: see
+    /// ``MessageRouting``.
     public var topics: [TopicBinding]
 
     public init(
@@ -42,7 +43,9 @@ public struct QueueOrder: Sendable, Hashable {
     func arrange(_ queues: [QueueSubscription]) -> [QueueSubscription] {
         guard kind == .weighted, queues.count > 1 else { return queues }
         // The largest of w draws: a queue of weight w comes before one of weight 1 in w of w + 1 cases.
-        return queues.map { queue in (queue, (0..<min(queue.weight, 1000)).map { _ in Double.random(in: 0..<1) }.max() ?? 0) }
-            .sorted { $0.1 > $1.1 }.map(\.0)
+        return queues.map { queue in
+            (queue, (0..<min(queue.weight, 1000)).map { _ in Double.random(in: 0..<1) }.max() ?? 0)
+        }
+        .sorted { $0.1 > $1.1 }.map(\.0)
     }
 }

@@ -1,6 +1,7 @@
 import Synchronization
 
-/// What performs a run, and its context once the message was read. A cancellation may come before either, and from any thread.
+/// What performs a run, and its context once the message was read. A cancellation may come before either, and from any
+/// thread.
 final class RunningTask: Sendable {
     private struct State {
         var stop: (@Sendable (JobContext.CancellationReason) -> Void)?

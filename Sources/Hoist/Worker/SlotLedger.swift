@@ -17,8 +17,8 @@ struct SlotNeeds: Hashable, Sendable {
 
 /// Keeps the books of a worker's slots: which are free, who waits for some, how many jobs may be claimed.
 ///
-/// A job that needs several slots is claimed when some are free, and has those that fall free next: light jobs cannot starve it. One job waits so at a
-/// time in a lane; what was claimed together with it and cannot start goes back.
+/// A job that needs several slots is claimed when some are free, and has those that fall free next: light jobs cannot
+/// starve it. One job waits so at a time in a lane; what was claimed together with it and cannot start goes back.
 struct SlotLedger {
     typealias RunID = WorkerInbox.RunID
 
@@ -64,14 +64,18 @@ struct SlotLedger {
         for (_, other) in waiting {
             // What the other waits for is not given to this one.
             let waitsForSlots = other.needs.lane == needs.lane && isSlotBound(other.needs)
-            if other.needs == needs || waitsForSlots || other.needs.resources.keys.contains(where: { needs.resources[$0] != nil }) {
+            if other.needs == needs || waitsForSlots
+                || other.needs.resources.keys.contains(where: { needs.resources[$0] != nil })
+            {
                 return 0
             }
             // One job of a lane waits at a time.
             if free < needs.slots, other.needs.lane == needs.lane { return 0 }
         }
         var count = max(1, free / needs.slots)
-        for (name, amount) in needs.resources where amount > 0 { count = min(count, (freeResources[name] ?? 0) / amount) }
+        for (name, amount) in needs.resources where amount > 0 {
+            count = min(count, (freeResources[name] ?? 0) / amount)
+        }
         return count
     }
 

@@ -1,8 +1,9 @@
 public import Logging
 public import ServiceLifecycle
 
-/// Keeps a backend in order, also while no worker is running: ends jobs that were not started in time, gives the jobs of dead workers back,
-/// removes records whose time has passed. Any worker does the same beside its work; any number may run at once.
+/// Keeps a backend in order, also while no worker is running: ends jobs that were not started in time, gives the jobs
+/// of dead workers back, removes records whose time has passed. Any worker does the same beside its work; any number
+/// may run at once.
 public struct UpkeepService: Service {
     private let backend: any Backend
     private let interval: Duration
@@ -23,14 +24,16 @@ public struct UpkeepService: Service {
         let stop = Doorbell()
         let mark = stop.mark
         var presence = WorkerPresence(
-            id: JobIdentifier.make(), name: "housekeeper \(ProcessIdentity.name)", queues: [], jobNames: [], startedAt: backend.clock.now)
+            id: JobIdentifier.make(), name: "housekeeper \(ProcessIdentity.name)", queues: [], jobNames: [],
+            startedAt: backend.clock.now)
         await withGracefulShutdownHandler {
             while stop.mark == mark, !Task.isCancelled {
                 do {
                     // Whoever renews a lease looks after those that have passed.
                     if try await !backend.renew(presence, lease: interval * 5) { presence.id = JobIdentifier.make() }
                 } catch {
-                    logger.warning("the backend could not be kept in order; it is tried again", metadata: ["error": "\(error)"])
+                    logger.warning(
+                        "the backend could not be kept in order; it is tried again", metadata: ["error": "\(error)"])
                 }
                 await stop.wait(after: mark, for: interval, clock: backend.clock)
             }

@@ -11,23 +11,27 @@ import Synchronization
 /// }
 /// try await worker.run()
 /// ```
-/// A `Service`: a graceful shutdown drains it. It takes a slot before it takes a job, so it never hoards jobs it cannot start.
+/// A `Service`: a graceful shutdown drains it. It takes a slot before it takes a job, so it never hoards jobs it cannot
+/// start.
 public final class Worker: Service {
     public struct Configuration: Sendable {
         /// A name for people; host and process id by default.
         public var name: String?
         public var order: QueueOrder
-        /// What this worker has that others may not: `gpu`, `eu`. Jobs that require labels go to workers that have all of them, from
-        /// a part of their queue, `media[gpu]`, which such a worker consumes before the rest. At most 4, for every set of them is a part.
-        /// A part is a queue of its own: limits, pauses and the concurrency of a subscription are for each part apart.
+        /// What this worker has that others may not: `gpu`, `eu`. Jobs that require labels go to workers that have all
+        /// of them, from a part of their queue, `media[gpu]`, which such a worker consumes before the rest. At most 4,
+        /// for every set of them is a part. A part is a queue of its own: limits, pauses and the concurrency of a
+        /// subscription are for each part apart.
         public var labels: Set<String>
-        /// Whether jobs may be sent to this worker alone, by its name: ``EnqueueOption/worker(_:)``. Give it a name that it keeps then.
+        /// Whether jobs may be sent to this worker alone, by its name: ``EnqueueOption/worker(_:)``. Give it a name
+        /// that it keeps then.
         public var isAddressable: Bool
-        /// The channels whose broadcasts this worker performs, from the queue that is its own. Give it a name that it keeps: what a worker
-        /// with another name left there when it was killed is performed by nobody. See ``JobClient/broadcast(_:on:_:)``.
+        /// The channels whose broadcasts this worker performs, from the queue that is its own. Give it a name that it
+        /// keeps: what a worker with another name left there when it was killed is performed by nobody. See
+        /// ``JobClient/broadcast(_:on:_:)``.
         public var broadcastChannels: [String]
-        /// How long a worker that does not renew its lease counts as alive. 3.5 seconds by default, at least 1; it is renewed five times as
-        /// often.
+        /// How long a worker that does not renew its lease counts as alive. 3.5 seconds by default, at least 1; it is
+        /// renewed five times as often.
         public var lease: Duration
         /// How long a graceful shutdown waits for running jobs before it hands them back. 25 seconds by default.
         public var drainTimeout: Duration
@@ -35,7 +39,8 @@ public final class Worker: Service {
         public var isBurst: Bool
         /// In burst mode: does not wait for jobs that are due later.
         public var burstLeavesDelayedJobs = false
-        /// How much the worker has of what its handlers need, see ``Handler/needs(_:_:)``: `["gpu": 1]`. None by default.
+        /// How much the worker has of what its handlers need, see ``Handler/needs(_:_:)``: `["gpu": 1]`. None by
+        /// default.
         public var resources: [String: Int]
         /// How lanes with a range of slots grow and shrink.
         public var autoscaling: Autoscaling
@@ -58,12 +63,14 @@ public final class Worker: Service {
 
         public init(
             name: String? = nil, order: QueueOrder = .strict, labels: Set<String> = [], isAddressable: Bool = false,
-            broadcastChannels: [String] = [], lease: Duration = .milliseconds(3500), drainTimeout: Duration = .seconds(25),
+            broadcastChannels: [String] = [], lease: Duration = .milliseconds(3500),
+            drainTimeout: Duration = .seconds(25),
             isBurst: Bool = false, resources: [String: Int] = [:], autoscaling: Autoscaling = Autoscaling(),
             limits: RunLimits = RunLimits(), processes: ProcessOptions = ProcessOptions(), logLines: Int = 200,
             middleware: [any PerformMiddleware] = [], client: JobClient.Configuration = .init(),
             metrics: any MetricsFactory = MetricsSystem.factory, onStart: (@Sendable () async throws -> Void)? = nil,
-            onStop: (@Sendable () async -> Void)? = nil, onDeadLetter: (@Sendable (JobID, JobFailure) async -> Void)? = nil
+            onStop: (@Sendable () async -> Void)? = nil,
+            onDeadLetter: (@Sendable (JobID, JobFailure) async -> Void)? = nil
         ) {
             self.name = name
             self.order = order
@@ -117,14 +124,18 @@ public final class Worker: Service {
     }
 
     /// Works until a graceful shutdown has drained it, ``stop(_:)`` was called, or the queues are empty in burst mode.
-    /// - Throws: ``WorkerError`` when handlers or queues make no sense, what `onStart` throws, and `CancellationError` when its task is
-    ///   cancelled: running jobs are handed back then as well. A backend that is away is waited for.
+    /// - Throws: ``WorkerError`` when handlers or queues make no sense, what `onStart` throws, and `CancellationError`
+    ///   when its task is cancelled: running jobs are handed back then as well. A backend that is away is waited for.
     ///
-    /// In a child of the process lane, see ``WorkerChild``, it performs what the worker hands it, until that is done with it.
+    /// In a child of the process lane, see ``WorkerChild``, it performs what the worker hands it, until that is done
+    /// with it.
     public func run() async throws {
-        if let channel = ChildChannel.inherited, let parent = ParentBackend.shared { return try await runAsChild(channel, parent) }
+        if let channel = ChildChannel.inherited, let parent = ParentBackend.shared {
+            return try await runAsChild(channel, parent)
+        }
         let engine = try WorkerEngine(
-            backend: backend, queues: queues, lanes: lanes, handlers: handlers, configuration: configuration, logger: logger,
+            backend: backend, queues: queues, lanes: lanes, handlers: handlers, configuration: configuration,
+            logger: logger,
             inbox: inbox, liveLimits: { [weak self] name in self?.liveLimits.withLock { $0[name] } ?? RunLimits() })
         try await configuration.onStart?()
         await withTaskCancellationHandler {
@@ -157,22 +168,24 @@ public final class Worker: Service {
     static func childKey(_ handlers: [Handler]) -> String {
         // FNV-1a, 64 bits.
         let names = handlers.filter { $0.lane == .process }.flatMap(\.names).sorted().joined(separator: "\n")
-        return String(names.utf8.reduce(0xCBF2_9CE4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }, radix: 16)
+        return String(
+            names.utf8.reduce(0xCBF2_9CE4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }, radix: 16)
     }
 
     /// Changes the limits of a job on the live worker, for attempts that begin from now on.
     /// - Parameters:
     ///   - limits: what is nil goes back to what call and job say.
     ///   - name: the wire name.
-    /// - Throws: ``WorkerError`` when a limit needs a process and the job does not run in the process lane: nothing is changed then.
+    /// - Throws: ``WorkerError`` when a limit needs a process and the job does not run in the process lane: nothing is
+    ///   changed then.
     public func setLimits(_ limits: RunLimits, forJob name: String) throws {
         let handler = handlers.first { $0.names.contains(name) }
         try handler?.check(limits)
         liveLimits.withLock { live in for name in handler?.names ?? [name] { live[name] = limits } }
     }
 
-    /// Gives a lane more slots or fewer on the live worker. Jobs that run are not disturbed: a lane that shrinks does so as they end. Lanes with
-    /// a range go on from there, and within the range.
+    /// Gives a lane more slots or fewer on the live worker. Jobs that run are not disturbed: a lane that shrinks does
+    /// so as they end. Lanes with a range go on from there, and within the range.
     public func resize(_ lane: Lane) { inbox.resize(lane) }
 
     /// Whether the worker lives and works, for a probe.
@@ -194,7 +207,8 @@ public final class Worker: Service {
 public struct WorkerHealth: Sendable, Hashable, Codable {
     /// The worker has a lease and renewed it in time.
     public var isAlive: Bool
-    /// The backend answered the last request for work, and the worker still takes jobs. This, and not mere life, is readiness.
+    /// The backend answered the last request for work, and the worker still takes jobs. This, and not mere life, is
+    /// readiness.
     public var isConsuming: Bool
     public var running: Int
     public var concurrency: Int

@@ -8,7 +8,8 @@ import Synchronization
 
 /// The heart of a worker: keeps its slots, turns finished jobs for new ones, renews its lease.
 ///
-/// It runs on a thread of its own. Whatever handlers do to Swift's cooperative threads, leases are renewed and jobs settled.
+/// It runs on a thread of its own. Whatever handlers do to Swift's cooperative threads, leases are renewed and jobs
+/// settled.
 actor WorkerEngine {
     /// A job under way.
     private struct Running {
@@ -61,8 +62,9 @@ actor WorkerEngine {
     private var nextDue: Date?
     /// Of this incarnation.
     private var lateResultCount = 0
-    /// Whether claims may be left with the backend. Not of kinds that take slots or resources from one another, for only a turn knows what
-    /// each has left; and not for children, whose number of jobs at hand changes with how long they take.
+    /// Whether claims may be left with the backend. Not of kinds that take slots or resources from one another, for
+    /// only a turn knows what each has left; and not for children, whose number of jobs at hand changes with how long
+    /// they take.
     private let claimsMayWait: Bool
     /// Set when claims that wait are for more than there is room for now.
     private var mustWithdraw = false
@@ -73,7 +75,8 @@ actor WorkerEngine {
     private var failures = 0
 
     init(
-        backend: any Backend, queues: [QueueSubscription], lanes: [Lane], handlers: [Handler], configuration: Worker.Configuration,
+        backend: any Backend, queues: [QueueSubscription], lanes: [Lane], handlers: [Handler],
+        configuration: Worker.Configuration,
         logger: Logger, inbox: WorkerInbox, liveLimits: @escaping @Sendable (String) -> RunLimits
     ) throws(WorkerError) {
         var byName: [String: RegisteredHandler] = [:]
@@ -87,9 +90,13 @@ actor WorkerEngine {
             }
         }
         guard !queues.isEmpty else { throw WorkerError(message: "the worker has no queue to consume") }
-        guard Set(queues.map(\.name)).count == queues.count else { throw WorkerError(message: "a queue is named twice") }
+        guard Set(queues.map(\.name)).count == queues.count else {
+            throw WorkerError(message: "a queue is named twice")
+        }
         limits = Self.limits(of: queues, handlers)
-        aliases = Dictionary(handlers.flatMap { handler in handler.names.dropFirst().map { ($0, handler.names[0]) } }) { first, _ in first }
+        aliases = Dictionary(handlers.flatMap { handler in handler.names.dropFirst().map { ($0, handler.names[0]) } }) {
+            first, _ in first
+        }
         if !(backend is any QueueControl), let target = limits.first(where: { !$0.value.isEmpty })?.key {
             throw WorkerError(message: "the \(target) has limits, and this backend cannot keep any; Redis can")
         }
@@ -97,14 +104,17 @@ actor WorkerEngine {
         let name = configuration.name ?? ProcessIdentity.name
         let queues = Self.consumed(queues, by: name, configuration)
         guard Set(queues.map(\.name)).count == queues.count else {
-            throw WorkerError(message: "a queue is named that is the part of another for the worker's labels, or the worker's own")
+            throw WorkerError(
+                message: "a queue is named that is the part of another for the worker's labels, or the worker's own")
         }
         let used = Set(handlers.map(\.lane))
         var slots: [LaneKind: Int] = [:]
         for lane in used {
             let asked = lanes.last { $0.kind == lane }
             slots[lane] = asked?.slots ?? lane.defaultSlots
-            if let range = asked?.range, range.count > 1 { scalers[lane] = LaneScaler(range, configuration.autoscaling) }
+            if let range = asked?.range, range.count > 1 {
+                scalers[lane] = LaneScaler(range, configuration.autoscaling)
+            }
         }
         try Self.checkNeeds(handlers, slots: slots, lanes: lanes, resources: configuration.resources)
         self.backend = backend
@@ -119,7 +129,8 @@ actor WorkerEngine {
         kinds = Dictionary(grouping: byName.keys.sorted()) { byName[$0]!.needs }.map { ($0.key, $0.value) }
             .sorted { $0.needs.budgetName < $1.needs.budgetName }
         // A worker that ends when its queues are empty waits for nothing.
-        claimsMayWait = !configuration.isBurst && !used.contains(.process) && Self.areIndependent(Set(byName.values.map(\.needs)))
+        claimsMayWait =
+            !configuration.isBurst && !used.contains(.process) && Self.areIndependent(Set(byName.values.map(\.needs)))
         // A person may set limits for any job, so that it must be known for all of them what they belong to.
         findsPartition = backend is any QueueControl ? Self.partitionFinder(byName, configuration.client.sealing) : nil
         self.configuration = configuration
@@ -127,7 +138,8 @@ actor WorkerEngine {
         self.inbox = inbox
         self.slots = SlotLedger(
             lanes: slots, resources: configuration.resources,
-            queues: Dictionary(uniqueKeysWithValues: queues.compactMap { queue in queue.concurrency.map { (queue.name, $0) } }))
+            queues: Dictionary(
+                uniqueKeysWithValues: queues.compactMap { queue in queue.concurrency.map { (queue.name, $0) } }))
         metrics = WorkerMetrics(factory: configuration.metrics)
         blockingThreads = ThreadExecutor(name: "hoist-blocking", threadCount: slots[.blocking] ?? 1)
         environment = Execution.Environment(
@@ -156,7 +168,9 @@ actor WorkerEngine {
         for handler in handlers {
             let most = lanes.last { $0.kind == handler.lane }?.range.upperBound ?? slots[handler.lane] ?? 1
             guard handler.slots <= most else {
-                throw WorkerError(message: "\(handler.names[0]) takes \(handler.slots) slots, and the \(handler.lane) lane has \(most)")
+                throw WorkerError(
+                    message:
+                        "\(handler.names[0]) takes \(handler.slots) slots, and the \(handler.lane) lane has \(most)")
             }
             for (name, amount) in handler.resources where amount > resources[name] ?? 0 {
                 throw WorkerError(
@@ -171,7 +185,9 @@ actor WorkerEngine {
         _ configuration: Worker.Configuration, _ queues: [QueueSubscription], _ backend: any Backend
     ) throws(WorkerError) {
         guard SpecialQueue.areLabels(configuration.labels) else {
-            throw WorkerError(message: "a worker has at most 4 labels, which must not be empty or hold commas, brackets or line breaks")
+            throw WorkerError(
+                message:
+                    "a worker has at most 4 labels, which must not be empty or hold commas, brackets or line breaks")
         }
         let needsRouting = !configuration.broadcastChannels.isEmpty || queues.contains { !$0.topics.isEmpty }
         guard !needsRouting || backend is any MessageRouting else {
@@ -196,7 +212,8 @@ actor WorkerEngine {
             }
     }
 
-    /// Runs with the engine's thread as the preferred executor, so that nothing on the way hops to a cooperative thread.
+    /// Runs with the engine's thread as the preferred executor, so that nothing on the way hops to a cooperative
+    /// thread.
     nonisolated func run() async {
         await withTaskExecutorPreference(executor) { await self.start() }
         ownThread?.close()
@@ -207,7 +224,9 @@ actor WorkerEngine {
         // They get ready while the backend is asked for work.
         children?.resize(to: slots.capacity[.process] ?? 0)
         await renewUntilAlive()
-        logger.info("worker started", metadata: ["worker": "\(presence.name)", "queues": "\(presence.queues.joined(separator: ", "))"])
+        logger.info(
+            "worker started",
+            metadata: ["worker": "\(presence.name)", "queues": "\(presence.queues.joined(separator: ", "))"])
         let listeners = configuration.broadcastChannels.map { channel in
             Task(executorPreference: executor) { await self.hearBroadcasts(on: channel) }
         }
@@ -236,7 +255,8 @@ actor WorkerEngine {
             takeInbox()
             if await drain() { return }
             let request = makeTurn()
-            if request.settlements.isEmpty, request.progress.isEmpty, request.logs.isEmpty, request.claims.isEmpty, !mustLook, !mustWithdraw
+            if request.settlements.isEmpty, request.progress.isEmpty, request.logs.isEmpty, request.claims.isEmpty,
+                !mustLook, !mustWithdraw
             {
                 if isBurstOver { return }
                 await inbox.bell.wait(after: mark, for: idleLimit, clock: backend.clock)
@@ -273,7 +293,11 @@ actor WorkerEngine {
     private func noteProcessLane(isUsable: Bool) {
         guard isUsable == isProcessLaneClosed else { return }
         isProcessLaneClosed = !isUsable
-        if isUsable { mayHaveWork = true } else { logger.error("the process lane takes no jobs: its children end before they are ready") }
+        if isUsable {
+            mayHaveWork = true
+        } else {
+            logger.error("the process lane takes no jobs: its children end before they are ready")
+        }
     }
 
     private var isProcessLaneClosed = false
@@ -285,7 +309,11 @@ actor WorkerEngine {
 
     /// Finds out how long jobs of the process lane take.
     private func learn(from settlement: Settlement) {
-        if let usage = settlement.usage { ahead.note(run: Int64(usage.wallSeconds * 1_000_000)) } else { ahead.noteDelay() }
+        if let usage = settlement.usage {
+            ahead.note(run: Int64(usage.wallSeconds * 1_000_000))
+        } else {
+            ahead.noteDelay()
+        }
         // Light jobs ahead of their slots would take every one that a heavy job waits for.
         let hasHeavyJobs = kinds.contains { $0.needs.lane == .process && !$0.needs.isLight }
         slots.ahead[.process] = hasHeavyJobs ? 0 : ahead.count(children: slots.capacity[.process] ?? 0)
@@ -305,7 +333,9 @@ actor WorkerEngine {
     /// Whether there is a kind of job that could not be claimed, and may be once `job` is gone.
     private func hasNoRoom(besides job: Running) -> Bool {
         kinds.contains { kind in
-            let isRelated = kind.needs.lane == job.needs.lane || kind.needs.resources.keys.contains { job.needs.resources[$0] != nil }
+            let isRelated =
+                kind.needs.lane == job.needs.lane
+                || kind.needs.resources.keys.contains { job.needs.resources[$0] != nil }
             return (isRelated || slots.isLimited(job.queue)) && slots.available(kind.needs, queue: job.queue) == 0
         }
     }
@@ -338,7 +368,8 @@ actor WorkerEngine {
             let backlog = isAnyFull ? await self.backlog() : LaneScaler.Backlog(waiting: 0, oldestWait: 0)
             for lane in scalers.keys {
                 guard let size = slots.capacity[lane] else { continue }
-                let wanted = scalers[lane]?.slots(used: slots.used(lane), of: size, backlog: backlog, now: backend.clock.uptime)
+                let wanted = scalers[lane]?.slots(
+                    used: slots.used(lane), of: size, backlog: backlog, now: backend.clock.uptime)
                 if let wanted, wanted != size {
                     resize(lane, to: wanted)
                     inbox.bell.ring()
@@ -350,11 +381,13 @@ actor WorkerEngine {
     /// What waits in the queues of this worker. Where the backend cannot tell, a lane that is full has enough to do.
     private func backlog() async -> LaneScaler.Backlog {
         let consumed = Set(presence.queues)
-        guard let administration = backend as? any JobAdministration, let queues = try? await administration.queues() else {
+        guard let administration = backend as? any JobAdministration, let queues = try? await administration.queues()
+        else {
             return LaneScaler.Backlog(waiting: .max, oldestWait: 0)
         }
         let now = backend.clock.now
-        return queues.filter { consumed.contains($0.name) }.reduce(into: LaneScaler.Backlog(waiting: 0, oldestWait: 0)) { sum, queue in
+        return queues.filter { consumed.contains($0.name) }.reduce(into: LaneScaler.Backlog(waiting: 0, oldestWait: 0))
+        { sum, queue in
             sum.waiting += queue.waiting
             let wait = queue.oldestWaiting.map { Duration.seconds(now.timeIntervalSince($0)).inMicroseconds } ?? 0
             sum.oldestWait = max(sum.oldestWait, wait)
@@ -518,14 +551,17 @@ actor WorkerEngine {
 
     private func admit(_ delivery: Delivery) -> Admitted? {
         guard let handler = handlers[delivery.jobName] else {
-            logger.error("the backend delivered a job that was not asked for", metadata: ["job.name": "\(delivery.jobName)"])
+            logger.error(
+                "the backend delivered a job that was not asked for", metadata: ["job.name": "\(delivery.jobName)"])
             return nil
         }
         nextRun += 1
         let box = RunningTask()
-        let execution = Execution(delivery, handler, environment, onLog: { [inbox, nextRun] in inbox.noteLog(run: nextRun) })
+        let execution = Execution(
+            delivery, handler, environment, onLog: { [inbox, nextRun] in inbox.noteLog(run: nextRun) })
         running[nextRun] = Running(
-            jobID: delivery.jobID, token: delivery.token, queue: delivery.queue, needs: handler.needs, task: box, log: execution.log)
+            jobID: delivery.jobID, token: delivery.token, queue: delivery.queue, needs: handler.needs, task: box,
+            log: execution.log)
         let admitted = Admitted(execution: execution, run: nextRun, box: box)
         switch slots.admit(nextRun, handler.needs, queue: delivery.queue) {
         case .start: return admitted
@@ -577,7 +613,8 @@ actor WorkerEngine {
             waitMicroseconds: wait, usage: usage)
         execution.log(outcome)
         let settlement = Settlement(
-            jobID: execution.jobID, token: execution.token, outcome: outcome, startedAt: startedAt, finishedAt: clock.now,
+            jobID: execution.jobID, token: execution.token, outcome: outcome, startedAt: startedAt,
+            finishedAt: clock.now,
             context: context, usage: usage, log: execution.log.take())
         inbox.finish(.init(settlement: backend.prepare(settlement), run: run))
     }
@@ -623,7 +660,8 @@ actor WorkerEngine {
     private func handBack(_ deliveries: [Delivery]) {
         let now = backend.clock.now
         unsettled += deliveries.map { delivery in
-            Settlement(jobID: delivery.jobID, token: delivery.token, outcome: .notStarted, startedAt: now, finishedAt: now)
+            Settlement(
+                jobID: delivery.jobID, token: delivery.token, outcome: .notStarted, startedAt: now, finishedAt: now)
         }
     }
 
@@ -631,7 +669,8 @@ actor WorkerEngine {
         guard let job = running[run] else { return }
         let now = backend.clock.now
         let outcome: Outcome = notStarted[run] == nil ? .handedBack : .notStarted
-        let settlement = Settlement(jobID: job.jobID, token: job.token, outcome: outcome, startedAt: now, finishedAt: now)
+        let settlement = Settlement(
+            jobID: job.jobID, token: job.token, outcome: outcome, startedAt: now, finishedAt: now)
         _ = forget(run)
         unsettled.append(settlement)
     }
@@ -649,7 +688,8 @@ actor WorkerEngine {
             let mark = inbox.bell.mark
             takeInbox()
             if running.isEmpty { break }
-            await inbox.bell.wait(after: mark, for: .microseconds(graceEnd - backend.clock.uptime), clock: backend.clock)
+            await inbox.bell.wait(
+                after: mark, for: .microseconds(graceEnd - backend.clock.uptime), clock: backend.clock)
         }
         // Children are gone before anybody else can begin their jobs; what they finished until then counts.
         await children?.close()
@@ -683,7 +723,8 @@ actor WorkerEngine {
         _ handlers: [String: RegisteredHandler], _ sealing: (any Sealing)?
     ) -> Claim.PartitionFinder {
         return { message in
-            guard let handler = handlers[message.jobName], let body = try? message.opened(with: sealing).decodedBody() else { return nil }
+            guard let handler = handlers[message.jobName], let body = try? message.opened(with: sealing).decodedBody()
+            else { return nil }
             return handler.partition(body.arguments)
         }
     }
@@ -715,7 +756,8 @@ actor WorkerEngine {
         let sealing = configuration.client.sealing
         // A seal holds a message to its id, and the copy has another.
         guard var copy = message.isSealed ? try? message.opened(with: sealing) : message else {
-            logger.warning("a broadcast cannot be opened", metadata: ["job.id": "\(message.id)", "job.name": "\(message.jobName)"])
+            logger.warning(
+                "a broadcast cannot be opened", metadata: ["job.id": "\(message.id)", "job.name": "\(message.jobName)"])
             return nil
         }
         copy.headers.parentID = copy.headers.parentID ?? message.id
@@ -790,7 +832,9 @@ actor WorkerEngine {
 
     /// The worker was away for longer than its lease: what it runs belongs to others now.
     private func loseLease() {
-        logger.warning("the lease was lost: running jobs are stopped, their results refused", metadata: ["jobs": "\(running.count)"])
+        logger.warning(
+            "the lease was lost: running jobs are stopped, their results refused",
+            metadata: ["jobs": "\(running.count)"])
         metrics.leaseLost()
         abandon { _ in true }
         unsettled = []
@@ -807,7 +851,8 @@ actor WorkerEngine {
 
     private func backOff(after error: any Error, from what: String) async {
         failures += 1
-        logger.warning("the worker could not \(what); it tries again", metadata: ["error": "\(error)", "failures": "\(failures)"])
+        logger.warning(
+            "the worker could not \(what); it tries again", metadata: ["error": "\(error)", "failures": "\(failures)"])
         let delay = Duration.milliseconds(min(5000, 50 << min(failures, 7)))
         await backend.clock.sleep(for: delay)
     }

@@ -22,7 +22,8 @@ struct PauseCommand: AsyncParsableCommand {
 }
 
 struct ResumeCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "resume", abstract: "Have workers take jobs of a paused queue again.")
+    static let configuration = CommandConfiguration(
+        commandName: "resume", abstract: "Have workers take jobs of a paused queue again.")
     @OptionGroup var options: InspectionOptions
     @Argument(help: "The queue.") var queue: String
 
@@ -69,13 +70,15 @@ struct LimitCommand: AsyncParsableCommand {
     @Option(help: "How many of a rate may start at once after a pause.") var burst: Int?
     @Option(help: "How many run at a time.") var running: Int?
     @Option(help: "What is counted apart: partition or worker.") var each: Each?
-    @Option(help: "What becomes of a job that finds so many running: wait, drop (the new one) or cancel (the old one).") var full: Full =
+    @Option(help: "What becomes of a job that finds so many running: wait, drop (the new one) or cancel (the old one).")
+    var full: Full =
         .wait
     @Flag(help: "One after the other in each partition.") var ordered = false
     @Flag(help: "Partitions take turns.") var fair = false
     @Flag(help: "No limits, whatever the code says.") var none = false
     @Flag(help: "Back to what the code says.") var asDeclared = false
-    @Option(help: "How many may wait in a queue before an enqueue is refused; none for any number.") var waiting: String?
+    @Option(help: "How many may wait in a queue before an enqueue is refused; none for any number.") var waiting:
+        String?
 
     enum Each: String, ExpressibleByArgument, CaseIterable { case partition, worker }
     enum Full: String, ExpressibleByArgument, CaseIterable { case wait, drop, cancel }
@@ -84,7 +87,8 @@ struct LimitCommand: AsyncParsableCommand {
         let control = try control(options)
         let target = try parsedTarget()
         if let waiting {
-            guard target.description.hasPrefix("queue "), waiting == "none" || Int(waiting).map({ $0 >= 0 }) == true else {
+            guard target.description.hasPrefix("queue "), waiting == "none" || Int(waiting).map({ $0 >= 0 }) == true
+            else {
                 throw ValidationError("--waiting takes a number or none, and is for queues")
             }
             try await control.limit(queue: String(target.description.dropFirst(6)), to: Int(waiting))
@@ -96,12 +100,17 @@ struct LimitCommand: AsyncParsableCommand {
         if !limits.isEmpty || none || asDeclared { try await control.setLimits(asDeclared ? nil : limits, for: target) }
         let now = try await control.limits()[target] ?? []
         let words = now.isEmpty ? "no limits" : now.map(\.description).joined(separator: "; ")
-        print(options.json ? (["limits": .array(now.map { .string($0.description) })] as WireValue).description : "\(target): \(words)")
+        print(
+            options.json
+                ? (["limits": .array(now.map { .string($0.description) })] as WireValue).description
+                : "\(target): \(words)")
     }
 
     private func parsedTarget() throws -> LimitTarget {
         let parts = target.split(separator: ":", maxSplits: 1)
-        guard parts.count == 2, ["queue", "job"].contains(parts[0]) else { throw ValidationError("name queue:NAME or job:NAME") }
+        guard parts.count == 2, ["queue", "job"].contains(parts[0]) else {
+            throw ValidationError("name queue:NAME or job:NAME")
+        }
         return parts[0] == "queue" ? .queue(String(parts[1])) : .job(String(parts[1]))
     }
 
@@ -119,8 +128,12 @@ struct LimitCommand: AsyncParsableCommand {
             limits.append(.rate(count, per: period, scope: scope, burst: burst))
         }
         if let running {
-            guard running > 0, each != .worker else { throw ValidationError("--running takes 1 or more, and is not for single workers") }
-            limits.append(.running(running, scope: scope, whenFull: full == .drop ? .dropNew : full == .cancel ? .cancelOld : .wait))
+            guard running > 0, each != .worker else {
+                throw ValidationError("--running takes 1 or more, and is not for single workers")
+            }
+            limits.append(
+                .running(
+                    running, scope: scope, whenFull: full == .drop ? .dropNew : full == .cancel ? .cancelOld : .wait))
         }
         if ordered { limits.append(.ordered) }
         if fair { limits.append(.fair) }

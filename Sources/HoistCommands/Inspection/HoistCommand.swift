@@ -7,7 +7,8 @@ public struct HoistCommand: AsyncParsableCommand {
         abstract: "Look into a job queue and put things right.",
         discussion: "Every command takes --backend URL, or the environment's HOIST_BACKEND, and --json.",
         subcommands: [
-            StatusCommand.self, QueuesCommand.self, WorkersCommand.self, JobsCommand.self, JobCommand.self, LogCommand.self,
+            StatusCommand.self, QueuesCommand.self, WorkersCommand.self, JobsCommand.self, JobCommand.self,
+            LogCommand.self,
             EnqueueCommand.self,
             CancelCommand.self, DeadCommand.self, PurgeCommand.self, PauseCommand.self, ResumeCommand.self,
             LimitsCommand.self, LimitCommand.self,

@@ -22,7 +22,8 @@ struct StatusCommand: AsyncParsableCommand {
 }
 
 struct QueuesCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "queues", abstract: "Queues and how many jobs each holds.")
+    static let configuration = CommandConfiguration(
+        commandName: "queues", abstract: "Queues and how many jobs each holds.")
     @OptionGroup var options: InspectionOptions
 
     func run() async throws {
@@ -33,7 +34,8 @@ struct QueuesCommand: AsyncParsableCommand {
 
 struct WorkersCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "workers", abstract: "Live workers.", discussion: "With --check it ends with 1 when none consumes: a probe.")
+        commandName: "workers", abstract: "Live workers.",
+        discussion: "With --check it ends with 1 when none consumes: a probe.")
     @OptionGroup var options: InspectionOptions
     @Flag(name: .long, help: "End with 1 unless a worker that is not draining lives.") var check = false
 
@@ -51,7 +53,9 @@ struct FilterOptions: ParsableArguments {
     @Option(name: .long, help: "At most so many.") var limit = 50
 
     func filter(ids: [JobID] = [], states: Set<JobState>? = nil) -> JobFilter {
-        JobFilter(ids: ids.isEmpty ? nil : ids, states: states, queue: queue, name: name, argumentText: text, limit: max(0, limit))
+        JobFilter(
+            ids: ids.isEmpty ? nil : ids, states: states, queue: queue, name: name, argumentText: text,
+            limit: max(0, limit))
     }
 }
 
@@ -75,7 +79,9 @@ struct JobCommand: AsyncParsableCommand {
     @Argument(help: "The job's id.") var id: String
 
     func run() async throws {
-        guard let record = try await options.backend.open().record(of: id) else { throw ValidationError("no job \(id)") }
+        guard let record = try await options.backend.open().record(of: id) else {
+            throw ValidationError("no job \(id)")
+        }
         print(options.json ? record.wireValue.description : Printing.job(record))
     }
 }
@@ -120,8 +126,10 @@ struct EnqueueCommand: AsyncParsableCommand {
 
     func run() async throws {
         let arguments = Arguments(
-            positional: try JSONArgument.array(args, option: "--args"), keyword: try JSONArgument.object(kwargs, option: "--kwargs"))
-        let client = JobClient(try options.backend.open(), logger: Logger(label: "hoist", factory: { _ in SwiftLogNoOpLogHandler() }))
+            positional: try JSONArgument.array(args, option: "--args"),
+            keyword: try JSONArgument.object(kwargs, option: "--kwargs"))
+        let client = JobClient(
+            try options.backend.open(), logger: Logger(label: "hoist", factory: { _ in SwiftLogNoOpLogHandler() }))
         var call: [EnqueueOption] = []
         if let queue { call.append(.queue(queue)) }
         if let id { call.append(.id(id)) }
@@ -136,17 +144,23 @@ struct EnqueueCommand: AsyncParsableCommand {
 /// Arguments that are JSON.
 enum JSONArgument {
     static func array(_ text: String, option: String) throws -> [WireValue] {
-        guard case .array(let value) = try parse(text, option) else { throw ValidationError("\(option) takes a JSON array") }
+        guard case .array(let value) = try parse(text, option) else {
+            throw ValidationError("\(option) takes a JSON array")
+        }
         return value
     }
 
     static func object(_ text: String, option: String) throws -> WireObject {
-        guard case .object(let value) = try parse(text, option) else { throw ValidationError("\(option) takes a JSON object") }
+        guard case .object(let value) = try parse(text, option) else {
+            throw ValidationError("\(option) takes a JSON object")
+        }
         return value
     }
 
     private static func parse(_ text: String, _ option: String) throws -> WireValue {
-        do { return try JSONText.parse(Array(text.utf8)) } catch { throw ValidationError("\(option): \(error.message)") }
+        do { return try JSONText.parse(Array(text.utf8)) } catch {
+            throw ValidationError("\(option): \(error.message)")
+        }
     }
 }
 
@@ -216,7 +230,8 @@ struct DeadCommand: AsyncParsableCommand {
 
     struct Drop: AsyncParsableCommand {
         static let configuration = CommandConfiguration(
-            commandName: "drop", abstract: "Remove dead letters for good.", discussion: "Name ids, or filter, or say --all.")
+            commandName: "drop", abstract: "Remove dead letters for good.",
+            discussion: "Name ids, or filter, or say --all.")
         @OptionGroup var options: InspectionOptions
         @OptionGroup var filter: FilterOptions
         @OptionGroup var choice: DeadChoice

@@ -53,7 +53,8 @@ enum Printing {
         var table = TextTable("ID", "STATE", "QUEUE", "NAME", "ATTEMPT", "AGE", "ARGUMENTS")
         for record in records {
             table.add(
-                record.id, record.state.rawValue, record.queue, record.name, String(record.attempts), age(of: record.enqueuedAt),
+                record.id, record.state.rawValue, record.queue, record.name, String(record.attempts),
+                age(of: record.enqueuedAt),
                 clipped(record.argumentsText))
         }
         return table.printed()
@@ -89,8 +90,14 @@ enum Printing {
         add("output", record.state == .succeeded ? clipped((record.output ?? .null).description, to: 4000) : nil)
         add("failure", record.failure.map { clipped($0.description, to: 4000) })
         if let crash = record.failure?.crash {
-            add("it wrote last", crash.lastLines.isEmpty ? nil : crash.lastLines.map { clipped($0, to: 500) }.joined(separator: "\n"))
-            add("backtrace", crash.backtrace.map { $0.split(separator: "\n").map { clipped(String($0), to: 300) }.joined(separator: "\n") })
+            add(
+                "it wrote last",
+                crash.lastLines.isEmpty ? nil : crash.lastLines.map { clipped($0, to: 500) }.joined(separator: "\n"))
+            add(
+                "backtrace",
+                crash.backtrace.map {
+                    $0.split(separator: "\n").map { clipped(String($0), to: 300) }.joined(separator: "\n")
+                })
         }
         add("used", record.usage.map(usage))
         add("parent", record.parentID)
@@ -98,18 +105,22 @@ enum Printing {
         let width = lines.map(\.0.count).max() ?? 0
         let indentation = "\n" + String(repeating: " ", count: width + 2)
         var text = lines.map { label, value in
-            label + String(repeating: " ", count: width - label.count + 2) + value.split(separator: "\n").joined(separator: indentation)
+            label + String(repeating: " ", count: width - label.count + 2)
+                + value.split(separator: "\n").joined(separator: indentation)
         }.joined(separator: "\n")
         for attempt in record.history {
             let failure = attempt.failure.map { ": " + clipped($0.description, to: 400) } ?? ""
             let used = attempt.usage.map { " (\(usage($0)))" } ?? ""
-            text += "\nattempt \(attempt.number)  \(attempt.endedAt)  \(attempt.outcome) on \(attempt.worker ?? "-")\(failure)\(used)"
+            text +=
+                "\nattempt \(attempt.number)  \(attempt.endedAt)  \(attempt.outcome) on \(attempt.worker ?? "-")\(failure)\(used)"
         }
         return text
     }
 
     static func usage(_ usage: ResourceUsage) -> String {
-        func seconds(_ value: Double) -> String { value < 10 ? "\((value * 1000).rounded() / 1000) s" : "\(Int(value)) s" }
+        func seconds(_ value: Double) -> String {
+            value < 10 ? "\((value * 1000).rounded() / 1000) s" : "\(Int(value)) s"
+        }
         let memory = usage.peakMemory.map { ", \($0 >> 20) MiB at most" } ?? ""
         return "\(seconds(usage.cpuSeconds)) of processor time in \(seconds(usage.wallSeconds))\(memory)"
     }
@@ -122,7 +133,9 @@ enum Printing {
         var lines: [String] = []
         if log.omitted > seen { lines.append("… \(log.omitted - seen) lines are not kept …") }
         for line in log.lines.dropFirst(max(0, seen - log.omitted)) {
-            lines.append("\(WireTimestamp.string(from: line.time))  \(line.source)  \(clipped(line.text, to: LineSplitter.maximumBytes))")
+            lines.append(
+                "\(WireTimestamp.string(from: line.time))  \(line.source)  \(clipped(line.text, to: LineSplitter.maximumBytes))"
+            )
         }
         return lines.joined(separator: "\n")
     }
@@ -143,12 +156,16 @@ enum Printing {
         var table = TextTable("WORKER", "STATE", "RUNNING", "SLOTS", "QUEUES", "JOBS", "UP", "LAST TOOK OR SETTLED")
         for worker in workers {
             table.add(
-                worker.name, worker.isDraining ? "draining" : "working", String(worker.running), String(worker.concurrency),
-                worker.queues.joined(separator: ","), clipped(worker.jobNames.joined(separator: ",")), age(of: worker.startedAt),
+                worker.name, worker.isDraining ? "draining" : "working", String(worker.running),
+                String(worker.concurrency),
+                worker.queues.joined(separator: ","), clipped(worker.jobNames.joined(separator: ",")),
+                age(of: worker.startedAt),
                 age(of: worker.lastConsumedAt))
         }
         return table.printed()
     }
 
-    static func json(_ value: some Encodable) throws -> String { String(decoding: try JSONText.encode(value), as: UTF8.self) }
+    static func json(_ value: some Encodable) throws -> String {
+        String(decoding: try JSONText.encode(value), as: UTF8.self)
+    }
 }

@@ -18,7 +18,8 @@ public protocol ServiceApp: SendableMetatype {
 
     /// The worker that `worker` runs.
     static func makeWorker(
-        _ backend: any Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: Options, logger: Logger
+        _ backend: any Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: Options,
+        logger: Logger
     ) throws -> Worker
 
     /// The services that `serve` runs, the web server last.
@@ -73,7 +74,9 @@ public struct WorkerCommand<App: ServiceApp>: AsyncParsableCommand {
 /// What a worker is told on the command line.
 public struct WorkerOptions<App: ServiceApp>: ParsableArguments {
     @OptionGroup public var backend: BackendOptions
-    @Option(name: .long, help: "A queue to consume, NAME or NAME:CONCURRENCY; may be repeated (default: the program's own).")
+    @Option(
+        name: .long, help: "A queue to consume, NAME or NAME:CONCURRENCY; may be repeated (default: the program's own)."
+    )
     public var queue: [String] = []
     @Option(name: .long, help: "Seconds to wait for running jobs at a stop.") public var drain: Int = 25
     @Flag(name: .long, help: "End when the queues are empty.") public var burst = false

@@ -2,9 +2,12 @@ import Logging
 import ServiceLifecycle
 import UnixSignals
 
-/// Runs services until they end or a signal comes: the first shuts down gracefully, the second is harder, a third ends the process.
+/// Runs services until they end or a signal comes: the first shuts down gracefully, the second is harder, a third ends
+/// the process.
 enum SignalledServices {
-    static func run(_ services: [any Service], logger: Logger, onSecondSignal: @escaping @Sendable () -> Void) async throws {
+    static func run(_ services: [any Service], logger: Logger, onSecondSignal: @escaping @Sendable () -> Void)
+        async throws
+    {
         let configuration = ServiceGroupConfiguration(
             services: services.map {
                 .init(service: $0, successTerminationBehavior: .gracefullyShutdownGroup)
@@ -20,7 +23,8 @@ enum SignalledServices {
                 var count = 0
                 var first = ContinuousClock.now
                 for await _ in signals {
-                    // systemd signals all processes of a service, and `up` hands on the signal that it got: that is one.
+                    // systemd signals all processes of a service, and `up` hands on the signal that it got: that is
+                    // one.
                     if count == 1, .now - first < .milliseconds(500) { continue }
                     if count == 0 { first = .now }
                     count += 1

@@ -9,14 +9,17 @@ import Glibc
 import Darwin
 #endif
 
-/// Keeps worker processes running: one that dies is started again, later and later while it dies young, and what each writes is kept apart.
+/// Keeps worker processes running: one that dies is started again, later and later while it dies young, and what each
+/// writes is kept apart.
 final class Supervisor: Service {
     struct Settings: Sendable {
         var program: SpawnedProcess.Program
         var workers: Int
-        /// A worker that ends in order has done all there was to do; otherwise it is started again, whatever it ended with.
+        /// A worker that ends in order has done all there was to do; otherwise it is started again, whatever it ended
+        /// with.
         var areWorkersDoneAtEnd = false
-        /// A file for each worker, `worker-1.log`; nil to write everything to standard error with the worker's name in front.
+        /// A file for each worker, `worker-1.log`; nil to write everything to standard error with the worker's name in
+        /// front.
         var logFolder: String?
         var firstDelay = Duration.milliseconds(500)
         var longestDelay = Duration.seconds(30)
@@ -78,7 +81,8 @@ final class Supervisor: Service {
             switch await runOnce(index, name) {
             case .success(let exit) where exit == .init(cpu: exit.cpu) && (settings.areWorkersDoneAtEnd || isStopping):
                 return logger.info("\(name) has ended")
-            case .success(let exit): how = exit.signal.map { "was killed by signal \($0)" } ?? "ended with status \(exit.status)"
+            case .success(let exit):
+                how = exit.signal.map { "was killed by signal \($0)" } ?? "ended with status \(exit.status)"
             case .failure(let error): how = "\(error)"
             }
             if isStopping { return }
@@ -102,7 +106,9 @@ final class Supervisor: Service {
     private func runOnce(_ index: Int, _ name: String) async -> Result<SpawnedProcess.Exit, SpawnError> {
         let outputs = makeOutputs(name)
         let result = await withCheckedContinuation { continuation in
-            let process = SpawnedProcess(settings.program, descriptors: [nil] + outputs) { continuation.resume(returning: $0) }
+            let process = SpawnedProcess(settings.program, descriptors: [nil] + outputs) {
+                continuation.resume(returning: $0)
+            }
             let isLate = state.withLock { state in
                 state.running[index] = process
                 return state.isStopping
@@ -118,7 +124,8 @@ final class Supervisor: Service {
         if let folder = settings.logFolder {
             let file = open("\(folder)/\(name).log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o644)
             guard file >= 0 else {
-                logger.error("the log of \(name) cannot be written", metadata: ["folder": "\(folder)", "error": "\(errno)"])
+                logger.error(
+                    "the log of \(name) cannot be written", metadata: ["folder": "\(folder)", "error": "\(errno)"])
                 return [nil, nil]
             }
             return [file, fcntl(file, F_DUPFD_CLOEXEC, 10)]
@@ -143,7 +150,9 @@ final class Supervisor: Service {
             let count = buffer.withUnsafeMutableBytes { read(source, $0.baseAddress, $0.count) }
             if count < 0, errno == EINTR { continue }
             guard count > 0 else { break }
-            let lines = buffer.withUnsafeBytes { splitter.split(UnsafeRawBufferPointer(rebasing: $0[..<count]), keeping: .max).lines }
+            let lines = buffer.withUnsafeBytes {
+                splitter.split(UnsafeRawBufferPointer(rebasing: $0[..<count]), keeping: .max).lines
+            }
             write(lines)
         }
         if let last = splitter.end() { write([last]) }

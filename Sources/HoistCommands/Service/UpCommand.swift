@@ -16,7 +16,9 @@ public struct UpCommand<App: ServiceApp>: AsyncParsableCommand {
 
     @Option(name: .long, help: "How many worker processes.") public var workers = ProcessIdentity.processorCount
     @Option(
-        name: .long, help: "A folder for worker-1.log, worker-2.log …; without, lines go to standard error with the worker's name in front."
+        name: .long,
+        help:
+            "A folder for worker-1.log, worker-2.log …; without, lines go to standard error with the worker's name in front."
     )
     public var logs: String?
     @OptionGroup public var worker: WorkerOptions<App>
@@ -33,7 +35,8 @@ public struct UpCommand<App: ServiceApp>: AsyncParsableCommand {
             Supervisor.Settings(
                 program: SpawnedProcess.Program(
                     path: Executable.path, arguments: Self.workerArguments(Array(CommandLine.arguments.dropFirst())),
-                    environment: Executable.environment + [ParentWatch.environment]), workers: workers, areWorkersDoneAtEnd: worker.burst,
+                    environment: Executable.environment + [ParentWatch.environment]), workers: workers,
+                areWorkersDoneAtEnd: worker.burst,
                 logFolder: logs),
             logger: logger)
         try await SignalledServices.run([supervisor], logger: logger) { supervisor.stop() }

@@ -13,7 +13,8 @@ struct RedisKeys: Sendable {
 
     /// In front of our own keys. The scripts get it as their only key.
     var own: String { prefix + "hoist:" }
-    /// Messages that somebody should hear of at once: `due` when a delayed job comes sooner than known, `cancel`, `ready`.
+    /// Messages that somebody should hear of at once: `due` when a delayed job comes sooner than known, `cancel`,
+    /// `ready`.
     var workChannel: String { own + "work" }
     /// The ids of jobs that have just been claimed, a line each.
     var startedChannel: String { own + "started" }
@@ -29,7 +30,8 @@ struct RedisKeys: Sendable {
     /// All keys of results, as a pattern of Redis'.
     var resultPattern: String { String(results.flatMap { "*?[]\\".contains($0) ? ["\\", $0] : [$0] }) + "*" }
 
-    /// The list of a queue that messages of this priority wait in. The number is the one on the wire: 0 is the most urgent.
+    /// The list of a queue that messages of this priority wait in. The number is the one on the wire: 0 is the most
+    /// urgent.
     func list(_ queue: String, wirePriority: Int) -> String {
         let clamped = wirePriority.clamped(to: 0...9)
         return list(queue, step: prioritySteps.last { $0 <= clamped } ?? 0)

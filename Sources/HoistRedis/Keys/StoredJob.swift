@@ -2,8 +2,8 @@ import Hoist
 
 /// The record of a job that waits, or that ended without a result: the value of `hoist:job:<id>`.
 ///
-/// One letter, then JSON. The letter tells the scripts whether they must look into it: `p` no, `x` yes (the job holds a unique key), `c`
-/// the job was cancelled where it could not be taken out of its list.
+/// One letter, then JSON. The letter tells the scripts whether they must look into it: `p` no, `x` yes (the job holds a
+/// unique key), `c` the job was cancelled where it could not be taken out of its list.
 struct StoredJob: Sendable, Equatable {
     var queue: String
     var name: String
@@ -55,7 +55,8 @@ struct StoredJob: Sendable, Equatable {
         enqueuedAt = value["at"]?.integerValue
         expires = value["x"]?.integerValue
         if let held = value["u"]?.arrayValue, held.count == 3, let key = held[0].stringValue {
-            unique = UniqueKey(key, scope: UniqueKey.Scope(named: held[1].stringValue, seconds: held[2].doubleValue ?? 0))
+            unique = UniqueKey(
+                key, scope: UniqueKey.Scope(named: held[1].stringValue, seconds: held[2].doubleValue ?? 0))
         }
         isAtMostOnce = value["once"]?.boolValue ?? false
         lostWorkers = Int(value["lost"]?.integerValue ?? 0)
@@ -104,7 +105,8 @@ struct StoredJob: Sendable, Equatable {
         if let unique {
             json.token(",\"u\":")
             json.write([
-                .string(unique.key), .string(unique.scope.kind.rawValue), .double(Duration(boundedSeconds: unique.scope.seconds).inSeconds),
+                .string(unique.key), .string(unique.scope.kind.rawValue),
+                .double(Duration(boundedSeconds: unique.scope.seconds).inSeconds),
             ])
         }
         if !history.isEmpty { value(",\"h\":", history) }
@@ -144,7 +146,8 @@ struct HeldJob: Sendable {
         let lines = information.split(separator: UInt8(ascii: "\n"), maxSplits: 3, omittingEmptySubsequences: false)
         guard lines.count == 4, let token = Int64(String(decoding: lines[0], as: UTF8.self)) else { return nil }
         self.init(
-            token: token, began: Int64(String(decoding: lines[1], as: UTF8.self)) ?? 0, list: String(decoding: lines[2], as: UTF8.self),
+            token: token, began: Int64(String(decoding: lines[1], as: UTF8.self)) ?? 0,
+            list: String(decoding: lines[2], as: UTF8.self),
             record: StoredJob(Array(lines[3])), envelope: envelope)
     }
 

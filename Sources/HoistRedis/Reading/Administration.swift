@@ -3,29 +3,36 @@ import RESP
 
 extension RedisBackend: JobAdministration {
     func knownQueues() async throws -> [String] {
-        try await send(RESPCommand("SMEMBERS", [.text(keys.queues)]), doing: "list the queues").elements?.compactMap(\.text).sorted() ?? []
+        try await send(RESPCommand("SMEMBERS", [.text(keys.queues)]), doing: "list the queues").elements?.compactMap(
+            \.text
+        ).sorted() ?? []
     }
 
     /// Everywhere jobs of a queue wait that are ready: its lists, and those of jobs that a limit holds up.
     func allLists(_ queue: String) async throws -> [String] {
-        let lines = try await send(RESPCommand("SMEMBERS", [.text(keys.own + "lines:" + queue)]), doing: "look through the queue \(queue)")
+        let lines = try await send(
+            RESPCommand("SMEMBERS", [.text(keys.own + "lines:" + queue)]), doing: "look through the queue \(queue)")
         return keys.lists(queue) + (lines.elements ?? []).compactMap(\.text).flatMap { keys.lists(queue, line: $0) }
     }
 
     public func queues() async throws -> [QueueStatistics] {
         let names = try await knownQueues()
         let held = try await pipeline(
-            try await holders().map { RESPCommand("HVALS", [.text(keys.own + "held:" + $0 + ":info")]) }, doing: "count running jobs")
+            try await holders().map { RESPCommand("HVALS", [.text(keys.own + "held:" + $0 + ":info")]) },
+            doing: "count running jobs")
         var running: [String: Int] = [:]
         for value in held.flatMap({ $0.elements ?? [] }) {
-            if let job = value.bytes.flatMap({ HeldJob($0, envelope: []) }) { running[keys.queue(ofList: job.list), default: 0] += 1 }
+            if let job = value.bytes.flatMap({ HeldJob($0, envelope: []) }) {
+                running[keys.queue(ofList: job.list), default: 0] += 1
+            }
         }
         var statistics: [QueueStatistics] = []
         for name in names {
             let lists = try await allLists(name)
             let counts = try await pipeline(
                 lists.map { RESPCommand("LLEN", [.text($0)]) } + [
-                    RESPCommand("ZCARD", [.text(keys.own + "delayed:" + name)]), RESPCommand("ZCARD", [.text(keys.own + "dead:" + name)]),
+                    RESPCommand("ZCARD", [.text(keys.own + "delayed:" + name)]),
+                    RESPCommand("ZCARD", [.text(keys.own + "dead:" + name)]),
                 ] + lists.map { RESPCommand("LINDEX", [.text($0), -1]) }, doing: "count the queue \(name)")
             var queue = QueueStatistics(name: name, running: running[name] ?? 0)
             queue.waiting = counts.prefix(lists.count).reduce(0) { $0 + Int($1.integer ?? 0) }
@@ -43,7 +50,8 @@ extension RedisBackend: JobAdministration {
     private func holders() async throws -> [WorkerID] {
         let found = try await pipeline(
             [
-                RESPCommand("ZRANGE", [.text(keys.own + "workers"), 0, -1]), RESPCommand("SMEMBERS", [.text(keys.own + "dying")]),
+                RESPCommand("ZRANGE", [.text(keys.own + "workers"), 0, -1]),
+                RESPCommand("SMEMBERS", [.text(keys.own + "dying")]),
             ], doing: "list the workers")
         return found.flatMap { $0.elements?.compactMap(\.text) ?? [] }
     }
@@ -51,9 +59,13 @@ extension RedisBackend: JobAdministration {
     public func workers() async throws -> [WorkerPresence] {
         let after = configuration.clock.map { "(\($0.now.microsecondsSinceEpoch)" } ?? "-inf"
         let ids =
-            try await send(RESPCommand("ZRANGEBYSCORE", [.text(keys.own + "workers"), .text(after), "+inf"]), doing: "list the workers")
+            try await send(
+                RESPCommand("ZRANGEBYSCORE", [.text(keys.own + "workers"), .text(after), "+inf"]),
+                doing: "list the workers"
+            )
             .elements?.compactMap(\.text) ?? []
-        let found = try await pipeline(ids.map { RESPCommand("GET", [.text(keys.own + "worker:" + $0)]) }, doing: "list the workers")
+        let found = try await pipeline(
+            ids.map { RESPCommand("GET", [.text(keys.own + "worker:" + $0)]) }, doing: "list the workers")
         return found.compactMap { $0.bytes.flatMap { try? JSONText.decode(WorkerPresence.self, from: $0) } }.sorted {
             $0.startedAt < $1.startedAt
         }
@@ -62,7 +74,9 @@ extension RedisBackend: JobAdministration {
     public func jobs(_ filter: JobFilter) async throws -> [JobRecord] {
         var records: [JobRecord] = []
         if let ids = filter.ids {
-            for id in ids { if let record = try await record(of: id), filter.matches(record) { records.append(record) } }
+            for id in ids {
+                if let record = try await record(of: id), filter.matches(record) { records.append(record) }
+            }
             return Array(records.prefix(filter.limit))
         }
         let states = filter.states ?? Set(JobState.allCases)
@@ -78,13 +92,17 @@ extension RedisBackend: JobAdministration {
         if wants(.succeeded) { records += try await succeededJobs() }
         // The newest first; of one moment, the one that was found later in its queue.
         let order = records.enumerated().sorted { left, right in
-            let (a, b) = (left.element.enqueuedAt?.microsecondsSinceEpoch ?? 0, right.element.enqueuedAt?.microsecondsSinceEpoch ?? 0)
+            let (a, b) = (
+                left.element.enqueuedAt?.microsecondsSinceEpoch ?? 0,
+                right.element.enqueuedAt?.microsecondsSinceEpoch ?? 0
+            )
             return a == b ? (left.element.id, left.offset) > (right.element.id, right.offset) : a > b
         }
         var found = Array(order.lazy.map(\.element).filter(filter.matches).prefix(filter.limit))
         let workers = try await workers()
         for index in found.indices where found[index].state == .waiting {
-            found[index].waitingReason = JobRecord.waitingReason(queue: found[index].queue, name: found[index].name, workers: workers)
+            found[index].waitingReason = JobRecord.waitingReason(
+                queue: found[index].queue, name: found[index].name, workers: workers)
         }
         return found
     }
@@ -107,13 +125,15 @@ extension RedisBackend: JobAdministration {
             while records.count < filter.limit, start < 100_000 {
                 let slice =
                     try await send(
-                        RESPCommand("LRANGE", [.text(list), .integer(start), .integer(start + 999)]), doing: "list the queue \(queue)"
+                        RESPCommand("LRANGE", [.text(list), .integer(start), .integer(start + 999)]),
+                        doing: "list the queue \(queue)"
                     ).elements ?? []
                 for element in slice {
                     guard let message = element.bytes.flatMap({ try? Message(envelope: $0) }) else { continue }
                     var record = JobRecord(
                         id: message.id, name: message.jobName, queue: queue, state: .waiting,
-                        priority: RedisPriority.urgency(wire: message.properties.priority), attempts: message.headers.retries,
+                        priority: RedisPriority.urgency(wire: message.properties.priority),
+                        attempts: message.headers.retries,
                         enqueuedAt: message.headers.hoist.enqueuedAt)
                     record.describe(message)
                     if filter.matches(record) { records.append(record) }
@@ -128,7 +148,8 @@ extension RedisBackend: JobAdministration {
     private func keptJobs(_ kind: String, _ queue: String) async throws -> [JobRecord] {
         let ids =
             try await send(
-                RESPCommand("ZRANGE", [.text(keys.own + kind + ":" + queue), 0, 9999, "REV"]), doing: "list jobs of the queue \(queue)"
+                RESPCommand("ZRANGE", [.text(keys.own + kind + ":" + queue), 0, 9999, "REV"]),
+                doing: "list jobs of the queue \(queue)"
             ).elements?.compactMap(\.text) ?? []
         var records: [JobRecord] = []
         for id in ids { if let record = try await record(of: id) { records.append(record) } }
@@ -156,7 +177,9 @@ extension RedisBackend: JobAdministration {
 
     private func sendToResults(_ commands: [RESPCommand]) async throws -> [RESPValue] {
         guard !commands.isEmpty else { return [] }
-        if let resultClient { return try await call("read results") { try await resultClient.send(pipeline: commands) } }
+        if let resultClient {
+            return try await call("read results") { try await resultClient.send(pipeline: commands) }
+        }
         guard !resultDatabase.isEmpty else { return try await pipeline(commands, doing: "read results") }
         // In one go, with nothing of others in between.
         let there = RESPCommand("SELECT", [.text(resultDatabase)])
@@ -167,7 +190,9 @@ extension RedisBackend: JobAdministration {
     public func arguments(of id: JobID) async throws -> Arguments? {
         let location = try await locate(id)
         var envelope = location.held?.envelope ?? location.envelope
-        if envelope == nil, let record = location.record { envelope = try await findElement(of: id, queues: [record.queue])?.element }
+        if envelope == nil, let record = location.record {
+            envelope = try await findElement(of: id, queues: [record.queue])?.element
+        }
         return envelope.flatMap { try? Message(envelope: $0).decodedBody().arguments }
     }
 
@@ -209,13 +234,17 @@ extension RedisBackend: JobAdministration {
             try await run(
                 RedisScripts.requeue,
                 [
-                    brokerDatabase, .text(resultDatabase), .text(id), .text(old.state == .failed ? "dead" : "stopped"), .text(old.queue),
-                    .text(keys.list(old.queue, wirePriority: priority)), .bytes(element), .bytes(record.encoded), .text(keys.result(id)),
+                    brokerDatabase, .text(resultDatabase), .text(id), .text(old.state == .failed ? "dead" : "stopped"),
+                    .text(old.queue),
+                    .text(keys.list(old.queue, wirePriority: priority)), .bytes(element), .bytes(record.encoded),
+                    .text(keys.result(id)),
                     .text(record.unique?.key ?? ""), .text(record.unique?.scope.kind.rawValue ?? ""),
                 ], doing: "requeue the job \(id)")[0].integer == 1
         if isRevived, let resultClient {
             let key = keys.result(id)
-            _ = try await call("forget a result") { try await resultClient.send(RESPCommand("DEL", [.text(key)], key: key)) }
+            _ = try await call("forget a result") {
+                try await resultClient.send(RESPCommand("DEL", [.text(key)], key: key))
+            }
         }
         if isRevived { follower.ring(id) }
         return isRevived

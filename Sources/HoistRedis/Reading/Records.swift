@@ -6,17 +6,24 @@ extension RedisBackend {
     public func record(of id: JobID) async throws -> JobRecord? {
         let location = try await locate(id)
         guard var record = record(id, location) else { return nil }
-        if record.state == .waiting { record.waitingReason = try await waitingReason(queue: record.queue, name: record.name) }
+        if record.state == .waiting {
+            record.waitingReason = try await waitingReason(queue: record.queue, name: record.name)
+        }
         return record
     }
 
     func waitingReason(queue: String, name: String) async throws -> String {
         let isPaused =
-            try await send(RESPCommand("SISMEMBER", [.text(keys.own + "paused"), .text(queue)]), doing: "read paused queues").integer == 1
+            try await send(
+                RESPCommand("SISMEMBER", [.text(keys.own + "paused"), .text(queue)]), doing: "read paused queues"
+            ).integer == 1
         if isPaused { return "the queue \(queue) is paused" }
-        let closed = try await send(RESPCommand("HGET", [.text(keys.own + "closed"), .text(queue)]), doing: "read closed queues").integer
+        let closed = try await send(
+            RESPCommand("HGET", [.text(keys.own + "closed"), .text(queue)]), doing: "read closed queues"
+        ).integer
         if let closed, closed > now {
-            return "a job has closed the queue \(queue) for \(Duration.microseconds(closed - now).inSeconds.rounded()) s"
+            return
+                "a job has closed the queue \(queue) for \(Duration.microseconds(closed - now).inSeconds.rounded()) s"
         }
         let reason = JobRecord.waitingReason(queue: queue, name: name, workers: try await workers())
         let limits = try await limits()
@@ -27,7 +34,8 @@ extension RedisBackend {
     func record(_ id: JobID, _ location: Location) -> JobRecord? {
         if let held = location.held {
             // On a server of their own results are stored, and told of, a moment before the job is let go.
-            if resultClient != nil, let result = location.result, result.state.hasEnded, result.changedAt >= held.began {
+            if resultClient != nil, let result = location.result, result.state.hasEnded, result.changedAt >= held.began
+            {
                 return record(id, result, nil)
             }
             return running(id, held, location)
@@ -66,9 +74,12 @@ extension RedisBackend {
             lostWorkers: stored.lostWorkers, enqueuedAt: stored.enqueuedAt.map(JobDate.init(microsecondsSinceEpoch:)),
             dueAt: location.due.map(JobDate.init(microsecondsSinceEpoch:)),
             startedAt: stored.startedAt.map(JobDate.init(microsecondsSinceEpoch:)),
-            endedAt: stored.endedAt.map(JobDate.init(microsecondsSinceEpoch:)), worker: stored.worker, failure: stored.failure,
+            endedAt: stored.endedAt.map(JobDate.init(microsecondsSinceEpoch:)), worker: stored.worker,
+            failure: stored.failure,
             usage: stored.history.last?.usage, history: stored.history, revision: stored.changedAt)
-        if !stored.state.hasEnded { record.state = location.due == nil ? .waiting : stored.state == .retrying ? .retrying : .scheduled }
+        if !stored.state.hasEnded {
+            record.state = location.due == nil ? .waiting : stored.state == .retrying ? .retrying : .scheduled
+        }
         if let message = location.envelope.flatMap({ try? Message(envelope: $0) }) {
             record.describe(message)
             record.attempts = message.headers.retries + (stored.state.hasEnded && stored.startedAt != nil ? 1 : 0)
@@ -81,11 +92,13 @@ extension RedisBackend {
         func date(_ key: String) -> JobDate? { hoist[key]?.integerValue.map(JobDate.init(microsecondsSinceEpoch:)) }
         var record = JobRecord(
             id: id, name: hoist["name"]?.stringValue ?? value["name"]?.stringValue ?? stored?.name ?? "",
-            queue: hoist["queue"]?.stringValue ?? value["queue"]?.stringValue ?? stored?.queue ?? "", state: result.state,
+            queue: hoist["queue"]?.stringValue ?? value["queue"]?.stringValue ?? stored?.queue ?? "",
+            state: result.state,
             priority: Int(hoist["p"]?.integerValue ?? Int64(stored?.urgency ?? 0)),
             attempts: Int(hoist["attempts"]?.integerValue ?? value["retries"]?.integerValue.map { $0 + 1 } ?? 1),
             lostWorkers: Int(hoist["lost"]?.integerValue ?? 0),
-            enqueuedAt: date("at") ?? stored?.enqueuedAt.map(JobDate.init(microsecondsSinceEpoch:)), startedAt: date("began"),
+            enqueuedAt: date("at") ?? stored?.enqueuedAt.map(JobDate.init(microsecondsSinceEpoch:)),
+            startedAt: date("began"),
             endedAt: date("ended") ?? value["date_done"]?.stringValue.flatMap(WireTimestamp.date(from:)),
             worker: hoist["worker"]?.stringValue ?? value["worker"]?.stringValue, progress: result.progress,
             output: result.state == .succeeded ? value["result"] : nil, failure: result.failure)
@@ -113,13 +126,15 @@ extension RedisBackend {
                 known.note()
                 return record
             }
-            // An id that nobody has heard of may be one that a worker of Celery's has not begun yet: Celery calls it PENDING.
+            // An id that nobody has heard of may be one that a worker of Celery's has not begun yet: Celery calls it
+            // PENDING.
             return known.isNoted ? nil : JobRecord(id: id, name: "", queue: "", state: .waiting)
         }
     }
 
     public func recordAtEnd(of id: JobID, isNew: Bool) async throws -> JobRecord? {
-        // An id that has a result is not taken for a new job, so the result that comes is its own; to look for that costs the server least.
+        // An id that has a result is not taken for a new job, so the result that comes is its own; to look for that
+        // costs the server least.
         guard isNew, resultClient == nil, resultDatabase.isEmpty else { return try await updates(of: id).lastIfEnded }
         let bell = follower.doorbell(of: id, hearsStart: false)
         while true {
@@ -153,6 +168,7 @@ private final class Seen: Sendable {
 extension RedisBackend.Location {
     init(isCancelRequested: Bool) {
         self.init(
-            worker: nil, presence: nil, held: nil, isCancelRequested: isCancelRequested, record: nil, due: nil, envelope: nil, result: nil)
+            worker: nil, presence: nil, held: nil, isCancelRequested: isCancelRequested, record: nil, due: nil,
+            envelope: nil, result: nil)
     }
 }

@@ -1,6 +1,7 @@
 import Hoist
 
-/// A result as Celery stores it under `celery-task-meta-<id>`, with what only Hoist knows in a member of its own, which Celery passes over.
+/// A result as Celery stores it under `celery-task-meta-<id>`, with what only Hoist knows in a member of its own, which
+/// Celery passes over.
 struct CeleryResult: Sendable {
     var id: JobID
     var status: String
@@ -58,7 +59,10 @@ struct CeleryResult: Sendable {
     /// An exception in Celery's form.
     static func exception(_ type: String, _ module: String?, _ arguments: [WireValue]) -> [UInt8] {
         JSONWriter.bytes(
-            of: ["exc_type": .string(type), "exc_message": .array(arguments), "exc_module": module.map(WireValue.string) ?? .null])
+            of: [
+                "exc_type": .string(type), "exc_message": .array(arguments),
+                "exc_module": module.map(WireValue.string) ?? .null,
+            ])
     }
 
     static func exception(_ failure: JobFailure) -> [UInt8] {
@@ -103,8 +107,10 @@ struct StoredResult: Sendable {
         // Nothing in the value says which serializer wrote it; a map begins differently in each.
         switch bytes[0] {
         case UInt8(ascii: "{"):
-            return (try? JSONParser.parse(bytes)) ?? (try? Serialization.parse(bytes, as: "application/x-yaml", limits: .default))
-        case 0x80...0x8F, 0xDE, 0xDF: return try? Serialization.parse(bytes, as: "application/x-msgpack", limits: .default)
+            return (try? JSONParser.parse(bytes))
+                ?? (try? Serialization.parse(bytes, as: "application/x-yaml", limits: .default))
+        case 0x80...0x8F, 0xDE, 0xDF:
+            return try? Serialization.parse(bytes, as: "application/x-msgpack", limits: .default)
         default: return try? Serialization.parse(bytes, as: "application/x-yaml", limits: .default)
         }
     }
@@ -128,7 +134,9 @@ struct StoredResult: Sendable {
     private var revokedReason: String? { value["result"]?["exc_message"]?.arrayValue?.first?.stringValue }
 
     var failure: JobFailure? {
-        if let own = hoist["failure"], let failure = try? WireDecoder.decode(JobFailure.self, from: own) { return failure }
+        if let own = hoist["failure"], let failure = try? WireDecoder.decode(JobFailure.self, from: own) {
+            return failure
+        }
         guard status == "FAILURE" || status == "RETRY", let result = value["result"] else { return nil }
         let arguments = result["exc_message"]?.arrayValue ?? result["exc_message"].map { [$0] } ?? []
         let message = arguments.map { $0.stringValue ?? $0.description }.joined(separator: ", ")
@@ -150,7 +158,9 @@ struct StoredResult: Sendable {
             default: details[key] = value.stringValue ?? value.description
             }
         }
-        if progress.fraction == nil, let current = result["current"]?.doubleValue, let total = result["total"]?.doubleValue, total > 0 {
+        if progress.fraction == nil, let current = result["current"]?.doubleValue,
+            let total = result["total"]?.doubleValue, total > 0
+        {
             progress.fraction = (current / total).clamped(to: 0...1)
         }
         progress.details = details.isEmpty ? nil : details

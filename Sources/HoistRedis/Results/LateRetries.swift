@@ -4,9 +4,9 @@ import Synchronization
 
 /// Outcomes that may yet be written over.
 ///
-/// A worker of Celery's publishes the next attempt of a job, then looks whether the job has succeeded, and then stores RETRY. One that is held up
-/// before it stores covers what came of the attempt that it published: the job has ended, and nobody would ever hear of it. So the outcome of
-/// every attempt but the first is looked at twice more.
+/// A worker of Celery's publishes the next attempt of a job, then looks whether the job has succeeded, and then stores
+/// RETRY. One that is held up before it stores covers what came of the attempt that it published: the job has ended,
+/// and nobody would ever hear of it. So the outcome of every attempt but the first is looked at twice more.
 struct LateRetries {
     private struct Entry {
         var result: SettlingStep.StoredMeta
@@ -49,7 +49,8 @@ struct LateRetries {
 extension RedisBackend {
     /// Remembers what came of attempts that a worker of Celery's may have published.
     func noteOutcomes(of settlements: [Settlement], _ steps: [SettlingStep], except lost: [JobID]) {
-        for (settlement, step) in zip(settlements, steps) where settlement.context?.attempt ?? 1 > 1 && !lost.contains(step.id) {
+        for (settlement, step) in zip(settlements, steps)
+        where settlement.context?.attempt ?? 1 > 1 && !lost.contains(step.id) {
             guard let result = step.result, !result.isRemoval else { continue }
             if case .back = step.operation { continue }
             lateRetries.withLock { $0.note(result, at: clock.uptime) }
@@ -69,7 +70,8 @@ extension RedisBackend {
                     let key = due[start + at / 3].key
                     _ = try await call("look at a result") {
                         try await resultClient.evaluate(
-                            RedisScripts.putBackOutcomes, keys: [key], arguments: Array(arguments[..<2] + arguments[at..<at + 3]))
+                            RedisScripts.putBackOutcomes, keys: [key],
+                            arguments: Array(arguments[..<2] + arguments[at..<at + 3]))
                     }
                 }
             } else {

@@ -32,17 +32,22 @@ extension RedisBackend {
         var result = bytes(7)
         if let resultClient {
             let key = keys.result(id)
-            result = try await call("read a result") { try await resultClient.send(RESPCommand("GET", [.text(key)], key: key)) }.bytes
+            result = try await call("read a result") {
+                try await resultClient.send(RESPCommand("GET", [.text(key)], key: key))
+            }.bytes
         }
         var envelope = bytes(6)
         let due = parts[5].text.flatMap { Double($0) }.map { Int64($0) }
         // In front of a delayed message is the list that it belongs to.
-        if due != nil, let whole = envelope, let line = whole.firstIndex(of: UInt8(ascii: "\n")) { envelope = Array(whole[(line + 1)...]) }
+        if due != nil, let whole = envelope, let line = whole.firstIndex(of: UInt8(ascii: "\n")) {
+            envelope = Array(whole[(line + 1)...])
+        }
         return Location(
             worker: parts[0].text.flatMap { $0.isEmpty ? nil : $0 },
             presence: bytes(1).flatMap { try? JSONText.decode(WorkerPresence.self, from: $0) },
             held: bytes(2).flatMap { HeldJob($0, envelope: envelope ?? []) },
-            isCancelRequested: parts[3].integer == 1, record: bytes(4).flatMap(StoredJob.init), due: due, envelope: envelope,
+            isCancelRequested: parts[3].integer == 1, record: bytes(4).flatMap(StoredJob.init), due: due,
+            envelope: envelope,
             result: result.flatMap(StoredResult.init).flatMap(isKept))
     }
 
@@ -66,7 +71,8 @@ extension RedisBackend {
                             doing: "look through the queue \(queue)"
                         ).elements ?? []
                     for element in slice.reversed() {
-                        guard let bytes = element.bytes, bytes.firstRange(of: needle) != nil, (try? Message(envelope: bytes))?.id == id
+                        guard let bytes = element.bytes, bytes.firstRange(of: needle) != nil,
+                            (try? Message(envelope: bytes))?.id == id
                         else { continue }
                         return (list, bytes)
                     }
@@ -108,7 +114,9 @@ extension RedisBackend {
         return false
     }
 
-    private func move(_ id: JobID, _ waiting: WaitingJob, from place: (list: String, element: [UInt8]), keepsPriority: Bool) async throws
+    private func move(
+        _ id: JobID, _ waiting: WaitingJob, from place: (list: String, element: [UInt8]), keepsPriority: Bool
+    ) async throws
         -> Bool
     {
         let now = now
@@ -127,9 +135,11 @@ extension RedisBackend {
             try await run(
                 RedisScripts.changeWaiting,
                 [
-                    timeArgument, brokerDatabase, .text(resultDatabase), .text(id), .text(record.queue), .text(place.list),
+                    timeArgument, brokerDatabase, .text(resultDatabase), .text(id), .text(record.queue),
+                    .text(place.list),
                     .bytes(place.element),
-                    "move", .text(target), .bytes(onWire.encodedEnvelope()), waiting.due.map(RESPArgument.integer) ?? "",
+                    "move", .text(target), .bytes(onWire.encodedEnvelope()),
+                    waiting.due.map(RESPArgument.integer) ?? "",
                     .bytes(record.encoded),
                 ], doing: "change the job \(id)")[0].integer == 1
         if moved {
@@ -143,7 +153,10 @@ extension RedisBackend {
         for attempt in 0..<5 {
             let location = try await locate(id)
             if let worker = location.worker {
-                let isHeld = try await run(RedisScripts.requestCancel, [.text(worker), .text(id)], doing: "cancel the job \(id)")[0].integer == 1
+                let isHeld =
+                    try await run(
+                        RedisScripts.requestCancel, [.text(worker), .text(id)], doing: "cancel the job \(id)")[0]
+                    .integer == 1
                 guard isHeld else { continue }
                 workDoorbell.ring()
                 return .requested
@@ -184,9 +197,11 @@ extension RedisBackend {
             try await run(
                 RedisScripts.changeWaiting,
                 [
-                    timeArgument, brokerDatabase, .text(resultDatabase), .text(id), .text(facts.queue), .text(place.list),
+                    timeArgument, brokerDatabase, .text(resultDatabase), .text(id), .text(facts.queue),
+                    .text(place.list),
                     .bytes(place.element),
-                    "end", .text(ending.kind), .integer(ending.keepUntil), .bytes(ending.record.encoded), .text(result?.key ?? ""),
+                    "end", .text(ending.kind), .integer(ending.keepUntil), .bytes(ending.record.encoded),
+                    .text(result?.key ?? ""),
                     .integer(result?.seconds ?? 0), .bytes(result?.value ?? []),
                 ], doing: "cancel the job \(id)")[0].integer == 1
         if isEnded {
@@ -198,7 +213,8 @@ extension RedisBackend {
 
     private func markCancelled(_ id: JobID, _ record: StoredJob) async throws {
         let now = now
-        let held = HeldJob(token: 0, began: 0, list: keys.list(record.queue, wirePriority: 0), record: record, envelope: [])
+        let held = HeldJob(
+            token: 0, began: 0, list: keys.list(record.queue, wirePriority: 0), record: record, envelope: [])
         var facts = JobFacts(id: id, held: held, keys: keys, worker: nil, now: now)
         facts.startedAt = nil
         var ending = ending(facts, as: .cancelled, failure: nil, at: now, now: now)
@@ -207,7 +223,8 @@ extension RedisBackend {
         _ = try await run(
             RedisScripts.cancelInPlace,
             [
-                timeArgument, brokerDatabase, .text(resultDatabase), .text(id), .bytes(ending.record.encoded), .text(result?.key ?? ""),
+                timeArgument, brokerDatabase, .text(resultDatabase), .text(id), .bytes(ending.record.encoded),
+                .text(result?.key ?? ""),
                 .integer(result?.seconds ?? 0), .bytes(result?.value ?? []),
             ], doing: "cancel the job \(id)")
         if let result = ending.result { try await storeApart(result, isFinal: false) }
@@ -217,7 +234,8 @@ extension RedisBackend {
     public func forget(_ id: JobID) async throws -> Bool {
         let found =
             try await run(
-                RedisScripts.forgetResult, [.text(resultDatabase), brokerDatabase, .text(keys.results), .text(id)], doing: "forget the job \(id)")[
+                RedisScripts.forgetResult, [.text(resultDatabase), brokerDatabase, .text(keys.results), .text(id)],
+                doing: "forget the job \(id)")[
                 0
             ]
             .integer == 1
@@ -226,7 +244,9 @@ extension RedisBackend {
         if let resultClient {
             let key = keys.result(id)
             foundApart =
-                try await call("forget a result") { try await resultClient.send(RESPCommand("DEL", [.text(key)], key: key)) }.integer == 1
+                try await call("forget a result") {
+                    try await resultClient.send(RESPCommand("DEL", [.text(key)], key: key))
+                }.integer == 1
         }
         follower.ring(id)
         return found || foundApart

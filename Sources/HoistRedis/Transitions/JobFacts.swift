@@ -1,6 +1,7 @@
 import Hoist
 
-/// What is known of a job when something becomes of it: from the worker that performed it, or from what the server keeps.
+/// What is known of a job when something becomes of it: from the worker that performed it, or from what the server
+/// keeps.
 struct JobFacts {
     var id: JobID
     var queue: String

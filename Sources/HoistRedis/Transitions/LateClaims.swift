@@ -3,12 +3,17 @@ import RESP
 
 /// Claims that found too little, and wait on the server for jobs to come.
 extension RedisBackend {
-    /// Has Redis wake this process when one of the lists gets something: with the job itself, where the claims of `worker` wait.
+    /// Has Redis wake this process when one of the lists gets something: with the job itself, where the claims of
+    /// `worker` wait.
     func watch(_ answer: Answer, for worker: WorkerID?) {
         if let worker, standing.isGone(worker) { return }
         for (queue, list) in answer.emptyLists { watcher.arm(list, for: worker.map { claimant($0, queue, list) }) }
         // Others may take what is there and leave room for ours behind it: nobody rings then.
-        if answer.hasStrangers, !answer.hasMore { watcher.lookAgainLater(clock: clock) } else { watcher.foundNoStrangers() }
+        if answer.hasStrangers, !answer.hasMore {
+            watcher.lookAgainLater(clock: clock)
+        } else {
+            watcher.foundNoStrangers()
+        }
     }
 
     /// Has the server know the script that is sent behind blocking commands.
@@ -33,8 +38,10 @@ extension RedisBackend {
         if case .error(let error) = reply, error.code == "NOSCRIPT" { Task { try? await self.prepareToTake() } }
         // It is not as simple as that.
         guard let parts = reply.elements else { return .ring }
-        guard parts.count == 7, let moment = parts[0].text.flatMap(StandingClaims.Moment.init), let version = parts[1].text,
-            let token = parts[2].integer, let id = parts[3].text, let name = parts[4].text, let envelope = parts[5].bytes
+        guard parts.count == 7, let moment = parts[0].text.flatMap(StandingClaims.Moment.init),
+            let version = parts[1].text,
+            let token = parts[2].integer, let id = parts[3].text, let name = parts[4].text,
+            let envelope = parts[5].bytes
         else {
             standing.fail(worker, unexpected(reply, "take what was claimed"))
             return .ring
@@ -44,7 +51,8 @@ extension RedisBackend {
         var result = TurnResult()
         if claimed.isValid {
             let delivery = Delivery(
-                jobID: id, jobName: name, queue: queue, payload: .envelope(envelope), attempt: 1, lostWorkers: 0, token: token)
+                jobID: id, jobName: name, queue: queue, payload: .envelope(envelope), attempt: 1, lostWorkers: 0,
+                token: token)
             result.deliveries = [delivery]
         }
         // Claims that do not wait any more have used up their slots, of which some may be free again.
@@ -53,7 +61,8 @@ extension RedisBackend {
         return isListEmpty ? .again : .taken
     }
 
-    /// Takes back the claims of a worker that wait here. What they have brought by then has been delivered when this returns.
+    /// Takes back the claims of a worker that wait here. What they have brought by then has been delivered when this
+    /// returns.
     func withdrawClaims(of worker: WorkerID) async throws {
         guard let withdrawn = standing.withdraw(worker) else { return }
         let key = keys.own + "standing:" + worker
@@ -61,7 +70,9 @@ extension RedisBackend {
         guard !withdrawn.version.isEmpty, !waiting.hasPrefix(withdrawn.version + "\n") else { return }
         // They have been carried out a moment ago.
         let deadline = ContinuousClock.now + StandingClaims.patience
-        while !standing.hasDelivered(worker, since: withdrawn), .now < deadline { try await Task.sleep(for: .milliseconds(2)) }
+        while !standing.hasDelivered(worker, since: withdrawn), .now < deadline {
+            try await Task.sleep(for: .milliseconds(2))
+        }
     }
 
     /// This worker takes nothing any more.

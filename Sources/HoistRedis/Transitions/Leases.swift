@@ -11,7 +11,8 @@ extension RedisBackend {
         }
         let presence = (try? JSONText.encode(worker)) ?? []
         let reply = try await run(
-            RedisScripts.renewLease, [timeArgument, .text(worker.id), .integer(lease.inMicroseconds), .bytes(presence)],
+            RedisScripts.renewLease,
+            [timeArgument, .text(worker.id), .integer(lease.inMicroseconds), .bytes(presence)],
             doing: "renew the lease of worker \(worker.name)")[0]
         guard let parts = reply.elements, parts.count == 3 else { throw unexpected(reply, "renew a lease") }
         let isAlive = parts[0].integer == 1
@@ -36,14 +37,16 @@ extension RedisBackend {
     private func forgetIfEmpty(_ queue: String) async throws {
         let (keys, bindings) = (keys, keys.binding(queue))
         let places = keys.lists(queue) + ["delayed:", "dead:", "stopped:", "lines:"].map { keys.own + $0 + queue }
-        let left = try await send(RESPCommand("EXISTS", places.map { .text($0) }), doing: "look into the queue \(queue)")
+        let left = try await send(
+            RESPCommand("EXISTS", places.map { .text($0) }), doing: "look into the queue \(queue)")
         // In a rolling restart another one of the name may be there already.
         guard left.integer == 0, try await !workers().contains(where: { $0.queues.contains(queue) }) else { return }
         announced.withLock { _ = $0.remove(queue) }
         consumed.withLock { _ = $0.remove(queue) }
         _ = try await pipeline(
             [RESPCommand("SREM", [.text(keys.queues), .text(queue)])]
-                + bindings.keys.map { RESPCommand("SREM", [.text($0), .text(bindings.member)]) }, doing: "forget the queue \(queue)")
+                + bindings.keys.map { RESPCommand("SREM", [.text($0), .text(bindings.member)]) },
+            doing: "forget the queue \(queue)")
     }
 
     /// Gives the jobs of a worker whose lease has passed to others.
@@ -53,7 +56,8 @@ extension RedisBackend {
         // Jobs that were claimed just before the worker was taken off the list may come to light in a second round.
         for _ in 0..<3 {
             let reply = try await run(
-                RedisScripts.retireWorker, [timeArgument, .text(worker), isResigning ? "1" : ""], doing: "give the jobs of a worker back")[0]
+                RedisScripts.retireWorker, [timeArgument, .text(worker), isResigning ? "1" : ""],
+                doing: "give the jobs of a worker back")[0]
             // It has renewed its lease meanwhile.
             guard let parts = reply.elements, parts.count == 3 else { return }
             let name = parts[0].bytes.flatMap { try? JSONText.decode(WorkerPresence.self, from: $0) }?.name
@@ -116,7 +120,9 @@ extension RedisBackend {
     }
 
     private func cancellations(of worker: WorkerID) async throws -> Set<JobID> {
-        let members = try await send(RESPCommand("SMEMBERS", [.text(keys.own + "cancel:" + worker)]), doing: "read cancellations").elements
+        let members = try await send(
+            RESPCommand("SMEMBERS", [.text(keys.own + "cancel:" + worker)]), doing: "read cancellations"
+        ).elements
         return Set(members?.compactMap(\.text) ?? [])
     }
 
@@ -128,7 +134,8 @@ extension RedisBackend {
         for queue in new {
             let (bindings, member) = keys.binding(queue)
             for key in bindings {
-                _ = try await send(RESPCommand("SADD", [.text(key), .text(member)]), doing: "declare the queue \(queue)")
+                _ = try await send(
+                    RESPCommand("SADD", [.text(key), .text(member)]), doing: "declare the queue \(queue)")
             }
         }
         listenForWork()
@@ -140,8 +147,8 @@ extension RedisBackend {
         subscriptions.subscribe(to: .channel(keys.workChannel)) { [workDoorbell] _ in workDoorbell.ring() }
     }
 
-    /// Removes what has passed its time, and restores what workers of Celery's left behind, once in ten seconds; puts outcomes back. All beside
-    /// everything else, for nobody's lease may wait for it.
+    /// Removes what has passed its time, and restores what workers of Celery's left behind, once in ten seconds; puts
+    /// outcomes back. All beside everything else, for nobody's lease may wait for it.
     private func keepInOrder() {
         let uptime = clock.uptime
         if lateRetries.withLock({ $0.isDue(at: uptime) }) { Task { [weak self] in try? await self?.mendOutcomes() } }
@@ -151,7 +158,8 @@ extension RedisBackend {
             guard let self else { return }
             // What fails now is tried again in ten seconds.
             _ = try? await run(
-                RedisScripts.removeExpired, [timeArgument, .integer(Int64(configuration.deadLetterLimit))], doing: "remove what has passed its time"
+                RedisScripts.removeExpired, [timeArgument, .integer(Int64(configuration.deadLetterLimit))],
+                doing: "remove what has passed its time"
             )
             try? await restoreUnacknowledged()
         }

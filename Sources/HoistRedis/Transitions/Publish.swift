@@ -12,7 +12,8 @@ extension RedisBackend {
         try await announce(messages.lazy.map(\.queue))
         let now = now
         @Sendable func storedJob(of onWire: Message) -> StoredJob {
-            StoredJob(onWire, state: onWire.headers.eta?.microsecondsSinceEpoch ?? 0 > now ? .scheduled : .waiting, now: now)
+            StoredJob(
+                onWire, state: onWire.headers.eta?.microsecondsSinceEpoch ?? 0 > now ? .scheduled : .waiting, now: now)
         }
         let firstOnWire = wireMessage(messages[0])
         let firstJob = storedJob(of: firstOnWire)
@@ -24,7 +25,9 @@ extension RedisBackend {
             return Enqueued(onWire, job, record: job == firstJob ? first.record : job.encoded, list: list(of: onWire))
         }
         let others = Array(messages.dropFirst())
-        let jobs = try [first] + (messages.isWorthSeveralProcessors ? await others.mapOnProcessors(enqueued) : others.map(enqueued))
+        let jobs =
+            try [first]
+            + (messages.isWorthSeveralProcessors ? await others.mapOnProcessors(enqueued) : others.map(enqueued))
         let begin = ContinuousClock.now
         if areAlike(jobs), configuration.replication == nil, specialUntil.withLock({ $0 < begin }) {
             expireRecords()
@@ -37,12 +40,14 @@ extension RedisBackend {
         }
         let left = max(.milliseconds(1), limit - (ContinuousClock.now - begin))
         let reply = try await run(
-            RedisScripts.enqueue, [timeArgument] + places + jobs.flatMap { arguments($0, now: now) }, for: jobs, within: left,
+            RedisScripts.enqueue, [timeArgument] + places + jobs.flatMap { arguments($0, now: now) }, for: jobs,
+            within: left,
             then: replicationCommands)
         guard let outcomes = reply.elements else { throw unexpected(reply, "enqueue jobs") }
         if outcomes.first?.integer == -1 {
             listenForWork()
-            throw BackendError(.full, "the queue \(outcomes.last?.text ?? "") has reached its limit; nothing was enqueued")
+            throw BackendError(
+                .full, "the queue \(outcomes.last?.text ?? "") has reached its limit; nothing was enqueued")
         }
         guard outcomes.count == messages.count else { throw unexpected(reply, "enqueue jobs") }
         workDoorbell.ring()
@@ -79,7 +84,8 @@ extension RedisBackend {
     }
 
     private func run(
-        _ script: RESPScript, _ arguments: [RESPArgument], for jobs: [Enqueued], within limit: Duration, then commands: [RESPCommand] = []
+        _ script: RESPScript, _ arguments: [RESPArgument], for jobs: [Enqueued], within limit: Duration,
+        then commands: [RESPCommand] = []
     ) async throws -> RESPValue {
         let replies = try await run(
             script, arguments, doing: "enqueue \(jobs.count) jobs on \(jobs[0].queue)", then: commands,
@@ -119,7 +125,9 @@ extension RedisBackend {
         ]
     }
 
-    private func list(of onWire: Message) -> String { keys.list(onWire.queue, wirePriority: onWire.properties.priority ?? 0) }
+    private func list(of onWire: Message) -> String {
+        keys.list(onWire.queue, wirePriority: onWire.properties.priority ?? 0)
+    }
 
     /// The message as Celery's workers expect it here: 0 the most urgent.
     func wireMessage(_ message: Message) -> Message {
@@ -150,17 +158,20 @@ extension RedisBackend {
         let (count, wait) = (Int64(replication.replicas), max(1, replication.timeout.inMicroseconds / 1000))
         return [
             replication.needsDisk
-                ? RESPCommand("WAITAOF", [1, .integer(count), .integer(wait)]) : RESPCommand("WAIT", [.integer(count), .integer(wait)])
+                ? RESPCommand("WAITAOF", [1, .integer(count), .integer(wait)])
+                : RESPCommand("WAIT", [.integer(count), .integer(wait)])
         ]
     }
 
     private func checkReplication(_ reply: RESPValue?) throws {
         guard let replication = configuration.replication, let reply else { return }
         if case .error(let error) = reply {
-            throw BackendError(.misuse, "the jobs are enqueued, but the server cannot say where: \(error.message)", isRetrySafe: false)
+            throw BackendError(
+                .misuse, "the jobs are enqueued, but the server cannot say where: \(error.message)", isRetrySafe: false)
         }
         let (local, copies) =
-            replication.needsDisk ? (reply.elements?.first?.integer ?? 0, reply.elements?.last?.integer ?? 0) : (1, reply.integer ?? 0)
+            replication.needsDisk
+            ? (reply.elements?.first?.integer ?? 0, reply.elements?.last?.integer ?? 0) : (1, reply.integer ?? 0)
         guard local >= 1, copies >= Int64(replication.replicas) else {
             throw BackendError(
                 .timedOut,
@@ -192,6 +203,7 @@ extension RedisBackend {
     }
 
     func unexpected(_ value: RESPValue, _ what: String) -> BackendError {
-        BackendError(.incompatible, "could not \(what): Redis answered what no script of ours answers", isRetrySafe: false)
+        BackendError(
+            .incompatible, "could not \(what): Redis answered what no script of ours answers", isRetrySafe: false)
     }
 }

@@ -4,25 +4,31 @@ import RESP
 extension RedisBackend: QueueControl {
     public func pause(queue: String) async throws {
         try await announce([queue])
-        _ = try await send(RESPCommand("SADD", [.text(keys.own + "paused"), .text(queue)]), doing: "pause the queue \(queue)")
+        _ = try await send(
+            RESPCommand("SADD", [.text(keys.own + "paused"), .text(queue)]), doing: "pause the queue \(queue)")
     }
 
     public func close(queue: String, for duration: Duration) async throws {
         try await announce([queue])
         // The server's clock is the one that counts, and it may be another than ours.
         _ = try await run(
-            RedisScripts.closeQueue, [timeArgument, .text(queue), .integer(max(0, duration.inMicroseconds))], doing: "close the queue \(queue)")
+            RedisScripts.closeQueue, [timeArgument, .text(queue), .integer(max(0, duration.inMicroseconds))],
+            doing: "close the queue \(queue)")
     }
 
     public func resume(queue: String) async throws {
-        _ = try await send(RESPCommand("HDEL", [.text(keys.own + "closed"), .text(queue)]), doing: "resume the queue \(queue)")
-        _ = try await send(RESPCommand("SREM", [.text(keys.own + "paused"), .text(queue)]), doing: "resume the queue \(queue)")
-        _ = try await send(RESPCommand("PUBLISH", [.text(keys.workChannel), "resume"]), doing: "resume the queue \(queue)")
+        _ = try await send(
+            RESPCommand("HDEL", [.text(keys.own + "closed"), .text(queue)]), doing: "resume the queue \(queue)")
+        _ = try await send(
+            RESPCommand("SREM", [.text(keys.own + "paused"), .text(queue)]), doing: "resume the queue \(queue)")
+        _ = try await send(
+            RESPCommand("PUBLISH", [.text(keys.workChannel), "resume"]), doing: "resume the queue \(queue)")
         workDoorbell.ring()
     }
 
     public func pausedQueues() async throws -> Set<String> {
-        let members = try await send(RESPCommand("SMEMBERS", [.text(keys.own + "paused")]), doing: "list paused queues").elements
+        let members = try await send(RESPCommand("SMEMBERS", [.text(keys.own + "paused")]), doing: "list paused queues")
+            .elements
         return Set(members?.compactMap(\.text) ?? [])
     }
 
@@ -35,7 +41,8 @@ extension RedisBackend: QueueControl {
         }
         // With its lists, so that a producer's script can count them.
         let value = ([String(max(0, maximum))] + keys.lists(queue)).joined(separator: "\n")
-        _ = try await send(RESPCommand("HSET", [.text(caps), .text(queue), .text(value)]), doing: "limit the queue \(queue)")
+        _ = try await send(
+            RESPCommand("HSET", [.text(caps), .text(queue), .text(value)]), doing: "limit the queue \(queue)")
     }
 
     public func declareLimits(_ limits: [LimitTarget: [JobLimit]], aliases: [String: String]) async throws {
@@ -45,7 +52,9 @@ extension RedisBackend: QueueControl {
         }
         // What is a kind of its own now may have been an alias before.
         let own = limits.keys.filter { $0.kind == .job }.map { RESPArgument.text($0.name) }
-        if !own.isEmpty { _ = try await send(RESPCommand("HDEL", [.text(keys.own + "aliases")] + own), doing: "declare aliases") }
+        if !own.isEmpty {
+            _ = try await send(RESPCommand("HDEL", [.text(keys.own + "aliases")] + own), doing: "declare aliases")
+        }
         try await setLimits(limits.mapValues { $0.isEmpty ? nil : $0 }, by: "declared")
     }
 
@@ -65,7 +74,8 @@ extension RedisBackend: QueueControl {
     }
 
     public func limits() async throws -> [LimitTarget: [JobLimit]] {
-        let flat = try await send(RESPCommand("HGETALL", [.text(keys.own + "limits")]), doing: "read limits").elements ?? []
+        let flat =
+            try await send(RESPCommand("HGETALL", [.text(keys.own + "limits")]), doing: "read limits").elements ?? []
         var limits: [LimitTarget: [JobLimit]] = [:]
         for index in stride(from: 0, to: flat.count - 1, by: 2) {
             guard let target = flat[index].text.flatMap(LimitTarget.init(key:)),
@@ -82,7 +92,9 @@ extension LimitTarget {
     fileprivate var key: String { kind.rawValue + ":" + name }
 
     fileprivate init?(key: String) {
-        guard let kind = key.first.flatMap({ Kind(rawValue: String($0)) }), key.dropFirst().first == ":" else { return nil }
+        guard let kind = key.first.flatMap({ Kind(rawValue: String($0)) }), key.dropFirst().first == ":" else {
+            return nil
+        }
         self.init(kind: kind, name: String(key.dropFirst(2)))
     }
 }

@@ -2,9 +2,12 @@ import Hoist
 import RESP
 
 extension RedisBackend {
-    /// Puts back what workers of Celery's took and did not acknowledge for longer than kombu's visibility time-out, as any of them would.
+    /// Puts back what workers of Celery's took and did not acknowledge for longer than kombu's visibility time-out, as
+    /// any of them would.
     func restoreUnacknowledged() async throws {
-        let (unacked, index, mutex) = (keys.prefix + "unacked", keys.prefix + "unacked_index", keys.prefix + "unacked_mutex")
+        let (unacked, index, mutex) = (
+            keys.prefix + "unacked", keys.prefix + "unacked_index", keys.prefix + "unacked_mutex"
+        )
         let latest = Double(now) / 1_000_000 - configuration.visibilityTimeout.inSeconds
         let tags =
             try await send(
@@ -13,7 +16,8 @@ extension RedisBackend {
             ).elements?.compactMap(\.text) ?? []
         guard !tags.isEmpty else { return }
         let token = JobIdentifier.make()
-        let isOurs = try await send(RESPCommand("SET", [.text(mutex), .text(token), "NX", "PX", 300_000]), doing: "restore messages")
+        let isOurs = try await send(
+            RESPCommand("SET", [.text(mutex), .text(token), "NX", "PX", 300_000]), doing: "restore messages")
         guard !isOurs.isNull else { return }
         for tag in tags { try await restore(tag, unacked: unacked, index: index) }
         if try await send(RESPCommand("GET", [.text(mutex)]), doing: "restore messages").text == token {
@@ -23,12 +27,17 @@ extension RedisBackend {
     }
 
     private func restore(_ tag: String, unacked: String, index: String) async throws {
-        guard let entry = try await send(RESPCommand("HGET", [.text(unacked), .text(tag)]), doing: "restore a message").bytes else {
+        guard
+            let entry = try await send(RESPCommand("HGET", [.text(unacked), .text(tag)]), doing: "restore a message")
+                .bytes
+        else {
             // Acknowledged between the two.
             _ = try await send(RESPCommand("ZREM", [.text(index), .text(tag)]), doing: "restore a message")
             return
         }
-        guard let parts = (try? JSONParser.parse(entry))?.arrayValue, parts.count == 3, var message = parts[0].objectValue else { return }
+        guard let parts = (try? JSONParser.parse(entry))?.arrayValue, parts.count == 3,
+            var message = parts[0].objectValue
+        else { return }
         var headers = message["headers"]?.objectValue ?? [:]
         headers["redelivered"] = true
         message["headers"] = .object(headers)
@@ -42,7 +51,8 @@ extension RedisBackend {
             _ = try await run(
                 RedisScripts.restoreUnacknowledged,
                 [
-                    .text(unacked), .text(index), .text(tag), .bytes(entry), .text(keys.list(queue, wirePriority: priority)),
+                    .text(unacked), .text(index), .text(tag), .bytes(entry),
+                    .text(keys.list(queue, wirePriority: priority)),
                     .bytes(JSONWriter.bytes(of: .object(message))),
                 ], doing: "restore a message")
         }
@@ -53,7 +63,8 @@ extension RedisBackend {
         guard !exchange.isEmpty else { return [routingKey] }
         let members =
             try await send(
-                RESPCommand("SMEMBERS", [.text(keys.prefix + "_kombu.binding." + exchange)]), doing: "read the bindings of an exchange"
+                RESPCommand("SMEMBERS", [.text(keys.prefix + "_kombu.binding." + exchange)]),
+                doing: "read the bindings of an exchange"
             ).elements?.compactMap(\.text) ?? []
         return members.compactMap { member in
             let parts = member.split(separator: "\u{06}\u{16}", omittingEmptySubsequences: false)

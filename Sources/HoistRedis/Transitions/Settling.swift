@@ -51,7 +51,8 @@ struct SettlingStep {
             arguments += [.text(kind), .integer(keepUntil), .bytes(record.encoded)]
         case .back(let list, let due, let inFront, let record, let envelope):
             arguments += [
-                .text(list), .text((due.map { String($0) } ?? "") + (inFront ? countsAsStart ? "R" : "F" : isBegun ? "L" : "A")),
+                .text(list),
+                .text((due.map { String($0) } ?? "") + (inFront ? countsAsStart ? "R" : "F" : isBegun ? "L" : "A")),
                 .bytes(record.encoded),
                 .bytes(envelope ?? []),
             ]
@@ -62,7 +63,8 @@ struct SettlingStep {
 extension RedisBackend {
     /// Seconds for which a result is kept: 0 for ever.
     private func seconds(_ retention: Double?, _ headers: MessageHeaders) -> Int64 {
-        guard let seconds = retention ?? headers.hoist.resultRetention ?? configuration.resultRetention?.inSeconds else { return 0 }
+        guard let seconds = retention ?? headers.hoist.resultRetention ?? configuration.resultRetention?.inSeconds
+        else { return 0 }
         return max(1, Duration(boundedSeconds: seconds.rounded(.up)).components.seconds)
     }
 
@@ -99,7 +101,8 @@ extension RedisBackend {
         facts.startedAt = settlement.startedAt.microsecondsSinceEpoch
         facts.usage = settlement.usage
         var attempt = AttemptRecord(
-            number: facts.attempt, worker: facts.worker, startedAt: settlement.startedAt, endedAt: settlement.finishedAt,
+            number: facts.attempt, worker: facts.worker, startedAt: settlement.startedAt,
+            endedAt: settlement.finishedAt,
             outcome: settlement.outcome.label, failure: nil, usage: settlement.usage)
         switch settlement.outcome {
         case .succeeded(let output, let retention):
@@ -107,7 +110,8 @@ extension RedisBackend {
                 retention == 0
                 ? SettlingStep.StoredMeta(key: keys.result(facts.id), seconds: 0, value: [], isRemoval: true)
                 : meta(facts, "SUCCESS", output, endedAt: ended, retention: retention, now: now)
-            return SettlingStep(id: facts.id, token: settlement.token, operation: .done, result: result, queue: facts.queue)
+            return SettlingStep(
+                id: facts.id, token: settlement.token, operation: .done, result: result, queue: facts.queue)
         case .failed(let failure):
             attempt.failure = failure
             facts.record.append(attempt)
@@ -123,7 +127,8 @@ extension RedisBackend {
             if failure.isDeath { facts.record.lostWorkers += 1 }
             if isCancelled { return end(facts, settlement.token, as: .cancelled, at: ended, now: now) }
             facts.record.failure = failure
-            return back(facts, settlement.token, as: .retrying, due: date.microsecondsSinceEpoch, spendsAttempt: true, now: now)
+            return back(
+                facts, settlement.token, as: .retrying, due: date.microsecondsSinceEpoch, spendsAttempt: true, now: now)
         case .snoozed(let date, _):
             facts.record.append(attempt)
             if isCancelled { return end(facts, settlement.token, as: .cancelled, at: ended, now: now) }
@@ -140,7 +145,8 @@ extension RedisBackend {
     }
 
     /// A job that was claimed and has not begun, also one that may begin only once.
-    func neverStarted(_ facts: JobFacts, _ token: Int64, isCancelled: Bool, at ended: Int64, now: Int64) -> SettlingStep {
+    func neverStarted(_ facts: JobFacts, _ token: Int64, isCancelled: Bool, at ended: Int64, now: Int64) -> SettlingStep
+    {
         if isCancelled { return end(facts, token, as: .cancelled, at: ended, now: now) }
         var facts = facts
         facts.startedAt = nil
@@ -152,7 +158,9 @@ extension RedisBackend {
     /// A job that its worker stopped before the end. One that runs at most once is not run again.
     func handBack(_ facts: JobFacts, _ token: Int64, isCancelled: Bool, at ended: Int64, now: Int64) -> SettlingStep {
         if isCancelled { return end(facts, token, as: .cancelled, at: ended, now: now) }
-        if facts.headers.hoist.isAtMostOnce { return end(facts, token, as: .failed, failure: .stoppedAtMostOnce, at: ended, now: now) }
+        if facts.headers.hoist.isAtMostOnce {
+            return end(facts, token, as: .failed, failure: .stoppedAtMostOnce, at: ended, now: now)
+        }
         return back(facts, token, as: .waiting, due: nil, inFront: true, now: now)
     }
 
@@ -162,7 +170,8 @@ extension RedisBackend {
         let failure = JobFailure.workerLost(facts.worker ?? "")
         facts.record.append(
             AttemptRecord(
-                number: facts.attempt, worker: facts.worker, startedAt: facts.startedAt.map(JobDate.init(microsecondsSinceEpoch:)),
+                number: facts.attempt, worker: facts.worker,
+                startedAt: facts.startedAt.map(JobDate.init(microsecondsSinceEpoch:)),
                 endedAt: JobDate(microsecondsSinceEpoch: now), outcome: "worker lost", failure: failure))
         facts.record.lostWorkers += 1
         if isCancelled { return end(facts, token, as: .cancelled, at: now, now: now) }
@@ -173,7 +182,8 @@ extension RedisBackend {
     }
 
     func back(
-        _ facts: JobFacts, _ token: Int64, as state: JobState, due: Int64?, inFront: Bool = false, spendsAttempt: Bool = false, now: Int64
+        _ facts: JobFacts, _ token: Int64, as state: JobState, due: Int64?, inFront: Bool = false,
+        spendsAttempt: Bool = false, now: Int64
     ) -> SettlingStep {
         var record = facts.record
         record.state = state
@@ -185,7 +195,9 @@ extension RedisBackend {
                 message.headers.parentID = message.headers.parentID ?? message.id
                 var retried = facts
                 retried.record = record
-                result = record.failure.flatMap { meta(retried, "RETRY", CeleryResult.exception($0), endedAt: nil, now: now) }
+                result = record.failure.flatMap {
+                    meta(retried, "RETRY", CeleryResult.exception($0), endedAt: nil, now: now)
+                }
             }
             if due != nil { message.headers.eta = due.map(JobDate.init(microsecondsSinceEpoch:)) }
             message.properties.isRedelivered = !spendsAttempt && facts.startedAt != nil
@@ -197,7 +209,8 @@ extension RedisBackend {
         return SettlingStep(
             id: facts.id, token: token,
             operation: .back(
-                list: facts.list ?? keys.list(facts.queue, wirePriority: 0), due: due, inFront: inFront, record: record, envelope: envelope),
+                list: facts.list ?? keys.list(facts.queue, wirePriority: 0), due: due, inFront: inFront, record: record,
+                envelope: envelope),
             result: result, queue: facts.queue)
     }
 
@@ -206,7 +219,8 @@ extension RedisBackend {
     ) -> SettlingStep {
         let ending = ending(facts, as: state, failure: failure, at: ended, now: now)
         return SettlingStep(
-            id: facts.id, token: token, operation: .ended(kind: ending.kind, keepUntil: ending.keepUntil, record: ending.record),
+            id: facts.id, token: token,
+            operation: .ended(kind: ending.kind, keepUntil: ending.keepUntil, record: ending.record),
             result: ending.result, queue: facts.queue)
     }
 
@@ -229,9 +243,16 @@ extension RedisBackend {
         let (kind, status, result, kept): (String, String, [UInt8], Duration) =
             switch state {
             case .failed:
-                ("dead", "FAILURE", CeleryResult.exception(failure ?? .stoppedAtMostOnce), configuration.deadLetterRetention)
+                (
+                    "dead", "FAILURE", CeleryResult.exception(failure ?? .stoppedAtMostOnce),
+                    configuration.deadLetterRetention
+                )
             case .expired: ("stopped", "REVOKED", CeleryResult.revoked("expired"), retention(facts))
-            default: ("stopped", "REVOKED", CeleryResult.revoked(facts.startedAt == nil ? "revoked" : "terminated"), retention(facts))
+            default:
+                (
+                    "stopped", "REVOKED", CeleryResult.revoked(facts.startedAt == nil ? "revoked" : "terminated"),
+                    retention(facts)
+                )
             }
         return Ending(
             kind: kind, keepUntil: now + kept.inMicroseconds, record: facts.record,
@@ -239,6 +260,7 @@ extension RedisBackend {
     }
 
     private func retention(_ facts: JobFacts) -> Duration {
-        facts.headers.hoist.resultRetention.map(Duration.init(boundedSeconds:)) ?? configuration.resultRetention ?? .seconds(365 * 86_400)
+        facts.headers.hoist.resultRetention.map(Duration.init(boundedSeconds:)) ?? configuration.resultRetention
+            ?? .seconds(365 * 86_400)
     }
 }

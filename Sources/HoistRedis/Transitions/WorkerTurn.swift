@@ -20,7 +20,8 @@ extension RedisBackend {
         }
         // First, so that a crash in between closes a queue for nothing and never leaves one open.
         for settlement in request.settlements {
-            guard case .snoozed(let date, closesQueue: true) = settlement.outcome, let queue = settlement.context?.queue else { continue }
+            guard case .snoozed(let date, closesQueue: true) = settlement.outcome, let queue = settlement.context?.queue
+            else { continue }
             try await close(queue: queue, for: .microseconds(date.microsecondsSinceEpoch - now))
         }
         let all = try await steps(for: request.settlements, of: request.worker)
@@ -40,7 +41,8 @@ extension RedisBackend {
                 if begun == nil { claims = [] }
             }
             let answer = try await turn(
-                worker: request.worker, done: done, steps: steps, progress: progress, claims: claims, budget: budget, begun: begun,
+                worker: request.worker, done: done, steps: steps, progress: progress, claims: claims, budget: budget,
+                begun: begun,
                 isFurtherPart: isFurtherPart)
             // Settled by now: another round is for claims alone.
             let settled = zip(steps, answer.codes)
@@ -57,14 +59,18 @@ extension RedisBackend {
             let usable = try await setAside(answer.deliveries, worker: request.worker, claims: claims, now: answer.now)
             result.deliveries += usable
             for delivery in usable {
-                if let claim = claims.first(where: { $0.queue == delivery.queue && $0.jobNames.contains(delivery.jobName) }) {
+                if let claim = claims.first(where: {
+                    $0.queue == delivery.queue && $0.jobNames.contains(delivery.jobName)
+                }) {
                     budget.spend(1, on: claim)
                 }
             }
             if usable.count < answer.deliveries.count { result.hasMore = true }
             if !claims.isEmpty, part == nil { watch(answer, for: request.onLateResult == nil ? nil : request.worker) }
             guard answer.problem.isEmpty else {
-                throw BackendError(.corrupt, "Redis at \(client.configuration.serverDescription) cannot hand out jobs: \(answer.problem)")
+                throw BackendError(
+                    .corrupt,
+                    "Redis at \(client.configuration.serverDescription) cannot hand out jobs: \(answer.problem)")
             }
             // One of several parts sees to it.
             guard !answer.dead.isEmpty, !isFurtherPart, rounds < 4 else { break }
@@ -82,7 +88,8 @@ extension RedisBackend {
         return result
     }
 
-    /// Logs have a key each. They are not fenced: of two workers that both believe to have a job, the one that writes last is read.
+    /// Logs have a key each. They are not fenced: of two workers that both believe to have a job, the one that writes
+    /// last is read.
     private func storeLogs(of request: WorkerTurn) async throws {
         var commands: [RESPCommand] = []
         func store(_ id: JobID, _ log: JobLog, keptFor retention: Duration?) {
@@ -107,18 +114,25 @@ extension RedisBackend {
 
     // MARK: - Steps
 
-    private func steps(for settlements: [Settlement], of worker: WorkerID, isCancelled: Bool = false) async throws -> [SettlingStep] {
+    private func steps(for settlements: [Settlement], of worker: WorkerID, isCancelled: Bool = false) async throws
+        -> [SettlingStep]
+    {
         guard !settlements.isEmpty else { return [] }
         let now = now
         let asked = settlements.filter { isCancelled || !isPlain($0) && $0.prepared == nil }
         let held = try await heldJobs(asked.map(\.jobID), of: worker)
         let name = try await held.isEmpty ? nil : presence(of: worker)?.name
         return settlements.map { settlement in
-            if !isCancelled, let step = settlement.prepared as? SettlingStep ?? plainStep(settlement, now: now) { return step }
+            if !isCancelled, let step = settlement.prepared as? SettlingStep ?? plainStep(settlement, now: now) {
+                return step
+            }
             var facts: JobFacts
             if let job = held[settlement.jobID], job.token == settlement.token {
-                facts = JobFacts(id: settlement.jobID, held: job, keys: keys, worker: settlement.context?.worker ?? name, now: now)
-                if let context = settlement.context { (facts.children, facts.ignoresResult) = (context.children, context.ignoresResult) }
+                facts = JobFacts(
+                    id: settlement.jobID, held: job, keys: keys, worker: settlement.context?.worker ?? name, now: now)
+                if let context = settlement.context {
+                    (facts.children, facts.ignoresResult) = (context.children, context.ignoresResult)
+                }
             } else {
                 // Somebody else has it; no delivery has this token.
                 return SettlingStep(id: settlement.jobID, token: -1, operation: .done, result: nil, queue: "")
@@ -167,16 +181,20 @@ extension RedisBackend {
         guard !ids.isEmpty else { return [:] }
         let held = keys.own + "held:" + worker
         let found = try await pipeline(
-            [held + ":info", held].map { RESPCommand("HMGET", [.text($0)] + ids.map { .text($0) }) }, doing: "read jobs under way")
+            [held + ":info", held].map { RESPCommand("HMGET", [.text($0)] + ids.map { .text($0) }) },
+            doing: "read jobs under way")
         var jobs: [JobID: HeldJob] = [:]
         for (id, (information, element)) in zip(ids, zip(found[0].elements ?? [], found[1].elements ?? [])) {
-            if let information = information.bytes, let element = element.bytes { jobs[id] = HeldJob(information, envelope: element) }
+            if let information = information.bytes, let element = element.bytes {
+                jobs[id] = HeldJob(information, envelope: element)
+            }
         }
         return jobs
     }
 
     func presence(of worker: WorkerID) async throws -> WorkerPresence? {
-        let bytes = try await send(RESPCommand("GET", [.text(keys.own + "worker:" + worker)]), doing: "read a worker").bytes
+        let bytes = try await send(RESPCommand("GET", [.text(keys.own + "worker:" + worker)]), doing: "read a worker")
+            .bytes
         return bytes.flatMap { try? JSONText.decode(WorkerPresence.self, from: $0) }
     }
 
@@ -218,8 +236,10 @@ extension RedisBackend {
         /// - Parameter parts: the six of worker_turn.lua.
         init?(_ parts: ArraySlice<RESPValue>, token: Int64, lists: [(queue: String, list: String)]) {
             let first = parts.startIndex
-            guard parts.count == 6, let number = parts[first].integer, lists.indices.contains(Int(clamping: number - 1)),
-                let id = parts[first + 1].text, let name = parts[first + 2].text, let word = parts[first + 3].bytes, let letter = word.last,
+            guard parts.count == 6, let number = parts[first].integer,
+                lists.indices.contains(Int(clamping: number - 1)),
+                let id = parts[first + 1].text, let name = parts[first + 2].text, let word = parts[first + 3].bytes,
+                let letter = word.last,
                 let record = parts[first + 4].bytes, let envelope = parts[first + 5].bytes
             else { return nil }
             (queue, list) = lists[Int(number - 1)]
@@ -243,13 +263,15 @@ extension RedisBackend {
 
         var delivery: Delivery {
             Delivery(
-                jobID: id, jobName: name, queue: queue, payload: .envelope(envelope), attempt: retries + 1, lostWorkers: lostWorkers,
+                jobID: id, jobName: name, queue: queue, payload: .envelope(envelope), attempt: retries + 1,
+                lostWorkers: lostWorkers,
                 token: token)
         }
     }
 
     func turn(
-        worker: WorkerID, isForced: Bool = false, done: [SettlingStep] = [], steps: [SettlingStep] = [], progress: [ProgressStep] = [],
+        worker: WorkerID, isForced: Bool = false, done: [SettlingStep] = [], steps: [SettlingStep] = [],
+        progress: [ProgressStep] = [],
         claims: [Claim] = [], budget: ClaimBudget = ClaimBudget(), begun: StandingClaims.Begun? = nil,
         isFurtherPart: Bool = false
     ) async throws -> Answer {
@@ -273,7 +295,8 @@ extension RedisBackend {
         for step in progress {
             let result = storesApart ? nil : step.result
             arguments += [
-                .text(step.report.jobID), .integer(step.report.token), .text(result?.key ?? ""), .integer(result?.seconds ?? 0),
+                .text(step.report.jobID), .integer(step.report.token), .text(result?.key ?? ""),
+                .integer(result?.seconds ?? 0),
                 .bytes(result?.value ?? []),
             ]
         }
@@ -315,7 +338,8 @@ extension RedisBackend {
         if !claims.isEmpty { arguments += lanes.map { .integer(Int64(max(0, budget.kinds[$0] ?? 0))) } }
     }
 
-    /// Results on a server of their own are stored first: a crash between the two repeats the job and never loses its result.
+    /// Results on a server of their own are stored first: a crash between the two repeats the job and never loses its
+    /// result.
     private func storeApart(_ steps: [SettlingStep], _ progress: [ProgressStep], worker: WorkerID) async throws {
         let all =
             steps.map { ($0.id, $0.token, $0.result, $0.isPlainlyDone) }
@@ -332,7 +356,9 @@ extension RedisBackend {
     func storeApart(_ result: SettlingStep.StoredMeta, isFinal: Bool) async throws {
         guard let resultClient else { return }
         _ = try await call("store a result") {
-            if result.isRemoval { return [try await resultClient.send(RESPCommand("DEL", [.text(result.key)], key: result.key))] }
+            if result.isRemoval {
+                return [try await resultClient.send(RESPCommand("DEL", [.text(result.key)], key: result.key))]
+            }
             return try await resultClient.evaluate(
                 RedisScripts.storeResult, keys: [result.key],
                 arguments: [.text(result.key), .integer(result.seconds), .bytes(result.value), isFinal ? "1" : ""])
@@ -341,8 +367,8 @@ extension RedisBackend {
 
     // MARK: - What must be looked at before it runs
 
-    /// Sets aside what is not to run now: delayed by a producer that is not ours, expired, unreadable, ended by a limit, or not yet known to
-    /// belong to whom.
+    /// Sets aside what is not to run now: delayed by a producer that is not ours, expired, unreadable, ended by a
+    /// limit, or not yet known to belong to whom.
     private func setAside(
         _ deliveries: [RawDelivery], worker: WorkerID, claims: [Claim], now: Int64
     ) async throws -> [Delivery] {
@@ -353,11 +379,17 @@ extension RedisBackend {
             switch delivery.kind {
             case .ready: ready.append(delivery.delivery)
             case .timed:
-                if let step = stepAside(delivery, now: now) { steps.append(step) } else { ready.append(delivery.delivery) }
+                if let step = stepAside(delivery, now: now) {
+                    steps.append(step)
+                } else {
+                    ready.append(delivery.delivery)
+                }
             case .unreadable: steps.append(stepForUnreadable(delivery, now: now))
             case .unplaced: steps.append(stepToPlace(delivery, claims, now: now))
             case .dropped:
-                steps.append(end(facts(delivery, now: now), delivery.token, as: .cancelled, failure: .dropped, at: now, now: now))
+                steps.append(
+                    end(facts(delivery, now: now), delivery.token, as: .cancelled, failure: .dropped, at: now, now: now)
+                )
             }
         }
         // The first of those that go back in front is to come out first again.
@@ -378,7 +410,8 @@ extension RedisBackend {
 
     private func facts(_ delivery: RawDelivery, now: Int64) -> JobFacts {
         let held = HeldJob(
-            token: delivery.token, began: 0, list: delivery.list, record: StoredJob(delivery.record), envelope: delivery.envelope)
+            token: delivery.token, began: 0, list: delivery.list, record: StoredJob(delivery.record),
+            envelope: delivery.envelope)
         var facts = JobFacts(id: delivery.id, held: held, keys: keys, worker: nil, now: now)
         facts.startedAt = nil
         return facts
@@ -392,7 +425,8 @@ extension RedisBackend {
             return end(facts, delivery.token, as: .expired, at: now, now: now)
         }
         guard let due = message.headers.eta?.microsecondsSinceEpoch, due > now else { return nil }
-        var step = back(facts, delivery.token, as: message.headers.retries > 0 ? .retrying : .scheduled, due: due, now: now)
+        var step = back(
+            facts, delivery.token, as: message.headers.retries > 0 ? .retrying : .scheduled, due: due, now: now)
         step.isBegun = message.headers.retries > 0
         return step
     }
@@ -400,12 +434,16 @@ extension RedisBackend {
     /// Writes on a message what its job belongs to, which a limit must know and its producer did not say.
     private func stepToPlace(_ delivery: RawDelivery, _ claims: [Claim], now: Int64) -> SettlingStep {
         let claim = claims.first { $0.queue == delivery.queue && $0.jobNames.contains(delivery.name) }
-        return stepBack(delivery, now: now) { message in message.headers.hoist.partition = claim?.partition?(message) ?? "" }
+        return stepBack(delivery, now: now) { message in
+            message.headers.hoist.partition = claim?.partition?(message) ?? ""
+        }
     }
 
-    /// A message that looked unreadable may be readable after all, for instance one of protocol 1: it goes back in the form that the script
-    /// reads.
-    private func stepForUnreadable(_ delivery: RawDelivery, now: Int64) -> SettlingStep { stepBack(delivery, now: now) { _ in } }
+    /// A message that looked unreadable may be readable after all, for instance one of protocol 1: it goes back in the
+    /// form that the script reads.
+    private func stepForUnreadable(_ delivery: RawDelivery, now: Int64) -> SettlingStep {
+        stepBack(delivery, now: now) { _ in }
+    }
 
     /// Back in front of its queue, in another form; a dead letter when it cannot be read.
     private func stepBack(_ delivery: RawDelivery, now: Int64, _ change: (inout Message) -> Void) -> SettlingStep {
@@ -419,7 +457,8 @@ extension RedisBackend {
             facts.record = StoredJob(message, state: .waiting, now: now)
             var step = back(facts, delivery.token, as: .waiting, due: nil, inFront: true, now: now)
             if case .back(let list, let due, let inFront, let record, _) = step.operation {
-                step.operation = .back(list: list, due: due, inFront: inFront, record: record, envelope: message.encodedEnvelope())
+                step.operation = .back(
+                    list: list, due: due, inFront: inFront, record: record, envelope: message.encodedEnvelope())
             }
             return step
         } catch {
@@ -433,7 +472,8 @@ extension RedisBackend {
 
 extension RedisBackend.Answer {
     init?(_ reply: RESPValue, lists: [(queue: String, list: String)]) {
-        guard let parts = reply.elements, parts.count == 14, let token = parts[9].integer, let time = parts[11].integer else { return nil }
+        guard let parts = reply.elements, parts.count == 14, let token = parts[9].integer, let time = parts[11].integer
+        else { return nil }
         now = time
         problem = parts[12].text ?? ""
         standingVersion = parts[13].text ?? ""

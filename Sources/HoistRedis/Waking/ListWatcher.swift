@@ -5,10 +5,10 @@ import Synchronization
 
 /// Has Redis tell when an empty list gets an element, whoever puts it there.
 ///
-/// Each watched list has a connection that blocks in `BLMOVE list list RIGHT RIGHT`: the element is taken from the end of the list and put
-/// back in the same place in one step, so that it is never missing, and the answer is the ring. For a worker whose claims wait on the
-/// server the script that carries them out is sent right behind: Redis runs it in the moment the list gets something, and the first that
-/// the worker hears of a job is the job.
+/// Each watched list has a connection that blocks in `BLMOVE list list RIGHT RIGHT`: the element is taken from the end
+/// of the list and put back in the same place in one step, so that it is never missing, and the answer is the ring. For
+/// a worker whose claims wait on the server the script that carries them out is sent right behind: Redis runs it in the
+/// moment the list gets something, and the first that the worker hears of a job is the job.
 final class ListWatcher: Sendable {
     /// A worker that has a connection of its own for each list.
     struct Claimant: Sendable {
@@ -96,12 +96,15 @@ final class ListWatcher: Sendable {
         guard let watch, !isClosed else { return }
         guard let connection = watch.connection, connection.isOpen else { return connect(for: target) }
         var commands = [
-            RESPCommand("BLMOVE", [.text(target.list), .text(target.list), "RIGHT", "RIGHT", .integer(Self.blockSeconds)])
+            RESPCommand(
+                "BLMOVE", [.text(target.list), .text(target.list), "RIGHT", "RIGHT", .integer(Self.blockSeconds)])
         ]
         if let claim = watch.claimant?.claim() { commands.append(claim) }
         let hasClaim = commands.count > 1
         state.withLock { $0.watches[target]?.hasClaim = hasClaim }
-        connection.send(commands, timeout: .seconds(Self.blockSeconds + 3)) { [weak self] result in self?.answered(result, target) }
+        connection.send(commands, timeout: .seconds(Self.blockSeconds + 3)) { [weak self] result in
+            self?.answered(result, target)
+        }
     }
 
     private func connect(for target: Target) {
@@ -163,7 +166,8 @@ final class ListWatcher: Sendable {
         }
     }
 
-    /// Rings after a while: the lists hold what nobody here can take, so that Redis would answer at once, again and again.
+    /// Rings after a while: the lists hold what nobody here can take, so that Redis would answer at once, again and
+    /// again.
     func lookAgainLater(clock: any JobClock) {
         let delay = state.withLock { state -> Int64? in
             guard !state.willLookAgain else { return nil }

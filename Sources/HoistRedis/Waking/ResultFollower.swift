@@ -2,8 +2,8 @@ import Hoist
 import RESP
 import Synchronization
 
-/// Tells those who follow a job that something became of it: one subscription for all of them, to the channels that results are published on,
-/// and one to the channel of starts while somebody wants to know of these.
+/// Tells those who follow a job that something became of it: one subscription for all of them, to the channels that
+/// results are published on, and one to the channel of starts while somebody wants to know of these.
 final class ResultFollower: Sendable {
     private struct State {
         var bells = JobBells()

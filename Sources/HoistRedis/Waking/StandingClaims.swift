@@ -141,7 +141,8 @@ final class StandingClaims: Sendable {
     }
 
     /// Everything that claims made so far may bring is given back: it does not count when it arrives.
-    /// - Returns: false, and nothing has changed, when something has been delivered that the request does not take into account.
+    /// - Returns: false, and nothing has changed, when something has been delivered that the request does not take into
+    ///   account.
     func invalidate(_ request: WorkerTurn) -> Bool {
         workers.withLock { workers in
             guard var entry = workers[request.worker] else { return true }
@@ -153,11 +154,13 @@ final class StandingClaims: Sendable {
         }
     }
 
-    /// Whether claims wait for all that is known, or something that they got is on its way, or here and not taken into account yet.
+    /// Whether claims wait for all that is known, or something that they got is on its way, or here and not taken into
+    /// account yet.
     func hasAny(of request: WorkerTurn) -> Bool {
         workers.withLock { workers in
             guard let entry = workers[request.worker] else { return false }
-            return !entry.version.isEmpty || entry.arrived < entry.latest.times || entry.deliveryCount > request.lateResultCount
+            return !entry.version.isEmpty || entry.arrived < entry.latest.times
+                || entry.deliveryCount > request.lateResultCount
         }
     }
 

@@ -14,7 +14,8 @@ struct ConnectionSettings {
 
     func open() throws -> DatabaseQueue {
         var configuration = Configuration()
-        // Short naps instead of SQLite's growing ones: a renewal must get its turn between the transactions of a busy writer.
+        // Short naps instead of SQLite's growing ones: a renewal must get its turn between the transactions of a busy
+        // writer.
         configuration.busyMode = .callback { [busySeconds] tries in
             usleep(1000)
             return Double(tries) < busySeconds * 1000
@@ -26,7 +27,8 @@ struct ConnectionSettings {
             let mode = try String.fetchOne(database, sql: "PRAGMA journal_mode = WAL")
             guard mode == "wal" else {
                 throw DatabaseError(
-                    resultCode: .SQLITE_CANTOPEN, message: "the file cannot be put into WAL mode (it is in \(mode ?? "no") mode)")
+                    resultCode: .SQLITE_CANTOPEN,
+                    message: "the file cannot be put into WAL mode (it is in \(mode ?? "no") mode)")
             }
             try database.execute(sql: "PRAGMA synchronous = \(durability.pragma)")
             try database.execute(sql: "PRAGMA secure_delete = OFF")
@@ -34,7 +36,8 @@ struct ConnectionSettings {
             try database.execute(sql: "PRAGMA cache_size = -16000")
             try database.execute(sql: "PRAGMA journal_size_limit = 67108864")
         }
-        // Two processes that put a new file into WAL mode at once get SQLITE_BUSY without SQLite waiting: it is tried again.
+        // Two processes that put a new file into WAL mode at once get SQLITE_BUSY without SQLite waiting: it is tried
+        // again.
         var attempt = 0
         while true {
             do {

@@ -1,7 +1,8 @@
 import GRDB
 import Hoist
 
-/// One connection with its prepared statements. All work runs on the connection's own queue, never on the cooperative threads.
+/// One connection with its prepared statements. All work runs on the connection's own queue, never on the cooperative
+/// threads.
 ///
 /// `@unchecked Sendable`: `store` is made and used on `queue` only, whose serial dispatch queue is its guard.
 final class JobDatabase: @unchecked Sendable {
@@ -15,9 +16,11 @@ final class JobDatabase: @unchecked Sendable {
         store = try queue.writeWithoutTransaction { try JobStore($0, rules: rules) }
     }
 
-    /// Runs `body` as one immediate transaction, to its end even when the caller is cancelled: whether it was committed is never unclear.
+    /// Runs `body` as one immediate transaction, to its end even when the caller is cancelled: whether it was committed
+    /// is never unclear.
     /// - Throws: `BackendError`; nothing has changed then, and the call may be repeated.
-    func transaction<T: Sendable>(_ what: String, _ body: @escaping @Sendable (JobStore) throws -> T) async throws -> T {
+    func transaction<T: Sendable>(_ what: String, _ body: @escaping @Sendable (JobStore) throws -> T) async throws -> T
+    {
         try await withCheckedThrowingContinuation { continuation in
             queue.asyncWriteWithoutTransaction { [self] database in
                 do {
@@ -55,10 +58,13 @@ extension BackendError {
         case .SQLITE_FULL:
             self.init(.full, "could not \(what): the disk of \(path) is full; free space and try again", cause: error)
         case .SQLITE_READONLY, .SQLITE_PERM:
-            self.init(.readOnly, "could not \(what): \(path), or the folder it lies in, may not be written to", cause: error)
+            self.init(
+                .readOnly, "could not \(what): \(path), or the folder it lies in, may not be written to", cause: error)
         case .SQLITE_CORRUPT:
             self.init(
-                .corrupt, "could not \(what): \(path) is damaged; restore it, or save what is left with sqlite3 .recover", cause: error)
+                .corrupt,
+                "could not \(what): \(path) is damaged; restore it, or save what is left with sqlite3 .recover",
+                cause: error)
         case .SQLITE_NOTADB:
             self.init(.corrupt, "could not \(what): \(path) is not a SQLite database; name another file", cause: error)
         case .SQLITE_CANTOPEN:

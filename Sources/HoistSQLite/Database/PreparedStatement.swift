@@ -1,8 +1,8 @@
 import GRDB
 import GRDBSQLite
 
-/// A statement that is prepared once and bound through SQLite's own functions: on the way of every job, boxing each value costs more
-/// than the statement itself. Confined to the queue of its connection.
+/// A statement that is prepared once and bound through SQLite's own functions: on the way of every job, boxing each
+/// value costs more than the statement itself. Confined to the queue of its connection.
 final class PreparedStatement {
     private let statement: Statement
     private let handle: OpaquePointer
@@ -50,7 +50,9 @@ final class PreparedStatement {
     @discardableResult
     func bind(_ bytes: [UInt8]?) -> Self {
         if let bytes, !bytes.isEmpty {
-            _ = bytes.withUnsafeBytes { sqlite3_bind_blob64(handle, next, $0.baseAddress, UInt64($0.count), Self.transient) }
+            _ = bytes.withUnsafeBytes {
+                sqlite3_bind_blob64(handle, next, $0.baseAddress, UInt64($0.count), Self.transient)
+            }
         } else if bytes != nil {
             sqlite3_bind_zeroblob(handle, next, 0)
         } else {
@@ -99,7 +101,9 @@ final class PreparedStatement {
 
     func text(_ column: Int32) -> String? {
         guard let start = sqlite3_column_text(handle, column) else { return nil }
-        return String(decoding: UnsafeBufferPointer(start: start, count: Int(sqlite3_column_bytes(handle, column))), as: UTF8.self)
+        return String(
+            decoding: UnsafeBufferPointer(start: start, count: Int(sqlite3_column_bytes(handle, column))), as: UTF8.self
+        )
     }
 
     func bytes(_ column: Int32) -> [UInt8] {

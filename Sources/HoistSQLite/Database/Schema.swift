@@ -3,7 +3,8 @@ import Hoist
 
 /// The tables, and how an older file becomes a newer one.
 ///
-/// `job` is narrow, because it is written three times in a job's life; the message and the result lie beside it and are written once.
+/// `job` is narrow, because it is written three times in a job's life; the message and the result lie beside it and are
+/// written once.
 enum Schema {
     static let version = 2
     /// "Hois" in ASCII: tells our files from those of other programs.
@@ -16,12 +17,14 @@ enum Schema {
                 let owner = try Int.fetchOne(database, sql: "PRAGMA application_id") ?? 0
                 let isEmpty = try Int.fetchOne(database, sql: "SELECT count(*) FROM sqlite_master") == 0
                 guard isEmpty || owner == applicationID else {
-                    throw BackendError(.incompatible, "\(path) is a SQLite database of another program; name another file")
+                    throw BackendError(
+                        .incompatible, "\(path) is a SQLite database of another program; name another file")
                 }
                 guard found <= version else {
                     throw BackendError(
                         .incompatible,
-                        "\(path) has schema version \(found) and this program knows \(version); run a newer version of the program")
+                        "\(path) has schema version \(found) and this program knows \(version); run a newer version of the program"
+                    )
                 }
                 if found < 1 { try database.execute(sql: versionOne) }
                 if found < 2 { try database.execute(sql: versionTwo) }

@@ -7,11 +7,11 @@ import Glibc
 import Darwin
 #endif
 
-/// Carries rings between processes: whoever changes something writes a byte to an empty file beside the database, and the kernel tells
-/// all who watch that file (inotify on Linux, a file event on macOS).
+/// Carries rings between processes: whoever changes something writes a byte to an empty file beside the database, and
+/// the kernel tells all who watch that file (inotify on Linux, a file event on macOS).
 ///
-/// A ring may get lost, with a process that dies before it writes or where watching is not to be had; leases are renewed about once a
-/// second, and workers look for work then as well.
+/// A ring may get lost, with a process that dies before it writes or where watching is not to be had; leases are
+/// renewed about once a second, and workers look for work then as well.
 final class FileDoorbells: Sendable {
     private let ready: Int32
     private let changed: Int32
@@ -44,7 +44,8 @@ final class FileDoorbells: Sendable {
         }
         #else
         for (descriptor, bell) in [(ready, readyBell), (changed, changedBell)] where descriptor >= 0 {
-            let source = DispatchSource.makeFileSystemObjectSource(fileDescriptor: descriptor, eventMask: .write, queue: queue)
+            let source = DispatchSource.makeFileSystemObjectSource(
+                fileDescriptor: descriptor, eventMask: .write, queue: queue)
             source.setEventHandler { bell.ring() }
             source.resume()
             sources.append(source)

@@ -14,7 +14,8 @@ extension SQLiteBackend: JobAdministration {
             return rows.map { row in
                 QueueStatistics(
                     name: row["queue"], waiting: row["waiting"], scheduled: row["scheduled"], running: row["running"],
-                    failed: row["failed"], oldestWaiting: (row["oldest"] as Int64?).map(JobDate.init(microsecondsSinceEpoch:)))
+                    failed: row["failed"],
+                    oldestWaiting: (row["oldest"] as Int64?).map(JobDate.init(microsecondsSinceEpoch:)))
             }
         }
     }
@@ -27,7 +28,8 @@ extension SQLiteBackend: JobAdministration {
     public func arguments(of id: JobID) async throws -> Arguments? {
         try await read("read the job \(id)") { database in
             let row = try Row.fetchOne(
-                database, sql: "SELECT p.message FROM job j JOIN payload p ON p.seq = j.seq WHERE j.id = ?", arguments: [id])
+                database, sql: "SELECT p.message FROM job j JOIN payload p ON p.seq = j.seq WHERE j.id = ?",
+                arguments: [id])
             guard let row, let message = try? Message(envelope: row.bytes("message")) else { return nil }
             return (try? message.decodedBody())?.arguments
         }
@@ -35,7 +37,9 @@ extension SQLiteBackend: JobAdministration {
 
     public func requeue(_ filter: JobFilter, arguments: Arguments?) async throws -> Int {
         let sequences = try await endedSequences(filter)
-        let count = try await inSlices(sequences, "requeue jobs") { store, sequence in try store.revive(sequence, arguments: arguments) }
+        let count = try await inSlices(sequences, "requeue jobs") { store, sequence in
+            try store.revive(sequence, arguments: arguments)
+        }
         ringReady()
         ringChanged()
         return count
@@ -72,7 +76,9 @@ extension SQLiteBackend: JobAdministration {
         // In slices, so that no lease has to wait for the whole.
         var count = 0
         while true {
-            let slice = try await writer.transaction("purge the queue \(queue)") { try $0.purge(queue: queue, limit: 5000) }
+            let slice = try await writer.transaction("purge the queue \(queue)") {
+                try $0.purge(queue: queue, limit: 5000)
+            }
             count += slice
             if slice < 5000 { break }
         }
@@ -119,13 +125,16 @@ extension JobStore {
 
     func purge(queue: String, limit: Int) throws -> Int {
         let select = try sql(
-            "SELECT j.seq, j.unique_key, j.id FROM job j JOIN line l ON l.id = j.line WHERE l.queue = ? AND j.state IN (0, 1, 2) LIMIT ?")
+            "SELECT j.seq, j.unique_key, j.id FROM job j JOIN line l ON l.id = j.line WHERE l.queue = ? AND j.state IN (0, 1, 2) LIMIT ?"
+        )
         select.bind(queue).bind(Int64(limit))
         var found: [(sequence: Int64, key: String?, id: String?)] = []
         while try select.step() { found.append((select.int(0), select.text(1), select.text(2))) }
         for job in found {
             if let key = job.key {
-                try sql("DELETE FROM unique_key WHERE key = ? AND holder = ? AND scope <> 'window'").bind(key).bind(job.id).run()
+                try sql("DELETE FROM unique_key WHERE key = ? AND holder = ? AND scope <> 'window'").bind(key).bind(
+                    job.id
+                ).run()
             }
             try delete(job.sequence)
         }
@@ -151,7 +160,8 @@ extension JobStore {
             try sql("UPDATE job SET state = ?, due = ? WHERE seq = ?")
                 .bind(state.rawValue).bind(due <= now ? nil : due).bind(sequence).run()
         case .priority(let urgency):
-            try sql("UPDATE job SET priority = ? WHERE seq = ?").bind(Int64(max(0, min(9, urgency)))).bind(sequence).run()
+            try sql("UPDATE job SET priority = ? WHERE seq = ?").bind(Int64(max(0, min(9, urgency)))).bind(sequence)
+                .run()
         case .arguments: break
         }
         return true

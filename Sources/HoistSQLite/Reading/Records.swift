@@ -9,7 +9,8 @@ extension SQLiteBackend {
     public func log(of id: JobID) async throws -> JobLog? {
         try await read("read the log of a job") { database in
             let row = try Row.fetchOne(
-                database, sql: "SELECT l.body FROM job_log l JOIN job j ON j.seq = l.seq WHERE j.id = ?", arguments: [id])
+                database, sql: "SELECT l.body FROM job_log l JOIN job j ON j.seq = l.seq WHERE j.id = ?",
+                arguments: [id])
             return row.flatMap { StoredJSON.decode(JobLog.self, $0.bytes("body")) }
         }
     }
@@ -81,22 +82,29 @@ extension SQLiteBackend {
         return rows
     }
 
-    private static func record(_ row: Row, _ database: Database, workers: [WorkerPresence], now: JobDate) throws -> JobRecord {
+    private static func record(_ row: Row, _ database: Database, workers: [WorkerPresence], now: JobDate) throws
+        -> JobRecord
+    {
         let stored = StoredState(rawValue: row["state"]) ?? .failed
         var record = JobRecord(
-            id: row["id"], name: row["job_name"], queue: row["queue_name"], state: stored.state, priority: row["priority"],
-            attempts: row["retries"], lostWorkers: row["lost"], enqueuedAt: row.date("enqueued"), dueAt: row.date("due"),
+            id: row["id"], name: row["job_name"], queue: row["queue_name"], state: stored.state,
+            priority: row["priority"],
+            attempts: row["retries"], lostWorkers: row["lost"], enqueuedAt: row.date("enqueued"),
+            dueAt: row.date("due"),
             startedAt: row.date("started"), endedAt: row.date("ended"), worker: row["worker_name"],
             isCancelRequested: row["cancel"] == 1, revision: row["revision"])
         if stored == .running || stored == .succeeded { record.attempts += 1 }
-        if let expires = row.date("expires"), expires <= now, !record.state.hasEnded, record.state != .running { record.state = .expired }
+        if let expires = row.date("expires"), expires <= now, !record.state.hasEnded, record.state != .running {
+            record.state = .expired
+        }
         if let message = try? Message(envelope: row.bytes("message")) { record.describe(message) }
         record.progress = StoredJSON.decode(JobProgress.self, row.bytes("progress"))
         record.failure = StoredJSON.decode(JobFailure.self, row.bytes("failure"))
         record.usage = StoredJSON.decode(ResourceUsage.self, row.bytes("usage"))
         if record.state == .succeeded { record.output = (try? JSONText.parse(row.bytes("output"))) ?? .null }
         let sequence: Int64 = row["seq"]
-        let bodies = try Row.fetchAll(database, sql: "SELECT body FROM attempt WHERE seq = ? ORDER BY ordinal", arguments: [sequence])
+        let bodies = try Row.fetchAll(
+            database, sql: "SELECT body FROM attempt WHERE seq = ? ORDER BY ordinal", arguments: [sequence])
         record.history = bodies.compactMap { StoredJSON.decode(AttemptRecord.self, $0.bytes("body")) }
         if stored == .failed { record.attempts = record.history.last?.number ?? record.attempts }
         if record.worker == nil { record.worker = record.history.last?.worker }

@@ -39,7 +39,8 @@ extension JobStore {
             guard let line = known[name] else { continue }
             let before = heads.count
             let select = try sql(
-                "SELECT seq, priority FROM job INDEXED BY job_ready WHERE state = 0 AND line = ? ORDER BY priority DESC, seq LIMIT ?")
+                "SELECT seq, priority FROM job INDEXED BY job_ready WHERE state = 0 AND line = ? ORDER BY priority DESC, seq LIMIT ?"
+            )
             select.bind(line).bind(Int64(limit))
             while try select.step() { heads.append(Candidate(sequence: select.int(0), priority: select.int(1))) }
             if heads.count > before { lineCount += 1 }
@@ -68,7 +69,8 @@ extension JobStore {
             try end(sequence, as: .expired, now: now)
             return nil
         }
-        let update = try sql("UPDATE job SET state = 3, worker = ?, token = ?, started = ?, revision = revision + 1 WHERE seq = ?")
+        let update = try sql(
+            "UPDATE job SET state = 3, worker = ?, token = ?, started = ?, revision = revision + 1 WHERE seq = ?")
         try update.bind(worker).bind(delivery).bind(now).bind(sequence).run()
         if let key { try releaseKeyAtStart(key, of: id) }
         return Delivery(
@@ -85,7 +87,8 @@ extension JobStore {
             for name in claim.jobNames {
                 guard let line = known[name], var due = try nextDueTime(line: line) else { continue }
                 if due <= now {
-                    // No more than this at a time, so that a million jobs which fall due together hold nobody up; the rest is due at once.
+                    // No more than this at a time, so that a million jobs which fall due together hold nobody up; the
+                    // rest is due at once.
                     let update = try sql(
                         """
                         UPDATE job SET state = 0, due = NULL, revision = revision + 1 WHERE seq IN
@@ -102,7 +105,9 @@ extension JobStore {
     }
 
     private func nextDueTime(line: Int64) throws -> Int64? {
-        let first = try sql("SELECT due FROM job INDEXED BY job_due WHERE state IN (1, 2) AND line = ? ORDER BY due LIMIT 1").bind(line)
+        let first = try sql(
+            "SELECT due FROM job INDEXED BY job_due WHERE state IN (1, 2) AND line = ? ORDER BY due LIMIT 1"
+        ).bind(line)
         defer { first.end() }
         return try first.step() ? first.int(0) : nil
     }

@@ -2,7 +2,8 @@ public import Hoist
 
 extension SQLiteBackend {
     public func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
-        let (isAlive, tookOver) = try await leases.transaction("renew the lease of worker \(worker.name)") { [clock] store in
+        let (isAlive, tookOver) = try await leases.transaction("renew the lease of worker \(worker.name)") {
+            [clock] store in
             // The clocks are read once the file is ours: waiting for it must not count against the lease.
             let (now, uptime) = (clock.now.microsecondsSinceEpoch, clock.uptime)
             // Ours first: whoever still has a lease here has not been taken over, however late this comes.
@@ -32,10 +33,12 @@ extension SQLiteBackend {
 extension JobStore {
     func renew(_ worker: WorkerPresence, until: Int64, now: Int64) throws -> Bool {
         let presence = StoredJSON.encode(worker) ?? []
-        let update = try sql("UPDATE worker SET lease_until = ?, seen = ?, presence = ? WHERE session = ? AND lease_until > 0")
+        let update = try sql(
+            "UPDATE worker SET lease_until = ?, seen = ?, presence = ? WHERE session = ? AND lease_until > 0")
         if try update.bind(until).bind(now).bind(presence).bind(worker.id).run() == 1 { return true }
         let insert = try sql(
-            "INSERT INTO worker (session, name, boot, lease_until, seen, presence) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+            "INSERT INTO worker (session, name, boot, lease_until, seen, presence) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        )
         insert.bind(worker.id).bind(worker.name).bind(BootIdentity.current).bind(until).bind(now).bind(presence)
         return try insert.run() == 1
     }
@@ -60,7 +63,9 @@ extension JobStore {
         var madeReady = false
         for worker in dead {
             try sql("UPDATE worker SET lease_until = 0 WHERE id = ?").bind(worker.id).run()
-            for job in try runningJobs(of: worker.id) where try lose(job, workerName: worker.name, now: now) { madeReady = true }
+            for job in try runningJobs(of: worker.id) where try lose(job, workerName: worker.name, now: now) {
+                madeReady = true
+            }
         }
         return madeReady
     }
@@ -76,7 +81,9 @@ extension JobStore {
             } else if job.isAtMostOnce {
                 try end(job.sequence, as: .failed, failure: .stoppedAtMostOnce, now: now)
             } else {
-                try sql("UPDATE job SET state = 0, worker = NULL, revision = revision + 1 WHERE seq = ?").bind(job.sequence).run()
+                try sql("UPDATE job SET state = 0, worker = NULL, revision = revision + 1 WHERE seq = ?").bind(
+                    job.sequence
+                ).run()
                 madeReady = true
             }
         }
@@ -94,13 +101,15 @@ extension JobStore {
     }
 
     private func runningJobs(of worker: Int64) throws -> [RunningJob] {
-        let select = try sql("SELECT seq, retries, lost, at_most_once, cancel, started, token FROM job WHERE state = 3 AND worker = ?")
+        let select = try sql(
+            "SELECT seq, retries, lost, at_most_once, cancel, started, token FROM job WHERE state = 3 AND worker = ?")
         select.bind(worker)
         var jobs: [RunningJob] = []
         while try select.step() {
             jobs.append(
                 RunningJob(
-                    sequence: select.int(0), token: DeliveryToken.make(sequence: select.int(0), delivery: select.int(6)),
+                    sequence: select.int(0),
+                    token: DeliveryToken.make(sequence: select.int(0), delivery: select.int(6)),
                     retries: Int(select.int(1)), lost: Int(select.int(2)), isAtMostOnce: select.int(3) == 1,
                     isCancelled: select.int(4) == 1, started: select.optionalInt(5)))
         }
@@ -111,7 +120,8 @@ extension JobStore {
     private func lose(_ job: RunningJob, workerName: String, now: Int64) throws -> Bool {
         let failure = JobFailure.workerLost(workerName)
         let attempt = AttemptRecord(
-            number: job.retries + 1, worker: workerName, startedAt: job.started.map(JobDate.init(microsecondsSinceEpoch:)),
+            number: job.retries + 1, worker: workerName,
+            startedAt: job.started.map(JobDate.init(microsecondsSinceEpoch:)),
             endedAt: JobDate(microsecondsSinceEpoch: now), outcome: "worker lost", failure: failure)
         try append(attempt, to: job.sequence)
         let update = try sql(
@@ -132,7 +142,8 @@ extension JobStore {
     /// - Returns: whether there may be more to do.
     func sweep(now: Int64) throws -> Bool {
         let late = try sql(
-            "SELECT seq FROM job WHERE expires IS NOT NULL AND state IN (0, 1, 2) AND expires <= ? ORDER BY expires LIMIT 500")
+            "SELECT seq FROM job WHERE expires IS NOT NULL AND state IN (0, 1, 2) AND expires <= ? ORDER BY expires LIMIT 500"
+        )
         let lateOnes = try sequences(late.bind(now))
         for sequence in lateOnes { try end(sequence, as: .expired, now: now) }
         let old = try sql("SELECT seq FROM job WHERE purge IS NOT NULL AND purge <= ? ORDER BY purge LIMIT 500")

@@ -30,7 +30,8 @@ extension JobStore {
     func publish(_ job: PreparedJob, now: Int64) throws -> PublishResult {
         let headers = job.message.headers
         if let unique = headers.hoist.unique {
-            // The same message again, after an answer that got lost: it must not clash with whoever holds the key by now.
+            // The same message again, after an answer that got lost: it must not clash with whoever holds the key by
+            // now.
             let known = try sql("SELECT 1 FROM job WHERE id = ?").bind(headers.id)
             let isKnown = try known.step()
             known.end()
@@ -66,7 +67,8 @@ extension JobStore {
     /// Ends a waiting job whose time has passed and which nobody has noticed yet, so that its key is free.
     /// - Returns: whether the key is free now.
     private func freeIfLate(_ key: String, _ holder: JobID, now: Int64) throws -> Bool {
-        let select = try sql("SELECT seq FROM job WHERE id = ? AND state IN (0, 1, 2) AND expires <= ?").bind(holder).bind(now)
+        let select = try sql("SELECT seq FROM job WHERE id = ? AND state IN (0, 1, 2) AND expires <= ?").bind(holder)
+            .bind(now)
         guard try select.step() else { return false }
         let sequence = select.int(0)
         select.end()
@@ -95,7 +97,8 @@ extension JobStore {
             let due = job.message.headers.eta?.microsecondsSinceEpoch ?? now
             let state: StoredState = due > now ? .scheduled : .waiting
             try sql("UPDATE job SET due = ?, state = ?, expires = ? WHERE seq = ?")
-                .bind(due).bind(state.rawValue).bind(job.message.headers.expires?.microsecondsSinceEpoch).bind(sequence).run()
+                .bind(due).bind(state.rawValue).bind(job.message.headers.expires?.microsecondsSinceEpoch).bind(sequence)
+                .run()
         }
         return .replaced(holder)
     }

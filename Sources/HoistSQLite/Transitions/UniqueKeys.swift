@@ -10,9 +10,12 @@ extension JobStore {
     }
 
     func hold(_ unique: UniqueKey, by id: JobID, now: Int64) throws {
-        let until = unique.scope.kind == .window ? now + Duration(boundedSeconds: unique.scope.seconds).inMicroseconds : nil
+        let until =
+            unique.scope.kind == .window ? now + Duration(boundedSeconds: unique.scope.seconds).inMicroseconds : nil
         try sql("INSERT INTO unique_key (key, holder, scope, seconds, until) VALUES (?, ?, ?, ?, ?)")
-            .bind(unique.key).bind(id).bind(unique.scope.kind.rawValue).bind(Duration(boundedSeconds: unique.scope.seconds).inSeconds).bind(
+            .bind(unique.key).bind(id).bind(unique.scope.kind.rawValue).bind(
+                Duration(boundedSeconds: unique.scope.seconds).inSeconds
+            ).bind(
                 until
             ).run()
     }
@@ -21,13 +24,15 @@ extension JobStore {
         try sql("DELETE FROM unique_key WHERE key = ? AND holder = ? AND scope = 'waiting'").bind(key).bind(id).run()
     }
 
-    /// Gives up the key of an ended job, or begins the time for which it is remembered. A key that another job holds by now is left alone.
+    /// Gives up the key of an ended job, or begins the time for which it is remembered. A key that another job holds by
+    /// now is left alone.
     func releaseKeyAtEnd(of sequence: Int64, now: Int64) throws {
         let select = try sql("SELECT unique_key, id FROM job WHERE seq = ? AND unique_key IS NOT NULL").bind(sequence)
         guard try select.step() else { return }
         let (key, id) = (select.text(0), select.text(1))
         select.end()
-        try sql("DELETE FROM unique_key WHERE key = ? AND holder = ? AND scope IN ('waiting', 'unfinished')").bind(key).bind(id).run()
+        try sql("DELETE FROM unique_key WHERE key = ? AND holder = ? AND scope IN ('waiting', 'unfinished')").bind(key)
+            .bind(id).run()
         try sql(
             "UPDATE unique_key SET until = ?1 + CAST(seconds * 1000000 AS INTEGER) WHERE key = ?2 AND holder = ?3 AND scope = 'remembered'"
         ).bind(now).bind(key).bind(id).run()
@@ -42,8 +47,12 @@ extension JobStore {
         let (id, bytes) = (select.text(0), select.bytes(1))
         select.end()
         guard let unique = (try? Message(envelope: bytes))?.headers.hoist.unique else { return }
-        try sql("INSERT INTO unique_key (key, holder, scope, seconds, until) VALUES (?, ?, ?, ?, NULL) ON CONFLICT DO NOTHING")
-            .bind(unique.key).bind(id).bind(unique.scope.kind.rawValue).bind(Duration(boundedSeconds: unique.scope.seconds).inSeconds).run()
+        try sql(
+            "INSERT INTO unique_key (key, holder, scope, seconds, until) VALUES (?, ?, ?, ?, NULL) ON CONFLICT DO NOTHING"
+        )
+        .bind(unique.key).bind(id).bind(unique.scope.kind.rawValue).bind(
+            Duration(boundedSeconds: unique.scope.seconds).inSeconds
+        ).run()
         try sql("UPDATE unique_key SET until = NULL WHERE key = ? AND holder = ? AND scope = 'remembered'")
             .bind(unique.key).bind(id).run()
     }

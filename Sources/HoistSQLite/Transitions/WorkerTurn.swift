@@ -63,7 +63,8 @@ extension JobStore {
         }
         guard let held = try heldJob(settlement, worker: worker) else { return .lost }
         var attempt = AttemptRecord(
-            number: held.retries + 1, worker: held.workerName, startedAt: settlement.startedAt, endedAt: settlement.finishedAt,
+            number: held.retries + 1, worker: held.workerName, startedAt: settlement.startedAt,
+            endedAt: settlement.finishedAt,
             outcome: settlement.outcome.label, failure: nil, usage: settlement.usage)
         try storeDetails(settlement, sequence)
         switch settlement.outcome {
@@ -84,20 +85,24 @@ extension JobStore {
             try store(failure, of: sequence)
             try countDeath(failure, of: sequence)
             return try putBack(
-                sequence, as: .retrying, due: date.microsecondsSinceEpoch, spendsAttempt: true, isCancelled: held.isCancelled, now: now)
+                sequence, as: .retrying, due: date.microsecondsSinceEpoch, spendsAttempt: true,
+                isCancelled: held.isCancelled, now: now)
         case .snoozed(let date, _):
             try append(attempt, to: sequence)
             return try putBack(
-                sequence, as: .scheduled, due: date.microsecondsSinceEpoch, spendsAttempt: false, isCancelled: held.isCancelled, now: now)
+                sequence, as: .scheduled, due: date.microsecondsSinceEpoch, spendsAttempt: false,
+                isCancelled: held.isCancelled, now: now)
         case .handedBack:
             try append(attempt, to: sequence)
             if held.isAtMostOnce {
                 try end(sequence, as: .failed, failure: .stoppedAtMostOnce, now: now)
                 return .ended
             }
-            return try putBack(sequence, as: .waiting, due: nil, spendsAttempt: false, isCancelled: held.isCancelled, now: now)
+            return try putBack(
+                sequence, as: .waiting, due: nil, spendsAttempt: false, isCancelled: held.isCancelled, now: now)
         case .notStarted:
-            return try putBack(sequence, as: .waiting, due: nil, spendsAttempt: false, isCancelled: held.isCancelled, now: now)
+            return try putBack(
+                sequence, as: .waiting, due: nil, spendsAttempt: false, isCancelled: held.isCancelled, now: now)
         case .cancelled:
             try append(attempt, to: sequence)
             try end(sequence, as: .cancelled, now: settlement.finishedAt.microsecondsSinceEpoch)
@@ -110,7 +115,8 @@ extension JobStore {
 
     /// The common case, in as few statements as it takes.
     private func succeed(
-        _ settlement: Settlement, _ sequence: Int64, _ output: [UInt8], _ retention: Double?, worker: Int64, keysExist: Bool, now: Int64
+        _ settlement: Settlement, _ sequence: Int64, _ output: [UInt8], _ retention: Double?, worker: Int64,
+        keysExist: Bool, now: Int64
     ) throws -> Settled {
         let ended = settlement.finishedAt.microsecondsSinceEpoch
         let update = try sql(
@@ -118,12 +124,15 @@ extension JobStore {
             UPDATE job SET state = 4, ended = ?1, purge = ?1 + coalesce(?2, retention, ?3), revision = revision + 1
             WHERE seq = ?4 AND state = 3 AND worker = ?5 AND token = ?6 AND id = ?7
             """)
-        update.bind(ended).bind(retention.map { Duration(boundedSeconds: $0).inMicroseconds }).bind(rules.resultRetention)
+        update.bind(ended).bind(retention.map { Duration(boundedSeconds: $0).inMicroseconds }).bind(
+            rules.resultRetention)
         update.bind(sequence).bind(worker).bind(DeliveryToken.delivery(settlement.token)).bind(settlement.jobID)
         guard try update.run() == 1 else { return .lost }
         if output != [0x6E, 0x75, 0x6C, 0x6C] {
-            try sql("INSERT INTO result (seq, output) VALUES (?, ?) ON CONFLICT (seq) DO UPDATE SET output = excluded.output")
-                .bind(sequence).bind(output).run()
+            try sql(
+                "INSERT INTO result (seq, output) VALUES (?, ?) ON CONFLICT (seq) DO UPDATE SET output = excluded.output"
+            )
+            .bind(sequence).bind(output).run()
         }
         try storeDetails(settlement, sequence)
         if keysExist { try releaseKeyAtEnd(of: sequence, now: now) }
@@ -133,8 +142,10 @@ extension JobStore {
     /// What is known of an attempt besides its outcome.
     private func storeDetails(_ settlement: Settlement, _ sequence: Int64) throws {
         if let usage = settlement.usage {
-            try sql("INSERT INTO result (seq, usage) VALUES (?, ?) ON CONFLICT (seq) DO UPDATE SET usage = excluded.usage")
-                .bind(sequence).bind(StoredJSON.encode(usage)).run()
+            try sql(
+                "INSERT INTO result (seq, usage) VALUES (?, ?) ON CONFLICT (seq) DO UPDATE SET usage = excluded.usage"
+            )
+            .bind(sequence).bind(StoredJSON.encode(usage)).run()
         }
         if let log = settlement.log { try store(log, of: sequence) }
     }
@@ -172,12 +183,14 @@ extension JobStore {
             SELECT j.retries, j.cancel, j.at_most_once, w.name FROM job j JOIN worker w ON w.id = j.worker
             WHERE j.seq = ? AND j.state = 3 AND j.worker = ? AND j.token = ? AND j.id = ?
             """)
-        select.bind(DeliveryToken.sequence(settlement.token)).bind(worker).bind(DeliveryToken.delivery(settlement.token))
+        select.bind(DeliveryToken.sequence(settlement.token)).bind(worker).bind(
+            DeliveryToken.delivery(settlement.token))
         select.bind(settlement.jobID)
         defer { select.end() }
         guard try select.step() else { return nil }
         return HeldJob(
-            retries: Int(select.int(0)), isCancelled: select.int(1) == 1, isAtMostOnce: select.int(2) == 1, workerName: select.text(3))
+            retries: Int(select.int(0)), isCancelled: select.int(1) == 1, isAtMostOnce: select.int(2) == 1,
+            workerName: select.text(3))
     }
 
     private func putBack(
@@ -211,27 +224,36 @@ extension JobStore {
     }
 
     func store(_ failure: JobFailure, of sequence: Int64) throws {
-        try sql("INSERT INTO result (seq, failure) VALUES (?, ?) ON CONFLICT (seq) DO UPDATE SET failure = excluded.failure")
-            .bind(sequence).bind(StoredJSON.encode(failure)).run()
+        try sql(
+            "INSERT INTO result (seq, failure) VALUES (?, ?) ON CONFLICT (seq) DO UPDATE SET failure = excluded.failure"
+        )
+        .bind(sequence).bind(StoredJSON.encode(failure)).run()
     }
 
     private func store(_ report: ProgressReport, worker: Int64) throws -> Bool {
         let sequence = DeliveryToken.sequence(report.token)
-        let update = try sql("UPDATE job SET revision = revision + 1 WHERE seq = ? AND state = 3 AND worker = ? AND token = ? AND id = ?")
+        let update = try sql(
+            "UPDATE job SET revision = revision + 1 WHERE seq = ? AND state = 3 AND worker = ? AND token = ? AND id = ?"
+        )
         update.bind(sequence).bind(worker)
         guard try update.bind(DeliveryToken.delivery(report.token)).bind(report.jobID).run() == 1 else { return false }
-        try sql("INSERT INTO result (seq, progress) VALUES (?, ?) ON CONFLICT (seq) DO UPDATE SET progress = excluded.progress")
-            .bind(sequence).bind(StoredJSON.encode(report.progress)).run()
+        try sql(
+            "INSERT INTO result (seq, progress) VALUES (?, ?) ON CONFLICT (seq) DO UPDATE SET progress = excluded.progress"
+        )
+        .bind(sequence).bind(StoredJSON.encode(report.progress)).run()
         return true
     }
 
     func append(_ attempt: AttemptRecord, to sequence: Int64) throws {
         let insert = try sql(
-            "INSERT INTO attempt (seq, ordinal, body) SELECT ?1, coalesce(max(ordinal), 0) + 1, ?2 FROM attempt WHERE seq = ?1")
+            "INSERT INTO attempt (seq, ordinal, body) SELECT ?1, coalesce(max(ordinal), 0) + 1, ?2 FROM attempt WHERE seq = ?1"
+        )
         try insert.bind(sequence).bind(StoredJSON.encode(attempt)).run()
         // A job that is snoozed for ever must not grow for ever.
-        try sql("DELETE FROM attempt WHERE seq = ?1 AND ordinal <= (SELECT max(ordinal) FROM attempt WHERE seq = ?1) - 100")
-            .bind(sequence).run()
+        try sql(
+            "DELETE FROM attempt WHERE seq = ?1 AND ordinal <= (SELECT max(ordinal) FROM attempt WHERE seq = ?1) - 100"
+        )
+        .bind(sequence).run()
     }
 
     func delete(_ sequence: Int64) throws {

@@ -53,7 +53,8 @@ struct ContractBench: Sendable {
         headers.rootID = id
         headers.hoist.enqueuedAt = clock.now
         let body = MessageBody(arguments: Arguments(keyword: ["n": 1])).encoded()
-        var message = Message(headers: headers, properties: MessageProperties(routingKey: queue, deliveryTag: id), body: body)
+        var message = Message(
+            headers: headers, properties: MessageProperties(routingKey: queue, deliveryTag: id), body: body)
         change(&message)
         return message
     }
@@ -61,13 +62,17 @@ struct ContractBench: Sendable {
     @discardableResult
     func publish(_ messages: Message...) async throws -> [PublishResult] { try await backend.publish(messages) }
 
-    func join(_ worker: WorkerID, names: [String] = ["job"], queues: [String] = ["default"], lease: Duration = .seconds(10)) async throws {
-        let presence = WorkerPresence(id: worker, name: "worker \(worker)", queues: queues, jobNames: names, startedAt: clock.now)
+    func join(
+        _ worker: WorkerID, names: [String] = ["job"], queues: [String] = ["default"], lease: Duration = .seconds(10)
+    ) async throws {
+        let presence = WorkerPresence(
+            id: worker, name: "worker \(worker)", queues: queues, jobNames: names, startedAt: clock.now)
         try expect(try await backend.renew(presence, lease: lease), "a new worker gets a lease")
     }
 
     func renews(_ worker: WorkerID, lease: Duration = .seconds(10)) async throws -> Bool {
-        let presence = WorkerPresence(id: worker, name: worker, queues: ["default"], jobNames: ["job"], startedAt: clock.now)
+        let presence = WorkerPresence(
+            id: worker, name: worker, queues: ["default"], jobNames: ["job"], startedAt: clock.now)
         return try await backend.renew(presence, lease: lease)
     }
 
@@ -82,7 +87,8 @@ struct ContractBench: Sendable {
     ) async throws -> TurnResult {
         try await backend.turn(
             WorkerTurn(
-                worker: worker, claims: [Claim(queue: queue, kind: "async", jobNames: names)], budget: ClaimBudget(kinds: ["async": limit]))
+                worker: worker, claims: [Claim(queue: queue, kind: "async", jobNames: names)],
+                budget: ClaimBudget(kinds: ["async": limit]))
         )
     }
 
@@ -99,7 +105,9 @@ struct ContractBench: Sendable {
     }
 
     func record(_ id: JobID) async throws -> JobRecord {
-        guard let record = try await backend.record(of: id) else { throw ContractViolation(description: "\(id) has no record") }
+        guard let record = try await backend.record(of: id) else {
+            throw ContractViolation(description: "\(id) has no record")
+        }
         return record
     }
 

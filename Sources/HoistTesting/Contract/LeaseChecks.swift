@@ -36,7 +36,8 @@ extension BackendContract {
             try bench.expect(late.lost == ["a"], "the finish is refused")
             try bench.expect(try await !bench.renews("slow"), "the lost lease cannot be renewed")
             try bench.expect(try await bench.state("a") == .running, "the new worker is not disturbed")
-            let finish = try await bench.settle("next", fresh, .succeeded(output: Array("\"good\"".utf8), retention: nil))
+            let finish = try await bench.settle(
+                "next", fresh, .succeeded(output: Array("\"good\"".utf8), retention: nil))
             try bench.expect(finish.lost.isEmpty, "its finish counts")
             try bench.expect(try await bench.record("a").output == "good", "and its output")
         },
@@ -56,7 +57,8 @@ extension BackendContract {
             try await bench.join("w")
             let delivery = try await bench.claim("w")[0]
             try bench.expect(
-                try await bench.settle("w", delivery, .succeeded(output: Array("1".utf8), retention: nil)).lost.isEmpty, "the first counts")
+                try await bench.settle("w", delivery, .succeeded(output: Array("1".utf8), retention: nil)).lost.isEmpty,
+                "the first counts")
             try bench.expect(try await bench.settle("w", delivery, .cancelled).lost == ["a"], "the second is refused")
             try bench.expect(try await bench.state("a") == .succeeded, "nothing has changed")
         },
@@ -70,7 +72,8 @@ extension BackendContract {
             try await bench.join("last")
             try bench.expect(try await bench.claim("last").isEmpty, "not a fourth time")
             let record = try await bench.record("a")
-            try bench.expect(record.state == .failed && record.failure?.kind == .workerLost, "a dead letter: \(record.state)")
+            try bench.expect(
+                record.state == .failed && record.failure?.kind == .workerLost, "a dead letter: \(record.state)")
             try bench.expect(record.history.count == 3, "with its history")
         },
         Check("an at-most-once job is not run again after its worker died") { bench in
@@ -89,7 +92,8 @@ extension BackendContract {
             try await bench.backend.resign("going")
             try await bench.join("w")
             let again = try await bench.claim("w")
-            try bench.expect(again.count == 1 && again[0].attempt == 1 && again[0].lostWorkers == 0, "as if nothing had been")
+            try bench.expect(
+                again.count == 1 && again[0].attempt == 1 && again[0].lostWorkers == 0, "as if nothing had been")
             try bench.expect(try await bench.backend.workers().map(\.id) == ["w"], "it is off the list")
         },
         Check("jobs that a worker never heard of go back when it says what it holds") { bench in
@@ -104,7 +108,8 @@ extension BackendContract {
         },
         Check("an at-most-once job that its worker hands back is not run again") { bench in
             try await bench.publish(
-                bench.message("a") { $0.headers.hoist.isAtMostOnce = true }, bench.message("b") { $0.headers.hoist.isAtMostOnce = true })
+                bench.message("a") { $0.headers.hoist.isAtMostOnce = true },
+                bench.message("b") { $0.headers.hoist.isAtMostOnce = true })
             try await bench.join("w")
             let deliveries = try await bench.claim("w")
             try await bench.settle("w", deliveries[0], .handedBack)

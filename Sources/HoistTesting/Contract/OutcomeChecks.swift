@@ -10,7 +10,8 @@ extension BackendContract {
             let delivery = try await bench.claim("w")[0]
             try await bench.settle("w", delivery, .succeeded(output: Array("{\"size\":7}".utf8), retention: 60))
             let record = try await bench.record("a")
-            try bench.expect(record.state == .succeeded && record.output == ["size": 7] && record.attempts == 1, "kept: \(record)")
+            try bench.expect(
+                record.state == .succeeded && record.output == ["size": 7] && record.attempts == 1, "kept: \(record)")
             bench.clock.advance(by: .seconds(61))
             try await bench.join("sweeper")
             try bench.expect(try await bench.backend.record(of: "a") == nil, "gone after its time")
@@ -30,7 +31,8 @@ extension BackendContract {
             let outcomes: [Outcome] = [.succeeded(output: Array("1".utf8), retention: nil), .failed(failure)]
             for (delivery, outcome) in zip(deliveries, outcomes) {
                 var settlement = Settlement(
-                    jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: bench.clock.now, finishedAt: bench.clock.now)
+                    jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: bench.clock.now,
+                    finishedAt: bench.clock.now)
                 settlement.usage = usage
                 settlement.log = JobLog(attempt: 1, lines: [line, line], omitted: 3)
                 _ = try await bench.backend.turn(WorkerTurn(worker: "w", settlements: [settlement]))
@@ -39,7 +41,8 @@ extension BackendContract {
                 let record = try await bench.record(delivery.jobID)
                 try bench.expect(record.usage == usage, "what it used: \(String(describing: record.usage))")
             }
-            try bench.expect(try await bench.record("b").history.last?.usage == usage, "and in the history of what failed")
+            try bench.expect(
+                try await bench.record("b").history.last?.usage == usage, "and in the history of what failed")
             try bench.expect(try await bench.backend.forget("a"), "forgotten")
             try bench.expect(try await bench.backend.log(of: "a") == nil, "with what it wrote")
         },
@@ -48,12 +51,14 @@ extension BackendContract {
             try await bench.join("w")
             try await bench.settle("w", try await bench.claim("w")[0], .notStarted)
             let record = try await bench.record("a")
-            try bench.expect(record.state == .waiting && record.attempts == 0 && record.history.isEmpty, "untouched: \(record)")
+            try bench.expect(
+                record.state == .waiting && record.attempts == 0 && record.history.isEmpty, "untouched: \(record)")
             try bench.expect(try await bench.claim("w").first?.attempt == 1, "its first attempt")
         },
         Check("deaths of processes count with those of workers") { bench in
             let death = JobFailure(
-                kind: .crashed, type: "Crashed", message: "killed by SIGSEGV", crash: .init(signal: 11, lastLines: ["x"]))
+                kind: .crashed, type: "Crashed", message: "killed by SIGSEGV",
+                crash: .init(signal: 11, lastLines: ["x"]))
             try await bench.publish(bench.message("a"))
             try await bench.join("first", lease: .seconds(1000))
             try await bench.settle("first", try await bench.claim("first")[0], .retry(at: bench.clock.now, death))
@@ -65,7 +70,8 @@ extension BackendContract {
             try bench.expect(third.first?.lostWorkers == 1, "a failure is no death")
             bench.clock.advance(by: .seconds(11))
             let fourth = try await bench.claim("first")
-            try bench.expect(fourth.first?.lostWorkers == 2 && fourth.first?.attempt == 3, "a worker died too: \(fourth)")
+            try bench.expect(
+                fourth.first?.lostWorkers == 2 && fourth.first?.attempt == 3, "a worker died too: \(fourth)")
             try await bench.settle("first", fourth[0], .failed(death))
             let record = try await bench.record("a")
             try bench.expect(record.state == .failed && record.lostWorkers == 3, "three deaths: \(record)")
@@ -74,7 +80,8 @@ extension BackendContract {
         Check("an ignored result leaves nothing") { bench in
             try await bench.publish(bench.message("a"))
             try await bench.join("w")
-            try await bench.settle("w", try await bench.claim("w")[0], .succeeded(output: Array("1".utf8), retention: 0))
+            try await bench.settle(
+                "w", try await bench.claim("w")[0], .succeeded(output: Array("1".utf8), retention: 0))
             try bench.expect(try await bench.backend.record(of: "a") == nil, "no record")
         },
         Check("a retry waits for its time, spends an attempt and keeps its history") { bench in
@@ -89,14 +96,16 @@ extension BackendContract {
             let again = try await bench.claim("w")
             try bench.expect(again.count == 1 && again[0].attempt == 2, "the second attempt")
             let record = try await bench.record("a")
-            try bench.expect(record.history.count == 1 && record.history[0].failure == failure, "history: \(record.history)")
+            try bench.expect(
+                record.history.count == 1 && record.history[0].failure == failure, "history: \(record.history)")
             try bench.expect(record.attempts == 2, "two attempts begun")
         },
         Check("a retry may come with other arguments") { bench in
             try await bench.publish(bench.message("a"))
             try await bench.join("w")
             let delivery = try await bench.claim("w")[0]
-            try await bench.settle("w", delivery, .retry(at: bench.clock.now, failure, change: .arguments(Arguments(keyword: ["n": 5]))))
+            try await bench.settle(
+                "w", delivery, .retry(at: bench.clock.now, failure, change: .arguments(Arguments(keyword: ["n": 5]))))
             let arguments = try await bench.backend.arguments(of: "a")
             try bench.expect(arguments?.keyword == ["n": 5], "the new ones: \(String(describing: arguments))")
             try bench.expect(try await bench.claim("w").first?.attempt == 2, "the second attempt")
@@ -170,7 +179,8 @@ extension BackendContract {
             try bench.expect(try await updates.next()?.state == .running, "it runs")
             let progress = JobProgress(fraction: 0.5, message: "half", details: ["frame": "7"])
             _ = try await bench.backend.turn(
-                WorkerTurn(worker: "w", progress: [ProgressReport(jobID: "a", token: delivery.token, progress: progress)]))
+                WorkerTurn(
+                    worker: "w", progress: [ProgressReport(jobID: "a", token: delivery.token, progress: progress)]))
             try bench.expect(try await updates.next()?.progress == progress, "the progress arrives")
             try await bench.settle("w", delivery, .succeeded(output: Array("1".utf8), retention: nil))
             try bench.expect(try await updates.next()?.state == .succeeded, "and the end")
@@ -190,7 +200,8 @@ extension BackendContract {
                     }
                 }
                 for delivery in deliveries {
-                    try await bench.settle("w", delivery, .succeeded(output: Array(#""\#(delivery.jobID)""#.utf8), retention: nil))
+                    try await bench.settle(
+                        "w", delivery, .succeeded(output: Array(#""\#(delivery.jobID)""#.utf8), retention: nil))
                     await Task.yield()
                 }
                 return try await group.reduce(into: [JobID: WireValue?]()) { $0[$1?.id ?? ""] = $1?.output }

@@ -14,7 +14,9 @@ extension BackendContract {
             case .message(let message): delivered = message
             case .envelope(let bytes): delivered = try Message(envelope: bytes)
             }
-            try bench.expect(delivered.body == message.body && delivered.headers.custom == message.headers.custom, "the same message")
+            try bench.expect(
+                delivered.body == message.body && delivered.headers.custom == message.headers.custom, "the same message"
+            )
             try bench.expect(deliveries[0].attempt == 1 && deliveries[0].lostWorkers == 0, "the first attempt")
             let record = try await bench.record("a")
             try bench.expect(record.state == .running && record.worker == "worker w", "it runs on worker w: \(record)")
@@ -22,7 +24,8 @@ extension BackendContract {
         Check("jobs of one priority come in the order in which they were published") { bench in
             for index in 0..<5 { try await bench.publish(bench.message("\(index)")) }
             try await bench.join("w")
-            try bench.expect(try await bench.claim("w").map(\.jobID) == ["0", "1", "2", "3", "4"], "first in, first out")
+            try bench.expect(
+                try await bench.claim("w").map(\.jobID) == ["0", "1", "2", "3", "4"], "first in, first out")
         },
         Check("the most urgent job comes first, 9 before 0, whatever its name") { bench in
             for (id, priority) in [("none", nil), ("five", 5), ("nine", 9), ("zero", 0)] as [(String, Int?)] {
@@ -61,11 +64,13 @@ extension BackendContract {
             let reason = try await bench.record("strange").waitingReason ?? ""
             try bench.expect(reason.contains("strange"), "the record says why: \(reason)")
             try await bench.join("v", names: ["strange"])
-            try bench.expect(try await bench.claim("v", names: ["strange"]).count == 1, "a worker that knows it gets it")
+            try bench.expect(
+                try await bench.claim("v", names: ["strange"]).count == 1, "a worker that knows it gets it")
         },
         Check("an id is stored once") { bench in
             try bench.expect(
-                try await bench.publish(bench.message("a"), bench.message("a")) == [.enqueued, .alreadyEnqueued], "the second is known")
+                try await bench.publish(bench.message("a"), bench.message("a")) == [.enqueued, .alreadyEnqueued],
+                "the second is known")
             try await bench.join("w")
             try bench.expect(try await bench.claim("w").count == 1, "one delivery")
         },

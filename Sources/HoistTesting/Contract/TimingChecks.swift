@@ -8,7 +8,9 @@ extension BackendContract {
             try bench.expect(try await bench.state("a") == .scheduled, "scheduled")
             try await bench.join("w", lease: .seconds(200 * 86_400))
             let early = try await bench.turn("w")
-            try bench.expect(early.deliveries.isEmpty && early.nextDue == due, "not yet, due \(due): \(String(describing: early.nextDue))")
+            try bench.expect(
+                early.deliveries.isEmpty && early.nextDue == due,
+                "not yet, due \(due): \(String(describing: early.nextDue))")
             bench.clock.advance(by: .seconds(99 * 86_400))
             try bench.expect(try await bench.claim("w").isEmpty, "not a day too soon")
             bench.clock.advance(by: .seconds(86_401))
@@ -41,7 +43,8 @@ extension BackendContract {
         Check("a key is held until the job has ended, and the clash names the holder") { bench in
             func unique(_ id: JobID) -> Message { bench.message(id) { $0.headers.hoist.unique = UniqueKey("k") } }
             try bench.expect(try await bench.publish(unique("a")) == [.enqueued], "the first")
-            try bench.expect(try await bench.publish(unique("b")) == [.keyHeld(by: "a")], "the second clashes while it waits")
+            try bench.expect(
+                try await bench.publish(unique("b")) == [.keyHeld(by: "a")], "the second clashes while it waits")
             try await bench.join("w")
             let delivery = try await bench.claim("w")[0]
             try bench.expect(try await bench.publish(unique("b")) == [.keyHeld(by: "a")], "and while it runs")
@@ -64,7 +67,8 @@ extension BackendContract {
             }
             try await bench.publish(unique("a"))
             try await bench.join("w", lease: .seconds(1000))
-            try await bench.settle("w", try await bench.claim("w")[0], .succeeded(output: Array("1".utf8), retention: nil))
+            try await bench.settle(
+                "w", try await bench.claim("w")[0], .succeeded(output: Array("1".utf8), retention: nil))
             try bench.expect(try await bench.publish(unique("b")) == [.keyHeld(by: "a")], "remembered")
             bench.clock.advance(by: .seconds(61))
             try bench.expect(try await bench.publish(unique("b")) == [.enqueued], "forgotten")
@@ -88,10 +92,12 @@ extension BackendContract {
                 }
             }
             try await bench.publish(unique("a", .replace, n: 1, after: 100))
-            try bench.expect(try await bench.publish(unique("b", .replace, n: 2, after: 500)) == [.replaced("a")], "replaced")
+            try bench.expect(
+                try await bench.publish(unique("b", .replace, n: 2, after: 500)) == [.replaced("a")], "replaced")
             try bench.expect(try await bench.record("a").argumentsText == "{'n': 2}", "new arguments")
             bench.clock.advance(by: .seconds(50))
-            try bench.expect(try await bench.publish(unique("c", .reschedule, n: 3, after: 100)) == [.replaced("a")], "rescheduled")
+            try bench.expect(
+                try await bench.publish(unique("c", .reschedule, n: 3, after: 100)) == [.replaced("a")], "rescheduled")
             bench.clock.advance(by: .seconds(60))
             try await bench.join("w", lease: .seconds(1000))
             try bench.expect(try await bench.claim("w").isEmpty, "the old time passes")
@@ -145,7 +151,8 @@ extension BackendContract {
             _ = try await bench.claim("w", 1)
             let queues = try await bench.backend.queues()
             try bench.expect(queues.map(\.name) == ["default", "other"], "both queues")
-            try bench.expect(queues[0].waiting == 1 && queues[0].running == 1 && queues[0].scheduled == 1, "\(queues[0])")
+            try bench.expect(
+                queues[0].waiting == 1 && queues[0].running == 1 && queues[0].scheduled == 1, "\(queues[0])")
             try bench.expect(queues[0].oldestWaiting == bench.clock.now, "the age of the oldest")
         },
         Check("jobs are found by state, queue, name and text in their arguments") { bench in
@@ -156,7 +163,8 @@ extension BackendContract {
             try bench.expect(all == ["c", "b", "a"], "the newest first: \(all)")
             try bench.expect(try await bench.backend.jobs(JobFilter(name: "other")).map(\.id) == ["b"], "by name")
             try bench.expect(try await bench.backend.jobs(JobFilter(queue: "q")).map(\.id) == ["c"], "by queue")
-            try bench.expect(try await bench.backend.jobs(JobFilter(argumentText: "Oslo")).map(\.id) == ["c"], "by text")
+            try bench.expect(
+                try await bench.backend.jobs(JobFilter(argumentText: "Oslo")).map(\.id) == ["c"], "by text")
             try bench.expect(try await bench.backend.jobs(JobFilter(states: [.running])).isEmpty, "by state")
             try bench.expect(try await bench.backend.jobs(JobFilter(limit: 2)).count == 2, "at most so many")
         },

@@ -6,9 +6,11 @@ import Glibc
 import Darwin
 #endif
 
-/// Reads values from bytes that arrive in pieces. It keeps its place between pieces, so that a large reply is read once.
+/// Reads values from bytes that arrive in pieces. It keeps its place between pieces, so that a large reply is read
+/// once.
 ///
-/// Whatever a server sends leads to a value or to an error: nothing traps, and nothing is allocated for a length that is only announced.
+/// Whatever a server sends leads to a value or to an error: nothing traps, and nothing is allocated for a length that
+/// is only announced.
 public struct RESPParser: Sendable {
     public struct Limits: Sendable {
         /// The largest string, in bytes. 512 MiB by default, which is Redis' own limit.
@@ -65,7 +67,9 @@ public struct RESPParser: Sendable {
             var finished: RESPValue
             switch step {
             case .open(let kind, let count):
-                guard stack.count < limits.maximumDepth else { throw Violation("nested deeper than \(limits.maximumDepth)") }
+                guard stack.count < limits.maximumDepth else {
+                    throw Violation("nested deeper than \(limits.maximumDepth)")
+                }
                 guard count <= limits.maximumElements - elementCount else {
                     throw Violation("more than \(limits.maximumElements) elements")
                 }
@@ -116,7 +120,9 @@ public struct RESPParser: Sendable {
     private func step(_ buffer: inout ByteBuffer) throws(Violation) -> Step? {
         guard let lineLength = try lineLength(buffer) else { return nil }
         let start = buffer.readerIndex
-        guard lineLength > 0, let type = buffer.getInteger(at: start, as: UInt8.self) else { throw Violation("an empty line") }
+        guard lineLength > 0, let type = buffer.getInteger(at: start, as: UInt8.self) else {
+            throw Violation("an empty line")
+        }
         let after = start + lineLength + 2
         func line() -> String { buffer.getString(at: start + 1, length: lineLength - 1) ?? "" }
         func number() throws(Violation) -> Int {
@@ -142,16 +148,21 @@ public struct RESPParser: Sendable {
             if count == -1 { return consumed(.null) }
             guard count >= 0, count <= limits.maximumStringBytes else { throw Violation("a string of \(count) bytes") }
             guard buffer.writerIndex - after >= count + 2 else { return nil }
-            guard buffer.getInteger(at: after + count, as: UInt16.self) == 0x0D0A, var bytes = buffer.getBytes(at: after, length: count)
+            guard buffer.getInteger(at: after + count, as: UInt16.self) == 0x0D0A,
+                var bytes = buffer.getBytes(at: after, length: count)
             else { throw Violation("a string without its end") }
             buffer.moveReaderIndex(to: after + count + 2)
-            if type == UInt8(ascii: "!") { return .value(.error(RESPServerError(String(decoding: bytes, as: UTF8.self)))) }
+            if type == UInt8(ascii: "!") {
+                return .value(.error(RESPServerError(String(decoding: bytes, as: UTF8.self))))
+            }
             if type == UInt8(ascii: "=") { bytes.removeFirst(min(4, bytes.count)) }
             return .value(.bulk(bytes))
         case UInt8(ascii: "+"): return consumed(.simple(line()))
         case UInt8(ascii: "-"): return consumed(.error(RESPServerError(line())))
         case UInt8(ascii: ":"):
-            guard let number = integer(buffer, at: start + 1, length: lineLength - 1) else { throw Violation("no integer") }
+            guard let number = integer(buffer, at: start + 1, length: lineLength - 1) else {
+                throw Violation("no integer")
+            }
             return consumed(.integer(number))
         case UInt8(ascii: "_"): return consumed(.null)
         case UInt8(ascii: "#"):
@@ -177,7 +188,9 @@ public struct RESPParser: Sendable {
     /// How long the next line is, without its end; nil when the end has not come yet.
     private func lineLength(_ buffer: ByteBuffer) throws(Violation) -> Int? {
         let newline = buffer.withUnsafeReadableBytes { bytes -> Int? in
-            guard let base = bytes.baseAddress, let found = memchr(base, 0x0A, min(bytes.count, Self.maximumLineBytes + 2)) else {
+            guard let base = bytes.baseAddress,
+                let found = memchr(base, 0x0A, min(bytes.count, Self.maximumLineBytes + 2))
+            else {
                 return nil
             }
             return UnsafeRawPointer(found) - base

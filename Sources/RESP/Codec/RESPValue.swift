@@ -28,7 +28,9 @@ public struct RESPServerError: Error, Sendable, Hashable, CustomStringConvertibl
         self.message = message
         var coded = message[...]
         // Before Redis 7 an error inside a script comes wrapped, its own code last.
-        if message.hasPrefix("ERR Error running script"), let last = message.ranges(of: ": -").last { coded = message[last.upperBound...] }
+        if message.hasPrefix("ERR Error running script"), let last = message.ranges(of: ": -").last {
+            coded = message[last.upperBound...]
+        }
         code = String(coded.prefix { $0 != " " })
     }
 

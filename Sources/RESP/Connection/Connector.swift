@@ -27,10 +27,13 @@ struct Connector: Sendable {
         case subscriptions(onMessage: @Sendable ([RESPValue]) -> Void)
     }
 
-    func connect(to address: ServerAddress, for purpose: Purpose, mustBePrimary: Bool = false) -> EventLoopFuture<RESPConnection> {
+    func connect(to address: ServerAddress, for purpose: Purpose, mustBePrimary: Bool = false) -> EventLoopFuture<
+        RESPConnection
+    > {
         let loop = group.next()
         let ready = loop.makePromise(of: RESPConnection.self)
-        var settings = HandshakeStateMachine.Settings(database: configuration.database, clientName: configuration.clientName)
+        var settings = HandshakeStateMachine.Settings(
+            database: configuration.database, clientName: configuration.clientName)
         let credentials = configuration.credentials()
         (settings.username, settings.password) = (credentials?.username, credentials?.password)
         settings.mustBePrimary = mustBePrimary
@@ -55,7 +58,8 @@ struct Connector: Sendable {
                     try channel.pipeline.syncOperations.addHandler(
                         RESPChannelHandler(
                             settings: settings, address: address, limits: configuration.limits,
-                            keepAlive: TimeAmount(configuration.keepAlive), spinLimit: TimeAmount(configuration.spinLimit),
+                            keepAlive: TimeAmount(configuration.keepAlive),
+                            spinLimit: TimeAmount(configuration.spinLimit),
                             isSubscriber: isSubscriber, ready: ready, onMessage: onMessage))
                 }
             }

@@ -2,10 +2,11 @@ public import NIOCore
 import NIOPosix
 import Synchronization
 
-/// An event loop of one's own, and its thread for Swift's tasks: whoever runs there speaks to connections on that loop without changing threads.
+/// An event loop of one's own, and its thread for Swift's tasks: whoever runs there speaks to connections on that loop
+/// without changing threads.
 ///
-/// Code that blocks holds up everything on the loop. Its thread goes to the next one that is made when this one is dropped, and never ends:
-/// connections may still be closing.
+/// Code that blocks holds up everything on the loop. Its thread goes to the next one that is made when this one is
+/// dropped, and never ends: connections may still be closing.
 public final class EventLoopExecutor: TaskExecutor {
     private static let idle = Mutex<[MultiThreadedEventLoopGroup]>([])
 
@@ -30,8 +31,8 @@ public final class EventLoopExecutor: TaskExecutor {
     public func asUnownedTaskExecutor() -> UnownedTaskExecutor { UnownedTaskExecutor(ordinary: self) }
 }
 
-/// The thread of an ``EventLoopExecutor`` for actors. Apart from it, for a task that runs as an actor would has to be enqueued again for every
-/// asynchronous function that it calls which is no actor's.
+/// The thread of an ``EventLoopExecutor`` for actors. Apart from it, for a task that runs as an actor would has to be
+/// enqueued again for every asynchronous function that it calls which is no actor's.
 public final class EventLoopSerialExecutor: SerialExecutor {
     private let tasks: EventLoopExecutor
 

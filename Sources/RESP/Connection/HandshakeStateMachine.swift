@@ -1,4 +1,5 @@
-/// What happens between the opening of a connection and its first command (HELLO, AUTH, CLIENT SETNAME, SELECT). Pure: no channel, no clock.
+/// What happens between the opening of a connection and its first command (HELLO, AUTH, CLIENT SETNAME, SELECT). Pure:
+/// no channel, no clock.
 struct HandshakeStateMachine: ~Copyable {
     struct Settings: Sendable {
         var username: String?
@@ -33,7 +34,9 @@ struct HandshakeStateMachine: ~Copyable {
     mutating func begin() -> Action {
         state = .awaitingHello
         var arguments: [RESPArgument] = ["3"]
-        if let password = settings.password { arguments += ["AUTH", .text(settings.username ?? "default"), .text(password)] }
+        if let password = settings.password {
+            arguments += ["AUTH", .text(settings.username ?? "default"), .text(password)]
+        }
         if let name = settings.clientName { arguments += ["SETNAME", .text(name)] }
         return .send(RESPCommand("HELLO", arguments))
     }
@@ -69,7 +72,8 @@ struct HandshakeStateMachine: ~Copyable {
 
     private mutating func next(after step: Step?, isRESP3: Bool) -> Action {
         if step == nil, let password = settings.password {
-            let credentials: [RESPArgument] = settings.username.map { [.text($0), .text(password)] } ?? [.text(password)]
+            let credentials: [RESPArgument] =
+                settings.username.map { [.text($0), .text(password)] } ?? [.text(password)]
             return send(RESPCommand("AUTH", credentials), .authentication, isRESP3)
         }
         if step == nil || step == .authentication, let name = settings.clientName {

@@ -51,7 +51,9 @@ struct PipelineStateMachine<Request>: ~Copyable {
                 // A subscription that the server refuses: the others hold.
                 if case .error = value { return .nothing }
             }
-            guard !pending.isEmpty else { return .close(RESPError(.protocolViolation, "the server answered what nobody asked")) }
+            guard !pending.isEmpty else {
+                return .close(RESPError(.protocolViolation, "the server answered what nobody asked"))
+            }
             pending[0].replies.append(value)
             guard pending[0].replies.count == pending[0].expectedReplies else { return .nothing }
             let done = pending.removeFirst()
@@ -68,7 +70,8 @@ struct PipelineStateMachine<Request>: ~Copyable {
 
     mutating func tick(now: Int64) -> Tick {
         if let deadline = pending.lazy.map(\.deadline).min() {
-            return deadline <= now ? .close(RESPError(.timedOut, "the server did not answer in time", mayHaveRun: true)) : .nothing
+            return deadline <= now
+                ? .close(RESPError(.timedOut, "the server did not answer in time", mayHaveRun: true)) : .nothing
         }
         guard now - lastHeard >= keepAlive else { return .nothing }
         sent(nil, expecting: 1, deadline: now + keepAlive)

@@ -36,8 +36,10 @@ final class RESPChannelHandler: ChannelInboundHandler {
     private var ticker: RepeatedTask?
 
     init(
-        settings: HandshakeStateMachine.Settings, address: ServerAddress, limits: RESPParser.Limits, keepAlive: TimeAmount,
-        spinLimit: TimeAmount, isSubscriber: Bool, ready: EventLoopPromise<RESPConnection>, onMessage: (@Sendable ([RESPValue]) -> Void)?
+        settings: HandshakeStateMachine.Settings, address: ServerAddress, limits: RESPParser.Limits,
+        keepAlive: TimeAmount,
+        spinLimit: TimeAmount, isSubscriber: Bool, ready: EventLoopPromise<RESPConnection>,
+        onMessage: (@Sendable ([RESPValue]) -> Void)?
     ) {
         self.settings = settings
         self.address = address
@@ -74,7 +76,9 @@ final class RESPChannelHandler: ChannelInboundHandler {
         do throws(RESPParser.Violation) {
             while reason == nil, let reply = try parser.next(from: &received) { handle(reply, context) }
         } catch {
-            close(context, RESPError(.protocolViolation, "\(address) does not speak Redis' protocol: \(error)", mayHaveRun: true))
+            close(
+                context,
+                RESPError(.protocolViolation, "\(address) does not speak Redis' protocol: \(error)", mayHaveRun: true))
         }
         if received.readableBytes == 0 { received.clear(minimumCapacity: 0) } else { received.discardReadBytes() }
     }
@@ -106,8 +110,8 @@ final class RESPChannelHandler: ChannelInboundHandler {
         }
     }
 
-    /// Has the event loop go round without sleeping until there is a command again: what is executed on it has its turn, what other connections
-    /// get waits meanwhile.
+    /// Has the event loop go round without sleeping until there is a command again: what is executed on it has its
+    /// turn, what other connections get waits meanwhile.
     private func stayAwake(until deadline: Int64, _ context: NIOLoopBound<ChannelHandlerContext>) {
         guard isIdle, now < deadline else { return }
         sched_yield()
@@ -127,7 +131,8 @@ final class RESPChannelHandler: ChannelInboundHandler {
         case .send(let command): context.writeAndFlush(wrapOutboundOut(command.bytes), promise: nil)
         case .becomeReady(let isRESP3):
             phase = .ready(PipelineStateMachine(keepAlive: keepAlive.nanoseconds, isSubscriber: isSubscriber, now: now))
-            let connection = RESPConnection(address: address, channel: context.channel, isRESP3: isRESP3, spinLimit: spinLimit)
+            let connection = RESPConnection(
+                address: address, channel: context.channel, isRESP3: isRESP3, spinLimit: spinLimit)
             self.connection = connection
             let bound = NIOLoopBound((handler: self, context: context), eventLoop: context.eventLoop)
             ticker = context.eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
@@ -180,7 +185,9 @@ final class RESPChannelHandler: ChannelInboundHandler {
             && !what.contains("uncleanShutdown")
         close(
             context,
-            RESPError(isTLS ? .tls : .connectionLost, "the connection to \(address) failed: \(what)", mayHaveRun: connection != nil))
+            RESPError(
+                isTLS ? .tls : .connectionLost, "the connection to \(address) failed: \(what)",
+                mayHaveRun: connection != nil))
     }
 
     private func close(_ context: ChannelHandlerContext, _ error: RESPError) {
@@ -193,7 +200,8 @@ final class RESPChannelHandler: ChannelInboundHandler {
         context.fireChannelInactive()
     }
 
-    /// Tells everybody that nothing more will come. At once, and not when the channel is closed: over TLS that takes a while.
+    /// Tells everybody that nothing more will come. At once, and not when the channel is closed: over TLS that takes a
+    /// while.
     private func end(_ error: RESPError) {
         guard reason == nil else { return }
         reason = error

@@ -9,7 +9,8 @@ import Glibc
 import Darwin
 #endif
 
-/// One connection to one server, ready for commands. Commands of concurrent callers are written together, in the order of the calls.
+/// One connection to one server, ready for commands. Commands of concurrent callers are written together, in the order
+/// of the calls.
 public final class RESPConnection: Sendable {
     typealias Completion = @Sendable (Result<[RESPValue], RESPError>) -> Void
 
@@ -53,8 +54,8 @@ public final class RESPConnection: Sendable {
     ///   - commands: any number.
     ///   - timeout: until the last answer.
     /// - Returns: an answer for each; an error of the server is an answer.
-    /// - Throws: ``RESPError``; `CancellationError` when the task is cancelled before there is an answer and has given its thread up to wait, and
-    ///   the commands may run all the same.
+    /// - Throws: ``RESPError``; `CancellationError` when the task is cancelled before there is an answer and has given
+    ///   its thread up to wait, and the commands may run all the same.
     public func send(_ commands: [RESPCommand], timeout: Duration) async throws -> [RESPValue] {
         guard !commands.isEmpty else { return [] }
         let promise = ReplyPromise()
@@ -65,10 +66,11 @@ public final class RESPConnection: Sendable {
         return try await promise.value
     }
 
-    /// Sends commands one right after the other and calls back, on the connection's event loop, when all have been answered: for code that must
-    /// not wait on a task.
+    /// Sends commands one right after the other and calls back, on the connection's event loop, when all have been
+    /// answered: for code that must not wait on a task.
     public func send(
-        _ commands: [RESPCommand], timeout: Duration, completion: @escaping @Sendable (Result<[RESPValue], RESPError>) -> Void
+        _ commands: [RESPCommand], timeout: Duration,
+        completion: @escaping @Sendable (Result<[RESPValue], RESPError>) -> Void
     ) {
         guard !commands.isEmpty else { return completion(.success([])) }
         enqueue(Request(commands, timeout: TimeAmount(timeout), completion: completion))
@@ -97,7 +99,9 @@ public final class RESPConnection: Sendable {
             return nil
         }
         if mustFlush {
-            channel.eventLoop.execute { self.channel.pipeline.fireUserInboundEventTriggered(FlushOutbox(connection: self)) }
+            channel.eventLoop.execute {
+                self.channel.pipeline.fireUserInboundEventTriggered(FlushOutbox(connection: self))
+            }
         }
         return spinsUntil
     }
@@ -149,7 +153,8 @@ final class ReplyPromise: Sendable {
     /// Set when the answer was there before anybody waited.
     private let isDoneUnawaited = Atomic(false)
 
-    /// Keeps the thread, and leaves the processor to other threads that have work for it: where there is but one, to those that bring the answer.
+    /// Keeps the thread, and leaves the processor to other threads that have work for it: where there is but one, to
+    /// those that bring the answer.
     /// - Returns: whether the caller has seen the answer in that time.
     func spin(until deadline: Int64) -> Bool {
         while !isDoneUnawaited.load(ordering: .acquiring), NIODeadline.now().nanoseconds < deadline { sched_yield() }
@@ -158,7 +163,9 @@ final class ReplyPromise: Sendable {
 
     var value: [RESPValue] {
         get async throws {
-            if isDoneUnawaited.load(ordering: .acquiring), case .done(let result) = state.withLock({ $0 }) { return try result.get() }
+            if isDoneUnawaited.load(ordering: .acquiring), case .done(let result) = state.withLock({ $0 }) {
+                return try result.get()
+            }
             return try await withTaskCancellationHandler {
                 try await withCheckedThrowingContinuation { attach($0) }
             } onCancel: {

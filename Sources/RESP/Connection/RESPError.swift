@@ -2,7 +2,8 @@
 public struct RESPError: Error, Sendable, CustomStringConvertible {
     public struct Code: Sendable, Hashable, CustomStringConvertible {
         private enum Value: String {
-            case unreachable, authentication, tls, timedOut, connectionLost, protocolViolation, closed, server, invalidURL
+            case unreachable, authentication, tls, timedOut, connectionLost, protocolViolation, closed, server,
+                invalidURL
         }
         private let value: Value
         public var description: String { value.rawValue }

@@ -1,12 +1,15 @@
-/// Who may keep its thread while it waits for an answer, and the event loop for the next command. Pure: time is an argument, in nanoseconds.
+/// Who may keep its thread while it waits for an answer, and the event loop for the next command. Pure: time is an
+/// argument, in nanoseconds.
 ///
-/// A server on the same machine answers sooner than a thread goes to sleep and is woken again, and a caller that awaits one command after the other
-/// pays for that three times a command: for the event loop that is to write, for the event loop that is to read, for itself. So within such a
-/// sequence both stay awake, as long as answers do come that soon. Those of commands that come alone, together with others or from far away sleep.
-/// Where the processors are busy, who stays awake is made to wait for them longer than who is woken; so each spin in vain is followed by commands
-/// without, by more of them the less those in between were good for.
+/// A server on the same machine answers sooner than a thread goes to sleep and is woken again, and a caller that awaits
+/// one command after the other pays for that three times a command: for the event loop that is to write, for the event
+/// loop that is to read, for itself. So within such a sequence both stay awake, as long as answers do come that soon.
+/// Those of commands that come alone, together with others or from far away sleep. Where the processors are busy, who
+/// stays awake is made to wait for them longer than who is woken; so each spin in vain is followed by commands without,
+/// by more of them the less those in between were good for.
 struct SpinPolicy {
-    /// A command that follows the last answer so closely belongs to a sequence. Longer than threads take that had to be woken.
+    /// A command that follows the last answer so closely belongs to a sequence. Longer than threads take that had to be
+    /// woken.
     static let longestPause: Int64 = 300_000
     /// How long the event loop stays awake for the next command of a sequence, where the last one came that soon.
     static let wakefulness: Int64 = 100_000

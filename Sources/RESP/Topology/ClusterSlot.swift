@@ -9,7 +9,8 @@ public enum ClusterSlot {
     /// The slot of a key: of the part between the first braces, when there is one that is not empty.
     public static func of(_ key: [UInt8]) -> Int {
         var hashed = key[...]
-        if let open = key.firstIndex(of: UInt8(ascii: "{")), let close = key[(open + 1)...].firstIndex(of: UInt8(ascii: "}")),
+        if let open = key.firstIndex(of: UInt8(ascii: "{")),
+            let close = key[(open + 1)...].firstIndex(of: UInt8(ascii: "}")),
             close > open + 1
         {
             hashed = key[(open + 1)..<close]
@@ -30,7 +31,8 @@ struct ClusterRedirection: Equatable {
     init?(_ value: RESPValue?, from origin: ServerAddress) {
         guard case .error(let error)? = value, error.code == "MOVED" || error.code == "ASK" else { return nil }
         let words = error.message.split(separator: " ")
-        guard words.count == 3, let slot = Int(words[1]), (0..<ClusterSlot.count).contains(slot), let colon = words[2].lastIndex(of: ":"),
+        guard words.count == 3, let slot = Int(words[1]), (0..<ClusterSlot.count).contains(slot),
+            let colon = words[2].lastIndex(of: ":"),
             let port = Int(words[2][words[2].index(after: colon)...]), (1...65535).contains(port)
         else { return nil }
         var host = String(words[2][..<colon])

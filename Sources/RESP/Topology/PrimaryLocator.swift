@@ -5,7 +5,9 @@ struct PrimaryLocator: Sendable {
     let connector: Connector
 
     /// - Parameter address: the one of several servers to try first.
-    func connect(for purpose: Connector.Purpose, preferring address: ServerAddress? = nil) -> EventLoopFuture<RESPConnection> {
+    func connect(for purpose: Connector.Purpose, preferring address: ServerAddress? = nil) -> EventLoopFuture<
+        RESPConnection
+    > {
         let loop = connector.group.next()
         switch connector.configuration.topology {
         case .servers(let addresses), .cluster(let addresses):
@@ -28,7 +30,8 @@ struct PrimaryLocator: Sendable {
                     Result {
                         let found = try result.get().first
                         if case .error(let error)? = found { throw RESPError(.server, "\(sentinel): \(error.message)") }
-                        guard let pair = found?.elements, pair.count == 2, let host = pair[0].text, let port = pair[1].integer,
+                        guard let pair = found?.elements, pair.count == 2, let host = pair[0].text,
+                            let port = pair[1].integer,
                             (1...65535).contains(port)
                         else { throw RESPError(.unreachable, "\(sentinel) knows no primary of the name \(primary)") }
                         return .host(host, port: Int(port))
@@ -42,7 +45,9 @@ struct PrimaryLocator: Sendable {
         _ addresses: ArraySlice<ServerAddress>, on loop: any EventLoop,
         _ connect: @escaping @Sendable (ServerAddress) -> EventLoopFuture<RESPConnection>
     ) -> EventLoopFuture<RESPConnection> {
-        guard let first = addresses.first else { return loop.makeFailedFuture(RESPError(.unreachable, "no server is named")) }
+        guard let first = addresses.first else {
+            return loop.makeFailedFuture(RESPError(.unreachable, "no server is named"))
+        }
         let rest = addresses.dropFirst()
         return connect(first).hop(to: loop).flatMapError { error in
             rest.isEmpty ? loop.makeFailedFuture(error) : firstOf(rest, on: loop, connect)

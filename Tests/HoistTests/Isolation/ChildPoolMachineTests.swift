@@ -32,7 +32,8 @@ struct ChildPoolMachineTests {
             case .kill(let id): "kill \(id)"
             case .end(let run, _, .finished): "end \(run): finished"
             case .end(let run, _, .notStarted): "end \(run): not started"
-            case .end(let run, _, .died(let verdict, _, _, _, _)): "end \(run): died \(verdict.map { "\($0)" } ?? "by itself")"
+            case .end(let run, _, .died(let verdict, _, _, _, _)):
+                "end \(run): died \(verdict.map { "\($0)" } ?? "by itself")"
             case .becomeUsable(let isUsable): isUsable ? "usable" : "unusable"
             }
         }
@@ -127,7 +128,9 @@ struct ChildPoolMachineTests {
         #expect(words(machine.exited(1, .init(signal: 9), now: 10_000_120)) == ["end 7: died crashed(11)"])
     }
 
-    @Test("children are replaced after so many jobs, above so much memory, when they are old, and when they leave processes behind")
+    @Test(
+        "children are replaced after so many jobs, above so much memory, when they are old, and when they leave processes behind"
+    )
     func recycling() {
         var machine = Self.ready(1)
         for run in 1...UInt64(2) {
@@ -140,13 +143,17 @@ struct ChildPoolMachineTests {
         machine = Self.busy()
         #expect(words(machine.finished(1, done(7, memory: 500), now: 30)) == ["end 7: finished", "ask 1", "spawn 2"])
         machine = Self.busy()
-        #expect(words(machine.finished(1, done(7, leavesProcesses: true), now: 30)) == ["end 7: finished", "ask 1", "spawn 2"])
+        #expect(
+            words(machine.finished(1, done(7, leavesProcesses: true), now: 30)) == [
+                "end 7: finished", "ask 1", "spawn 2",
+            ])
         machine = Self.ready(1)
         #expect(machine.nextDeadline() == 1_000_000)
         #expect(words(machine.tick(now: 1_000_000)) == ["ask 1", "spawn 2"])
     }
 
-    @Test("children that cannot be started are tried again later and later, and jobs go back where others can take them")
+    @Test(
+        "children that cannot be started are tried again later and later, and jobs go back where others can take them")
     func failingStarts() {
         var machine = ChildPoolMachine(Self.settings)
         _ = machine.resize(to: 2, now: 0)
@@ -162,7 +169,8 @@ struct ChildPoolMachineTests {
         #expect(words(machine.becameReady(4, now: 1_210_020)) == ["usable"])
         #expect(words(machine.tick(now: 1_210_030)) == ["spawn 5"], "the other one follows")
         #expect(
-            words(machine.exited(4, .init(signal: 11), now: 1_210_040)) == [], "one that dies as soon as it is ready is not hurried either")
+            words(machine.exited(4, .init(signal: 11), now: 1_210_040)) == [],
+            "one that dies as soon as it is ready is not hurried either")
     }
 
     @Test("jobs that were claimed ahead go back when they are held up; those that there are children for stay")
@@ -213,7 +221,8 @@ struct ChildPoolMachineTests {
         var machine = Self.busy()
         #expect(words(machine.closedChannel(1, now: 30)) == [])
         #expect(words(machine.tick(now: 31)) == ["spawn 2"])
-        #expect(words(machine.exited(1, .init(signal: 6), now: 40)) == ["end 7: died by itself"], "its own signal is told")
+        #expect(
+            words(machine.exited(1, .init(signal: 6), now: 40)) == ["end 7: died by itself"], "its own signal is told")
 
         machine = Self.busy()
         _ = machine.closedChannel(1, now: 30)
@@ -236,7 +245,8 @@ struct ChildPoolMachineTests {
         #expect(words(machine.exited(1, .init(signal: 11), now: 200_040)).first == "end 7: died by itself")
     }
 
-    @Test("what a job left behind is not counted against the next one, and a look at one job is not taken for another's")
+    @Test(
+        "what a job left behind is not counted against the next one, and a look at one job is not taken for another's")
     func memoryOfOthers() {
         var machine = Self.busy()
         _ = machine.finished(1, done(7, memory: 400), now: 30)
@@ -277,7 +287,9 @@ struct ChildPoolMachineTests {
         #expect(words(machine.noteWear(1, now: 30)) == [])
         #expect(words(machine.finished(1, done(7), now: 40)) == ["end 7: finished", "ask 1", "spawn 2"])
         #expect(words(machine.becameReady(2, now: 50)) == [])
-        #expect(words(machine.noteWear(2, now: 60)) == ["ask 2"], "one that has done nothing yet is not replaced in no time")
+        #expect(
+            words(machine.noteWear(2, now: 60)) == ["ask 2"], "one that has done nothing yet is not replaced in no time"
+        )
         for id in 1...UInt64(2) { _ = machine.exited(id, .init(), now: 70) }
         #expect(words(machine.tick(now: 200_060)) == ["spawn 3"])
     }
@@ -299,7 +311,10 @@ struct ChildPoolMachineTests {
     func lostLease() {
         var machine = Self.busy()
         #expect(words(machine.cancel(7, .leaseLost, now: 30)) == ["kill 1"])
-        guard case .end(7, 1, .died(.ignoredCancellation(.leaseLost), _, _, _, _))? = machine.exited(1, .init(signal: 9), now: 40).first
+        guard
+            case .end(7, 1, .died(.ignoredCancellation(.leaseLost), _, _, _, _))? = machine.exited(
+                1, .init(signal: 9), now: 40
+            ).first
         else {
             return #expect(Bool(false), "the run did not end")
         }

@@ -26,7 +26,8 @@ struct FrameTests {
         record.headers = ["traceparent": "00-1", "someHeader": 1]
         record.history = [
             AttemptRecord(
-                number: 1, worker: "w", startedAt: Date(timeIntervalSince1970: 5.25), endedAt: Date(timeIntervalSince1970: 6), outcome: "x",
+                number: 1, worker: "w", startedAt: Date(timeIntervalSince1970: 5.25),
+                endedAt: Date(timeIntervalSince1970: 6), outcome: "x",
                 failure: nil)
         ]
         let commands: [ChildCommand] = [
@@ -46,17 +47,23 @@ struct FrameTests {
 
     @Test("reports come out as they went in", arguments: [1, 100_000])
     func reports(chunk: Int) throws {
-        let failure = JobFailure(kind: .crashed, type: "T", message: "m", crash: .init(signal: 11, lastLines: ["a"], backtrace: "b"))
+        let failure = JobFailure(
+            kind: .crashed, type: "T", message: "m", crash: .init(signal: 11, lastLines: ["a"], backtrace: "b"))
         var done = IsolatedResult(run: 7, outcome: .succeeded(output: Array("[1]".utf8), retention: 1.5))
         (done.children, done.cpu, done.peakMemory, done.memory, done.hasDescendants) = (["x", "y"], 5, 6, 7, true)
         let outcomes: [Outcome] = [
-            .notStarted, .failed(failure), .snoozed(until: Date(timeIntervalSince1970: 1), closesQueue: true), .cancelled, .handedBack,
+            .notStarted, .failed(failure), .snoozed(until: Date(timeIntervalSince1970: 1), closesQueue: true),
+            .cancelled, .handedBack,
             .expired,
             .retry(
-                at: Date(timeIntervalSince1970: 2), failure, change: .arguments(Arguments(positional: [1], keyword: ["camelCase": [:]]))),
+                at: Date(timeIntervalSince1970: 2), failure,
+                change: .arguments(Arguments(positional: [1], keyword: ["camelCase": [:]]))),
         ]
         let reports: [ChildReport] =
-            [.ready, .finished(done), .progress(1, JobProgress(fraction: 0.5, message: "m", details: ["aB": "c"])), .sign(2)]
+            [
+                .ready, .finished(done), .progress(1, JobProgress(fraction: 0.5, message: "m", details: ["aB": "c"])),
+                .sign(2),
+            ]
             + [.log(3, LogLine(level: "info", message: "hi", metadata: ["aB": "c"], source: "s"))]
             + [.request(9, .watch("a")), .request(10, .unwatch(9)), .request(11, .queues(exchange: "e", topic: "t"))]
             + outcomes.map { .finished(IsolatedResult(run: 8, outcome: $0)) }
@@ -68,7 +75,8 @@ struct FrameTests {
     @Test("whatever a broken child sends is refused, and nothing traps")
     func garbage() {
         var random = SystemRandomNumberGenerator()
-        let whole = ChildReport.finished(IsolatedResult(run: 7, outcome: .succeeded(output: [0x31], retention: nil))).encoded()
+        let whole = ChildReport.finished(IsolatedResult(run: 7, outcome: .succeeded(output: [0x31], retention: nil)))
+            .encoded()
         for round in 0..<20_000 {
             var bytes = whole
             switch round % 3 {
@@ -86,7 +94,9 @@ struct FrameTests {
         ([0xE9, 3, 0, 0] as [UInt8]).withUnsafeBytes { buffer.append($0) }
         #expect(throws: WireError.self) { try buffer.next() }
         #expect(throws: WireError.self) { try ChildReport(whole[4...] + [0]) }
-        let noJSON = ChildReport.finished(IsolatedResult(run: 7, outcome: .succeeded(output: Array("{".utf8), retention: nil))).encoded()
+        let noJSON = ChildReport.finished(
+            IsolatedResult(run: 7, outcome: .succeeded(output: Array("{".utf8), retention: nil))
+        ).encoded()
         #expect(throws: WireError.self) { try ChildReport(noJSON[4...]) }
     }
 
@@ -94,9 +104,13 @@ struct FrameTests {
     func numbers() throws {
         var done = IsolatedResult(run: 7, outcome: .cancelled)
         (done.cpu, done.wall, done.peakMemory, done.memory) = (.max, -1, .max, .min)
-        guard case .finished(let read) = try ChildReport(ChildReport.finished(done).encoded()[4...]) else { return #expect(Bool(false)) }
+        guard case .finished(let read) = try ChildReport(ChildReport.finished(done).encoded()[4...]) else {
+            return #expect(Bool(false))
+        }
         #expect(read.cpu == 1 << 50 && read.wall == 0 && read.peakMemory == 1 << 60 && read.memory == 0)
-        let endless = ChildReport.finished(IsolatedResult(run: 7, outcome: .succeeded(output: [0x31], retention: .infinity))).encoded()
+        let endless = ChildReport.finished(
+            IsolatedResult(run: 7, outcome: .succeeded(output: [0x31], retention: .infinity))
+        ).encoded()
         #expect(throws: WireError.self) { try ChildReport(endless[4...]) }
     }
 

@@ -6,11 +6,13 @@ import Testing
 
 private let python = ProcessInfo.processInfo.environment["HOIST_TEST_PYTHON"]
 
-/// A real Celery reads our messages, and we read its. `scripts/test` installs it and names the interpreter in HOIST_TEST_PYTHON.
+/// A real Celery reads our messages, and we read its. `scripts/test` installs it and names the interpreter in
+/// HOIST_TEST_PYTHON.
 @Suite("With a real Celery", .enabled(if: python != nil, "HOIST_TEST_PYTHON names no Python with celery"))
 struct CeleryInteropTests {
     private func run(_ mode: String, input: String) async throws -> WireValue {
-        let script = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("celery_peer.py")
+        let script = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent(
+            "celery_peer.py")
         let process = Process()
         process.executableURL = URL(fileURLWithPath: try #require(python))
         process.arguments = [script.path, mode]
@@ -44,10 +46,12 @@ struct CeleryInteropTests {
         let when = Date(timeIntervalSince1970: 1_700_000_000)
         let eta = Date(timeIntervalSince1970: 4_000_000_000)
         let handle = try await client.enqueue(
-            Add(x: 2, yValue: 0.5, when: when, token: "hush"), .queue("celery"), .priority(3), .at(eta), .expires(at: eta + 60),
+            Add(x: 2, yValue: 0.5, when: when, token: "hush"), .queue("celery"), .priority(3), .at(eta),
+            .expires(at: eta + 60),
             .header("tenant", "acme é"))
         let messages = try await backend.messages()
-        let read = try await run("read", input: String(decoding: try #require(messages.first).encodedEnvelope(), as: UTF8.self))
+        let read = try await run(
+            "read", input: String(decoding: try #require(messages.first).encodedEnvelope(), as: UTF8.self))
         #expect(read["task"] == "peer.add" && read["id"] == .string(handle.id))
         #expect(read["result"] == 2.5, "the task ran on our arguments: \(read)")
         #expect(read["when"] == "2023-11-14T22:13:20+00:00", "dates are datetimes there")
@@ -65,7 +69,9 @@ struct CeleryInteropTests {
         let messages = try sent.map { try Message(envelope: Array($0.description.utf8)) }
         let call = try messages[0].decodedBody().arguments.bind(to: Add.self)
         #expect(call == Add(x: 1, yValue: 2.5, when: Date(timeIntervalSince1970: 1_700_000_000), token: "t"))
-        #expect(messages[1].headers.eta == Date(timeIntervalSince1970: 4_000_000_000) && messages[1].properties.priority == 7)
+        #expect(
+            messages[1].headers.eta == Date(timeIntervalSince1970: 4_000_000_000)
+                && messages[1].properties.priority == 7)
         #expect(messages[1].headers.softTimeLimit == 5 && messages[1].headers.hardTimeLimit == 9)
         #expect(messages[2].headers.custom["tenant"] == "acme" && messages[2].headers.ignoresResult == true)
     }
@@ -77,10 +83,12 @@ extension MemoryBackend {
         var messages: [Message] = []
         for record in try await jobs(JobFilter(states: [.waiting, .scheduled])) {
             _ = try await edit(record.id, .reschedule(.distantPast))
-            let worker = WorkerPresence(id: "peek", name: "peek", queues: [record.queue], jobNames: [record.name], startedAt: clock.now)
+            let worker = WorkerPresence(
+                id: "peek", name: "peek", queues: [record.queue], jobNames: [record.name], startedAt: clock.now)
             _ = try await renew(worker, lease: .seconds(10))
             let claim = Claim(queue: record.queue, kind: "async", jobNames: [record.name])
-            let result = try await turn(WorkerTurn(worker: "peek", claims: [claim], budget: ClaimBudget(kinds: ["async": 1])))
+            let result = try await turn(
+                WorkerTurn(worker: "peek", claims: [claim], budget: ClaimBudget(kinds: ["async": 1])))
             for case .message(var message) in result.deliveries.map(\.payload) {
                 message.headers.eta = record.dueAt
                 messages.append(message)

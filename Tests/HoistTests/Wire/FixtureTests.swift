@@ -10,7 +10,8 @@ struct FixtureTests {
 
     static let files: [URL] = ["messages-redis", "runs-redis", "runs-redis-config"].flatMap { name in
         let names =
-            (try? FileManager.default.contentsOfDirectory(at: folder.appendingPathComponent(name), includingPropertiesForKeys: nil)) ?? []
+            (try? FileManager.default.contentsOfDirectory(
+                at: folder.appendingPathComponent(name), includingPropertiesForKeys: nil)) ?? []
         return names.filter { $0.pathExtension == "json" }
     }.sorted { $0.path < $1.path }
 
@@ -110,7 +111,9 @@ struct FixtureTests {
             } else if case .failure(let error) = read {
                 #expect(error is WireError, "\(name)")
             }
-            if probe["worker_alive"]?.boolValue == false { #expect((try? read.get()) == nil, "\(name) must be refused") }
+            if probe["worker_alive"]?.boolValue == false {
+                #expect((try? read.get()) == nil, "\(name) must be refused")
+            }
         }
     }
 }

@@ -6,7 +6,8 @@ struct JSONTests {
     @Test(
         "values survive the way there and back",
         arguments: [
-            "null", "true", "false", "0", "-1", "9223372036854775807", "-9223372036854775808", "1.5", "-1e-07", "\"\"", "[]", "{}",
+            "null", "true", "false", "0", "-1", "9223372036854775807", "-9223372036854775808", "1.5", "-1e-07", "\"\"",
+            "[]", "{}",
             "[1,[2,[3]],{\"a\":{\"b\":null}}]", "\"\\\"\\\\\\n\\t\\u0001\"", "\"é😀\"", "[NaN,Infinity,-Infinity]",
             "123456789012345678901234567890",
         ])
@@ -26,18 +27,25 @@ struct JSONTests {
         let kinds = ["x", "\"", "\\", "\n", "\u{1f}", "é", "€", "😀", "\u{7f}", " ", "!", "#", "[", "]"]
         for first in kinds {
             for second in kinds {
-                let text = String(repeating: "a", count: position) + first + second + String(repeating: "b", count: 20 - position)
+                let text =
+                    String(repeating: "a", count: position) + first + second
+                    + String(repeating: "b", count: 20 - position)
                 let written = JSONWriter.bytes(of: .string(text))
                 #expect(try JSONParser.parse(written) == .string(text))
-                #expect(try JSONParser.parse([0x5B] + written + [0x2C] + written + [0x5D]) == [.string(text), .string(text)])
+                #expect(
+                    try JSONParser.parse([0x5B] + written + [0x2C] + written + [0x5D]) == [
+                        .string(text), .string(text),
+                    ])
             }
         }
         for control in UInt8(0)..<0x20 {
-            let bytes = Array(("\"" + String(repeating: "a", count: position)).utf8) + [control] + Array("bbbbbbbbbb\"".utf8)
+            let bytes =
+                Array(("\"" + String(repeating: "a", count: position)).utf8) + [control] + Array("bbbbbbbbbb\"".utf8)
             #expect(throws: WireError.self) { try JSONParser.parse(bytes) }
         }
         for wrong in UInt8(0x80)...0xFF {
-            let bytes = Array(("\"" + String(repeating: "a", count: position)).utf8) + [wrong] + Array("bbbbbbbbbb\"".utf8)
+            let bytes =
+                Array(("\"" + String(repeating: "a", count: position)).utf8) + [wrong] + Array("bbbbbbbbbb\"".utf8)
             #expect(throws: WireError.self) { try JSONParser.parse(bytes) }
         }
     }
@@ -50,7 +58,8 @@ struct JSONTests {
     @Test(
         "what is not JSON is refused, never trapped on",
         arguments: [
-            "", " ", "{", "[", "[1", "[1,", "[1,]", "{\"a\"", "{\"a\":", "{\"a\":1", "{\"a\":1,}", "{a:1}", "\"", "\"\\", "\"\\u12",
+            "", " ", "{", "[", "[1", "[1,", "[1,]", "{\"a\"", "{\"a\":", "{\"a\":1", "{\"a\":1,}", "{a:1}", "\"",
+            "\"\\", "\"\\u12",
             "\"\\x\"", "\"\u{1}\"", "nul", "tru", "Inf", "-", "01", "1.", "1e", "+1", "1 2", "[1}", "{]", "'a'",
         ])
     func malformed(_ text: String) {
@@ -74,7 +83,8 @@ struct JSONTests {
     @Test("every prefix and a thousand mutations of a message are read or refused")
     func mutations() throws {
         let message = Message(
-            headers: MessageHeaders(task: "t", id: "i"), properties: MessageProperties(routingKey: "q", deliveryTag: "d"),
+            headers: MessageHeaders(task: "t", id: "i"),
+            properties: MessageProperties(routingKey: "q", deliveryTag: "d"),
             body: MessageBody(arguments: Arguments(positional: [1, "two"], keyword: ["three": [3.5, nil]])).encoded())
         let bytes = message.encodedEnvelope()
         var read = 0
@@ -84,7 +94,8 @@ struct JSONTests {
         for _ in 0..<1000 {
             var mutated = bytes
             for _ in 0..<Int.random(in: 1...4, using: &generator) {
-                mutated[Int.random(in: 0..<mutated.count, using: &generator)] = UInt8.random(in: 0...255, using: &generator)
+                mutated[Int.random(in: 0..<mutated.count, using: &generator)] = UInt8.random(
+                    in: 0...255, using: &generator)
             }
             if let message = try? Message(envelope: mutated) { _ = try? message.decodedBody() }
         }

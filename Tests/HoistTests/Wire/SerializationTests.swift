@@ -7,7 +7,9 @@ struct SerializationTests {
     private func message(_ body: [UInt8], type: String, compression: String? = nil) -> Message {
         var headers = MessageHeaders(task: "job", id: "1")
         headers.compression = compression
-        return Message(headers: headers, properties: MessageProperties(routingKey: "q", deliveryTag: "1"), contentType: type, body: body)
+        return Message(
+            headers: headers, properties: MessageProperties(routingKey: "q", deliveryTag: "1"), contentType: type,
+            body: body)
     }
 
     @Test("MessagePack of every type is read")
@@ -19,7 +21,8 @@ struct SerializationTests {
             ([0xD3, 0x80, 0, 0, 0, 0, 0, 0, 0], .integer(.min)), ([0xCA, 0x3F, 0x80, 0, 0], 1.0),
             ([0xCB, 0x3F, 0xF8, 0, 0, 0, 0, 0, 0], 1.5), ([0xA2, 0x68, 0x69], "hi"), ([0xD9, 1, 0x68], "h"),
             ([0xC4, 2, 0xFF, 0xFE], ["__type__": "base64", "__value__": "//4="]), ([0x92, 1, 0x90], [1, []]),
-            ([0x81, 0xA1, 0x61, 0x81, 0x05, 0xC2], ["a": ["5": false]]), ([0xDC, 0, 1, 1], [1]), ([0xDE, 0, 1, 0xA1, 0x61, 1], ["a": 1]),
+            ([0x81, 0xA1, 0x61, 0x81, 0x05, 0xC2], ["a": ["5": false]]), ([0xDC, 0, 1, 1], [1]),
+            ([0xDE, 0, 1, 0xA1, 0x61, 1], ["a": 1]),
         ]
         for (bytes, value) in cases { #expect(try MessagePackParser.parse(bytes) == value) }
     }
@@ -28,7 +31,8 @@ struct SerializationTests {
     func damagedMessagePack() {
         let depth = [UInt8](repeating: 0x91, count: 100_000)
         let cases: [[UInt8]] = [
-            [], [0xDD, 0xFF, 0xFF, 0xFF, 0xFF], [0xDF, 0xFF, 0xFF, 0xFF, 0xFF], [0xC6, 0xFF, 0xFF, 0xFF, 0xFF], [0xA5, 0x68], [0xA1, 0xFF],
+            [], [0xDD, 0xFF, 0xFF, 0xFF, 0xFF], [0xDF, 0xFF, 0xFF, 0xFF, 0xFF], [0xC6, 0xFF, 0xFF, 0xFF, 0xFF],
+            [0xA5, 0x68], [0xA1, 0xFF],
             [0xD4, 1, 1], [0xC1], [1, 2], [0x81, 0x90, 1], depth,
         ]
         for bytes in cases { #expect(throws: WireError.self) { try MessagePackParser.parse(bytes) } }
@@ -71,7 +75,9 @@ struct SerializationTests {
         #expect(try Compression.decompress(Compression.deflated([]), as: Compression.zlib) == [])
     }
 
-    @Test("a stream that is damaged, cut off or too large is refused", arguments: [Compression.zlib, Compression.bzip2, Compression.xz])
+    @Test(
+        "a stream that is damaged, cut off or too large is refused",
+        arguments: [Compression.zlib, Compression.bzip2, Compression.xz])
     func damagedStreams(_ name: String) throws {
         #expect(throws: WireError.self) { try Compression.decompress([1, 2, 3, 4, 5, 6, 7, 8], as: name) }
         #expect(throws: WireError.self) { try Compression.decompress([], as: name) }
@@ -82,7 +88,9 @@ struct SerializationTests {
         let deflated = Compression.deflated([UInt8](repeating: 0, count: 4 << 20))
         let limits = WireLimits(maximumBytes: 1 << 20)
         #expect(throws: WireError.self) { try Compression.decompress(deflated, as: Compression.zlib, limits: limits) }
-        #expect(throws: WireError.self) { try Compression.decompress(Array(deflated.dropLast(5)), as: Compression.zlib) }
+        #expect(throws: WireError.self) {
+            try Compression.decompress(Array(deflated.dropLast(5)), as: Compression.zlib)
+        }
     }
 
     @Test("pickle and unknown types are refused by name")
@@ -90,7 +98,9 @@ struct SerializationTests {
         for (type, compression) in [
             ("application/x-python-serialize", nil), ("text/x-unknown", nil), ("application/json", "application/zstd"),
         ] {
-            let error = #expect(throws: WireError.self) { try message([0x5B, 0x5D], type: type, compression: compression).decodedBody() }
+            let error = #expect(throws: WireError.self) {
+                try message([0x5B, 0x5D], type: type, compression: compression).decodedBody()
+            }
             #expect(error?.message.contains(compression ?? type) == true)
         }
     }

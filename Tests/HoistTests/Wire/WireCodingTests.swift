@@ -26,8 +26,10 @@ struct WireCodingTests {
     @Test("every kind of property comes back as it went")
     func roundTrip() throws {
         let value = Everything(
-            videoID: "42", count: -3, ratio: 0.1, flag: true, when: Date(timeIntervalSince1970: 1_700_000_000.25), key: UUID(),
-            raw: Data([0xFF, 0x00]), price: Decimal(string: "19.99")!, link: URL(string: "https://example.org/a")!, maybe: nil,
+            videoID: "42", count: -3, ratio: 0.1, flag: true, when: Date(timeIntervalSince1970: 1_700_000_000.25),
+            key: UUID(),
+            raw: Data([0xFF, 0x00]), price: Decimal(string: "19.99")!, link: URL(string: "https://example.org/a")!,
+            maybe: nil,
             list: [.init(maxURLLength: 1)], byName: ["camelCase": 1], choice: .two, big: .max)
         let wire = try WireEncoder.encode(value)
         #expect(try WireDecoder.decode(Everything.self, from: JSONParser.parse(wire.description)) == value)
@@ -49,7 +51,8 @@ struct WireCodingTests {
         header.resultRetention = .infinity
         header.heartbeatLimit = .nan
         var message = Message(
-            headers: MessageHeaders(task: "t", id: "i"), properties: MessageProperties(routingKey: "q", deliveryTag: "d"), body: [])
+            headers: MessageHeaders(task: "t", id: "i"),
+            properties: MessageProperties(routingKey: "q", deliveryTag: "d"), body: [])
         message.headers.hoist = header
         let again = try Message(envelope: message.encodedEnvelope())
         #expect(again.headers.hoist.resultRetention == .infinity)
@@ -62,7 +65,8 @@ struct WireCodingTests {
         let large = Array(String(repeating: "\"\\ä\u{0}\u{1F40C}\n", count: 1000).utf8)
         for (body, isText) in [(large, true), (Array(large.prefix(100)), false), (large + [0xFF], false), ([], false)] {
             let message = Message(
-                headers: MessageHeaders(task: "task", id: "id"), properties: MessageProperties(routingKey: "default", deliveryTag: "tag"),
+                headers: MessageHeaders(task: "task", id: "id"),
+                properties: MessageProperties(routingKey: "default", deliveryTag: "tag"),
                 body: body)
             let envelope = message.encodedEnvelope()
             #expect(try Message(envelope: envelope).body == body)
@@ -71,7 +75,8 @@ struct WireCodingTests {
             if isText { #expect(object["body"]?.stringValue.map { Array($0.utf8) } == body) }
         }
         var compressed = Message(
-            headers: MessageHeaders(task: "task", id: "id"), properties: MessageProperties(routingKey: "default", deliveryTag: "tag"),
+            headers: MessageHeaders(task: "task", id: "id"),
+            properties: MessageProperties(routingKey: "default", deliveryTag: "tag"),
             body: large)
         compressed.headers.compression = "application/x-gzip"
         #expect(try JSONParser.parse(compressed.encodedEnvelope())["properties"]?["body_encoding"] == "base64")
@@ -89,9 +94,11 @@ struct WireCodingTests {
     @Test(
         "Python's times are read",
         arguments: [
-            ("2026-11-21T01:57:06.060446+00:00", 1_795_226_226_060_446), ("2026-11-21T01:57:06Z", 1_795_226_226_000_000),
+            ("2026-11-21T01:57:06.060446+00:00", 1_795_226_226_060_446),
+            ("2026-11-21T01:57:06Z", 1_795_226_226_000_000),
             ("2026-11-21T03:57:06+02:00", 1_795_226_226_000_000), ("2026-11-21 01:57:06.06", 1_795_226_226_060_000),
-            ("2026-11-21", 1_795_219_200_000_000), ("1969-12-31T23:59:59.5", -500_000), ("2024-02-29T00:00:00", 1_709_164_800_000_000),
+            ("2026-11-21", 1_795_219_200_000_000), ("1969-12-31T23:59:59.5", -500_000),
+            ("2024-02-29T00:00:00", 1_709_164_800_000_000),
         ] as [(String, Int64)])
     func timestamps(_ text: String, _ microseconds: Int64) {
         #expect(WireTimestamp.date(from: text)?.microsecondsSinceEpoch == microseconds)
@@ -107,7 +114,8 @@ struct WireCodingTests {
     }
 
     @Test(
-        "what is no time is refused", arguments: ["", "now", "2026", "2026-13-01", "2026-11-21T25", "2026-11-21T01:57:06+", "1732154226"])
+        "what is no time is refused",
+        arguments: ["", "now", "2026", "2026-13-01", "2026-11-21T25", "2026-11-21T01:57:06+", "1732154226"])
     func noTimestamps(_ text: String) { #expect(WireTimestamp.date(from: text) == nil) }
 }
 

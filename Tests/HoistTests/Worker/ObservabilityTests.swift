@@ -50,7 +50,8 @@ struct ObservabilityTests {
         #expect(try await handle.output(timeout: .seconds(1)) == "x")
         #expect(
             log.value == [
-                "start", "hook start", "one before test.echo", "two before test.echo", "run, seen by two", "two after", "one after",
+                "start", "hook start", "one before test.echo", "two before test.echo", "run, seen by two", "two after",
+                "one after",
                 "hook success", "hook finish", "stop",
             ])
     }
@@ -94,8 +95,11 @@ struct ObservabilityTests {
         var configuration = Worker.Configuration()
         configuration.metrics = metrics
         configuration.lease = .seconds(1)
-        try await JobClient(backend, logger: quiet).enqueue(contentsOf: (0..<3).map { _ in Echo(text: "nobody runs this") })
-        try await withWorker(Worker(backend, configuration: configuration, logger: quiet) { Handler(Work.self) { _, _ in } }) {
+        try await JobClient(backend, logger: quiet).enqueue(
+            contentsOf: (0..<3).map { _ in Echo(text: "nobody runs this") })
+        try await withWorker(
+            Worker(backend, configuration: configuration, logger: quiet) { Handler(Work.self) { _, _ in } }
+        ) {
             let isMeasured = try await eventually { !metrics.recorders(label: "hoist_queue_length").isEmpty }
             #expect(isMeasured)
         }
@@ -112,7 +116,9 @@ struct ObservabilityTests {
             configuration.isBurst = true
             try await JobClient(backend, logger: quiet).enqueue(Work(number: 0))
             try await Worker(backend, configuration: configuration, logger: quiet) {
-                Handler(Work.self) { job, context in if job.number == 0 { try await context.jobs.enqueue(Work(number: 1)) } }
+                Handler(Work.self) { job, context in
+                    if job.number == 0 { try await context.jobs.enqueue(Work(number: 1)) }
+                }
             }.run()
         }
         let spans = tracer.finishedSpans
@@ -121,8 +127,11 @@ struct ObservabilityTests {
         let performs = spans.filter { $0.operationName == "perform test.work" }
         #expect(enqueues.count == 2 && performs.count == 2)
         let parents = Dictionary(uniqueKeysWithValues: spans.map { ($0.spanID, $0.parentSpanID) })
-        #expect(performs.allSatisfy { span in enqueues.contains { $0.spanID == parents[span.spanID] } }, "perform under enqueue")
-        #expect(enqueues.contains { span in performs.contains { $0.spanID == parents[span.spanID] } }, "child under parent")
+        #expect(
+            performs.allSatisfy { span in enqueues.contains { $0.spanID == parents[span.spanID] } },
+            "perform under enqueue")
+        #expect(
+            enqueues.contains { span in performs.contains { $0.spanID == parents[span.spanID] } }, "child under parent")
     }
 
     @Test("a handler's logger carries the job")
@@ -131,12 +140,15 @@ struct ObservabilityTests {
         let inline = InlineJobs {
             Handler(Echo.self) { job, context in
                 var metadata: Logger.Metadata = [:]
-                for key in ["job.id", "job.name", "job.queue", "job.attempt"] { metadata[key] = context.logger[metadataKey: key] }
+                for key in ["job.id", "job.name", "job.queue", "job.attempt"] {
+                    metadata[key] = context.logger[metadataKey: key]
+                }
                 seen.change { [metadata] in $0 = metadata }
                 return job.text
             }
         }
         try await inline.client.enqueue(Echo(text: "x"), .id("the-id"))
-        #expect(seen.value == ["job.id": "the-id", "job.name": "test.echo", "job.queue": "default", "job.attempt": "1"])
+        #expect(
+            seen.value == ["job.id": "the-id", "job.name": "test.echo", "job.queue": "default", "job.attempt": "1"])
     }
 }

@@ -9,18 +9,25 @@ struct SlotTests {
     private let graphics = SlotNeeds(lane: .process, slots: 1, resources: ["gpu": 1])
     private let other = SlotNeeds(lane: .async, slots: 1, resources: [:])
 
-    private func ledger() -> SlotLedger { SlotLedger(lanes: [.process: 6, .async: 2], resources: ["gpu": 1], queues: ["narrow": 2]) }
+    private func ledger() -> SlotLedger {
+        SlotLedger(lanes: [.process: 6, .async: 2], resources: ["gpu": 1], queues: ["narrow": 2])
+    }
 
     @Test("a budget for each kind of needs")
     func budgets() {
         var ledger = ledger()
         #expect(
-            ledger.budget(for: [light, heavy, graphics, other]).kinds == ["process": 6, "process*4": 1, "process+gpu:1": 1, "async": 2])
+            ledger.budget(for: [light, heavy, graphics, other]).kinds == [
+                "process": 6, "process*4": 1, "process+gpu:1": 1, "async": 2,
+            ])
         #expect(ledger.admit(1, heavy, queue: "q") == .start)
         #expect(
-            ledger.budget(for: [light, heavy, graphics, other]).kinds == ["process": 2, "process*4": 1, "process+gpu:1": 1, "async": 2])
+            ledger.budget(for: [light, heavy, graphics, other]).kinds == [
+                "process": 2, "process*4": 1, "process+gpu:1": 1, "async": 2,
+            ])
         #expect(ledger.admit(2, graphics, queue: "q") == .start)
-        #expect(ledger.budget(for: [light, graphics]).kinds == ["process": 1, "process+gpu:1": 0], "the one GPU is taken")
+        #expect(
+            ledger.budget(for: [light, graphics]).kinds == ["process": 1, "process+gpu:1": 0], "the one GPU is taken")
         #expect(ledger.release(2) == [])
         #expect(ledger.budget(for: [graphics]).kinds == ["process+gpu:1": 1])
     }
@@ -31,7 +38,9 @@ struct SlotTests {
         for run in 1...4 { #expect(ledger.admit(UInt64(run), light, queue: "q") == .start) }
         #expect(ledger.admit(5, heavy, queue: "q") == .wait, "two slots are free")
         #expect(ledger.budget(for: [light, heavy, other]).kinds == ["process": 0, "process*4": 0, "async": 2])
-        #expect(ledger.admit(6, light, queue: "q") == .refuse, "claimed in the same round; it must not pass, and others have time for it")
+        #expect(
+            ledger.admit(6, light, queue: "q") == .refuse,
+            "claimed in the same round; it must not pass, and others have time for it")
         #expect(ledger.used(.process) == 8, "four in use, and four spoken for")
         #expect(ledger.notStarted == [5])
         #expect(ledger.release(1) == [])
@@ -101,9 +110,11 @@ struct SlotTests {
 
         var ledger = ledger()
         ledger.ahead[.process] = 10
-        #expect(ledger.budget(for: [light, heavy, graphics]).kinds == ["process": 16, "process*4": 1, "process+gpu:1": 1])
+        #expect(
+            ledger.budget(for: [light, heavy, graphics]).kinds == ["process": 16, "process*4": 1, "process+gpu:1": 1])
         for run in 1...16 { #expect(ledger.admit(UInt64(run), light, queue: "q") == .start) }
-        #expect(ledger.budget(for: [light, heavy, graphics]).kinds == ["process": 0, "process*4": 0, "process+gpu:1": 0])
+        #expect(
+            ledger.budget(for: [light, heavy, graphics]).kinds == ["process": 0, "process*4": 0, "process+gpu:1": 0])
         #expect(ledger.used(.process) == 6, "those claimed ahead have no slot")
     }
 
@@ -112,7 +123,8 @@ struct SlotTests {
         let policy = Autoscaling(growsAfterWait: .seconds(1), growsAtBacklogPerSlot: 10, shrinksAfter: .seconds(30))
         var scaler = LaneScaler(2...8, policy)
         func slots(_ used: Int, _ size: Int, _ waiting: Int, wait: Int64, _ second: Int64) -> Int {
-            scaler.slots(used: used, of: size, backlog: .init(waiting: waiting, oldestWait: wait), now: second * 1_000_000)
+            scaler.slots(
+                used: used, of: size, backlog: .init(waiting: waiting, oldestWait: wait), now: second * 1_000_000)
         }
         #expect(slots(2, 2, 5, wait: 100, 0) == 2, "they wait, but not for long")
         #expect(slots(2, 2, 1, wait: 1_000_000, 1) == 3, "one slot for one job")

@@ -27,7 +27,9 @@ struct WorkerTests {
         let seen = Shared<[String]>([])
         let worker = Worker(backend, queues: ["default"], logger: quiet) {
             Handler(Work.self) { job, context in
-                seen.change { $0.append("\(context.name) \(context.attempt) \(context.queue) \(context.headers["tenant"] ?? "-")") }
+                seen.change {
+                    $0.append("\(context.name) \(context.attempt) \(context.queue) \(context.headers["tenant"] ?? "-")")
+                }
                 if job.number == 0 {
                     #expect(context.rootID == context.id && context.parentID == nil)
                     try await context.jobs.enqueue(Work(number: 1), .id("child"))
@@ -59,11 +61,16 @@ struct WorkerTests {
         let dead = Shared<[JobFailure]>([])
         var configuration = Worker.Configuration()
         configuration.onDeadLetter = { _, failure in dead.change { $0.append(failure) } }
-        try await withWorker(Worker(backend, configuration: configuration, logger: quiet) { Handler(Echo.self) { job, _ in job.text } }) {
-            for (index, (type, body)) in [("application/json", "{not json"), ("application/x-python-serialize", "x")].enumerated() {
+        try await withWorker(
+            Worker(backend, configuration: configuration, logger: quiet) { Handler(Echo.self) { job, _ in job.text } }
+        ) {
+            for (index, (type, body)) in [("application/json", "{not json"), ("application/x-python-serialize", "x")]
+                .enumerated()
+            {
                 let message = Message(
                     headers: MessageHeaders(task: Echo.name, id: "bad\(index)"),
-                    properties: MessageProperties(routingKey: "default", deliveryTag: "t"), contentType: type, body: Array(body.utf8))
+                    properties: MessageProperties(routingKey: "default", deliveryTag: "t"), contentType: type,
+                    body: Array(body.utf8))
                 _ = try await backend.publish([message])
             }
             #expect(try await client.enqueue(Echo(text: "good")).output(timeout: .seconds(10)) == "good")
@@ -209,7 +216,8 @@ struct WorkerTests {
         let worker = Worker(backend, lanes: [.blocking(8)], logger: quiet) {
             Handler(Work.self, in: .blocking) { _, _ in
                 together.change { $0 += 1 }
-                // Eight at once: more than there are cooperative threads here. Each blocks its thread until all have come.
+                // Eight at once: more than there are cooperative threads here. Each blocks its thread until all have
+                // come.
                 while together.value < 8 { usleep(1000) }
             }
             Handler(Echo.self) { job, _ in job.text }
@@ -233,14 +241,19 @@ struct WorkerTests {
             configuration.order = order
             configuration.isBurst = true
             let worker = Worker(
-                backend, queues: [.queue("high", weight: 3), .queue("low")], lanes: [.async(1)], configuration: configuration, logger: quiet
+                backend, queues: [.queue("high", weight: 3), .queue("low")], lanes: [.async(1)],
+                configuration: configuration, logger: quiet
             ) {
                 Handler(Work.self) { _, context in seen.change { $0.append(context.queue) } }
             }
             try await worker.run()
             #expect(seen.value.count == 100)
             let lowAmongFirst = seen.value.prefix(50).count { $0 == "low" }
-            if order == .strict { #expect(lowAmongFirst == 0) } else { #expect((2...35).contains(lowAmongFirst), "\(lowAmongFirst)") }
+            if order == .strict {
+                #expect(lowAmongFirst == 0)
+            } else {
+                #expect((2...35).contains(lowAmongFirst), "\(lowAmongFirst)")
+            }
         }
     }
 
