@@ -179,7 +179,7 @@ struct MemoryStore: Sendable {
         }
         if let holding = request.holding {
             for job in jobs.values where job.worker == request.worker && !holding.contains(job.token) {
-                if handBack(job.record.id, now: now) { mustRing = true }
+                if apply(.neverBegun(facts(job), at: now), to: job.record.id, now: now) { mustRing = true }
             }
         }
         result.cancellations = jobs.values.filter { $0.worker == request.worker && $0.record.isCancelRequested }.map(
@@ -229,121 +229,81 @@ struct MemoryStore: Sendable {
 
     // MARK: - Outcomes
 
+    private func facts(_ job: Job) -> DeliveryFacts {
+        DeliveryFacts(
+            attempt: job.record.attempts, worker: job.record.worker, claimedAt: job.record.startedAt,
+            lostWorkers: job.record.lostWorkers, isAtMostOnce: job.message.headers.hoist.isAtMostOnce,
+            isCancelRequested: job.record.isCancelRequested)
+    }
+
     /// - Returns: whether the job may be claimed again.
     private mutating func settle(_ job: Job, _ settlement: Settlement, now: Date) -> Bool {
         let id = job.record.id
-        var attempt = AttemptRecord(
-            number: job.record.attempts, worker: job.record.worker, startedAt: settlement.startedAt,
-            endedAt: settlement.finishedAt,
-            outcome: settlement.outcome.label, failure: nil, usage: settlement.usage)
         change(id) { job in
             job.record.usage = settlement.usage
             if let log = settlement.log { job.log = log }
         }
-        switch settlement.outcome {
-        case .succeeded(let output, let retention):
-            if retention == 0 {
-                release(job.message, starting: false, now: now)
-                jobs[id] = nil
-                return false
-            }
-            change(id) { $0.record.output = (try? JSONParser.parse(output)) ?? .null }
-            end(id, as: .succeeded, now: settlement.finishedAt, retention: retention)
-        case .failed(let failure):
-            attempt.failure = failure
-            change(id) { job in
-                job.record.failure = failure
-                if failure.isDeath { job.record.lostWorkers += 1 }
-                job.record.history.append(attempt)
-            }
-            end(id, as: .failed, now: settlement.finishedAt)
-        case .retry(let date, let failure, let revision):
-            attempt.failure = failure
-            change(id) { job in
-                job.retries += 1
-                if let revision {
-                    revision.apply(&job.message)
-                    job.record.describe(job.message)
-                }
-                job.record.failure = failure
-                if failure.isDeath { job.record.lostWorkers += 1 }
-                job.record.history.append(attempt)
-            }
-            putBack(id, as: .retrying, due: date, now: now)
-            return true
-        case .snoozed(let date, _):
-            change(id) { $0.record.history.append(attempt) }
-            putBack(id, as: .scheduled, due: date, now: now)
-            return true
-        case .handedBack:
-            change(id) { $0.record.history.append(attempt) }
-            return handBack(id, now: now)
-        case .notStarted:
-            putBack(id, as: .waiting, due: nil, now: now)
-            return true
-        case .cancelled:
-            change(id) { $0.record.history.append(attempt) }
-            end(id, as: .cancelled, now: settlement.finishedAt)
-        case .expired: end(id, as: .expired, now: settlement.finishedAt)
-        }
-        return false
+        return apply(Transition(settlement, of: facts(job)), to: id, now: now)
     }
 
-    private mutating func putBack(_ id: JobID, as state: JobState, due: Date?, now: Date) {
-        if jobs[id]?.record.isCancelRequested == true { return end(id, as: .cancelled, now: now) }
-        change(id) { job in
-            job.worker = nil
-            job.record.attempts = job.retries
-            job.record.history.removeFirst(max(0, job.record.history.count - 100))
-            job.record.dueAt = due
-            job.record.state = due.map { $0 > now } == true ? state : .waiting
-        }
-    }
-
-    /// A job that its worker stopped before the end, or never heard of. One that runs at most once is not run again.
-    private mutating func handBack(_ id: JobID, now: Date) -> Bool {
-        guard let job = jobs[id] else { return false }
-        if job.message.headers.hoist.isAtMostOnce, !job.record.isCancelRequested {
-            change(id) { $0.record.failure = .stoppedAtMostOnce }
-            end(id, as: .failed, now: now)
+    /// Stores what a transition says.
+    /// - Returns: whether the job may be claimed again.
+    private mutating func apply(_ transition: Transition, to id: JobID, now: Date) -> Bool {
+        if case .end(_, _, .nothing) = transition.move, let job = jobs[id] {
+            release(job.message, starting: false, now: now)
+            jobs[id] = nil
             return false
         }
-        putBack(id, as: .waiting, due: nil, now: now)
-        return true
+        change(id) { job in
+            if transition.spendsAttempt { job.retries += 1 }
+            if let change = transition.change {
+                change.apply(&job.message)
+                job.record.describe(job.message)
+            }
+            if let output = transition.output { job.record.output = (try? JSONParser.parse(output)) ?? .null }
+            if let failure = transition.failure { job.record.failure = failure }
+            if transition.countsDeath { job.record.lostWorkers += 1 }
+            if let attempt = transition.attempt { job.record.history.append(attempt) }
+            // A job that is snoozed for ever must not grow for ever.
+            job.record.history.removeFirst(max(0, job.record.history.count - 100))
+        }
+        switch transition.move {
+        case .end(let state, let date, let kept):
+            end(id, as: state, now: date, kept: kept)
+            return false
+        case .back(_, let due, _):
+            change(id) { job in
+                job.worker = nil
+                job.record.attempts = job.retries
+                job.record.dueAt = due
+                job.record.state = transition.state(at: now)
+            }
+            return true
+        }
     }
 
-    private mutating func end(_ id: JobID, as state: JobState, now: Date, retention: Double? = nil) {
+    private mutating func end(_ id: JobID, as state: JobState, now: Date, kept: Transition.Retention = .standard) {
         guard let job = jobs[id] else { return }
         release(job.message, starting: false, now: now)
-        let kept = retention ?? job.message.headers.hoist.resultRetention ?? resultRetention
+        let seconds: Double =
+            switch kept {
+            case .nothing: 0
+            case .seconds(let seconds): seconds
+            case .standard: job.message.headers.hoist.resultRetention ?? resultRetention
+            case .deadLetter: Self.deadLetterRetention
+            }
         change(id) { job in
             job.worker = nil
             job.record.state = state
             job.record.endedAt = now
-            job.keptUntil = now.addingTimeInterval(state == .failed ? Self.deadLetterRetention : kept)
+            job.keptUntil = now.addingTimeInterval(seconds)
         }
     }
 
     private mutating func loseWorker(_ id: JobID, name: String, now: Date) {
         guard let job = jobs[id] else { return }
-        let failure = JobFailure.workerLost(name)
-        let attempt = AttemptRecord(
-            number: job.record.attempts, worker: name, startedAt: job.record.startedAt, endedAt: now,
-            outcome: "worker lost",
-            failure: failure)
-        change(id) { job in
-            job.record.lostWorkers += 1
-            job.record.history.append(attempt)
-        }
-        if job.record.isCancelRequested {
-            end(id, as: .cancelled, now: now)
-        } else if job.record.lostWorkers + 1 >= maximumLostWorkers || job.message.headers.hoist.isAtMostOnce {
-            change(id) { $0.record.failure = failure }
-            end(id, as: .failed, now: now)
-        } else {
-            putBack(id, as: .waiting, due: nil, now: now)
-            tookOver = true
-        }
+        let transition = Transition.workerLost(facts(job), worker: name, maximum: maximumLostWorkers, at: now)
+        if apply(transition, to: id, now: now) { tookOver = true }
     }
 
     // MARK: - Workers and clients
@@ -362,7 +322,9 @@ struct MemoryStore: Sendable {
 
     mutating func resign(_ worker: WorkerID, now: Date) {
         workers[worker] = nil
-        for job in jobs.values where job.worker == worker { _ = handBack(job.record.id, now: now) }
+        for job in jobs.values where job.worker == worker {
+            _ = apply(.resigned(facts(job), at: now), to: job.record.id, now: now)
+        }
     }
 
     mutating func cancel(_ id: JobID, now: Date) -> CancelResult {

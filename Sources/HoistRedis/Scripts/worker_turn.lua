@@ -11,6 +11,7 @@
 --       result, queue, and three that the operation needs:
 --         S  the job is done                       -, -, -; as above, for a result with a key of its own
 --         E  it is done and its message is kept    kind (dead, stopped), keep until, record
+--         H  the same, unless its cancellation was asked for
 --         B  it goes back                          list, due ('' for now) and side (L back, R front, A back and not begun, F front and
 --                                                  not begun: it has used up nothing of a rate) in one word, record; and an
 --                                                  eleventh: the envelope, '' for the one that is held
@@ -115,7 +116,7 @@ for i = 1, tonumber(next_argument()) do
     local known = is_alive and redis.call('HGET', info, id)
     if not has_token(known, token) then
         codes[i] = 0
-    elseif operation == 'B' and any_cancelled and redis.call('SISMEMBER', cancelled, id) == 1 then
+    elseif (operation == 'B' or operation == 'H') and any_cancelled and redis.call('SISMEMBER', cancelled, id) == 1 then
         codes[i] = 2
     else
         codes[i] = 1
@@ -173,7 +174,7 @@ for _, job in ipairs(others) do
     if operation == 'S' then
         redis.call('DEL', P .. 'job:' .. id)
         release_key(record, id, false, now)
-    elseif operation == 'E' then
+    elseif operation == 'E' or operation == 'H' then
         -- Two messages of one id may both have been given up: neither takes the place of the other.
         local name, there = id, redis.call('HGET', P .. first .. ':' .. queue .. ':jobs', id)
         if there and there ~= kept then name = id .. '#' .. string.match(known, '^%d+') end

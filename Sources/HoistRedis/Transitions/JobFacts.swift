@@ -55,6 +55,13 @@ struct JobFacts {
         ignoresResult = headers.ignoresResult == true
     }
 
+    /// The facts that decide what becomes of the job.
+    func ofDelivery(isCancelled: Bool) -> DeliveryFacts {
+        DeliveryFacts(
+            attempt: attempt, worker: worker, claimedAt: startedAt.map(JobDate.init(microsecondsSinceEpoch:)),
+            lostWorkers: record.lostWorkers, isAtMostOnce: headers.hoist.isAtMostOnce, isCancelRequested: isCancelled)
+    }
+
     /// What only Hoist knows, for a result.
     func hoistMember(endedAt: Int64?, now: Int64) -> WireValue.Object {
         var object: WireValue.Object = [

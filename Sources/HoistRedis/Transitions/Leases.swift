@@ -69,9 +69,14 @@ extension RedisBackend {
             for start in stride(from: 0, to: jobs.count, by: 200) {
                 let steps = jobs[start..<min(start + 200, jobs.count)].map { id, held in
                     let facts = JobFacts(id: id, held: held, keys: keys, worker: name, now: now)
-                    return isResigning
-                        ? handBack(facts, held.token, isCancelled: cancelled.contains(id), at: now, now: now)
-                        : lose(facts, held.token, isCancelled: cancelled.contains(id), now: now)
+                    let delivery = facts.ofDelivery(isCancelled: cancelled.contains(id))
+                    let date = JobDate(microsecondsSinceEpoch: now)
+                    let transition =
+                        isResigning
+                        ? Transition.resigned(delivery, at: date)
+                        : .workerLost(
+                            delivery, worker: name ?? "", maximum: configuration.maximumLostWorkers, at: date)
+                    return step(transition, facts, held.token, now: now)
                 }
                 let codes = try await turn(worker: worker, isForced: true, steps: steps).codes
                 settled += codes.count { $0 == 1 }
@@ -96,7 +101,9 @@ extension RedisBackend {
         func steps(_ isCancelled: (JobID) -> Bool) -> [SettlingStep] {
             strays.map { id, held in
                 let facts = JobFacts(id: id, held: held, keys: keys, worker: nil, now: now)
-                return neverStarted(facts, held.token, isCancelled: isCancelled(id), at: now, now: now)
+                let date = JobDate(microsecondsSinceEpoch: now)
+                return step(
+                    .neverBegun(facts.ofDelivery(isCancelled: isCancelled(id)), at: date), facts, held.token, now: now)
             }
         }
         let codes = try await turn(worker: worker, steps: steps(cancelled.contains)).codes

@@ -16,8 +16,8 @@ struct SettlingStep {
 
     enum Operation {
         case done
-        /// Ended otherwise; the message is kept until then.
-        case ended(kind: String, keepUntil: Int64, record: StoredJob)
+        /// Ended otherwise; the message is kept until then. `yields`: not if a cancellation has been asked for.
+        case ended(kind: String, keepUntil: Int64, record: StoredJob, yields: Bool)
         /// Back to its queue, at once or at `due`; an envelope when it has changed.
         case back(list: String, due: Int64?, inFront: Bool, record: StoredJob, envelope: [UInt8]?)
     }
@@ -38,7 +38,7 @@ struct SettlingStep {
         arguments.append(.integer(token))
         switch operation {
         case .done: arguments.append("S")
-        case .ended: arguments.append("E")
+        case .ended(_, _, _, let yields): arguments.append(yields ? "H" : "E")
         case .back: arguments.append("B")
         }
         arguments.append(withResult ? result.map { .text($0.key) } ?? "" : "")
@@ -47,7 +47,7 @@ struct SettlingStep {
         arguments.append(.text(queue))
         switch operation {
         case .done: arguments += ["", "", ""]
-        case .ended(let kind, let keepUntil, let record):
+        case .ended(let kind, let keepUntil, let record, _):
             arguments += [.text(kind), .integer(keepUntil), .bytes(record.encoded)]
         case .back(let list, let due, let inFront, let record, let envelope):
             arguments += [
@@ -96,89 +96,48 @@ extension RedisBackend {
     }
 
     func step(_ settlement: Settlement, _ facts: JobFacts, isCancelled: Bool = false, now: Int64) -> SettlingStep {
-        let ended = settlement.finishedAt.microsecondsSinceEpoch
         var facts = facts
         facts.startedAt = settlement.startedAt.microsecondsSinceEpoch
         facts.usage = settlement.usage
-        var attempt = AttemptRecord(
-            number: facts.attempt, worker: facts.worker, startedAt: settlement.startedAt,
-            endedAt: settlement.finishedAt,
-            outcome: settlement.outcome.label, failure: nil, usage: settlement.usage)
-        switch settlement.outcome {
-        case .succeeded(let output, let retention):
-            let result =
-                retention == 0
-                ? SettlingStep.StoredMeta(key: keys.result(facts.id), seconds: 0, value: [], isRemoval: true)
-                : meta(facts, "SUCCESS", output, endedAt: ended, retention: retention, now: now)
-            return SettlingStep(
-                id: facts.id, token: settlement.token, operation: .done, result: result, queue: facts.queue)
-        case .failed(let failure):
-            attempt.failure = failure
-            facts.record.append(attempt)
-            if failure.isDeath { facts.record.lostWorkers += 1 }
-            return end(facts, settlement.token, as: .failed, failure: failure, at: ended, now: now)
-        case .retry(let date, let failure, let change):
-            attempt.failure = failure
-            if let change, var message = facts.message {
-                change.apply(&message)
-                facts.message = message
+        let transition = Transition(settlement, of: facts.ofDelivery(isCancelled: isCancelled))
+        return step(transition, facts, settlement.token, now: now)
+    }
+
+    /// What a script is to do, so that the server stores what a transition says.
+    func step(_ transition: Transition, _ facts: JobFacts, _ token: Int64, now: Int64) -> SettlingStep {
+        var facts = facts
+        if let attempt = transition.attempt { facts.record.append(attempt) }
+        if let failure = transition.failure { facts.record.failure = failure }
+        if transition.countsDeath { facts.record.lostWorkers += 1 }
+        if let change = transition.change, var message = facts.message {
+            change.apply(&message)
+            facts.message = message
+        }
+        if !transition.countsStart { facts.startedAt = nil }
+        switch transition.move {
+        case .end(.succeeded, let date, let kept):
+            let result: SettlingStep.StoredMeta?
+            if kept == .nothing {
+                result = SettlingStep.StoredMeta(key: keys.result(facts.id), seconds: 0, value: [], isRemoval: true)
+            } else {
+                var retention: Double?
+                if case .seconds(let seconds) = kept { retention = seconds }
+                result = meta(
+                    facts, "SUCCESS", transition.output ?? CeleryResult.null, endedAt: date.microsecondsSinceEpoch,
+                    retention: retention, now: now)
             }
-            facts.record.append(attempt)
-            if failure.isDeath { facts.record.lostWorkers += 1 }
-            if isCancelled { return end(facts, settlement.token, as: .cancelled, at: ended, now: now) }
-            facts.record.failure = failure
-            return back(
-                facts, settlement.token, as: .retrying, due: date.microsecondsSinceEpoch, spendsAttempt: true, now: now)
-        case .snoozed(let date, _):
-            facts.record.append(attempt)
-            if isCancelled { return end(facts, settlement.token, as: .cancelled, at: ended, now: now) }
-            return back(facts, settlement.token, as: .scheduled, due: date.microsecondsSinceEpoch, now: now)
-        case .handedBack:
-            facts.record.append(attempt)
-            return handBack(facts, settlement.token, isCancelled: isCancelled, at: ended, now: now)
-        case .notStarted: return neverStarted(facts, settlement.token, isCancelled: isCancelled, at: ended, now: now)
-        case .cancelled:
-            facts.record.append(attempt)
-            return end(facts, settlement.token, as: .cancelled, at: ended, now: now)
-        case .expired: return end(facts, settlement.token, as: .expired, at: ended, now: now)
+            return SettlingStep(id: facts.id, token: token, operation: .done, result: result, queue: facts.queue)
+        case .end(let state, let date, _):
+            return end(
+                facts, token, as: state, failure: transition.failure, at: date.microsecondsSinceEpoch,
+                yields: transition.yieldsToCancellation, now: now)
+        case .back(let state, let due, let inFront):
+            var step = back(
+                facts, token, as: state, due: due?.microsecondsSinceEpoch, inFront: inFront,
+                spendsAttempt: transition.spendsAttempt, now: now)
+            step.countsAsStart = transition.countsStart
+            return step
         }
-    }
-
-    /// A job that was claimed and has not begun, also one that may begin only once.
-    func neverStarted(_ facts: JobFacts, _ token: Int64, isCancelled: Bool, at ended: Int64, now: Int64) -> SettlingStep
-    {
-        if isCancelled { return end(facts, token, as: .cancelled, at: ended, now: now) }
-        var facts = facts
-        facts.startedAt = nil
-        var step = back(facts, token, as: .waiting, due: nil, inFront: true, now: now)
-        step.countsAsStart = false
-        return step
-    }
-
-    /// A job that its worker stopped before the end. One that runs at most once is not run again.
-    func handBack(_ facts: JobFacts, _ token: Int64, isCancelled: Bool, at ended: Int64, now: Int64) -> SettlingStep {
-        if isCancelled { return end(facts, token, as: .cancelled, at: ended, now: now) }
-        if facts.headers.hoist.isAtMostOnce {
-            return end(facts, token, as: .failed, failure: .stoppedAtMostOnce, at: ended, now: now)
-        }
-        return back(facts, token, as: .waiting, due: nil, inFront: true, now: now)
-    }
-
-    /// The worker died with the job.
-    func lose(_ facts: JobFacts, _ token: Int64, isCancelled: Bool, now: Int64) -> SettlingStep {
-        var facts = facts
-        let failure = JobFailure.workerLost(facts.worker ?? "")
-        facts.record.append(
-            AttemptRecord(
-                number: facts.attempt, worker: facts.worker,
-                startedAt: facts.startedAt.map(JobDate.init(microsecondsSinceEpoch:)),
-                endedAt: JobDate(microsecondsSinceEpoch: now), outcome: "worker lost", failure: failure))
-        facts.record.lostWorkers += 1
-        if isCancelled { return end(facts, token, as: .cancelled, at: now, now: now) }
-        if facts.headers.hoist.isAtMostOnce || facts.record.lostWorkers >= configuration.maximumLostWorkers {
-            return end(facts, token, as: .failed, failure: failure, at: now, now: now)
-        }
-        return back(facts, token, as: .waiting, due: nil, inFront: true, now: now)
     }
 
     func back(
@@ -215,12 +174,13 @@ extension RedisBackend {
     }
 
     func end(
-        _ facts: JobFacts, _ token: Int64, as state: JobState, failure: JobFailure? = nil, at ended: Int64, now: Int64
+        _ facts: JobFacts, _ token: Int64, as state: JobState, failure: JobFailure? = nil, at ended: Int64,
+        yields: Bool = false, now: Int64
     ) -> SettlingStep {
         let ending = ending(facts, as: state, failure: failure, at: ended, now: now)
         return SettlingStep(
             id: facts.id, token: token,
-            operation: .ended(kind: ending.kind, keepUntil: ending.keepUntil, record: ending.record),
+            operation: .ended(kind: ending.kind, keepUntil: ending.keepUntil, record: ending.record, yields: yields),
             result: ending.result, queue: facts.queue)
     }
 

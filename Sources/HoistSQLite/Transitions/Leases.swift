@@ -45,7 +45,7 @@ extension JobStore {
 
     func resign(_ session: WorkerID, now: Int64) throws {
         guard let worker = try workerNumber(session) else { return }
-        try putBackJobs(of: worker, except: [], now: now)
+        try putBackJobs(of: worker, except: [], now: now, Transition.resigned)
         try sql("UPDATE worker SET lease_until = 0, seen = ? WHERE id = ?").bind(now).bind(worker).run()
     }
 
@@ -63,29 +63,30 @@ extension JobStore {
         var madeReady = false
         for worker in dead {
             try sql("UPDATE worker SET lease_until = 0 WHERE id = ?").bind(worker.id).run()
-            for job in try runningJobs(of: worker.id) where try lose(job, workerName: worker.name, now: now) {
-                madeReady = true
+            for job in try runningJobs(of: worker.id) {
+                let transition = Transition.workerLost(
+                    job.facts, worker: worker.name, maximum: rules.maximumLostWorkers,
+                    at: JobDate(microsecondsSinceEpoch: now))
+                if try apply(transition, to: job.sequence, now: now) { madeReady = true }
             }
         }
         return madeReady
     }
 
-    /// Gives jobs back that a worker no longer holds, or never heard of; no attempt counted.
+    /// Gives the jobs of a worker back that it does not hold any more, or never heard of.
+    /// - Parameters:
+    ///   - worker: its number.
+    ///   - tokens: the deliveries that the worker knows.
+    ///   - transition: what becomes of each of the others.
     /// - Returns: whether a job became ready.
     @discardableResult
-    func putBackJobs(of worker: Int64, except tokens: Set<Int64>, now: Int64) throws -> Bool {
+    func putBackJobs(
+        of worker: Int64, except tokens: Set<Int64>, now: Int64, _ transition: (DeliveryFacts, JobDate) -> Transition
+    ) throws -> Bool {
         var madeReady = false
         for job in try runningJobs(of: worker) where !tokens.contains(job.token) {
-            if job.isCancelled {
-                try end(job.sequence, as: .cancelled, now: now)
-            } else if job.isAtMostOnce {
-                try end(job.sequence, as: .failed, failure: .stoppedAtMostOnce, now: now)
-            } else {
-                try sql("UPDATE job SET state = 0, worker = NULL, revision = revision + 1 WHERE seq = ?").bind(
-                    job.sequence
-                ).run()
-                madeReady = true
-            }
+            let transition = transition(job.facts, JobDate(microsecondsSinceEpoch: now))
+            if try apply(transition, to: job.sequence, now: now) { madeReady = true }
         }
         return madeReady
     }
@@ -93,11 +94,7 @@ extension JobStore {
     private struct RunningJob {
         var sequence: Int64
         var token: Int64
-        var retries: Int
-        var lost: Int
-        var isAtMostOnce: Bool
-        var isCancelled: Bool
-        var started: Int64?
+        var facts: DeliveryFacts
     }
 
     private func runningJobs(of worker: Int64) throws -> [RunningJob] {
@@ -106,36 +103,14 @@ extension JobStore {
         select.bind(worker)
         var jobs: [RunningJob] = []
         while try select.step() {
-            jobs.append(
-                RunningJob(
-                    sequence: select.int(0),
-                    token: DeliveryToken.make(sequence: select.int(0), delivery: select.int(6)),
-                    retries: Int(select.int(1)), lost: Int(select.int(2)), isAtMostOnce: select.int(3) == 1,
-                    isCancelled: select.int(4) == 1, started: select.optionalInt(5)))
+            let facts = DeliveryFacts(
+                attempt: Int(select.int(1)) + 1,
+                claimedAt: select.optionalInt(5).map(JobDate.init(microsecondsSinceEpoch:)),
+                lostWorkers: Int(select.int(2)), isAtMostOnce: select.int(3) == 1, isCancelRequested: select.int(4) == 1)
+            let token = DeliveryToken.make(sequence: select.int(0), delivery: select.int(6))
+            jobs.append(RunningJob(sequence: select.int(0), token: token, facts: facts))
         }
         return jobs
-    }
-
-    /// - Returns: whether the job is ready again; else it has ended.
-    private func lose(_ job: RunningJob, workerName: String, now: Int64) throws -> Bool {
-        let failure = JobFailure.workerLost(workerName)
-        let attempt = AttemptRecord(
-            number: job.retries + 1, worker: workerName,
-            startedAt: job.started.map(JobDate.init(microsecondsSinceEpoch:)),
-            endedAt: JobDate(microsecondsSinceEpoch: now), outcome: "worker lost", failure: failure)
-        try append(attempt, to: job.sequence)
-        let update = try sql(
-            "UPDATE job SET lost = lost + 1, worker = NULL, state = 0, revision = revision + 1 WHERE seq = ?"
-        ).bind(job.sequence)
-        try update.run()
-        if job.isCancelled {
-            try end(job.sequence, as: .cancelled, now: now)
-        } else if job.isAtMostOnce || job.lost + 1 >= rules.maximumLostWorkers {
-            try end(job.sequence, as: .failed, failure: failure, now: now)
-        } else {
-            return true
-        }
-        return false
     }
 
     /// Ends jobs that were not started in time, and removes what has passed its own. A little at a time.

@@ -41,7 +41,7 @@ extension JobStore {
             }
         }
         if let holding = request.holding {
-            if try putBackJobs(of: worker, except: holding, now: now) { putBack = true }
+            if try putBackJobs(of: worker, except: holding, now: now, Transition.neverBegun) { putBack = true }
         }
         let cancelled = try sql("SELECT id FROM job WHERE worker = ? AND state = 3 AND cancel = 1").bind(worker)
         while try cancelled.step() { result.cancellations.append(cancelled.text(0) ?? "") }
@@ -61,55 +61,43 @@ extension JobStore {
         if case .succeeded(let output, let retention) = settlement.outcome, retention != 0 {
             return try succeed(settlement, sequence, output, retention, worker: worker, keysExist: keysExist, now: now)
         }
-        guard let held = try heldJob(settlement, worker: worker) else { return .lost }
-        var attempt = AttemptRecord(
-            number: held.retries + 1, worker: held.workerName, startedAt: settlement.startedAt,
-            endedAt: settlement.finishedAt,
-            outcome: settlement.outcome.label, failure: nil, usage: settlement.usage)
+        guard let facts = try facts(settlement, worker: worker) else { return .lost }
         try storeDetails(settlement, sequence)
-        switch settlement.outcome {
-        case .succeeded:
+        let isReady = try apply(Transition(settlement, of: facts), to: sequence, now: now)
+        return isReady ? .putBack : .ended
+    }
+
+    /// Stores what a transition says.
+    /// - Returns: whether the job went back to its queue.
+    func apply(_ transition: Transition, to sequence: Int64, now: Int64) throws -> Bool {
+        if case .end(_, _, .nothing) = transition.move {
             try releaseKeyAtEnd(of: sequence, now: now)
             try delete(sequence)
-            return .ended
-        case .failed(let failure):
-            attempt.failure = failure
-            try append(attempt, to: sequence)
-            try countDeath(failure, of: sequence)
-            try end(sequence, as: .failed, failure: failure, now: settlement.finishedAt.microsecondsSinceEpoch)
-            return .ended
-        case .retry(let date, let failure, let revision):
-            attempt.failure = failure
-            if let revision { try rewriteMessage(sequence, revision.apply) }
-            try append(attempt, to: sequence)
-            try store(failure, of: sequence)
-            try countDeath(failure, of: sequence)
-            return try putBack(
-                sequence, as: .retrying, due: date.microsecondsSinceEpoch, spendsAttempt: true,
-                isCancelled: held.isCancelled, now: now)
-        case .snoozed(let date, _):
-            try append(attempt, to: sequence)
-            return try putBack(
-                sequence, as: .scheduled, due: date.microsecondsSinceEpoch, spendsAttempt: false,
-                isCancelled: held.isCancelled, now: now)
-        case .handedBack:
-            try append(attempt, to: sequence)
-            if held.isAtMostOnce {
-                try end(sequence, as: .failed, failure: .stoppedAtMostOnce, now: now)
-                return .ended
-            }
-            return try putBack(
-                sequence, as: .waiting, due: nil, spendsAttempt: false, isCancelled: held.isCancelled, now: now)
-        case .notStarted:
-            return try putBack(
-                sequence, as: .waiting, due: nil, spendsAttempt: false, isCancelled: held.isCancelled, now: now)
-        case .cancelled:
-            try append(attempt, to: sequence)
-            try end(sequence, as: .cancelled, now: settlement.finishedAt.microsecondsSinceEpoch)
-            return .ended
-        case .expired:
-            try end(sequence, as: .expired, now: settlement.finishedAt.microsecondsSinceEpoch)
-            return .ended
+            return false
+        }
+        if let change = transition.change { try rewriteMessage(sequence, change.apply) }
+        if let attempt = transition.attempt { try append(attempt, to: sequence) }
+        if let failure = transition.failure { try store(failure, of: sequence) }
+        if let output = transition.output { try store(output, of: sequence) }
+        if transition.countsDeath {
+            try sql("UPDATE job SET lost = lost + 1 WHERE seq = ?").bind(sequence).run()
+        }
+        switch transition.move {
+        case .end(let state, let date, let kept):
+            try end(sequence, as: StoredState(state), now: date.microsecondsSinceEpoch, kept: kept)
+            return false
+        case .back(let state, let due, _):
+            // Its number keeps a job in front of those that came after it.
+            let due = due?.microsecondsSinceEpoch
+            let isDue = due.map { $0 <= now } ?? true
+            let update = try sql(
+                """
+                UPDATE job SET state = ?, due = ?, retries = retries + ?, worker = NULL, revision = revision + 1
+                WHERE seq = ?
+                """)
+            update.bind(isDue ? StoredState.waiting.rawValue : StoredState(state).rawValue).bind(isDue ? nil : due)
+            try update.bind(transition.spendsAttempt ? 1 as Int64 : 0).bind(sequence).run()
+            return true
         }
     }
 
@@ -128,12 +116,7 @@ extension JobStore {
             rules.resultRetention)
         update.bind(sequence).bind(worker).bind(DeliveryToken.delivery(settlement.token)).bind(settlement.jobID)
         guard try update.run() == 1 else { return .lost }
-        if output != [0x6E, 0x75, 0x6C, 0x6C] {
-            try sql(
-                "INSERT INTO result (seq, output) VALUES (?, ?) ON CONFLICT (seq) DO UPDATE SET output = excluded.output"
-            )
-            .bind(sequence).bind(output).run()
-        }
+        try store(output, of: sequence)
         try storeDetails(settlement, sequence)
         if keysExist { try releaseKeyAtEnd(of: sequence, now: now) }
         return .ended
@@ -155,12 +138,6 @@ extension JobStore {
             .bind(sequence).bind(StoredJSON.encode(log) ?? []).run()
     }
 
-    /// A process died of the job; the backend counts it with the workers that did.
-    private func countDeath(_ failure: JobFailure, of sequence: Int64) throws {
-        guard failure.isDeath else { return }
-        try sql("UPDATE job SET lost = lost + 1 WHERE seq = ?").bind(sequence).run()
-    }
-
     /// Whether this worker holds the job by this delivery.
     private func isHeld(_ id: JobID, _ token: Int64, worker: Int64) throws -> Bool {
         let select = try sql("SELECT 1 FROM job WHERE seq = ? AND state = 3 AND worker = ? AND token = ? AND id = ?")
@@ -169,58 +146,46 @@ extension JobStore {
         return try select.step()
     }
 
-    private struct HeldJob {
-        var retries: Int
-        var isCancelled: Bool
-        var isAtMostOnce: Bool
-        var workerName: String?
-    }
-
-    /// The job, if this worker holds it by this delivery.
-    private func heldJob(_ settlement: Settlement, worker: Int64) throws -> HeldJob? {
+    /// The facts of the delivery, if this worker holds the job by it.
+    private func facts(_ settlement: Settlement, worker: Int64) throws -> DeliveryFacts? {
         let select = try sql(
             """
-            SELECT j.retries, j.cancel, j.at_most_once, w.name FROM job j JOIN worker w ON w.id = j.worker
+            SELECT j.retries, j.cancel, j.at_most_once, j.lost, w.name FROM job j JOIN worker w ON w.id = j.worker
             WHERE j.seq = ? AND j.state = 3 AND j.worker = ? AND j.token = ? AND j.id = ?
             """)
-        select.bind(DeliveryToken.sequence(settlement.token)).bind(worker).bind(
-            DeliveryToken.delivery(settlement.token))
-        select.bind(settlement.jobID)
+        select.bind(DeliveryToken.sequence(settlement.token)).bind(worker)
+        select.bind(DeliveryToken.delivery(settlement.token)).bind(settlement.jobID)
         defer { select.end() }
         guard try select.step() else { return nil }
-        return HeldJob(
-            retries: Int(select.int(0)), isCancelled: select.int(1) == 1, isAtMostOnce: select.int(2) == 1,
-            workerName: select.text(3))
-    }
-
-    private func putBack(
-        _ sequence: Int64, as state: StoredState, due: Int64?, spendsAttempt: Bool, isCancelled: Bool, now: Int64
-    ) throws -> Settled {
-        if isCancelled {
-            try end(sequence, as: .cancelled, now: now)
-            return .ended
-        }
-        let isDue = due.map { $0 <= now } ?? true
-        let update = try sql(
-            """
-            UPDATE job SET state = ?, due = ?, retries = retries + ?, worker = NULL, revision = revision + 1 WHERE seq = ?
-            """)
-        update.bind(isDue ? StoredState.waiting.rawValue : state.rawValue).bind(isDue ? nil : due)
-        try update.bind(spendsAttempt ? 1 as Int64 : 0).bind(sequence).run()
-        return .putBack
+        return DeliveryFacts(
+            attempt: Int(select.int(0)) + 1, worker: select.text(4), lostWorkers: Int(select.int(3)),
+            isAtMostOnce: select.int(2) == 1, isCancelRequested: select.int(1) == 1)
     }
 
     /// Puts a job that has not ended into its last state.
-    func end(_ sequence: Int64, as state: StoredState, failure: JobFailure? = nil, now: Int64) throws {
-        if let failure { try store(failure, of: sequence) }
+    func end(_ sequence: Int64, as state: StoredState, now: Int64, kept: Transition.Retention = .standard) throws {
         let update = try sql(
             """
-            UPDATE job SET state = ?1, ended = ?2, purge = ?2 + coalesce(iif(?1 = 5, ?3, retention), ?4), due = NULL,
+            UPDATE job SET state = ?1, ended = ?2, purge = ?2 + coalesce(?3, retention, ?4), due = NULL,
                 revision = revision + 1 WHERE seq = ?5
             """)
-        let kept = state == .failed ? rules.deadLetterRetention : rules.resultRetention
-        try update.bind(state.rawValue).bind(now).bind(rules.deadLetterRetention).bind(kept).bind(sequence).run()
+        let fixed: Int64? =
+            switch kept {
+            case .nothing: 0
+            case .seconds(let seconds): Duration(boundedSeconds: seconds).inMicroseconds
+            case .standard: nil
+            case .deadLetter: rules.deadLetterRetention
+            }
+        try update.bind(state.rawValue).bind(now).bind(fixed).bind(rules.resultRetention).bind(sequence).run()
         try releaseKeyAtEnd(of: sequence, now: now)
+    }
+
+    private func store(_ output: [UInt8], of sequence: Int64) throws {
+        // A job without an output needs no row.
+        guard output != [0x6E, 0x75, 0x6C, 0x6C] else { return }
+        let insert = try sql(
+            "INSERT INTO result (seq, output) VALUES (?, ?) ON CONFLICT (seq) DO UPDATE SET output = excluded.output")
+        try insert.bind(sequence).bind(output).run()
     }
 
     func store(_ failure: JobFailure, of sequence: Int64) throws {

@@ -117,6 +117,31 @@ extension BackendContract {
             let states = try await [bench.state("a"), bench.state("b")]
             try bench.expect(states == [.failed, .failed], "dead letters: \(states)")
         },
+        Check("a job that its worker never heard of goes back untouched, also one that may begin only once") { bench in
+            try await bench.publish(bench.message("a") { $0.headers.hoist.isAtMostOnce = true })
+            try await bench.join("w")
+            _ = try await bench.claim("w")
+            var request = WorkerTurn(worker: "w")
+            request.holding = []
+            _ = try await bench.backend.turn(request)
+            let record = try await bench.record("a")
+            try bench.expect(record.state == .waiting && record.history.isEmpty, "untouched: \(record)")
+            try bench.expect(try await bench.claim("w").first?.attempt == 1, "its first attempt")
+        },
+        Check("a job that its worker hands back after a cancellation is cancelled, also one that may begin only once") {
+            bench in
+            for (id, isAtMostOnce) in [("a", false), ("b", true)] {
+                try await bench.publish(bench.message(id) { $0.headers.hoist.isAtMostOnce = isAtMostOnce })
+            }
+            try await bench.join("w")
+            let deliveries = try await bench.claim("w")
+            for delivery in deliveries {
+                try bench.expect(try await bench.backend.cancel(delivery.jobID) == .requested, "it runs")
+                try await bench.settle("w", delivery, .handedBack)
+                let state = try await bench.state(delivery.jobID)
+                try bench.expect(state == .cancelled, "\(delivery.jobID) is cancelled: \(state)")
+            }
+        },
         Check("a worker without a lease gets no jobs") { bench in
             try await bench.publish(bench.message("a"))
             try bench.expect(try await bench.claim("nobody").isEmpty, "nothing")
