@@ -13,20 +13,22 @@ public struct BackendOptions: ParsableArguments {
 
     public init() {}
 
-    /// The URL that holds.
+    /// The URL that is used: the option, else the environment, else the default.
     public var url: String {
         backend
             ?? ConfigReader(provider: EnvironmentVariablesProvider()).string(
                 forKey: "hoist.backend", default: "sqlite:hoist.db")
     }
 
-    /// - Throws: ``BackendError``.
+    /// - Throws: ``BackendError`` as ``Backends/open(_:)``.
     public func open() throws -> any JobAdministration { try Backends.open(url) }
 }
 
-/// Every place where a person names a backend takes these URLs.
+/// Opens a backend by its URL. Every option and variable that names a backend takes these URLs.
 public enum Backends {
-    /// - Throws: ``BackendError`` `.misuse` for a URL that names no backend, or what opening it throws.
+    /// - Throws: ``BackendError``: `.misuse` for a URL that names no backend or has wrong options; for `sqlite:` also
+    ///   the error of opening the file. A Redis server is not connected to yet. Nothing has been stored, so a retry is
+    ///   safe.
     public static func open(_ url: String) throws -> any JobAdministration {
         let scheme = url.prefix { $0 != ":" }.lowercased()
         switch scheme {

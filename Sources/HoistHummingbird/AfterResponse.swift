@@ -2,15 +2,15 @@ public import Hummingbird
 import Logging
 
 extension Response {
-    /// Adds work that begins once the response has been written: with ``BackgroundTasks`` it is FastAPI's
-    /// `BackgroundTasks`.
+    /// Adds work that begins once the response has been written. With ``BackgroundTasks`` it does what FastAPI's
+    /// `BackgroundTasks` does.
     ///
     /// ```swift
     /// return Response(status: .accepted).afterwards { try await background.run("notify") { … } }
     /// ```
-    /// The connection reads its next request when `body` has returned, so hand anything slow on. A client that went
-    /// away before the response does not keep `body` from running, but one that went away before its head could be
-    /// written may.
+    /// The connection reads its next request only after `body` has returned, so hand slow work on. `body` also runs
+    /// when the client has disconnected; it may not run when the client disconnected before the head of the response
+    /// could be written.
     public func afterwards(_ body: @escaping @Sendable () async throws -> Void) -> Response {
         var response = self
         let original = response.body

@@ -5,8 +5,9 @@ import Synchronization
 
 /// Light work inside the web process, after the response: a mail, a log line, a cache to warm.
 ///
-/// What must survive a crash, takes long, or should be retried belongs in a queue; ``perform(_:_:)`` makes the same
-/// call durable by one word. Add it to the server's services: at shutdown it takes no more and finishes what it has.
+/// Work that must survive a crash, takes long, or should be retried belongs in a queue: ``perform(_:_:)`` with
+/// `.durable` puts it there. Add this object to the server's services: at shutdown it refuses new work and finishes the
+/// accepted work.
 public final class BackgroundTasks: Service {
     /// Where work runs.
     public struct Kind: Sendable, Hashable {
@@ -17,7 +18,7 @@ public final class BackgroundTasks: Service {
         public static let blocking = Kind(isBlocking: true)
     }
 
-    /// How sure a job must be to run.
+    /// Where a job is kept until it has run.
     public struct Place: Sendable, Hashable {
         let isDurable: Bool
         /// In this process; lost with it.
@@ -38,11 +39,12 @@ public final class BackgroundTasks: Service {
 
     /// - Parameters:
     ///   - jobs: the client that durable jobs go through.
-    ///   - limit: how much may wait or run at once. 1,000 by default; more is refused with ``BackgroundTasksError``.
-    ///   - concurrency: how much async work runs at once.
-    ///   - threads: how much blocking work runs at once.
-    ///   - drainTimeout: how long a shutdown waits for what is left. 10 seconds by default.
-    ///   - logger: for what fails.
+    ///   - limit: how many tasks may wait or run at once. 1,000 by default; more are refused with
+    ///     ``BackgroundTasksError``.
+    ///   - concurrency: how many async tasks run at once.
+    ///   - threads: how many blocking tasks run at once.
+    ///   - drainTimeout: how long a shutdown waits for the accepted tasks. 10 seconds by default.
+    ///   - logger: for tasks that fail.
     ///   - handlers: for jobs that ``perform(_:_:)`` runs in this process.
     public init(
         jobs: JobClient, limit: Int = 1000, concurrency: Int = 32, threads: Int = 4,
@@ -64,7 +66,8 @@ public final class BackgroundTasks: Service {
     ///   - name: for the log.
     ///   - kind: where it runs.
     ///   - body: the work.
-    /// - Throws: ``BackgroundTasksError`` when too much waits already, or the server shuts down.
+    /// - Throws: ``BackgroundTasksError`` when too many tasks wait or run already, or the server shuts down; a retry is
+    ///   safe then. `CancellationError` when the calling task is cancelled; the work may run nevertheless.
     public func run(_ name: String, _ kind: Kind = .async, _ body: @escaping @Sendable () async throws -> Void)
         async throws
     {
@@ -81,7 +84,10 @@ public final class BackgroundTasks: Service {
         }
     }
 
-    /// Performs a job whose handler was given to this object; or, with `.durable`, hands it to the workers.
+    /// Performs a job whose handler was given to this object, or enqueues it for the workers with `.durable`.
+    /// - Throws: What `JobClient.enqueue(_:_:)` throws; for a durable job, `BackendError.isRetrySafe` says whether the
+    ///   job may have been stored. For a job in this process also ``BackgroundTasksError`` as in ``run(_:_:_:)``, after
+    ///   which a retry is safe.
     public func perform<J: Job>(_ job: J, _ place: Place = .here) async throws {
         if place.isDurable {
             try await jobs.enqueue(job)
@@ -128,13 +134,15 @@ public final class BackgroundTasks: Service {
         }
     }
 
-    /// How much waits or runs.
+    /// How many tasks wait or run.
+    /// - Throws: Nothing at present: the tasks are counted in memory.
     public func pending() async throws -> Int {
         try await work.queues().reduce(0) { $0 + $1.waiting + $1.scheduled + $1.running }
     }
 
-    /// Works until the server shuts down and what was accepted is done.
-    /// - Throws: `WorkerError` when two handlers have one name.
+    /// Works until the server shuts down and the accepted work is done, or the drain timeout has passed.
+    /// - Throws: `WorkerError` when the handlers cannot be registered: two handlers have one name, or a handler asks
+    ///   for limits, slots or resources that this process does not have. A retry without a change cannot help.
     public func run() async throws {
         let worker = Worker(
             work, queues: [QueueSubscription(Self.queue)], lanes: lanes,
@@ -147,8 +155,8 @@ public final class BackgroundTasks: Service {
             Handler(BlockingClosure.self, in: .blocking) { [weak self] job, _ in await self?.runClosure(job.key) }
             handles
         }
-        // The worker itself must not hear of the shutdown: what was accepted is finished first, up to the drain
-        // timeout.
+        // A detached task does not see the graceful shutdown: the worker must finish the accepted work first, up to the
+        // drain timeout.
         let running = Task.detached { try await worker.run() }
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await running.value }

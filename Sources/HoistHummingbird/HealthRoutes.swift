@@ -4,8 +4,8 @@ public import Hummingbird
 import NIOCore
 
 extension RouterGroup {
-    /// Probes for a worker that runs beside the server: `live` answers 200 while it renews its lease, `ready` while it
-    /// consumes. Else 503.
+    /// Probes for a worker that runs beside the server. `live` answers 200 while the worker renews its lease, `ready`
+    /// while the worker consumes. Otherwise both answer 503.
     public func addHealthRoutes(for worker: Worker) {
         get("live") { _, _ in health(worker.health, isGood: worker.health.isAlive) }
         get("ready") { _, _ in health(worker.health, isGood: worker.health.isConsuming) }

@@ -23,9 +23,9 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
     private let keepAlive: Duration
 
     /// - Parameters:
-    ///   - client: what jobs are enqueued and looked up through.
+    ///   - client: enqueues and looks up the jobs.
     ///   - allowedNames: the job names that may be enqueued from outside. None by default.
-    ///   - keepAlive: how often an event stream sends a comment when nothing happens. 15 seconds by default.
+    ///   - keepAlive: the interval of the comments that keep an event stream open. 15 seconds by default.
     public init(client: JobClient, allowing allowedNames: Set<String> = [], keepAlive: Duration = .seconds(15)) {
         self.client = client
         self.allowedNames = allowedNames
@@ -160,10 +160,10 @@ struct EventStream: Sendable {
     }
 }
 
-/// Refuses writes that a page of another site makes a browser send.
+/// Refuses writes that a browser sends for a page of another site.
 public enum SameOrigin {
     /// - Throws: `HTTPError` 403 when the browser says that the request comes from another site (`Sec-Fetch-Site`, else
-    ///   `Origin`). Programs send neither and pass.
+    ///   `Origin`). Clients other than browsers send neither header and pass.
     public static func check(_ request: Request) throws {
         if let site = HTTPField.Name("Sec-Fetch-Site").flatMap({ request.headers[$0] }) {
             guard site == "same-origin" || site == "none" else {

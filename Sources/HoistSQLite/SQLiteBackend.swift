@@ -6,30 +6,30 @@ import Synchronization
 /// queues.
 ///
 /// Every transition is one transaction. The file is in WAL mode and must lie on a local disk. Beside it lie SQLite's
-/// own `-wal` and `-shm`, and two empty files, `-ready` and `-changed`, through which processes wake each other without
-/// polling.
+/// own `-wal` and `-shm`, and two files of at most one byte, `-ready` and `-changed`, through which processes wake each
+/// other without polling.
 public final class SQLiteBackend: Backend {
-    /// When a committed transaction is certain to survive a power failure. A crash of a process, or of all, loses
-    /// nothing either way.
+    /// When a committed transaction is certain to survive a power failure. A crash of one process, or of all, loses
+    /// nothing in either mode.
     public struct Durability: Sendable, Hashable {
         let pragma: String
 
         /// Each commit waits for the disk. The last job survives a power failure; a commit costs a disk flush.
         public static let everyCommit = Durability(pragma: "FULL")
-        /// The disk is waited for at each checkpoint, about every four megabytes. A power failure may undo the
-        /// transactions since then; the file stays consistent. The default.
+        /// Each checkpoint, about every four megabytes, waits for the disk. A power failure may undo the transactions
+        /// since the last checkpoint; the file stays consistent. The default.
         public static let everyCheckpoint = Durability(pragma: "NORMAL")
     }
 
     public struct Configuration: Sendable {
         public var durability: Durability
-        /// How long records of ended jobs are kept by default. A day.
+        /// How long the record of an ended job is kept when the job does not say otherwise. One day by default.
         public var resultRetention: Duration
         /// How long dead letters are kept. 90 days by default.
         public var deadLetterRetention: Duration
-        /// How many dead letters of one queue and job name are kept at most, the newest. 10,000 by default.
+        /// The maximum number of dead letters of one queue and job name; the newest are kept. 10,000 by default.
         public var deadLetterLimit: Int
-        /// A job that so many workers died with becomes a dead letter. 3 by default.
+        /// A job becomes a dead letter when this many workers have died with it. 3 by default.
         public var maximumLostWorkers: Int
         /// How long to wait for another process that holds the file. 5 seconds by default.
         public var busyTimeout: Duration
@@ -61,14 +61,14 @@ public final class SQLiteBackend: Backend {
 
     /// Transitions of workers and clients.
     let writer: JobDatabase
-    /// Lease renewals have a connection of their own, so that a long write of this process is not in their way.
+    /// Lease renewals have a connection of their own, so that they do not queue behind the writes of this process.
     let leases: JobDatabase
     let reader: DatabaseQueue
     private let files: FileDoorbells
 
-    /// Opens the file, makes it when it is not there, and brings an older one up to this version.
+    /// Opens the file, creates it if it does not exist, and migrates an older file to this version.
     /// - Parameters:
-    ///   - path: of a file on a local disk, in a folder that may be written to.
+    ///   - path: the path of a file on a local disk, in a folder that may be written to.
     ///   - configuration: everything that has a default.
     /// - Throws: `BackendError` `.unavailable` (no such folder, not a file), `.readOnly`, `.corrupt` (not a database),
     ///   `.incompatible` (written by a newer version, or by another program), `.busy` (locked for longer than the
@@ -93,7 +93,7 @@ public final class SQLiteBackend: Backend {
         files = FileDoorbells(path: path, ready: workDoorbell, changed: changes)
     }
 
-    /// Opens what a URL of the form `sqlite:jobs.db` or `sqlite:/var/lib/jobs.db` names.
+    /// Opens the file that a URL of the form `sqlite:jobs.db` or `sqlite:/var/lib/jobs.db` names.
     /// - Throws: `BackendError` `.misuse` for another URL, else as ``init(path:configuration:)``.
     public convenience init(url: String, configuration: Configuration = Configuration()) throws {
         guard url.hasPrefix("sqlite:") else {
@@ -107,7 +107,8 @@ public final class SQLiteBackend: Backend {
 
     private let sweptAt = Mutex<Int64?>(nil)
 
-    /// Once in ten seconds and process: ends what was not started in time and removes what has passed its own.
+    /// Ends jobs that were not started in time and removes records whose retention has passed, at most every ten
+    /// seconds. A sweep that did not finish goes on at the next call.
     func sweepIfDue() async throws {
         let uptime = clock.uptime
         let isDue = sweptAt.withLock { sweptAt in
@@ -116,8 +117,8 @@ public final class SQLiteBackend: Backend {
             return true
         }
         guard isDue else { return }
-        // In small transactions and for a fifth of a second at most: a lease is renewed by whoever waits for this. The
-        // rest comes next time.
+        // In small transactions and for a fifth of a second at most: the caller is a lease renewal, and the next
+        // renewal waits for this. The rest is done at the next renewal.
         var mayBeMore = true
         while mayBeMore, clock.uptime - uptime < 200_000 {
             mayBeMore = try await writer.transaction("sweep") { [clock] store in

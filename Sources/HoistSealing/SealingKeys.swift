@@ -7,7 +7,7 @@ import FoundationEssentials
 import Foundation
 #endif
 
-/// Signs or encrypts arguments and outputs with secret keys, one to seal with and any number of older ones to open
+/// Signs or encrypts arguments and outputs with secret keys: one key to seal with, and any number of older keys to open
 /// with.
 ///
 /// ```swift
@@ -15,24 +15,25 @@ import Foundation
 /// let client = JobClient(backend, configuration: .init(sealing: keys), logger: logger)
 /// let worker = Worker(backend, configuration: .init(client: .init(sealing: keys)), logger: logger) { … }
 /// ```
-/// To rotate: give the new key to every program as an older one, then make it the current one everywhere, and take the
-/// old one away when no job that it sealed can be left. A program without the key refuses the job, which becomes a dead
-/// letter that names the key; with the key it may be requeued.
+/// To rotate: give the new key to every program as an older key, then make it the current key everywhere, and remove
+/// the old key when no job that it sealed can be left. A program without the key refuses the job, and the job becomes a
+/// dead letter that names the key. Requeue the job when the program has the key.
 ///
 /// Sealed jobs are for Hoist alone: Celery's workers refuse the content type.
 ///
-/// The form: a line `hoist1 <algorithm> <key id>`, then for HS256 the 32 bytes of HMAC-SHA-256 (RFC 2104) over that
-/// line and the purpose, each behind its length, and the payload, followed by the payload; for A256GCM the nonce of 12
-/// bytes, what AES-256-GCM (NIST SP 800-38D) made of the payload with line and purpose as additional data, and the tag
-/// of 16 bytes. Keys are derived from the secret with HKDF-SHA-256 (RFC 5869), one for each algorithm.
+/// The form: a line `hoist1 <algorithm> <key id>`, then the sealed payload. For HS256 that is the 32 bytes of
+/// HMAC-SHA-256 (RFC 2104), followed by the payload; the HMAC covers that line and the purpose, each preceded by its
+/// length, and the payload. For A256GCM it is the nonce of 12 bytes, the payload encrypted with AES-256-GCM (NIST SP
+/// 800-38D), and the tag of 16 bytes; the additional data are the line and the purpose, each preceded by its length.
+/// Keys are derived from the secret with HKDF-SHA-256 (RFC 5869), one for each algorithm.
 public struct SealingKeys: Sealing {
     public struct Mode: Sendable, Hashable {
         let algorithm: Algorithm
 
-        /// Anybody may read, nobody without the key may write: HMAC-SHA-256.
+        /// Anyone can read; only holders of the key can write: HMAC-SHA-256.
         public static let signed = Mode(algorithm: .signature)
-        /// Nobody without the key may read or write: AES-256-GCM. One key is good for about two thousand million jobs
-        /// with outputs, for nonces are random.
+        /// Only holders of the key can read or write: AES-256-GCM. One key is good for about two thousand million jobs
+        /// with outputs, because the nonces are random.
         public static let encrypted = Mode(algorithm: .encryption)
     }
 
@@ -45,11 +46,11 @@ public struct SealingKeys: Sealing {
     public var hidesPayloads: Bool { mode == .encrypted }
 
     /// - Parameters:
-    ///   - mode: how to seal. What was sealed in the other way is opened all the same.
+    ///   - mode: how to seal. Payloads that were sealed in the other mode are opened as well.
     ///   - current: the key to seal with.
     ///   - older: further keys to open with.
-    ///   - acceptsUnsealed: whether jobs and outputs that are not sealed are accepted all the same, as while producers
-    ///     are being changed over, or where Python takes part.
+    ///   - acceptsUnsealed: whether jobs and outputs that are not sealed are accepted too: for the time in which
+    ///     producers change over, and for Python clients and workers.
     /// - Throws: ``SealingKeyError`` when two keys have the same id.
     public init(_ mode: Mode, current: SealingKey, older: [SealingKey] = [], acceptsUnsealed: Bool = false) throws {
         self.mode = mode
@@ -92,7 +93,7 @@ public struct SealingKeys: Sealing {
         case .signature:
             guard rest.count >= 32 else { throw WireError("the signature is cut short") }
             let payload = Array(rest.dropFirst(32))
-            // Compares in a time that says nothing of where they differ.
+            // Compares in constant time, which does not reveal where the codes differ.
             guard key.code(line, purpose, payload) == Data(rest.prefix(32)) else {
                 throw WireError(
                     "the signature with the key \(key.id) does not hold: the message was changed, or is for another job"
@@ -112,16 +113,17 @@ public struct SealingKeys: Sealing {
     }
 }
 
-/// A secret with a name that travels.
+/// A secret key with an id. The id travels with every sealed payload; the secret does not.
 public struct SealingKey: Sendable {
     public let id: String
     fileprivate let signature: SymmetricKey
     fileprivate let encryption: SymmetricKey
 
     /// - Parameters:
-    ///   - id: up to 64 letters, digits, dots, hyphens and underscores. Everybody sees it.
+    ///   - id: up to 64 letters, digits, dots, hyphens and underscores. It is not secret.
     ///   - secret: at least 32 bytes, from a good source of random bytes: `openssl rand -base64 32`.
-    /// - Throws: ``SealingKeyError``, without the secret.
+    /// - Throws: ``SealingKeyError`` when the id has another form or the secret is shorter than 32 bytes. The error
+    ///   does not contain the secret. A retry with the same key cannot help.
     public init(id: String, secret: [UInt8]) throws {
         let letters = Set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
         guard !id.isEmpty, id.count <= 64, id.allSatisfy(letters.contains) else {
@@ -144,7 +146,8 @@ public struct SealingKey: Sendable {
     ///   - id: as in ``init(id:secret:)``.
     ///   - base64: the secret, with or without white space around it, as a file or a variable of the environment holds
     ///     it.
-    /// - Throws: ``SealingKeyError``, without the secret.
+    /// - Throws: ``SealingKeyError`` when the secret is not base64, or as ``init(id:secret:)``. The error does not
+    ///   contain the secret.
     public init(id: String, base64: String) throws {
         let text = base64.filter { !$0.isWhitespace }
         guard let secret = Data(base64Encoded: text) else {
@@ -153,7 +156,7 @@ public struct SealingKey: Sendable {
         try self.init(id: id, secret: Array(secret))
     }
 
-    /// Parts one behind the other so that they cannot be told apart in two ways.
+    /// The parts in sequence, each preceded by its length, so that the result can be split in one way only.
     fileprivate static func framed(_ parts: [UInt8]...) -> [UInt8] {
         parts.flatMap { part in withUnsafeBytes(of: UInt64(part.count).bigEndian) { Array($0) } + part }
     }
@@ -166,7 +169,7 @@ public struct SealingKey: Sendable {
     }
 }
 
-/// Keys that cannot be used. Nothing of a secret is in it.
+/// A key or a set of keys that cannot be used. The error contains nothing of a secret.
 public struct SealingKeyError: Error, Sendable, CustomStringConvertible {
     public var message: String
     public var description: String { message }

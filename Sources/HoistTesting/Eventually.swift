@@ -1,5 +1,6 @@
-/// Waits until `condition` holds, asking every few milliseconds, and no longer than `limit`.
-/// - Returns: whether it came to hold.
+/// Waits until `condition` holds, for at most `limit`. Evaluates `condition` every 10 milliseconds.
+/// - Returns: whether `condition` held in time.
+/// - Throws: What `condition` throws; `CancellationError` when the task is cancelled while it waits.
 public func eventually(_ limit: Duration = .seconds(10), _ condition: () async throws -> Bool) async throws -> Bool {
     let deadline = ContinuousClock.now + limit
     while ContinuousClock.now < deadline {

@@ -1,8 +1,8 @@
 public import Hoist
 import Synchronization
 
-/// A backend that fails on purpose: it loses answers, refuses calls, delivers twice. For tests of what must survive
-/// that.
+/// A backend that fails on purpose: it refuses, delays or repeats calls, and loses their answers. For tests of code
+/// that must survive such faults.
 public final class FaultyBackend: Backend {
     /// What goes wrong with one call.
     public enum Fault: Sendable {
@@ -21,8 +21,9 @@ public final class FaultyBackend: Backend {
     private let claims = Atomic(0)
 
     /// - Parameters:
-    ///   - base: what the calls go to.
-    ///   - faults: for the calls to publish, turn and renew in turn; nil lets a call through. Then all go through.
+    ///   - base: the backend that performs the calls.
+    ///   - faults: one for each call of publish, turn and renew, in the order of the calls; nil lets a call through.
+    ///     Calls after the last fault go through.
     public init(_ base: any Backend, faults: [Fault?] = []) {
         self.base = base
         self.faults = Mutex(faults)

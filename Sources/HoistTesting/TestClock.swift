@@ -43,7 +43,8 @@ public final class TestClock: JobClock {
         return ScheduledCall { [weak self] in self?.state.withLock { $0.entries.removeAll { $0.id == id } } }
     }
 
-    /// Moves time on; whatever was scheduled up to then is called, in order, before this returns.
+    /// Advances the clock by `duration`. Every call that is due by then runs, in the order of time, before this method
+    /// returns.
     public func advance(by duration: Duration) {
         let microseconds = duration.components.seconds * 1_000_000 + duration.components.attoseconds / 1_000_000_000_000
         let target = state.withLock { $0.elapsed } + microseconds

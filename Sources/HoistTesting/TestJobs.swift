@@ -7,7 +7,8 @@ extension JobAdministration {
     /// ```swift
     /// #expect(try await backend.enqueued(SendMail.self) == [SendMail(to: "ada@example.org")])
     /// ```
-    /// - Throws: `ArgumentError` when a waiting job does not fit its type.
+    /// - Throws: `ArgumentError` when the arguments of a waiting job do not fit its type; `BackendError` when the
+    ///   backend cannot be read, after which a retry is safe.
     public func enqueued<J: Job>(_ type: J.Type) async throws -> [J] {
         let filter = JobFilter(states: [.waiting, .scheduled, .retrying], name: J.name, limit: .max)
         var jobs: [J] = []
@@ -19,13 +20,13 @@ extension JobAdministration {
     }
 }
 
-/// A client and its worker in one test: `enqueue` has run the job, and whatever jobs it enqueued, when it returns.
+/// A client and its worker in one test: when `enqueue` returns, the job and every job that it enqueued have run.
 ///
 /// ```swift
 /// let inline = InlineJobs { Handler(SendMail.self) { mail, _ in … } }
 /// try await inline.client.enqueue(SendMail(to: "ada@example.org"))
 /// ```
-/// Delayed jobs and retries wait until ``clock`` is moved and ``runDueJobs()`` is called.
+/// Delayed jobs and retries wait until ``clock`` is advanced and ``runDueJobs()`` is called.
 public struct InlineJobs: Sendable {
     public let backend: MemoryBackend
     public let clock: TestClock
@@ -40,6 +41,8 @@ public struct InlineJobs: Sendable {
     }
 
     /// Runs every job that is due.
+    /// - Throws: `WorkerError` when the handlers cannot be registered, for instance when two have one name; no job has
+    ///   run then. A job that fails does not throw; its record has the failure.
     public func runDueJobs() async throws { try await runner.run() }
 }
 
@@ -75,6 +78,8 @@ private struct InlineRunner: EnqueueMiddleware {
 }
 
 /// Runs `body` beside a real worker, which is stopped afterwards, also when `body` throws.
+/// - Throws: What the worker's `run()` throws, for instance `WorkerError` when it cannot be set up; else what `body`
+///   throws.
 public func withWorker<T: Sendable>(_ worker: Worker, _ body: () async throws -> T) async throws -> T {
     try await withThrowingTaskGroup(of: Void.self) { group in
         group.addTask { try await worker.run() }

@@ -4,7 +4,7 @@ public import FoundationEssentials
 public import Foundation
 #endif
 
-/// What one call asks for, over the defaults of its job.
+/// An option of one call, which overrides the default of its job.
 public struct EnqueueOption: Sendable {
     let apply: @Sendable (inout EnqueueRequest) -> Void
 
@@ -12,10 +12,10 @@ public struct EnqueueOption: Sendable {
         EnqueueOption(apply: apply)
     }
 
-    /// The job's id, which is also the key of its result: up to 1,024 bytes. An id that is there already is not
-    /// enqueued again.
+    /// The job's id, which is also the key of its result: up to 1,024 bytes. A job with an id that exists already is
+    /// not enqueued again.
     public static func id(_ id: JobID) -> EnqueueOption { option { $0.id = id } }
-    /// The queue, whatever job and routing rules say.
+    /// The queue, in place of the queue of the job and of the routing rules.
     public static func queue(_ name: String) -> EnqueueOption { option { $0.queue = name } }
     /// 0...9, 9 is the most urgent. Other numbers count as the nearest of these.
     public static func priority(_ urgency: Int) -> EnqueueOption {
@@ -32,27 +32,27 @@ public struct EnqueueOption: Sendable {
     /// Dropped and marked expired when not started by then.
     public static func expires(at date: Date) -> EnqueueOption { option { $0.expires = date } }
     public static func unique(_ key: UniqueKey) -> EnqueueOption { option { $0.unique = key } }
-    /// Labels that a worker must have to run the job, in place of those of its options.
+    /// Labels that a worker must have to run the job, in place of the labels in its options.
     public static func requires(_ labels: String...) -> EnqueueOption { option { $0.requires = Set(labels) } }
-    /// For one worker alone, which must be ``Worker/Configuration/isAddressable``. Should it be gone the job waits
-    /// until one of that name comes: let it expire where that may not be.
+    /// For one worker alone, which must be ``Worker/Configuration/isAddressable``. While no worker of that name lives,
+    /// the job waits: give it an expiry where it must not wait without end.
     public static func worker(_ name: String) -> EnqueueOption { option { $0.worker = name } }
-    /// For the worker that runs the current job: a follow-up finds what that one has left on its disk. As
-    /// ``worker(_:)``.
+    /// For the worker that runs the current job, so that a follow-up job finds the files which the current job left on
+    /// its disk. Otherwise as ``worker(_:)``.
     public static let sameWorker = option { $0.isForSameWorker = true }
-    /// What the job belongs to, in place of ``Job/partitionKey``.
+    /// The partition of the job, in place of ``Job/partitionKey``.
     public static func partition(_ key: String) -> EnqueueOption { option { $0.partition = key } }
-    /// What the job counts for where starts are limited by rate: 0...1,000,000,000, 1 by default, 0 for a job
-    /// that rates do not hold up and do not count. Jobs of its partition that came before it still do.
+    /// The cost of the job against rate limits: 0...1,000,000,000, 1 by default. A job of cost 0 is neither delayed nor
+    /// counted by rates. Earlier jobs of its partition still delay it.
     public static func cost(_ cost: Int) -> EnqueueOption { option { $0.cost = cost.clamped(to: 0...1_000_000_000) } }
     public static func retry(_ policy: RetryPolicy) -> EnqueueOption { option { $0.retry = policy } }
     /// See ``RunLimits/time``.
     public static func timeLimit(_ limit: Duration) -> EnqueueOption { option { $0.limits.time = limit } }
-    /// See ``RunLimits/hardTime``. In other lanes than `process` it counts as a soft one.
+    /// See ``RunLimits/hardTime``. In lanes other than `process` it counts as a soft limit.
     public static func hardTimeLimit(_ limit: Duration) -> EnqueueOption { option { $0.limits.hardTime = limit } }
     /// See ``RunLimits/heartbeat``.
     public static func heartbeatLimit(_ limit: Duration) -> EnqueueOption { option { $0.limits.heartbeat = limit } }
-    /// See ``RunLimits/memory``. Other lanes than `process` cannot keep it.
+    /// See ``RunLimits/memory``. Lanes other than `process` cannot enforce it.
     public static func memoryLimit(_ bytes: Int) -> EnqueueOption { option { $0.limits.memory = bytes } }
     public static func result(_ policy: ResultPolicy) -> EnqueueOption { option { $0.result = policy } }
     public static func delivery(_ guarantee: DeliveryGuarantee) -> EnqueueOption { option { $0.delivery = guarantee } }
@@ -62,7 +62,7 @@ public struct EnqueueOption: Sendable {
     }
 }
 
-/// What a call asks for, for each of its jobs: their defaults with the call's options laid over them.
+/// The request of one call, the same for each of its jobs: the defaults of the job, overridden by the call's options.
 struct EnqueueRequest {
     var name: String
     var secretArguments: Set<String>
@@ -96,11 +96,11 @@ struct EnqueueRequest {
         requires = defaults.requires
     }
 
-    /// Where the job goes.
+    /// The queue that the job goes to.
     /// - Parameters:
     ///   - usual: its queue, unless the call names another.
-    ///   - parent: the job that is running here.
-    /// - Throws: ``BackendError`` `.misuse` when there is no such place.
+    ///   - parent: the job that this process is running, if any.
+    /// - Throws: ``BackendError`` `.misuse` when the current worker is not addressable or the labels are not allowed.
     func place(usual: String, parent: JobContext?) throws(BackendError) -> String {
         if isForSameWorker {
             guard let parent, parent.isWorkerAddressable else {
@@ -120,7 +120,8 @@ struct EnqueueRequest {
     }
 
     /// The message of a job. Inside a handler it becomes a child of the running job and inherits its headers.
-    /// - Throws: ``WireError`` when the arguments are larger or deeper than a worker would read.
+    /// - Throws: ``WireError`` when the arguments are larger or deeper than a worker would read, or the name or id is
+    ///   empty or too long.
     func message(
         _ arguments: Arguments, partition: String?, id: JobID, queue: String, origin: String, parent: JobContext?
     ) throws(WireError) -> Message {

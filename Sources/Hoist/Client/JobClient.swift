@@ -7,21 +7,21 @@ import Glibc
 import Darwin
 #endif
 
-/// Puts jobs into queues and finds out what became of them.
+/// Enqueues jobs, and gives access to their results.
 ///
 /// A client needs no connection of its own and may be copied freely. Called from a handler, it makes the new job a
-/// child of the running one: parent and root ids, headers and trace go along by themselves.
+/// child of the running job, which passes on parent and root ids, headers and trace automatically.
 public struct JobClient: Sendable {
     public struct Configuration: Sendable {
-        /// Where jobs go that neither name a queue nor match a rule. `default` by default.
+        /// The queue of jobs that neither name a queue nor match a rule. `default` by default.
         public var defaultQueue: String
-        /// Rules that stand above the queue in a job's options and below the one of a call.
+        /// Routing rules. They override the queue in a job's options, and the queue of a call overrides them.
         public var routes: [RoutingRule]
         /// Run around every enqueue, the first one outermost.
         public var middleware: [any EnqueueMiddleware]
         /// How long an enqueue may take before it throws. 10 seconds by default.
         public var enqueueTimeout: Duration
-        /// Arguments of more bytes than this travel compressed, as Celery's `compression="zlib"` has it; nil for never,
+        /// A message body of more bytes than this is compressed, as with Celery's `compression="zlib"`; nil for never,
         /// the default.
         public var compressesAbove: Int?
         /// How long an enqueue waits for room in a queue that has reached its limit before it throws; nil for not at
@@ -59,24 +59,27 @@ public struct JobClient: Sendable {
     }
 
     /// Enqueues one job.
-    /// - Returns: its handle, once the backend has the job. Where the id or unique key is held already, the handle of
-    ///   the job that holds it, with ``JobHandle/isNew`` false.
-    /// - Throws: ``EnqueueError`` when the unique key is held and the policy is to refuse; ``BackendError``, whose
-    ///   ``BackendError/isRetrySafe`` says whether the job may be there all the same (try again with the same
-    ///   ``EnqueueOption/id(_:)``); `EncodingError` when the job does not encode, ``WireError`` when it is larger or
-    ///   deeper than ``WireLimits/default``; nothing was enqueued then.
+    /// - Returns: the handle of the job, once the backend has the job. Where the id or unique key is already held, the
+    ///   handle of the job that holds it, with ``JobHandle/isNew`` false.
+    /// - Throws: ``EnqueueError`` when another job holds the unique key and the policy is to refuse. ``BackendError``;
+    ///   where ``BackendError/isRetrySafe`` is false the job may be enqueued, and a retry with the same
+    ///   ``EnqueueOption/id(_:)`` is safe. `EncodingError` when the job does not encode, and ``WireError`` when it is
+    ///   larger or deeper than ``WireLimits/default`` or has a name or id that is empty or longer than 1,024 bytes:
+    ///   nothing is enqueued then. `CancellationError` when the task is cancelled; the job may be enqueued then. Errors
+    ///   of ``Configuration/sealing`` and of ``Configuration/middleware`` pass through.
     @discardableResult
     public func enqueue<J: Job>(_ job: J, _ options: EnqueueOption...) async throws -> JobHandle<J.Output> {
         try await enqueue(contentsOf: [job], options)[0]
     }
 
-    /// Enqueues many jobs of a kind in few round trips, in order, 5,000 in one step of the backend: all of these, or
-    /// none. Many are encoded on several processors at once.
+    /// Enqueues many jobs of a kind in few round trips, in order, in steps of 5,000 jobs. The backend stores a step as
+    /// a whole or not at all. Many jobs are encoded on several processors at once.
     /// - Parameters:
-    ///   - jobs: any number. Messages of all of them are made before the first is enqueued.
-    ///   - options: for each of them alike.
-    /// - Throws: as ``enqueue(_:_:)``; the jobs of earlier steps are enqueued then, and with ``EnqueueError`` all but
-    ///   those it names.
+    ///   - jobs: any number. The messages of all jobs are made before the first job is enqueued.
+    ///   - options: the options of every job.
+    /// - Throws: as ``enqueue(_:_:)``. The jobs of earlier steps are enqueued then, and the jobs of later steps are
+    ///   not. With ``EnqueueError`` the jobs of the failed step are enqueued too, except for the jobs that the error
+    ///   names.
     @discardableResult
     public func enqueue<J: Job>(
         contentsOf jobs: some Collection<J>, _ options: [EnqueueOption] = []
@@ -96,8 +99,9 @@ public struct JobClient: Sendable {
     /// - Parameters:
     ///   - name: the wire name.
     ///   - arguments: by place and by name.
-    ///   - defaults: what the job's own options would say.
-    ///   - options: over the defaults.
+    ///   - defaults: the options that stand in for the job's own options.
+    ///   - options: override the defaults.
+    /// - Throws: as ``enqueue(_:_:)``, without `EncodingError`.
     @discardableResult
     public func enqueue(
         named name: String, arguments: Arguments = Arguments(), defaults: JobOptions = JobOptions(),
@@ -112,13 +116,14 @@ public struct JobClient: Sendable {
     /// ``QueueSubscription/topics``.
     /// - Parameters:
     ///   - job: the job.
-    ///   - topic: words with dots between.
-    ///   - exchange: the name that topics belong to.
-    ///   - options: for each copy alike. An id gets the queue's name behind it; queues, workers and unique keys do not
-    ///     count.
-    /// - Returns: a handle for each copy. None when no queue wants it: nothing is enqueued then.
-    /// - Throws: as ``enqueue(_:_:)``, and ``BackendError`` `.misuse` where the backend knows no topics. Some copies
-    ///   may be enqueued then.
+    ///   - topic: words separated by dots.
+    ///   - exchange: the exchange that the topic belongs to.
+    ///   - options: the options of every copy. The name of the queue is appended to an id; queues, workers and unique
+    ///     keys are ignored.
+    /// - Returns: a handle for each copy. Without a bound queue there is no handle, and nothing is enqueued.
+    /// - Throws: as ``enqueue(_:_:)``; some copies may be enqueued then, and a retry with the same
+    ///   ``EnqueueOption/id(_:)`` is safe. ``BackendError`` `.misuse` where the backend knows no topics; nothing is
+    ///   enqueued then.
     @discardableResult
     public func publish<J: Job>(
         _ job: J, topic: String, exchange: String, _ options: EnqueueOption...
@@ -134,15 +139,20 @@ public struct JobClient: Sendable {
         return handles
     }
 
-    /// Has every worker perform the job that listens to the channel at this moment: see
-    /// ``Worker/Configuration/broadcastChannels``. Celery's workers with a `Broadcast` queue of this name are among
-    /// them.
+    /// Broadcasts the job to every worker that listens to the channel at this moment: see
+    /// ``Worker/Configuration/broadcastChannels``. Celery's workers with a `Broadcast` queue of this name are included.
     /// - Parameters:
-    ///   - job: the job. Each worker gives its copy an id of its own, this one's with the worker's behind.
-    ///   - channel: the name that workers listen to.
-    ///   - options: as for any job; queues, workers and unique keys do not count.
-    /// - Returns: how many programs heard it, as far as the backend can tell. Whoever did not listen missed it.
-    /// - Throws: as ``enqueue(_:_:)``, and ``BackendError`` `.misuse` where the backend cannot broadcast.
+    ///   - job: the job. Each worker gives its copy an id of its own: the id of the job with the name of the worker
+    ///     appended.
+    ///   - channel: the name of the channel.
+    ///   - options: as for any job; queues, workers and unique keys are ignored.
+    /// - Returns: the number of programs that received the job, as far as the backend can tell. Workers that did not
+    ///   listen at this moment have missed it.
+    /// - Throws: ``BackendError``, with `.misuse` where the backend cannot broadcast; where
+    ///   ``BackendError/isRetrySafe`` is false the job may have been sent, and a retry needs the same
+    ///   ``EnqueueOption/id(_:)``: a Hoist worker stores no second copy while the backend knows the id.
+    ///   `EncodingError`, ``WireError``, `CancellationError` and errors of ``Configuration/sealing`` as
+    ///   ``enqueue(_:_:)``.
     @discardableResult
     public func broadcast<J: Job>(_ job: J, on channel: String, _ options: EnqueueOption...) async throws -> Int {
         let request = request(J.name, J.secretArguments, defaults: J.options, options)
@@ -161,13 +171,13 @@ public struct JobClient: Sendable {
         JobHandle((id, false), backend: backend, sealing: configuration.sealing)
     }
 
-    /// The handle of any job, its output as it travels.
+    /// The handle of any job, with its output as a wire value.
     public func handle(of id: JobID) -> JobHandle<WireValue> {
         JobHandle((id, false), backend: backend, sealing: configuration.sealing)
     }
 
-    /// What a call asks for. At one time for all of its jobs: those that are delayed alike are due in the order of
-    /// their ids.
+    /// The request of a call, with one time for all of its jobs: jobs with the same delay are due in the order of their
+    /// ids.
     private func request(
         _ name: String, _ secret: Set<String>, defaults: JobOptions, _ options: [EnqueueOption]
     ) -> EnqueueRequest {
@@ -176,8 +186,8 @@ public struct JobClient: Sendable {
         return request
     }
 
-    /// Enqueues the jobs of a call, once a message could be made of each of them.
-    /// - Parameter content: a job's arguments, and what it belongs to.
+    /// Enqueues the jobs of a call, after the message of each job could be made.
+    /// - Parameter content: the arguments and the partition of a job.
     private func publish<T: Sendable>(
         _ jobs: [T], as request: EnqueueRequest, queue: String?,
         content: @escaping @Sendable (T) throws -> (Arguments, partition: String?)
@@ -206,10 +216,10 @@ public struct JobClient: Sendable {
         return published
     }
 
-    /// How many jobs the backend gets at once.
+    /// The number of jobs in one step of the backend.
     private static let step = 5000
 
-    /// Does it again whenever there may be room, where the queue is full and the configuration wants to wait.
+    /// Repeats `publish` while the queue is full, as long as ``Configuration/waitsWhenFull`` allows.
     private func whenThereIsRoom(_ publish: () async throws -> [PublishResult]) async throws -> [PublishResult] {
         guard let patience = configuration.waitsWhenFull else { return try await publish() }
         let clock = backend.clock
@@ -219,7 +229,7 @@ public struct JobClient: Sendable {
             do {
                 return try await publish()
             } catch let error as BackendError where error.code == .full && error.isRetrySafe && clock.uptime < end {
-                // The backend rings when room was made; a look now and then is for a ring that got lost.
+                // The backend rings when there is room; the time limit covers a lost ring.
                 let limit = min(Duration.seconds(1), .microseconds(end - clock.uptime))
                 await backend.workDoorbell.wait(after: mark, for: limit, clock: clock)
                 try Task.checkCancellation()
@@ -255,8 +265,9 @@ public struct JobClient: Sendable {
     }
 }
 
-/// Jobs were not enqueued because others hold their unique keys and the policy is to refuse. The other jobs of the same
-/// call were. Enqueueing the refused ones again later is safe.
+/// Jobs were not enqueued because other jobs hold their unique keys and the policy is to refuse. The other jobs of the
+/// same step of 5,000 were enqueued, and the jobs of later steps of the call were not. Enqueueing the refused jobs
+/// again later is safe.
 public struct EnqueueError: Error, Sendable, CustomStringConvertible {
     public struct Refusal: Sendable, Hashable {
         public var jobName: String
@@ -266,7 +277,7 @@ public struct EnqueueError: Error, Sendable, CustomStringConvertible {
         public var keyHolder: JobID
     }
 
-    /// At least one.
+    /// The refused jobs, at least one.
     public var refused: [Refusal]
 
     public var description: String {
@@ -275,11 +286,15 @@ public struct EnqueueError: Error, Sendable, CustomStringConvertible {
     }
 }
 
-/// Sees messages on their way to the backend, and may change, drop or add to them.
+/// Intercepts messages on their way to the backend, and may change, drop or add messages.
 public protocol EnqueueMiddleware: Sendable {
     /// - Parameters:
-    ///   - messages: what the caller, or the middleware before this one, wants to enqueue.
-    ///   - next: hands messages on. It answers with one result for each, and so must this method for its own.
+    ///   - messages: the messages of the caller, or of the middleware before this one.
+    ///   - next: passes messages on and returns one result for each.
+    /// - Returns: one result for each of `messages`.
+    /// - Throws: an error of the middleware that refuses the messages, or what `next` throws: ``BackendError``, whose
+    ///   ``BackendError/isRetrySafe`` says whether a retry is safe, `CancellationError`, or an error of the sealing.
+    ///   The enqueue throws the error unchanged.
     func enqueue(
         _ messages: [Message], next: @Sendable ([Message]) async throws -> [PublishResult]
     ) async throws -> [PublishResult]
@@ -296,7 +311,9 @@ private struct EnqueueChain: Sendable {
     }
 }
 
-/// Runs `body` but waits no longer than `limit` for it; what it began may still happen.
+/// Runs `body` and waits at most `limit` for it. Work that `body` began may still complete.
+/// - Throws: what `body` throws; ``BackendError`` `.timedOut` with ``BackendError/isRetrySafe`` false when `limit` has
+///   passed; `CancellationError` when the task is cancelled.
 func withDeadline<T: Sendable>(
     _ limit: Duration, clock: any JobClock, _ body: @escaping @Sendable () async throws -> T
 ) async throws -> T {
@@ -315,7 +332,7 @@ func withDeadline<T: Sendable>(
     }
 }
 
-/// What came first of several things; the others are dropped.
+/// Keeps the first of several results and drops the others.
 private final class FirstOutcome<T: Sendable>: Sendable {
     private let state = Mutex<(result: Result<T, any Error>?, waiter: CheckedContinuation<T, any Error>?)>((nil, nil))
 
@@ -345,7 +362,7 @@ extension Result where Failure == any Error {
     }
 }
 
-/// Who this process is, for people.
+/// The identity of this process, as readable text.
 package enum ProcessIdentity {
     package static let host: String = {
         var buffer = [CChar](repeating: 0, count: 256)
@@ -355,6 +372,6 @@ package enum ProcessIdentity {
 
     package static let name = "\(getpid())@\(host)"
 
-    /// How many processors there are to run on.
+    /// The number of processors that are online.
     package static let processorCount = max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
 }

@@ -1,7 +1,7 @@
-/// The producer's hold on a job: await its output, follow it, cancel it, forget it.
+/// A reference to a job: await its output, follow it, cancel it or forget it.
 public struct JobHandle<Output: Codable & Sendable>: Sendable {
     public let id: JobID
-    /// False when the job was there already, by its id or unique key, or the handle was made from an id.
+    /// False when a job with this id or unique key existed already, or the handle was made from an id.
     public let isNew: Bool
     private let backend: any Backend
     private let sealing: (any Sealing)?
@@ -14,11 +14,12 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     }
 
     /// Waits for the job to end.
-    /// - Parameter timeout: how long to wait at most; nil for as long as it takes.
+    /// - Parameter timeout: the longest wait; nil for no limit.
     /// - Returns: its output.
-    /// - Throws: ``JobError`` when it did not succeed, is unknown, or has not ended in time (asking again is safe
-    ///   then); `DecodingError` when the output is not an `Output`; ``WireError`` when it is sealed and the client
-    ///   cannot open it, or not sealed and the client takes none that are not.
+    /// - Throws: ``JobError`` when the job did not succeed, is unknown, or has not ended in time; `DecodingError` when
+    ///   the output is not an `Output`; ``WireError`` when the output is sealed and the client cannot open it, or is
+    ///   not sealed and the client accepts sealed outputs only; ``BackendError`` when the backend cannot answer;
+    ///   `CancellationError` when the task is cancelled. The call only reads, so a retry is safe.
     @discardableResult
     public func output(timeout: Duration? = nil) async throws -> Output {
         let follow: @Sendable () async throws -> JobRecord? = { [id, isNew, backend] in
@@ -48,26 +49,37 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     /// The record now, and again whenever it changes, until the job has ended.
     public var updates: JobUpdates { backend.updates(of: id) }
 
-    /// Everything known about the job; nil when the id is unknown or the record has passed its time.
+    /// Everything known about the job; nil when the id is unknown or the record is no longer kept.
+    /// - Throws: ``BackendError`` when the backend cannot answer; `CancellationError` when the task is cancelled. The
+    ///   call only reads, so a retry is safe.
     public func record() async throws -> JobRecord? { try await backend.record(of: id) }
 
-    /// Where the job stands; nil when the id is unknown, which is not the same as waiting.
+    /// The state of the job; nil when the id is unknown, which is not the same as waiting.
+    /// - Throws: as ``record()``.
     public func state() async throws -> JobState? { try await record()?.state }
 
     /// The last lines that the job wrote, also while it runs; nil when there are none.
+    /// - Throws: ``BackendError`` when the backend cannot answer; `CancellationError` when the task is cancelled. The
+    ///   call only reads, so a retry is safe.
     public func log() async throws -> JobLog? { try await backend.log(of: id) }
 
-    /// Stops the job: at once when it waits, by asking its handler when it runs. In the process lane it is stopped by
-    /// force when it goes on all the same, see ``ProcessOptions/grace``.
+    /// Cancels the job: a waiting job at once, a running job by a request to its handler. In the process lane a job
+    /// that continues is stopped by force, see ``ProcessOptions/grace``.
+    /// - Throws: ``BackendError``; `CancellationError` when the task is cancelled. The job may be cancelled then. A
+    ///   retry is always safe, but may return ``CancelResult/alreadyEnded`` for a job that the first call has
+    ///   cancelled.
     @discardableResult
     public func cancel() async throws -> CancelResult { try await backend.cancel(id) }
 
     /// Removes the result of the ended job.
+    /// - Returns: whether there was a result.
+    /// - Throws: ``BackendError``; `CancellationError` when the task is cancelled. The result may be removed then. A
+    ///   retry is always safe, but may return false for a result that the first call has removed.
     @discardableResult
     public func forget() async throws -> Bool { try await backend.forget(id) }
 }
 
-/// A job has no output to give.
+/// The output of a job is not available.
 public struct JobError: Error, Sendable, CustomStringConvertible {
     public struct Code: Sendable, Hashable, CustomStringConvertible {
         private enum Value: String { case failed, cancelled, expired, unknown, notEnded }
@@ -77,15 +89,15 @@ public struct JobError: Error, Sendable, CustomStringConvertible {
         public static let failed = Code(value: .failed)
         public static let cancelled = Code(value: .cancelled)
         public static let expired = Code(value: .expired)
-        /// No such job, or its result was not kept or is no longer.
+        /// The job does not exist, or its result was not kept or is no longer kept.
         public static let unknown = Code(value: .unknown)
-        /// The wait was over before the job.
+        /// The job had not ended when the wait was over.
         public static let notEnded = Code(value: .notEnded)
     }
 
     public var code: Code
     public var jobID: JobID
-    /// Why it failed, when it did.
+    /// The cause of the failure, for a job that failed.
     public var failure: JobFailure?
 
     init(_ code: Code, jobID: JobID, failure: JobFailure? = nil) {

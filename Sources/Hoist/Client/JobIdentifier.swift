@@ -4,14 +4,14 @@ import FoundationEssentials
 import Foundation
 #endif
 
-/// Ids of the form UUID version 7 (RFC 9562 §5.7): the time comes first, so ids made together lie together in an index,
-/// and in their order.
+/// Ids in the form of UUID version 7 (RFC 9562 §5.7): the time comes first, so ids made together are adjacent and in
+/// order in an index.
 package enum JobIdentifier {
     package static func make() -> String { make(at: ticks, number: random) }
 
-    /// Ids that are in their order however fast they are made: each is a quarter of a microsecond later than the one
-    /// before. The system is asked for a random number once, of which the standard library's keyed hash makes one for
-    /// each: nobody can tell one id from another.
+    /// Ids that stay in order however fast they are made: each id is a quarter of a microsecond later than the previous
+    /// id. The system supplies one random number, from which the standard library's keyed hash derives a number for
+    /// each id, so that no id can be inferred from another id.
     static func make(count: Int) -> [String] {
         let (first, secret) = (ticks, random)
         return (0..<UInt64(count)).map { index in
@@ -27,12 +27,12 @@ package enum JobIdentifier {
         return generator.next()
     }
 
-    /// 4,096 to the millisecond.
+    /// The current time, in units of 1/4,096 of a millisecond.
     private static var ticks: UInt64 { UInt64(Date().timeIntervalSince1970 * 1000 * 4096) }
 
     private static func make(at ticks: UInt64, number: UInt64) -> String {
-        // What is left of the millisecond goes where twelve random bits may be (§6.2, method 3): ids of one millisecond
-        // are in order as well.
+        // The fraction of the millisecond takes the place of twelve random bits (§6.2, method 3), so that the ids of
+        // one millisecond are in order as well.
         let high = (ticks >> 12) << 16 | 0x7000 | ticks & 0x0FFF
         let low = 0x8000_0000_0000_0000 | number & 0x3FFF_FFFF_FFFF_FFFF
         return String(unsafeUninitializedCapacity: 36) { buffer in

@@ -1,16 +1,17 @@
-/// What one processor has to do at least: less is done before another thread has woken.
+/// The smallest number of elements for one processor: fewer elements are done before another thread has woken.
 private let smallestPart = 128
 
 extension Collection {
-    /// Whether there is enough to do for several processors.
+    /// Whether the collection is large enough for several processors.
     package var isWorthSeveralProcessors: Bool { count >= 2 * smallestPart }
 }
 
 extension Array where Element: Sendable {
-    /// As `map`, on several processors at once: for those that are worth it.
+    /// Like `map`, on several processors at once when the array is large enough.
     ///
-    /// For work of microseconds for each element, that blocks on nothing. In a task that prefers an executor of one
-    /// thread it all happens there.
+    /// Meant for work of microseconds for each element that does not block. In a task that prefers an executor of one
+    /// thread, all work runs on that thread.
+    /// - Throws: only what `transform` throws: the error of one element, even when several fail.
     package func mapOnProcessors<T: Sendable>(_ transform: @escaping @Sendable (Element) throws -> T) async throws
         -> [T]
     {

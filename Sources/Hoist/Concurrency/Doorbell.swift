@@ -1,8 +1,8 @@
 import Synchronization
 
-/// Wakes whoever waits for something to change, without polling and without losing a ring.
+/// Wakes tasks that wait for a change, without polling and without losing a ring.
 ///
-/// A waiter first takes the ``mark``, then looks, and when there was nothing waits for a ring after that mark.
+/// A waiter first reads the ``mark``, then checks for a change, and without a change waits for a ring after that mark.
 public final class Doorbell: Sendable {
     private struct State {
         var rings: UInt64 = 0
@@ -45,7 +45,8 @@ public final class Doorbell: Sendable {
                 if isOver {
                     continuation.resume()
                 } else if let limit {
-                    // Only now, so that the timer finds the waiter however soon it fires.
+                    // The timer starts after the waiter is registered, so that it finds the waiter however soon it
+                    // fires.
                     timer = clock.schedule(after: limit) { self.resume(id) }
                 }
             }
@@ -59,7 +60,8 @@ public final class Doorbell: Sendable {
         state.withLock { $0.waiters.removeValue(forKey: id) }?.resume()
     }
 
-    /// Calls `listener` at every ring until the returned call is cancelled. It must be quick and must not block.
+    /// Calls `listener` at every ring until the returned call is cancelled. `listener` must be quick and must not
+    /// block.
     package func listen(_ listener: @escaping @Sendable () -> Void) -> ScheduledCall {
         let id = state.withLock { state in
             state.nextWaiter += 1

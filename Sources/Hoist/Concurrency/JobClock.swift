@@ -11,23 +11,23 @@ import Glibc
 import Darwin
 #endif
 
-/// Time, as backends and workers see it. A test moves its own, see `TestClock` in HoistTesting.
+/// The time source of backends and workers. A test controls a clock of its own, see `TestClock` in HoistTesting.
 public protocol JobClock: Sendable {
-    /// Wall-clock time: what ETAs and expiries are measured by.
+    /// Wall-clock time, for ETAs and expiries.
     var now: Date { get }
-    /// Microseconds that only ever grow: what leases are measured by. On one machine all processes agree.
+    /// Microseconds that only ever grow, for leases. All processes of one machine agree on the value.
     var uptime: Int64 { get }
     /// Calls `body` once, `delay` from now, on a thread that runs no job code.
     func schedule(after delay: Duration, _ body: @escaping @Sendable () -> Void) -> ScheduledCall
 }
 
-/// A call that has been scheduled and may be called off.
+/// A scheduled call that can be cancelled.
 public struct ScheduledCall: Sendable {
     private let onCancel: @Sendable () -> Void
 
     public init(onCancel: @escaping @Sendable () -> Void) { self.onCancel = onCancel }
 
-    /// Calls it off. Nothing happens when it has run already.
+    /// Cancels the call. Does nothing when the call has run already.
     public func cancel() { onCancel() }
 }
 

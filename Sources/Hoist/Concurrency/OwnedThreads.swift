@@ -6,14 +6,14 @@ import Glibc
 import Darwin
 #endif
 
-/// Starts a detached thread. Threads of ours run forever or until their owner's queue is closed.
+/// Starts a detached thread. Hoist's own threads run forever or until the queue of their owner is closed.
 package func startThread(named name: String, _ body: @escaping @Sendable () -> Void) {
     let code = tryToStartThread(named: name, body)
     precondition(code == 0, "no thread could be started (error \(code)): the limit of threads is reached")
 }
 
-/// The same for a thread that can be done without.
-/// - Returns: 0, or the error.
+/// Starts a detached thread that the caller can do without.
+/// - Returns: 0, or the error code of `pthread_create`.
 func tryToStartThread(named name: String, _ body: @escaping @Sendable () -> Void) -> Int32 {
     final class Start {
         let name: String
@@ -52,7 +52,7 @@ func tryToStartThread(named name: String, _ body: @escaping @Sendable () -> Void
     return code
 }
 
-/// A condition that one or more threads wait on; a notification with nobody waiting is kept for the next.
+/// A condition that one or more threads wait on. A notification without a waiting thread is kept for the next wait.
 ///
 /// `@unchecked Sendable`: `mutex`, `condition` and `isNotified` are touched only between lock and unlock of `mutex`.
 final class ThreadSignal: @unchecked Sendable {
@@ -109,7 +109,7 @@ final class ThreadSignal: @unchecked Sendable {
     }
 }
 
-/// Runs Swift tasks on threads of its own, started as they are needed, and not more of them than it may have.
+/// Runs Swift tasks on threads of its own, which are started on demand up to a limit.
 ///
 /// A worker's engine runs on one, so that job code which blocks the cooperative pool starves neither leases nor
 /// settling; the blocking lane is another.
@@ -134,7 +134,7 @@ final class ThreadExecutor: TaskExecutor, SerialExecutor {
         state = Mutex(State(limit: threadCount ?? 1))
     }
 
-    /// Lets it have so many threads; those that it has go on.
+    /// Sets the limit of threads. Threads beyond a lower limit continue to run.
     func resize(to threadCount: Int) { state.withLock { $0.limit = max(threadCount, $0.threads) } }
 
     func enqueue(_ job: consuming ExecutorJob) {

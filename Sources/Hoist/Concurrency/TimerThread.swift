@@ -6,7 +6,7 @@ import Glibc
 import Darwin
 #endif
 
-/// Calls things at their time, from one thread of its own: a pool full of blocking job code cannot hold a timer up.
+/// Runs scheduled calls on a thread of its own, so that a pool full of blocking job code cannot delay a timer.
 final class TimerThread: Sendable {
     static let shared = TimerThread()
 
@@ -43,7 +43,7 @@ final class TimerThread: Sendable {
             self.state.withLock { state in
                 guard state.pending.contains(id) else { return }
                 state.cancelled.insert(id)
-                // What was called off long before its time must not pile up.
+                // Calls that were cancelled long before their time must not accumulate.
                 guard state.cancelled.count > 1024, state.cancelled.count * 2 > state.heap.count else { return }
                 state.heap.removeAll { state.cancelled.contains($0.id) }
                 state.pending.subtract(state.cancelled)

@@ -11,8 +11,8 @@
 ///     ])
 /// }
 /// ```
-/// A job over its limit holds no slot: it waits in a line of its own, workers go on with what is behind it, and nobody
-/// polls until it may start. The jobs of one partition start in the order in which they came.
+/// A job over its limit takes no slot. It waits in a separate line, workers continue with the jobs behind it, and no
+/// worker polls until the job may start. The jobs of one partition start in the order in which they arrived.
 public struct JobLimit: Sendable, Hashable {
     /// What a limit counts.
     public struct Scope: Sendable, Hashable {
@@ -21,23 +21,23 @@ public struct JobLimit: Sendable, Hashable {
 
         /// All jobs of the kind or the queue together. The default.
         public static let cluster = Scope(kind: .cluster)
-        /// The jobs of each partition key apart, see ``Job/partitionKey``. Jobs without a key are not limited.
+        /// The jobs of each partition key separately, see ``Job/partitionKey``. Jobs without a key are not limited.
         public static let partition = Scope(kind: .partition)
-        /// What each worker starts, apart: Celery's `rate_limit`.
+        /// The jobs that each worker starts, separately: Celery's `rate_limit`.
         public static let worker = Scope(kind: .worker)
     }
 
-    /// What becomes of a job that finds the limit of running jobs reached.
+    /// What happens to a job when the limit of running jobs is reached.
     public struct FullPolicy: Sendable, Hashable {
         package enum Kind: String, Sendable { case wait, drop, cancel }
         package let kind: Kind
 
-        /// It waits for its turn. The default.
+        /// The job waits. The default.
         public static let wait = FullPolicy(kind: .wait)
-        /// It is cancelled: the one that runs is enough.
+        /// The new job is cancelled: the running job is enough.
         public static let dropNew = FullPolicy(kind: .drop)
-        /// The oldest that runs is asked to stop, those that wait are cancelled, and this one runs: only the newest
-        /// counts.
+        /// The oldest running job is asked to stop, waiting jobs are cancelled, and the new job runs: only the newest
+        /// job counts.
         public static let cancelOld = FullPolicy(kind: .cancel)
     }
 
@@ -51,13 +51,13 @@ public struct JobLimit: Sendable, Hashable {
     package let kind: Kind
     package let scope: Scope
 
-    /// At most so many starts in a time, spread evenly; after a pause as many more as `burst` says, less one.
+    /// At most `count` starts in each `period`, spread evenly; after a pause up to `burst` − 1 more.
     /// - Parameters:
-    ///   - count: 1 or more; a job that costs more counts for that many, see ``EnqueueOption/cost(_:)``.
+    ///   - count: 1 or more. A job of a higher cost counts as that number of starts, see ``EnqueueOption/cost(_:)``.
     ///   - period: more than 0.
-    ///   - scope: what is counted together.
-    ///   - burst: how many may start at once after a pause, 1 or more. By default as many as fall into a tenth of a
-    ///     second.
+    ///   - scope: which jobs are counted together.
+    ///   - burst: the number of jobs that may start at once after a pause, 1 or more. By default the number that falls
+    ///     into a tenth of a second.
     public static func rate(_ count: Int, per period: Duration, scope: Scope = .cluster, burst: Int? = nil) -> JobLimit
     {
         let count = max(1, count)
@@ -68,27 +68,26 @@ public struct JobLimit: Sendable, Hashable {
             scope: scope)
     }
 
-    /// At most so many running at a time.
+    /// At most `maximum` jobs run at a time.
     /// - Parameters:
     ///   - maximum: 1 or more.
-    ///   - scope: what is counted together; ``Scope/worker`` is what lanes and queue subscriptions are for, and counts
-    ///     as the cluster here.
-    ///   - whenFull: what becomes of a job that finds so many running.
+    ///   - scope: which jobs are counted together. ``Scope/worker`` counts as ``Scope/cluster`` here, because lanes and
+    ///     queue subscriptions limit the jobs of one worker.
+    ///   - whenFull: what happens to a job when `maximum` jobs are running.
     public static func running(_ maximum: Int, scope: Scope = .cluster, whenFull: FullPolicy = .wait) -> JobLimit {
         JobLimit(kind: .running(max(1, maximum), whenFull), scope: scope.kind == .worker ? .cluster : scope)
     }
 
-    /// The jobs of each partition one after the other, in the order in which they come out of the queue, which is that
-    /// of enqueueing for jobs of one priority. One that fails keeps the others waiting until it was tried again or
-    /// given up. A message whose producer did not say what it belongs to has its place from when a worker that knows
-    /// its kind has seen it.
+    /// Runs the jobs of each partition one after the other, in the order in which they leave the queue: for jobs of one
+    /// priority, the order of enqueueing. A failed job keeps the others waiting until it was tried again or given up. A
+    /// message whose producer did not set a partition key gets its place when a worker that knows its kind has seen it.
     public static let ordered = JobLimit(kind: .ordered, scope: .partition)
 
-    /// Partitions take turns, so that one with many jobs does not keep the others waiting.
+    /// Alternates between partitions, so that a partition with many jobs does not keep the other partitions waiting.
     public static let fair = JobLimit(kind: .fair, scope: .partition)
 }
 
-/// What a limit is for: a kind of job, or a queue.
+/// The target of a limit: a kind of job, or a queue.
 public struct LimitTarget: Sendable, Hashable, CustomStringConvertible {
     package enum Kind: String, Sendable { case job = "j", queue = "q" }
     package let kind: Kind
@@ -107,7 +106,7 @@ public struct LimitTarget: Sendable, Hashable, CustomStringConvertible {
 }
 
 extension JobLimit: CustomStringConvertible {
-    /// As the command line tool shows it: `100/s each partition`.
+    /// The limit as the command line tool shows it: `100/s each partition`.
     public var description: String {
         let each = scope.kind == .partition ? " each partition" : scope.kind == .worker ? " each worker" : ""
         switch kind {
@@ -127,7 +126,7 @@ extension JobLimit: CustomStringConvertible {
 }
 
 extension JobLimit {
-    /// As a backend may keep it.
+    /// The limit in a form that a backend may store.
     package var wireValue: WireValue {
         var value: WireValue.Object = ["w": .string(scope.kind.rawValue)]
         switch kind {

@@ -1,4 +1,4 @@
-/// One kind of work: a value that says what is to be done, under a name that travels.
+/// A kind of job: a value with the arguments of one call, under a name that is used on the wire.
 ///
 /// Producer and worker share the declaration; the code that does the work is registered in the worker alone, see
 /// ``Handler``.
@@ -13,7 +13,7 @@
 /// Stored properties are the keyword arguments, in snake_case unless the type writes its `CodingKeys` out as `String`.
 /// Arguments that arrive by place bind in declaration order.
 public protocol Job: Codable, Sendable {
-    /// What the job returns. Left out: nothing.
+    /// The output of the job. A job that declares none returns nothing.
     associatedtype Output: Codable & Sendable = NoOutput
 
     /// The wire name. Written out, never derived, so that renaming the type strands no message.
@@ -24,8 +24,8 @@ public protocol Job: Codable, Sendable {
     static var options: JobOptions { get }
     /// Wire names of arguments that logs, monitors and pages must not show. Empty by default.
     static var secretArguments: Set<String> { get }
-    /// What this job belongs to, where limits and turns are kept apart: a tenant, an account, an API token. nil by
-    /// default: nothing. See ``JobLimit/Scope/partition``.
+    /// The partition of this job, for limits and fairness that are kept for each partition: a tenant, an account, an
+    /// API token. nil by default: no partition. See ``JobLimit/Scope/partition``.
     var partitionKey: String? { get }
 }
 

@@ -6,21 +6,21 @@ public import Foundation
 public import Logging
 import Synchronization
 
-/// What a handler knows about the job that it performs, and the way to speak about it while it runs.
+/// The handler's view of its job, with the means to report progress, to log and to enqueue while the job runs.
 public final class JobContext: Sendable {
     /// Why a running job was asked to stop.
     public struct CancellationReason: Sendable, Hashable {
         enum Kind: Sendable, Hashable { case requested, timeLimit, noProgress, shutdown, leaseLost }
         let kind: Kind
 
-        /// Somebody cancelled the job.
+        /// The job was cancelled on request.
         public static let requested = CancellationReason(kind: .requested)
         public static let timeLimit = CancellationReason(kind: .timeLimit)
         /// No sign of progress for longer than the heartbeat limit.
         public static let noProgress = CancellationReason(kind: .noProgress)
-        /// The worker stops; the job will be run again elsewhere.
+        /// The worker stops. The job runs again elsewhere, unless it runs at most once.
         public static let shutdown = CancellationReason(kind: .shutdown)
-        /// Another worker has the job by now; whatever this one returns is refused.
+        /// The lease was lost: another worker has the job by now, and the outcome of this attempt is refused.
         public static let leaseLost = CancellationReason(kind: .leaseLost)
     }
 
@@ -29,23 +29,23 @@ public final class JobContext: Sendable {
 
     private let execution: Execution
     public var id: JobID { execution.jobID }
-    /// The wire name, as it came.
+    /// The wire name, as received.
     public var name: String { execution.jobName }
     public var queue: String { execution.queue }
     /// The number of this attempt, 1 for the first.
     public var attempt: Int { execution.attempt }
-    /// How often a worker died with this job.
+    /// The number of workers that died while they held this job.
     public var lostWorkers: Int { execution.lostWorkers }
     public var enqueuedAt: Date? { messageHeaders.hoist.enqueuedAt }
     /// When the time limit passes; nil without one.
     public let deadline: Date?
     public var parentID: JobID? { messageHeaders.parentID }
     public var rootID: JobID { messageHeaders.rootID ?? execution.jobID }
-    /// The headers of the user's own that travelled with the job.
+    /// The user's own headers, as received with the job.
     public var headers: WireValue.Object { messageHeaders.custom }
-    /// All headers of the message, as they came.
+    /// All headers of the message, as received.
     public var messageHeaders: MessageHeaders { _read { yield sharedHeaders.value } }
-    /// The properties of the message, as they came.
+    /// The properties of the message, as received.
     public var messageProperties: MessageProperties { _read { yield sharedProperties.value } }
     private let sharedHeaders: CopyOnWrite<MessageHeaders>
     private let sharedProperties: CopyOnWrite<MessageProperties>
@@ -54,7 +54,7 @@ public final class JobContext: Sendable {
     var isWorkerAddressable: Bool { execution.environment.isAddressable }
     /// Logs with the job's id, name, queue and attempt. The last lines are kept with the job, see ``JobHandle/log()``.
     public var logger: Logger { execution.recordingLogger }
-    /// For further jobs; they become children of this one.
+    /// A client for further jobs, which become children of this job.
     public var jobs: JobClient { execution.environment.jobs }
 
     private struct State {
@@ -67,9 +67,9 @@ public final class JobContext: Sendable {
     private let onProgress: @Sendable (JobProgress) -> Void
     private let onSign: (@Sendable () -> Void)?
 
-    /// Whether nobody wants the result: none is kept.
+    /// Whether no result is to be kept.
     package let ignoresResult: Bool
-    /// Whether the arguments came sealed; the output goes back in the same way.
+    /// Whether the arguments arrived sealed. The output is then sealed too.
     let isSealed: Bool
 
     init(
@@ -89,11 +89,12 @@ public final class JobContext: Sendable {
 
     private var clock: any JobClock { execution.environment.jobs.backend.clock }
 
-    /// Tells how far the job is. It counts as a sign of progress. Reports close together are sent as one, the last.
+    /// Reports the progress of the job, which counts as a sign of progress. Of several reports close together, only the
+    /// last is sent.
     /// - Parameters:
     ///   - progress: 0...1; nil when the job cannot tell.
-    ///   - message: what it is doing.
-    ///   - details: whatever else is worth showing.
+    ///   - message: what the job is doing.
+    ///   - details: further details to show.
     /// - Throws: `CancellationError` when the job was asked to stop: this is a good place to notice.
     public func report(progress: Double?, _ message: String? = nil, details: [String: String]? = nil) async throws {
         heartbeat()
@@ -101,14 +102,14 @@ public final class JobContext: Sendable {
         try Task.checkCancellation()
     }
 
-    /// A sign of progress with nothing to say.
+    /// Gives a sign of progress without a report.
     public func heartbeat() {
         let now = clock.uptime
         state.withLock { $0.lastSign = now }
         onSign?()
     }
 
-    /// Why the job was asked to stop; nil as long as it was not.
+    /// Why the job was asked to stop; nil when it was not.
     public var cancellationReason: CancellationReason? { state.withLock { $0.reason } }
 
     /// The jobs that the handler has enqueued so far.
@@ -122,7 +123,7 @@ public final class JobContext: Sendable {
         return state.withLock { now - $0.lastSign }
     }
 
-    /// The first reason stays.
+    /// Keeps the first reason, except that a lost lease replaces an earlier reason.
     func noteCancellation(_ reason: CancellationReason) {
         state.withLock { state in
             if state.reason == nil || reason == .leaseLost { state.reason = reason }

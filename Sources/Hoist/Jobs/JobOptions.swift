@@ -13,19 +13,19 @@ public struct JobOptions: Sendable {
     public var neverRetryAfter: Set<JobFailure.Kind>
     /// See ``RunLimits/time``.
     public var timeLimit: Duration?
-    /// See ``RunLimits/hardTime``. A worker refuses to start that runs the job in another lane than `process`.
+    /// See ``RunLimits/hardTime``. A worker that runs the job in a lane other than `process` refuses to start.
     public var hardTimeLimit: Duration?
     /// See ``RunLimits/heartbeat``.
     public var heartbeatLimit: Duration?
-    /// See ``RunLimits/memory``. As for `hardTimeLimit`.
+    /// See ``RunLimits/memory``. A worker that runs the job in a lane other than `process` refuses to start.
     public var memoryLimit: Int?
     /// A job that has not been started this long after it was enqueued is dropped and marked expired.
     public var expiresAfter: Duration?
     /// How results are kept.
     public var result: ResultPolicy
     public var delivery: DeliveryGuarantee
-    /// How jobs of this kind start, for all workers together. None by default. A worker whose backend cannot keep
-    /// limits refuses to start.
+    /// The limits on starts of jobs of this kind, for all workers together. None by default. A worker whose backend
+    /// cannot keep limits refuses to start.
     public var limits: [JobLimit]
     /// Labels that a worker must have to run the job, see ``Worker/Configuration/labels``. None by default.
     public var requires: Set<String>
@@ -68,7 +68,7 @@ public struct JobOptions: Sendable {
         RunLimits(time: timeLimit, hardTime: hardTimeLimit, heartbeat: heartbeatLimit, memory: memoryLimit)
     }
 
-    /// Whether a limit asks what a job belongs to.
+    /// Whether a limit depends on the partition of the job.
     var hasPartitions: Bool { limits.contains { $0.scope.kind == .partition } }
 
     func mayRetry(_ error: any Error) -> Bool {
@@ -87,16 +87,16 @@ public struct ResultPolicy: Sendable, Hashable {
     public static let keep = ResultPolicy(kind: .backendDefault)
     /// For `duration` after the job has ended.
     public static func keep(for duration: Duration) -> ResultPolicy { ResultPolicy(kind: .kept(duration)) }
-    /// Not at all: when the job has succeeded nothing of it is left. A failure is still a dead letter.
+    /// No result: nothing is left of a job that succeeded. A failed job still becomes a dead letter.
     public static let ignore = ResultPolicy(kind: .ignored)
 }
 
-/// What happens to a job whose worker died with it.
+/// What happens to a job when its worker dies.
 public struct DeliveryGuarantee: Sendable, Hashable {
     let isAtMostOnce: Bool
 
-    /// Another worker runs it again.
+    /// Another worker runs the job again.
     public static let atLeastOnce = DeliveryGuarantee(isAtMostOnce: false)
-    /// It is not run again; it becomes a dead letter that says so.
+    /// The job does not run again; it becomes a dead letter that says so.
     public static let atMostOnce = DeliveryGuarantee(isAtMostOnce: true)
 }

@@ -1,16 +1,16 @@
-/// How long and with how much memory one attempt at a job may run. nil stands for no limit, or for what the next in
-/// line says: the worker as it was told while it lived, then the call, then the job, then the worker's configuration.
+/// The limits of time and memory for one attempt. A limit that is nil is taken from the next source, in this order: the
+/// limits set on the live worker, the call, the job's options, the worker's configuration. A limit that no source sets
+/// does not apply.
 public struct RunLimits: Sendable, Hashable {
-    /// The job is cancelled when it ran this long; it may tidy up, and counts as timed out unless it returns all the
-    /// same.
+    /// The job is cancelled after this time. It may clean up, and counts as timed out unless it still returns normally.
     public var time: Duration?
-    /// The job is stopped by force when it ran this long, with everything that it started. Process lane only.
+    /// The job is stopped by force after this time, with everything that it started. Process lane only.
     public var hardTime: Duration?
-    /// The job is cancelled when it gave no sign of progress for this long; in the process lane it is stopped when it
-    /// goes on all the same.
+    /// The job is cancelled after this time without a sign of progress. In the process lane it is stopped by force when
+    /// it continues.
     public var heartbeat: Duration?
-    /// The most memory that the job's process and those it started may hold, in bytes; it is stopped when they hold
-    /// more. Process lane only.
+    /// The most memory that the job's process and the processes that it started may hold together, in bytes. The job is
+    /// stopped when they hold more. Process lane only.
     public var memory: Int?
 
     public init(time: Duration? = nil, hardTime: Duration? = nil, heartbeat: Duration? = nil, memory: Int? = nil) {
@@ -20,13 +20,13 @@ public struct RunLimits: Sendable, Hashable {
         self.memory = memory
     }
 
-    /// What is not said here is taken from `other`.
+    /// Takes each limit that is nil here from `other`.
     func filled(from other: RunLimits) -> RunLimits {
         RunLimits(
             time: time ?? other.time, hardTime: hardTime ?? other.hardTime, heartbeat: heartbeat ?? other.heartbeat,
             memory: memory ?? other.memory)
     }
 
-    /// What can only be kept where a job has a process of its own.
+    /// Whether a limit can be kept only in a process of the job's own.
     var needsProcess: Bool { hardTime != nil || memory != nil }
 }

@@ -10,8 +10,8 @@ public struct UniqueKey: Sendable, Hashable, Codable {
         public static let untilStarted = Scope(kind: .waiting, seconds: 0)
         /// Until the job has ended, in whatever way.
         public static let untilFinished = Scope(kind: .unfinished, seconds: 0)
-        /// Until `duration` after the job has ended: an idempotency key. A second call gets the first one's handle and
-        /// result.
+        /// Until `duration` after the job has ended: an idempotency key. A second call gets the handle and the result
+        /// of the first job.
         public static func remembered(for duration: Duration) -> Scope {
             Scope(kind: .remembered, seconds: duration.inSeconds)
         }
@@ -28,8 +28,8 @@ public struct UniqueKey: Sendable, Hashable, Codable {
         public static let refuse = ClashPolicy(kind: .refuse)
         /// Answer with the handle of the job that holds the key. The default.
         public static let returnExisting = ClashPolicy(kind: .returnExisting)
-        /// Give the waiting job the new arguments; it keeps its id, place and time. One that already runs is left alone
-        /// and its handle returned.
+        /// Give the waiting job the new arguments; it keeps its id, place and time. A running job is left alone, and
+        /// its handle is returned.
         public static let replace = ClashPolicy(kind: .replace)
         /// Give the waiting job the new arguments and the new time (debounce): only the last of a burst runs.
         public static let reschedule = ClashPolicy(kind: .reschedule)
@@ -40,9 +40,9 @@ public struct UniqueKey: Sendable, Hashable, Codable {
     public var onClash: ClashPolicy
 
     /// - Parameters:
-    ///   - key: any text. Keys are shared by all jobs of a backend, so begin it with what it is about: `"invoice:42"`.
+    ///   - key: any text. Keys are shared by all jobs of a backend, so begin a key with its subject: `"invoice:42"`.
     ///   - scope: how long the job holds the key.
-    ///   - onClash: what becomes of an enqueue while another job holds it.
+    ///   - onClash: what an enqueue does while another job holds the key.
     public init(_ key: String, scope: Scope = .untilFinished, onClash: ClashPolicy = .returnExisting) {
         self.key = key
         self.scope = scope

@@ -1,8 +1,8 @@
 /// Binds the arguments of a call to the properties of a job, as Python binds them to a signature: positional ones in
 /// declaration order, the others by name.
 ///
-/// A synthesized `init(from:)` asks for its properties in declaration order, so the n-th name asked for is the n-th
-/// parameter. Confined to the one decoding it was made for.
+/// A synthesized `init(from:)` requests its properties in declaration order, so the n-th requested name is the n-th
+/// parameter. A binder serves one decoding only.
 final class ArgumentBinder {
     let positionalArguments: [WireValue]
     let keywordArguments: WireValue.Object
@@ -23,7 +23,7 @@ final class ArgumentBinder {
         return positionalArguments[place]
     }
 
-    /// Refuses what no parameter asked for.
+    /// Refuses arguments that no parameter requested.
     func finish() throws(ArgumentError) {
         guard positionalArguments.count <= parameters.count else {
             throw ArgumentError(
@@ -36,9 +36,9 @@ final class ArgumentBinder {
     }
 }
 
-/// The arguments of a message do not fit the job. Trying again cannot help.
+/// The arguments of a message do not fit the job. A retry cannot help.
 public struct ArgumentError: Error, Sendable, Equatable, CustomStringConvertible {
-    /// The parameter at fault, by its wire name; nil when it is about all of them.
+    /// The wire name of the parameter at fault; nil when the error concerns the arguments as a whole.
     public var parameter: String?
     /// What is wrong, without the value itself.
     public var problem: String
@@ -52,7 +52,7 @@ public struct ArgumentError: Error, Sendable, Equatable, CustomStringConvertible
         parameter.map { "argument \($0): \(problem)" } ?? "arguments: \(problem)"
     }
 
-    /// The same failure as a decoder puts it, in the words of a call.
+    /// Rewords the error of a decoder in terms of a call's arguments.
     init(_ error: DecodingError) {
         switch error {
         case .keyNotFound(let key, let context):
@@ -78,7 +78,8 @@ public struct Arguments: Sendable, Equatable {
     }
 
     /// Builds a `Value` from the arguments.
-    /// - Throws: ``ArgumentError`` that names the parameter which is missing, mistyped, given twice or unknown.
+    /// - Throws: ``ArgumentError`` that names the parameter which is missing, mistyped, given twice or unknown. An
+    ///   error other than `DecodingError` from the type's own `init(from:)` passes through. A retry cannot help.
     public func bind<Value: Decodable>(to type: Value.Type) throws -> Value {
         let binder = ArgumentBinder(positional: positional, keyword: keyword)
         do {

@@ -1,5 +1,4 @@
-/// Arguments as people read them in logs and monitors: Python's notation, cut at about 1,000 characters, secrets
-/// hidden.
+/// Arguments as readable text for logs and monitors: Python's notation, cut at about 1,000 characters, secrets hidden.
 enum ArgumentsText {
     static let hidden = "'***'"
     private static let maximumLength = 1024

@@ -1,7 +1,7 @@
-/// Keeps a large value in one place until a copy of it is changed.
+/// Shares one large value between its copies until one of the copies is changed.
 ///
-/// Headers have some thirty fields, and a job's are passed on a dozen times between its producer and the wire, and
-/// between the wire and its handler: copied field by field that would cost more than reading them.
+/// Headers have about thirty fields. The headers of a job are passed on a dozen times between its producer and the
+/// wire, and between the wire and its handler. Copying the fields each time would cost more than reading the headers.
 struct CopyOnWrite<Value> {
     private final class Box {
         var value: Value
@@ -21,7 +21,7 @@ struct CopyOnWrite<Value> {
     }
 }
 
-// Whoever changes what is in a box has the only copy of it.
+// A box is changed only through the sole reference to it.
 extension CopyOnWrite: @unchecked Sendable where Value: Sendable {}
 
 extension CopyOnWrite: Equatable where Value: Equatable {

@@ -4,9 +4,9 @@ public import FoundationEssentials
 public import Foundation
 #endif
 
-/// What Hoist needs on a message beyond Celery's headers: one header, `hoist`, with only the members that are set.
+/// The fields that Hoist adds to Celery's headers: one header, `hoist`, with only the members that are set.
 ///
-/// It rides on the message, and not in tables of a backend, so that it means the same on every broker.
+/// The fields are part of the message, not of a backend's tables, so that they mean the same on every broker.
 public struct HoistHeader: Sendable, Hashable {
     /// When the producer enqueued the job. Waiting time is counted from here.
     public var enqueuedAt: Date?
@@ -20,11 +20,12 @@ public struct HoistHeader: Sendable, Hashable {
     public var heartbeatLimit: Double?
     /// Bytes of memory that the job's process may hold.
     public var memoryLimit: Int?
-    /// True when the job is not to be run a second time after a worker died with it.
+    /// True when the job must not run a second time after the death of its worker.
     public var isAtMostOnce = false
-    /// What the job belongs to, see ``Job/partitionKey``; empty when it is known to belong to nothing.
+    /// The partition of the job, see ``Job/partitionKey``. Empty when the job is known to have none; nil when the
+    /// producer did not say.
     public var partition: String?
-    /// What it counts for where starts are limited by rate; nil for 1.
+    /// The cost of the job against rate limits; nil for 1.
     public var cost: Int?
 
     public init() {}

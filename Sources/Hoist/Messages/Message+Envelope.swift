@@ -1,8 +1,8 @@
 extension Message {
     /// The message as one JSON object, the form in which SQLite stores it and Redis carries it.
     ///
-    /// The body is in base64, as Celery's producers write it. A text of 4 KiB and more lies there as it is
-    /// (`body_encoding` null, which kombu reads as well): that is a quarter less to carry, and nothing to code.
+    /// The body is base64, as Celery's producers write it. A text body of 4 KiB or more is stored as plain text
+    /// (`body_encoding` null, which kombu reads as well): it is a quarter smaller and needs no coding.
     public func encodedEnvelope() -> [UInt8] {
         let isText = body.count >= 4096 && contentEncoding == "utf-8" && headers.compression == nil
         let text = isText ? String(validating: body, as: UTF8.self) : nil
@@ -23,10 +23,10 @@ extension Message {
         return json.bytes
     }
 
-    /// Reads an envelope of any producer: protocol 2, or protocol 1, whose headers lie in the body.
+    /// Reads an envelope of any producer: protocol 2, or protocol 1, whose headers are in the body.
     ///
-    /// Only what a worker needs is asked for; unknown members are kept in ``MessageHeaders/custom`` and
-    /// ``MessageProperties/custom``.
+    /// Only the members that a worker needs are required. Unknown headers and properties are kept in
+    /// ``MessageHeaders/custom`` and ``MessageProperties/custom``.
     /// - Throws: ``WireError`` that says what is missing or malformed. The bytes will never decode, so a retry cannot
     ///   help.
     public init(envelope bytes: [UInt8], limits: WireLimits = .default) throws(WireError) {
@@ -34,8 +34,8 @@ extension Message {
         var properties = MessageProperties()
         var (contentType, contentEncoding, bodyText): (String?, String?, String?)
         var (isBase64, hasProperties) = (false, false)
-        // Straight into the fields: this is on the way of every job, and a tree of values would cost as much as all the
-        // rest.
+        // Parsed directly into the fields: every job passes through here, and building a tree of values would cost as
+        // much as everything else.
         try JSONParser.read(bytes, limits: limits) { (parser) throws(WireError) in
             try parser.forEachMember { (key, parser) throws(WireError) in
                 switch key {
@@ -80,7 +80,7 @@ extension Message {
             contentEncoding: contentEncoding ?? "utf-8", body: body)
     }
 
-    /// Protocol 1 keeps everything in the body, an object; it becomes the protocol 2 message that says the same.
+    /// Converts a protocol 1 message, which keeps everything in the body object, to the equivalent protocol 2 message.
     private init(protocolOne bytes: [UInt8], properties: MessageProperties, limits: WireLimits) throws(WireError) {
         guard case .object(let fields) = try JSONParser.parse(bytes, limits: limits) else {
             throw WireError("the header task is missing, and the body is no protocol 1 task")

@@ -1,4 +1,4 @@
-/// A job as it travels: Celery's task message, protocol 2.
+/// The message of a job on the wire: Celery's task message, protocol 2.
 ///
 /// Every broker carries the same message. Where a broker has no headers of its own (SQLite, Redis) the whole message is
 /// one JSON envelope, see ``encodedEnvelope()``.

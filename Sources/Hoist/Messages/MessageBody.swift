@@ -1,10 +1,10 @@
-/// The body of a task message: the arguments of the call, and what is to follow it.
+/// The body of a task message: the arguments of the call, and the jobs that follow it.
 public struct MessageBody: Sendable, Equatable {
     public var arguments: Arguments
     /// Callbacks, error callbacks, the rest of a chain and a chord, in Celery's form.
     public var embed: WireValue
 
-    /// Celery's workers read the empty object as they read one full of nulls.
+    /// The empty object. Celery's workers treat it like an object whose members are all null.
     public static let nothingFollows: WireValue = [:]
 
     public init(arguments: Arguments, embed: WireValue = MessageBody.nothingFollows) {
@@ -20,8 +20,9 @@ public struct MessageBody: Sendable, Equatable {
 
 extension Message {
     /// The decoded body.
-    /// - Throws: ``WireError`` when the body is not what its content type says, has another shape, or comes in a
-    ///   serialization or compression that is not accepted. Pickle never is: reading it would run code.
+    /// - Throws: ``WireError`` when the body is sealed, does not match its content type, has another shape, or uses a
+    ///   serialization or compression that is not accepted. Pickle is never accepted: reading it would run code. A
+    ///   retry cannot help.
     public func decodedBody(limits: WireLimits = .default) throws(WireError) -> MessageBody {
         guard !isSealed else { throw WireError("the message is sealed; only workers with the key can read it") }
         var bytes = body
@@ -39,16 +40,16 @@ extension Message {
 }
 
 extension Message {
-    /// Compresses the body as zlib does, unless it is compressed already.
+    /// Compresses the body with zlib, unless it is compressed already.
     mutating func compressBody() {
         guard headers.compression == nil else { return }
         body = Compression.deflated(body)
         headers.compression = Compression.zlib
     }
 
-    /// Gives the message other arguments, as a person does it who looks into a queue.
-    /// - Throws: ``BackendError`` `.misuse` when the message is sealed: what came in its place would be refused by
-    ///   workers, or worse, not.
+    /// Replaces the arguments, for an operator who edits a job in a queue.
+    /// - Throws: ``BackendError`` `.misuse` when the message is sealed: workers would refuse the unsealed replacement
+    ///   or, worse, accept it. The message is unchanged.
     package mutating func replaceArguments(_ arguments: Arguments) throws(BackendError) {
         guard !isSealed else {
             throw BackendError(
@@ -58,9 +59,9 @@ extension Message {
         setArguments(arguments)
     }
 
-    /// Gives the message other arguments; what is to follow the job stays. An unreadable body is replaced whole.
+    /// Replaces the arguments; the jobs that follow stay. A body that cannot be read is replaced as a whole.
     package mutating func setArguments(_ arguments: Arguments) {
-        // Which arguments are secret is the job's knowledge, not ours: what was hidden stays hidden.
+        // Only the job's type knows which arguments are secret, so an argument hidden in the old text stays hidden.
         let hidden = headers.keywordArgumentsText
         let secret = Set(arguments.keyword.keys.filter { hidden.contains("'\($0)': \(ArgumentsText.hidden)") })
         let embed = (try? decodedBody())?.embed ?? MessageBody.nothingFollows

@@ -6,7 +6,7 @@ public import Foundation
 
 /// The headers of a task message. A worker routes by them alone, before it reads the body.
 public struct MessageHeaders: Sendable, Hashable {
-    /// The language of the producer. Nothing looks at it.
+    /// The language of the producer. For information only.
     public var language: String = "swift"
     /// The wire name of the job.
     public var task: String
@@ -15,7 +15,7 @@ public struct MessageHeaders: Sendable, Hashable {
     public var shadow: String?
     /// The earliest start.
     public var eta: Date?
-    /// A job not started by then is dropped and marked expired.
+    /// The latest start: a job that has not started by then is dropped and marked expired.
     public var expires: Date?
     public var group: String?
     public var groupIndex: Int64?
@@ -25,26 +25,26 @@ public struct MessageHeaders: Sendable, Hashable {
     public var hardTimeLimit: Double?
     /// Seconds after which the job is cancelled and may tidy up; nil for no limit.
     public var softTimeLimit: Double?
-    /// The first job of the family, the job's own id when it started one.
+    /// The first job of the family; the job's own id when it has no parent.
     public var rootID: JobID?
     /// The job that enqueued this one.
     public var parentID: JobID?
-    /// The positional arguments, for people.
+    /// The positional arguments, as readable text.
     public var argumentsText: String = "()"
-    /// The keyword arguments, for people. Secret ones are hidden.
+    /// The keyword arguments, as readable text. Secret arguments are hidden.
     public var keywordArgumentsText: String = "{}"
     /// The program that enqueued the job.
     public var origin: String?
-    /// True when nobody wants the result: none is kept. nil leaves it to the job.
+    /// True when no result is to be kept. nil leaves the choice to the job.
     public var ignoresResult: Bool?
     public var replacedTaskNesting: Int64 = 0
     public var stampedHeaders: WireValue = .null
     public var stamps: WireValue = .object([:])
     /// The content type of the compressor; nil when the body is not compressed.
     public var compression: String?
-    /// What Hoist adds for itself. Other workers pass it on untouched.
+    /// Hoist's own fields. Other workers pass them on unchanged.
     public var hoist = HoistHeader()
-    /// Headers of the user's own, and those of other producers that have no meaning here.
+    /// The user's own headers, and headers of other producers that have no meaning here.
     public var custom: WireValue.Object = [:]
 
     public init(task: String, id: JobID) {
@@ -56,10 +56,10 @@ public struct MessageHeaders: Sendable, Hashable {
 extension MessageHeaders {
     static let hoistKey = "hoist"
 
-    /// Headers that nothing has been read of yet.
+    /// Empty headers, to be filled with `set(_:_:)`.
     init() { self.init(task: "", id: "") }
 
-    /// Takes one header over.
+    /// Sets one header by its wire name.
     mutating func set(_ key: String, _ value: WireValue) throws(WireError) {
         switch key {
         case "task": task = value.stringValue ?? ""
@@ -90,7 +90,7 @@ extension MessageHeaders {
         }
     }
 
-    /// Refuses headers without which there is no job.
+    /// Refuses headers without a job name or an id, and names and ids of more than 1,024 bytes.
     func check() throws(WireError) {
         guard !task.isEmpty else { throw WireError("the header task is missing") }
         guard !id.isEmpty else { throw WireError("the header id is missing") }
@@ -117,8 +117,8 @@ extension MessageHeaders {
             guard let value else { return json.token("null") }
             if let whole = Int64(exactly: value) { json.integer(whole) } else { json.double(value) }
         }
-        // These six always, and in this order: a script reads them without parsing. The others only where they say
-        // something: what is missing means to Celery what null does.
+        // These six are always written, in this order, because a script reads them without parsing. The other headers
+        // are written only when they are set: Celery treats a missing header like null.
         json.token("{\"lang\":")
         json.string(language)
         json.token(",\"task\":")

@@ -1,20 +1,20 @@
-/// The properties of a message: what AMQP keeps beside the headers, and Redis and SQLite inside the envelope.
+/// The properties of a message. AMQP keeps them beside the headers, Redis and SQLite inside the envelope.
 public struct MessageProperties: Sendable, Hashable {
     /// The job's id again, for replies.
     public var correlationID: String?
-    /// Where a producer waits for the result over RabbitMQ; passed on untouched.
+    /// The queue in which a producer waits for the result over RabbitMQ; passed on unchanged.
     public var replyTo: String?
-    /// 2: kept over a restart of the broker (default). 1: may be lost.
+    /// 2: survives a restart of the broker (default). 1: may be lost.
     public var deliveryMode: Int64 = 2
     public var exchange: String = ""
     /// The queue, when the exchange is the default one.
     public var routingKey: String
-    /// The number on the wire. What it means depends on the broker; nil when the producer gave none.
+    /// The priority on the wire. Its meaning depends on the broker; nil when the producer set none.
     public var priority: Int?
     /// Milliseconds as text, for RabbitMQ.
     public var expiration: String?
     public var deliveryTag: String
-    /// True on a message that was handed out before and came back.
+    /// True when the message was delivered before and returned to its queue.
     public var isRedelivered: Bool = false
     /// Properties of other producers that have no meaning here.
     public var custom: WireValue.Object = [:]
@@ -24,10 +24,10 @@ public struct MessageProperties: Sendable, Hashable {
         self.deliveryTag = deliveryTag
     }
 
-    /// Properties that nothing has been read of yet.
+    /// Empty properties, to be filled with `set(_:_:)`.
     init() { self.init(routingKey: "", deliveryTag: "") }
 
-    /// Takes one property over.
+    /// Sets one property by its wire name.
     mutating func set(_ key: String, _ value: WireValue) {
         switch key {
         case "correlation_id": correlationID = value.stringValue
@@ -45,7 +45,7 @@ public struct MessageProperties: Sendable, Hashable {
         }
     }
 
-    /// - Parameter isBase64: how the body is written.
+    /// - Parameter isBase64: whether the body is written as base64.
     func write(to json: inout JSONWriter, isBase64: Bool) {
         json.token("{\"delivery_mode\":")
         json.integer(deliveryMode)

@@ -6,28 +6,28 @@ import Foundation
 import Logging
 import Synchronization
 
-/// Keeps the last lines of one attempt, and not more than it can be bothered with.
+/// Keeps the last lines of one attempt, limited in number and rate.
 final class JobLogRecorder: Sendable {
     private struct State {
         var lines: [JobLog.Line] = []
         var omitted = 0
         var allowance = LineAllowance()
-        /// Whether somebody has been told since the log was last taken.
+        /// Whether new lines have been announced since the log was last taken.
         var isNoted = false
     }
 
-    /// How many lines are kept with the job; 0 for none.
+    /// The number of lines that are kept with the job; 0 for none.
     private let shown: Int
-    /// How many are remembered, for what a process wrote last.
+    /// The number of lines in memory, which also serve to report the last lines of a process that died.
     let limit: Int
     private let attempt: Int
     private let onChange: @Sendable () -> Void
     private let state = Mutex(State())
 
     /// - Parameters:
-    ///   - limit: how many lines are kept.
-    ///   - remembersLastWords: whether the last ones are remembered even where none are kept.
-    ///   - onChange: called when there is something new, once until it is taken.
+    ///   - limit: the number of lines that are kept.
+    ///   - remembersLastWords: whether the last lines are held in memory, at least 100, even when none are kept.
+    ///   - onChange: called when there are new lines, once until the log is taken.
     init(attempt: Int, limit: Int, remembersLastWords: Bool = false, onChange: @escaping @Sendable () -> Void) {
         self.attempt = attempt
         shown = limit
@@ -35,14 +35,14 @@ final class JobLogRecorder: Sendable {
         self.onChange = onChange
     }
 
-    /// - Parameter isUrgent: whether they are taken however many there were: a process says where it crashed.
-    /// - Returns: whether any was taken.
+    /// - Parameter isUrgent: whether the rate limit is ignored: a process says where it crashed.
+    /// - Returns: whether any line was taken.
     @discardableResult
     func add(_ texts: [String], omitted: Int = 0, source: String, isUrgent: Bool = false) -> Bool {
         guard limit > 0, !texts.isEmpty || omitted > 0 else { return limit > 0 }
         let now = Date()
         let (isNews, isTaken) = state.withLock { state in
-            // The last ones tell most.
+            // The last lines say the most.
             let taken = isUrgent ? texts[...] : texts.suffix(state.allowance.take(texts.count))
             state.omitted += omitted + texts.count - taken.count
             state.lines += taken.map { JobLog.Line(time: now, source: source, text: $0) }
@@ -74,7 +74,7 @@ final class JobLogRecorder: Sendable {
     /// The last lines of what a process printed, and the backtrace that Swift's runtime put among them.
     func lastWords() -> (lines: [String], backtrace: String?) {
         let all = state.withLock { $0.lines.map(\.text) }
-        // First the runtime says that it is on its way, at last how long it took.
+        // The first line of the runtime announces the backtrace, the last line says how long it took.
         guard let start = all.lastIndex(where: { $0.hasPrefix("*** Signal") && $0.contains("Backtracing") }) else {
             return (all.suffix(20), nil)
         }
@@ -83,13 +83,13 @@ final class JobLogRecorder: Sendable {
     }
 }
 
-/// How many lines of a job are taken in each second.
+/// Limits the lines that are taken of a job in each second.
 struct LineAllowance {
     private static let perSecond = 1000
     private var second: Int64 = -1
     private var left = 0
 
-    /// - Returns: how many of so many lines may be taken now.
+    /// - Returns: how many of `count` lines may be taken now.
     mutating func take(_ count: Int) -> Int {
         let now = SystemJobClock().uptime / 1_000_000
         if now != second { (second, left) = (now, Self.perSecond) }
@@ -99,7 +99,7 @@ struct LineAllowance {
     }
 }
 
-/// Gives what a handler logs to the worker's logger, and keeps it with the job.
+/// Passes the log entries of a handler to the worker's logger, and keeps them with the job.
 struct RecordingLogHandler: LogHandler {
     private var base: any LogHandler
     private let recorder: JobLogRecorder
@@ -132,7 +132,7 @@ struct RecordingLogHandler: LogHandler {
 }
 
 extension LogLine {
-    /// A line for people. What every line of a job has is left out.
+    /// One readable line. Metadata that every line of a job carries is left out.
     static func text(_ message: String, _ metadata: [String: String]) -> String {
         let details = metadata.sorted { $0.key < $1.key }.map { " \($0.key)=\($0.value)" }.joined()
         return (message + details).cut(to: LineSplitter.maximumBytes)
@@ -140,7 +140,8 @@ extension LogLine {
 }
 
 extension String {
-    /// At most so many bytes of it: one character may have any number.
+    /// The text cut after `bytes` bytes, because one character may have any number of bytes. A character that is cut
+    /// becomes U+FFFD.
     func cut(to bytes: Int) -> String {
         utf8.count <= bytes ? self : String(decoding: utf8.prefix(bytes), as: UTF8.self)
     }

@@ -1,8 +1,8 @@
 import Tracing
 
-/// Spans around enqueue and perform, linked through the message's headers. What is written there is up to the tracer
-/// that the program has installed: `traceparent` (W3C Trace Context) with the usual ones. Without an instrument nothing
-/// is written.
+/// Spans around enqueue and perform, linked through the message's headers. The tracer that the program has installed
+/// decides which headers are written: usually `traceparent` (W3C Trace Context). Without an instrument no header is
+/// written.
 enum JobTracing {
     private struct HeaderInjector: Injector {
         func inject(_ value: String, forKey key: String, into headers: inout WireValue.Object) {
@@ -14,7 +14,8 @@ enum JobTracing {
         func extract(key: String, from headers: WireValue.Object) -> String? { headers[key]?.stringValue }
     }
 
-    /// Not whether there is a tracer: to find it among all instruments is much for each job.
+    /// Checks for any instrument, not for a tracer: finding the tracer among all instruments costs too much for each
+    /// job.
     private static var isInstrumented: Bool { !(InstrumentationSystem.instrument is NoOpInstrument) }
 
     static func enqueueing<T>(_ messages: [Message], _ body: ([Message]) async throws -> T) async throws -> T {

@@ -4,16 +4,16 @@ import Glibc
 import Darwin
 #endif
 
-/// Makes lines of bytes.
+/// Splits bytes into lines.
 package struct LineSplitter {
-    /// The longest line that is kept.
+    /// The longest line that is kept, in bytes. The rest of a longer line is dropped.
     package static let maximumBytes = 2048
 
     private var begun: [UInt8] = []
 
     package init() {}
 
-    /// - Parameter limit: how many lines at most; the last ones.
+    /// - Parameter limit: the largest number of lines to return; only the last lines are returned.
     package mutating func split(_ bytes: UnsafeRawBufferPointer, keeping limit: Int) -> (lines: [String], omitted: Int)
     {
         guard let base = bytes.baseAddress else { return ([], 0) }
@@ -36,7 +36,7 @@ package struct LineSplitter {
         return (lines, omitted)
     }
 
-    /// What was written of a line that has no end.
+    /// The last line, if it has no line break.
     package mutating func end() -> String? { begun.isEmpty ? nil : take() }
 
     private mutating func begin(with bytes: Slice<UnsafeRawBufferPointer>) {

@@ -21,11 +21,11 @@ public struct JobLog: Sendable, Hashable, Codable {
         }
     }
 
-    /// The attempt that wrote it.
+    /// The number of the attempt that wrote the log.
     public var attempt: Int
     /// The oldest first.
     public var lines: [Line]
-    /// How many lines are not here: older ones, and those that came faster than they are taken.
+    /// The number of lines that are missing: older lines, and lines that arrived faster than they are accepted.
     public var omitted: Int
 
     public init(attempt: Int, lines: [Line] = [], omitted: Int = 0) {

@@ -1,5 +1,5 @@
 extension JobRecord {
-    /// The record as JSON for pages and programs: names in snake_case, times in ISO 8601, what is not known left out.
+    /// The record as JSON for pages and programs: names in snake_case, times in ISO 8601, unknown values left out.
     public var wireValue: WireValue {
         var object: WireObject = [
             "id": .string(id), "name": .string(name), "queue": .string(queue), "state": .string(state.rawValue),

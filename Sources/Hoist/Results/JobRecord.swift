@@ -4,7 +4,7 @@ public import FoundationEssentials
 public import Foundation
 #endif
 
-/// Where a job stands.
+/// The state of a job.
 public enum JobState: String, Sendable, Hashable, Codable, CaseIterable {
     /// Ready for a worker.
     case waiting
@@ -14,7 +14,7 @@ public enum JobState: String, Sendable, Hashable, Codable, CaseIterable {
     case retrying
     case running
     case succeeded
-    /// Given up: a dead letter, kept until somebody requeues or drops it or its time has passed.
+    /// Given up: a dead letter, kept until it is requeued or dropped, or its retention ends.
     case failed
     case cancelled
     /// Not started in time.
@@ -28,12 +28,12 @@ public enum JobState: String, Sendable, Hashable, Codable, CaseIterable {
     }
 }
 
-/// How far a running job is.
+/// The progress of a running job.
 public struct JobProgress: Sendable, Hashable, Codable {
     /// 0...1; nil when the job cannot tell.
     public var fraction: Double?
     public var message: String?
-    /// Whatever else the job wants to show.
+    /// Further details that the job shows.
     public var details: [String: String]?
 
     public init(fraction: Double? = nil, message: String? = nil, details: [String: String]? = nil) {
@@ -43,13 +43,13 @@ public struct JobProgress: Sendable, Hashable, Codable {
     }
 }
 
-/// An error that a program in another language shall know as one of its own: a Python client raises
+/// An error that a program in another language receives as an error of its own: a Python client raises
 /// `module.typeName(*arguments)` where it has such a class.
 public protocol CrossLanguageError: Error {
     var typeName: String { get }
     /// The module of the type; nil when there is none.
     var module: String? { get }
-    /// What the error is made from.
+    /// The arguments of the error's initializer.
     var arguments: [WireValue] { get }
 }
 
@@ -75,9 +75,9 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
         public static let undecodable = Kind(.undecodable)
         /// The time limit passed.
         public static let timedOut = Kind(.timedOut)
-        /// There was no sign of progress for too long.
+        /// The job gave no sign of progress within its heartbeat limit.
         public static let stuck = Kind(.stuck)
-        /// The job's process died with it: see ``JobFailure/crash``.
+        /// The job's process died: see ``JobFailure/crash``.
         public static let crashed = Kind(.crashed)
         /// The job's process held more memory than its limit allows.
         public static let memoryExceeded = Kind(.memoryExceeded)
@@ -87,7 +87,7 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
         public static let deadLettered = Kind(.deadLettered)
         /// The output could not be encoded.
         public static let notEncodable = Kind(.notEncodable)
-        /// A limit of running jobs was reached, and its policy is to keep others.
+        /// The limit of running jobs was reached, and its policy prefers other jobs.
         public static let dropped = Kind(.dropped)
     }
 
@@ -95,11 +95,11 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
     /// The type of the error.
     public var type: String
     public var message: String
-    /// Where the type is defined, for programs in other languages; nil when it does not matter to them.
+    /// The module that defines the type, for programs in other languages; nil when they do not need it.
     public var module: String?
-    /// What such a program would make the error from; nil for the message alone.
+    /// The arguments from which such a program creates the error; nil for the message alone.
     public var arguments: [WireValue]?
-    /// How the job's process died, when it did.
+    /// How the job's process died, if it died.
     public var crash: Crash?
 
     public init(
@@ -114,15 +114,15 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
         self.crash = crash
     }
 
-    /// How a process died with its job.
+    /// The death of a process that ran a job.
     public struct Crash: Sendable, Hashable, Codable {
-        /// The signal that killed it, as on the machine where it ran; nil when it ended by itself.
+        /// The signal that killed the process, numbered as on its machine; nil when the process exited by itself.
         public var signal: Int?
-        /// The status that it ended with, when it ended by itself.
+        /// The exit status, when the process exited by itself.
         public var status: Int?
-        /// What it wrote last, at most 20 lines.
+        /// The last lines that the process wrote, at most 20.
         public var lastLines: [String]
-        /// What Swift's runtime printed of the crashed thread, where it did.
+        /// The backtrace of the crashed thread, if Swift's runtime printed one.
         public var backtrace: String?
 
         public init(signal: Int? = nil, status: Int? = nil, lastLines: [String] = [], backtrace: String? = nil) {
@@ -133,10 +133,11 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
         }
     }
 
-    /// Whether a process died of the job, which no job may do again and again.
+    /// Whether the job's process died. Backends count these failures, because a job must not kill processes without
+    /// limit.
     package var isDeath: Bool { kind == .crashed || kind == .memoryExceeded }
 
-    /// What became of a handler that threw `error`.
+    /// The failure of a handler that threw `error`.
     package init(raised error: any Error) {
         if let error = error as? any CrossLanguageError {
             self.init(
@@ -157,11 +158,11 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
             message: "the worker \(name) died or was cut off while it had the job")
     }
 
-    /// A limit chose another job.
+    /// A limit preferred another job.
     package static let dropped = JobFailure(
         kind: .dropped, type: "JobLimit", message: "as many jobs run as the limit allows, and it keeps no more")
 
-    /// The worker stopped in order, but the job may not be started again.
+    /// The worker stopped gracefully, but the job must not start again.
     package static let stoppedAtMostOnce = JobFailure(
         kind: .workerLost, type: "WorkerLost",
         message: "its worker stopped before it was done, and it runs at most once")
@@ -176,7 +177,7 @@ public struct AttemptRecord: Sendable, Hashable, Codable {
     /// `retry`, `failed`, `snoozed`, `handed back`, `worker lost`, `cancelled`.
     public var outcome: String
     public var failure: JobFailure?
-    /// What it used, where that can be told.
+    /// The resources that the attempt used, where they can be measured.
     public var usage: ResourceUsage?
 
     public init(
@@ -202,13 +203,13 @@ public struct JobRecord: Sendable, Hashable, Codable {
     public var priority: Int
     /// Attempts begun so far, the running one included.
     public var attempts: Int
-    /// How often a worker, or a process of the process lane, died with the job.
+    /// The number of workers, and of processes of the process lane, that died while they held the job.
     public var lostWorkers: Int
     public var enqueuedAt: Date?
     public var dueAt: Date?
     public var startedAt: Date?
     public var endedAt: Date?
-    /// The worker that runs it or ran it last.
+    /// The worker that runs the job, or ran it last.
     public var worker: String?
     public var isCancelRequested: Bool
     public var progress: JobProgress?
@@ -216,11 +217,11 @@ public struct JobRecord: Sendable, Hashable, Codable {
     public var output: WireValue?
     /// The last failure.
     public var failure: JobFailure?
-    /// What the last attempt used, where that can be told.
+    /// The resources that the last attempt used, where they can be measured.
     public var usage: ResourceUsage?
     /// Attempts that did not succeed, the oldest first.
     public var history: [AttemptRecord]
-    /// The arguments for people, secrets hidden.
+    /// The arguments as readable text, secrets hidden.
     public var argumentsText: String
     public var parentID: JobID?
     public var rootID: JobID?
@@ -267,7 +268,7 @@ public struct JobRecord: Sendable, Hashable, Codable {
         self.revision = revision
     }
 
-    /// Fills in what the message itself tells.
+    /// Sets the fields that follow from the message itself.
     package mutating func describe(_ message: Message) { describe(message.headers) }
 
     package mutating func describe(_ message: MessageHeaders) {
@@ -279,7 +280,7 @@ public struct JobRecord: Sendable, Hashable, Codable {
         headers = message.custom
     }
 
-    /// Why a job that is ready does not run, seen from the workers that are alive.
+    /// Why a ready job does not run, judged by the live workers.
     package static func waitingReason(queue: String, name: String, workers: [WorkerPresence]) -> String {
         let live = workers.filter { !$0.isDraining }
         guard !live.isEmpty else { return "no worker is running" }

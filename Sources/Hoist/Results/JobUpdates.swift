@@ -1,6 +1,7 @@
-/// The records of one job as they change; the last one is that of the ended job.
+/// The records of one job as they change; the last record shows the ended job.
 ///
-/// The sequence ends early, with nothing, when the id is unknown or its record is gone.
+/// The sequence ends early when the backend has no record of the job. On Redis a job that was never seen reads as
+/// waiting instead, because a Celery worker may not have begun it yet.
 public struct JobUpdates: AsyncSequence, Sendable {
     private let changes: Doorbell
     private let clock: any JobClock
@@ -8,7 +9,7 @@ public struct JobUpdates: AsyncSequence, Sendable {
 
     /// - Parameters:
     ///   - changes: rung when any record may have changed.
-    ///   - read: the record now.
+    ///   - read: reads the current record.
     package init(changes: Doorbell, clock: any JobClock, read: @escaping @Sendable () async throws -> JobRecord?) {
         self.changes = changes
         self.clock = clock
@@ -20,6 +21,8 @@ public struct JobUpdates: AsyncSequence, Sendable {
         var lastRevision: Int64?
         var hasEnded = false
 
+        /// - Throws: ``BackendError`` when the record cannot be read; `CancellationError` when the task is cancelled.
+        ///   The call only reads, so a retry is safe.
         public mutating func next() async throws -> JobRecord? {
             while !hasEnded {
                 try Task.checkCancellation()
@@ -33,7 +36,7 @@ public struct JobUpdates: AsyncSequence, Sendable {
                     hasEnded = record.state.hasEnded
                     return record
                 }
-                // The limit covers a ring that got lost with the process that should have rung.
+                // The time limit covers a lost ring: the process that should have rung may have died.
                 await updates.changes.wait(after: mark, for: .seconds(2), clock: updates.clock)
             }
             return nil
@@ -42,7 +45,9 @@ public struct JobUpdates: AsyncSequence, Sendable {
 
     public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(updates: self) }
 
-    /// The last record, once there are no more; nil when the job has vanished instead of ending.
+    /// Waits for the job to end and returns its last record; nil when the job vanished instead of ending.
+    /// - Throws: ``BackendError`` when the record cannot be read; `CancellationError` when the task is cancelled. The
+    ///   call only reads, so a retry is safe.
     package var lastIfEnded: JobRecord? {
         get async throws {
             for try await record in self where record.state.hasEnded { return record }

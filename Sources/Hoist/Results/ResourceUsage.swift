@@ -1,11 +1,11 @@
-/// What one attempt used, where that can be told: in the process lane.
+/// The resources that one attempt used. They can be measured in the process lane only.
 public struct ResourceUsage: Sendable, Hashable, Codable {
-    /// Seconds of processor time, user and system, with that of the programs the job started and waited for.
+    /// Seconds of processor time, user and system, including programs that the job started and waited for.
     public var cpuSeconds: Double
     /// Seconds from the handler's start to its end.
     public var wallSeconds: Double
-    /// The most memory that the job's process held while it ran, in bytes; nil when nobody had time to look. What
-    /// programs it started held is in it where a memory limit had them watched.
+    /// The most memory that the job's process held while it ran, in bytes; nil when there was no time to measure it.
+    /// Programs that the job started are included where a memory limit had them watched.
     public var peakMemory: Int?
 
     public init(cpuSeconds: Double, wallSeconds: Double, peakMemory: Int?) {

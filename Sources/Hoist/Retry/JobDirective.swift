@@ -1,4 +1,4 @@
-/// What a handler throws to say what becomes of its job, in place of its retry policy.
+/// Thrown by a handler to decide what happens to its job, in place of the retry policy.
 ///
 /// ```swift
 /// throw JobDirective.retry(after: .seconds(30))          // the server answered 429 with Retry-After: 30
@@ -18,9 +18,9 @@ public struct JobDirective: Error, Sendable {
     /// - Parameters:
     ///   - delay: the wait; 0 or more.
     ///   - reason: for the history.
-    ///   - arguments: what the next attempt gets in place of the job's arguments; nil for the same.
-    ///   - maxAttempts: how many attempts there may be in all, in place of the policy's number; nil to leave that to
-    ///     the policy.
+    ///   - arguments: the arguments of the next attempt; nil for the arguments of the job.
+    ///   - maxAttempts: the total number of attempts, in place of the number in the policy; nil for the number in the
+    ///     policy.
     public static func retry(
         after delay: Duration, reason: String = "asked for by the job", arguments: Arguments? = nil,
         maxAttempts: Int? = nil
@@ -30,7 +30,7 @@ public struct JobDirective: Error, Sendable {
             kind: .retry(after: delay, failure: failure, arguments: arguments, maxAttempts: maxAttempts))
     }
 
-    /// Try again after `delay`, because of an error; it is what the job fails with when there are no attempts left.
+    /// Try again after `delay`, because of an error. When no attempts are left, the job fails with this error.
     public static func retry(
         after delay: Duration, because error: any Error, arguments: Arguments? = nil, maxAttempts: Int? = nil
     ) -> JobDirective {
@@ -39,13 +39,13 @@ public struct JobDirective: Error, Sendable {
                 after: delay, failure: JobFailure(raised: error), arguments: arguments, maxAttempts: maxAttempts))
     }
 
-    /// Put the job off for `delay` without spending an attempt. There is no limit to how often.
+    /// Put the job off for `delay` without spending an attempt. The number of snoozes is not limited.
     public static func snooze(for delay: Duration) -> JobDirective {
         JobDirective(kind: .snooze(delay, closesQueue: false))
     }
 
-    /// Put the job off for `duration` without spending an attempt, and start no other job of its queue meanwhile, on
-    /// any worker: the service behind it answered 429. Where the backend cannot close a queue only this job is put off.
+    /// Put the job off for `duration` without spending an attempt, and start no other job of its queue on any worker
+    /// meanwhile: for a service that answered 429. On a backend that cannot close queues, only this job is put off.
     public static func closeQueue(for duration: Duration) -> JobDirective {
         JobDirective(kind: .snooze(duration, closesQueue: true))
     }

@@ -1,6 +1,6 @@
-/// How often and how late a job is tried again after it failed.
+/// How often a failed job is retried, and after which waits.
 ///
-/// A job's own policy stands in its ``JobOptions``; a call may override it. An error can take the decision over, see
+/// The policy of a job is part of its ``JobOptions``; a call may override it. An error can override the policy, see
 /// ``JobDirective``.
 public struct RetryPolicy: Sendable, Hashable, Codable {
     /// How many times the job is started at most, the first one included. At least 1.
@@ -26,10 +26,10 @@ public struct RetryPolicy: Sendable, Hashable, Codable {
     /// Waits that grow: `initial`, `initial × factor`, … up to `cap`.
     /// - Parameters:
     ///   - initial: the first wait; 0 or more.
-    ///   - factor: by what each further wait grows; 1 or more.
+    ///   - factor: the factor between one wait and the next; 1 or more.
     ///   - cap: the longest wait.
-    ///   - jitter: the share of each wait that is drawn by chance, 0...1. With 0.25 a wait of 8 s lies between 6 s and
-    ///     8 s, so that jobs which failed together do not come back together.
+    ///   - jitter: the random share of each wait, 0...1. With 0.25 a wait of 8 s lies between 6 s and 8 s, so that jobs
+    ///     that failed together are not retried together.
     ///   - maxAttempts: 1 or more; less counts as 1.
     public static func exponential(
         initial: Duration = .seconds(1), factor: Double = 2, cap: Duration = .seconds(600), jitter: Double = 0.25,

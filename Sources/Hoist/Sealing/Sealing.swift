@@ -1,25 +1,27 @@
-/// Signs or encrypts what jobs carry, so that a broker in the wrong hands can neither read it nor slip in jobs of its
-/// own.
+/// Signs or encrypts the arguments and outputs of jobs, so that a compromised broker can neither read them (encryption)
+/// nor add jobs of its own (both).
 ///
-/// A client with a sealing seals arguments before they leave the process and opens outputs; a worker opens arguments
-/// where the job runs and seals its output. HoistSealing has one with keys. What is not covered: names, ids, queues,
-/// times, progress and errors.
+/// A client with a sealing seals arguments before they leave the process, and opens outputs. A worker opens arguments
+/// where the job runs, and seals its output. HoistSealing has an implementation with keys. Not covered: names, ids,
+/// queues, times, progress and errors.
 public protocol Sealing: Sendable {
     /// - Parameters:
     ///   - payload: any bytes.
-    ///   - purpose: what they are for. They can be opened for the same purpose only.
-    /// - Throws: when it has no key to do it with.
+    ///   - purpose: the use of the bytes. A sealed payload can be opened for the same purpose only.
+    /// - Throws: an error of the implementation, for instance when it has no key to seal with. An enqueue throws the
+    ///   error unchanged, before the affected messages are sent to the backend.
     func seal(_ payload: [UInt8], for purpose: [UInt8]) throws -> [UInt8]
 
     /// - Parameters:
-    ///   - sealed: what ``seal(_:for:)`` made, here or elsewhere, or anything that somebody put in its place.
-    ///   - purpose: what it should be for.
-    /// - Throws: ``WireError`` that says what is wrong, without the payload.
+    ///   - sealed: the result of ``seal(_:for:)`` in any process, or bytes that an attacker put in its place.
+    ///   - purpose: the expected purpose.
+    /// - Throws: ``WireError`` when the payload was changed, was sealed for another purpose, or was sealed with a key
+    ///   that is missing here. Its message does not contain the payload. A retry can help only after the key was added.
     func open(_ sealed: [UInt8], for purpose: [UInt8]) throws(WireError) -> [UInt8]
 
-    /// Whether sealed payloads are unreadable, so that arguments must not be shown to people in headers either.
+    /// Whether sealed payloads are unreadable. The readable text of the arguments in the headers is then hidden too.
     var hidesPayloads: Bool { get }
-    /// Whether jobs that are not sealed are performed, and outputs that are not sealed believed, all the same.
+    /// Whether unsealed jobs are performed and unsealed outputs are trusted.
     var acceptsUnsealed: Bool { get }
 }
 
@@ -29,8 +31,8 @@ extension Message {
 
     public var isSealed: Bool { contentType == Self.sealedContentType }
 
-    /// What the seal holds fast: a body is of use for this job alone. One that may replace that of another waiting job
-    /// cannot know the id it will have, and is held to the unique key instead.
+    /// The purpose binds a sealed body to one job. A body that may replace the body of another waiting job cannot know
+    /// the id of that job, and is bound to the unique key instead.
     private var sealedPurpose: [UInt8] {
         let unique = headers.hoist.unique
         let mayReplace = unique.map { $0.onClash == .replace || $0.onClash == .reschedule } ?? false
@@ -38,7 +40,7 @@ extension Message {
         return Array("message\n\(jobName)\n\(holder)".utf8)
     }
 
-    /// Seals the body, with everything that says how to read it.
+    /// Seals the body together with its content type, encoding and compression.
     mutating func seal(with sealing: any Sealing) throws {
         guard !isSealed else { return }
         let form: WireValue = [
@@ -55,7 +57,7 @@ extension Message {
         }
     }
 
-    /// Opens a sealed body, and lets one that is not sealed through only where that is allowed.
+    /// Opens a sealed body. An unsealed message passes only where unsealed messages are accepted.
     func opened(with sealing: (any Sealing)?) throws(WireError) -> Message {
         guard isSealed else {
             guard sealing?.acceptsUnsealed ?? true else {
@@ -81,7 +83,7 @@ extension Message {
     }
 }
 
-/// Outputs travel as JSON, sealed ones as an object with this one member.
+/// Outputs are JSON on the wire. A sealed output is an object with this one member.
 enum SealedOutput {
     private static let member = "hoist_sealed"
 
@@ -95,11 +97,11 @@ enum SealedOutput {
         return JSONWriter.bytes(of: [member: .string(text)])
     }
 
-    /// The output itself.
-    /// - Throws: ``WireError`` when it is sealed and cannot be opened.
+    /// The unsealed output.
+    /// - Throws: ``WireError`` when the output is sealed and cannot be opened, or is not sealed and must be.
     static func open(_ output: WireValue, of id: JobID, with sealing: (any Sealing)?) throws(WireError) -> WireValue {
         guard case .object(let object) = output, object.count == 1, let text = object[member]?.stringValue else {
-            // Whoever can write results could leave the seal off.
+            // Otherwise, a party that can write results could omit the seal.
             guard sealing?.acceptsUnsealed ?? true else {
                 throw WireError("the output is not sealed, and this client takes none that are not")
             }
@@ -117,17 +119,17 @@ public struct MessageChange: Sendable {
     let arguments: Arguments
     private let sealing: (any Sealing)?
 
-    /// Other arguments; what is to follow the job stays.
+    /// Replaces the arguments; the jobs that follow stay.
     public static func arguments(_ arguments: Arguments) -> MessageChange { .arguments(arguments, sealing: nil) }
 
-    /// The same for a message that was sealed: it is sealed again.
+    /// Replaces the arguments of a message that was sealed: the message is sealed again.
     static func arguments(_ arguments: Arguments, sealing: (any Sealing)?) -> MessageChange {
         MessageChange(arguments: arguments, sealing: sealing)
     }
 
     package func apply(_ message: inout Message) {
         let wasSealed = message.isSealed
-        // Whoever changes a sealed message has opened it before.
+        // A sealed message was opened before its job ran, so opening it again is not expected to fail.
         guard var changed = try? message.opened(with: wasSealed ? sealing : nil) else { return }
         changed.setArguments(arguments)
         if wasSealed, let sealing { guard (try? changed.seal(with: sealing)) != nil else { return } }

@@ -7,10 +7,10 @@ package enum Compression {
     static let bzip2 = "application/x-bz2"
     static let xz = "application/x-lzma"
 
-    /// The bytes that were compressed.
-    /// - Parameter name: what the header `compression` says.
-    /// - Throws: ``WireError`` when the compression is not accepted, the bytes are damaged or cut off, or what comes
-    ///   out is larger than the limit; no more than the limit is ever held.
+    /// Decompresses `bytes`.
+    /// - Parameter name: the value of the header `compression`.
+    /// - Throws: ``WireError`` when the compression is not accepted, its library cannot be set up, the bytes are
+    ///   damaged or cut off, or the output is larger than the limit. Output beyond the limit is never kept.
     package static func decompress(_ bytes: [UInt8], as name: String, limits: WireLimits = .default) throws(WireError)
         -> [UInt8]
     {
@@ -77,7 +77,7 @@ package enum Compression {
 
     private static func unxz(_ bytes: [UInt8], limit: Int) throws(WireError) -> [UInt8] {
         var stream = c_lzma_stream()
-        // The dictionary that a stream asks for counts as well.
+        // The memory limit also covers the dictionary that the stream requests.
         guard lzma_stream_decoder(&stream, UInt64(max(limit, 1 << 26)) * 2, 0) == LZMA_OK else {
             throw WireError("xz could not be set up")
         }
@@ -102,7 +102,7 @@ package enum Compression {
         var isSound: Bool
     }
 
-    /// Runs a decoder chunk by chunk, so that a small message which would become a huge one is refused before it does.
+    /// Decompresses chunk by chunk, so that a small body is refused before it expands beyond the limit.
     private static func unpack(
         _ bytes: [UInt8], limit: Int, what: String,
         _ step: (UnsafeBufferPointer<UInt8>, UnsafeMutableBufferPointer<UInt8>) -> Step

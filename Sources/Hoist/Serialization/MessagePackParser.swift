@@ -1,4 +1,4 @@
-/// Reads MessagePack (the specification of 2017), as far as it says what JSON can say; bytes become kombu's typed
+/// Reads MessagePack (the specification of 2017), as far as JSON can express its values; bytes become kombu's typed
 /// values.
 struct MessagePackParser {
     private let bytes: [UInt8]
@@ -67,7 +67,7 @@ struct MessagePackParser {
         try enter(count: count, depth: depth)
         var members: WireValue.Object = [:]
         for _ in 0..<count {
-            // As Python's JSON encoder does it: keys that are no strings become some.
+            // Keys that are not strings become strings, as in Python's JSON encoder.
             let key: String
             switch try value(depth: depth + 1) {
             case .string(let text): key = text
@@ -81,7 +81,7 @@ struct MessagePackParser {
         return .object(members)
     }
 
-    /// Checks a count before anything is allocated for it: each element takes a byte at least.
+    /// Checks a count before anything is allocated for it: each element takes at least one byte.
     private func enter(count: Int, depth: Int) throws(WireError) {
         guard depth < limits.maximumDepth else {
             throw WireError("MessagePack: nested deeper than \(limits.maximumDepth)")

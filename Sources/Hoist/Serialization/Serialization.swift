@@ -1,8 +1,9 @@
-/// The serializations of message bodies that are read, by content type. Nothing in any of them can run code.
+/// The accepted serializations of message bodies, by content type. None of them can run code.
 package enum Serialization {
     package static let json = "application/json"
 
-    /// - Throws: ``WireError`` when the content type is not accepted, or the bytes are not what it says.
+    /// - Throws: ``WireError`` when the content type is not accepted, or the bytes do not match it. A retry cannot
+    ///   help.
     package static func parse(_ bytes: [UInt8], as contentType: String, limits: WireLimits) throws(WireError)
         -> WireValue
     {

@@ -1,7 +1,6 @@
 import Yams
 
-/// Reads YAML as Python's safe dumper writes it: the types that JSON has, dates and bytes. Tags beyond those are
-/// refused.
+/// Reads YAML as Python's safe dumper writes it: the types of JSON, dates and bytes. Other tags are refused.
 enum YAMLText {
     static func parse(_ bytes: [UInt8], limits: WireLimits = .default) throws(WireError) -> WireValue {
         guard bytes.count <= limits.maximumBytes else {
@@ -12,13 +11,13 @@ enum YAMLText {
         }
         let root: Node?
         do {
-            // libyaml itself refuses what is nested deeper than 1,000.
+            // libyaml itself refuses documents nested deeper than 1,000 levels.
             root = try Yams.compose(yaml: text)
         } catch {
             throw WireError("YAML: the body is not well formed")
         }
         guard let root else { return .null }
-        // An alias stands for all that its anchor holds: the count is of what comes out, not of what was written.
+        // An alias expands to everything under its anchor, so the limit counts expanded values, not written ones.
         var reader = Reader(
             maximumDepth: limits.maximumDepth, maximumValues: min(limits.maximumValues, bytes.count * 10 + 100))
         return try reader.value(of: root, depth: 0)

@@ -1,4 +1,5 @@
-/// Base64 with padding (RFC 4648 §4), straight between byte arrays: message bodies pass through here twice a job.
+/// Base64 with padding (RFC 4648 §4), directly between byte arrays, because every job's message body passes through
+/// here twice.
 package enum Base64 {
     private static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
     private static let invalid: UInt8 = 0xFF
@@ -37,7 +38,7 @@ package enum Base64 {
         }
     }
 
-    /// Decodes groups of four digits as far as there is nothing else.
+    /// Decodes groups of four digits, up to the first group that holds another character.
     private static func decodePlain(_ text: UnsafeBufferPointer<UInt8>) -> [UInt8] {
         [UInt8](unsafeUninitializedCapacity: text.count / 4 * 3) { output, count in
             values.withUnsafeBufferPointer { values in
@@ -45,7 +46,7 @@ package enum Base64 {
                 while index + 3 < text.count {
                     let (a, b) = (values[Int(text[index])], values[Int(text[index + 1])])
                     let (c, d) = (values[Int(text[index + 2])], values[Int(text[index + 3])])
-                    // Only what is no digit has the highest bit.
+                    // Only the value of a character that is not a digit has the highest bit set.
                     if (a | b | c | d) & 0x80 != 0 { break }
                     let group = UInt32(a) << 18 | UInt32(b) << 12 | UInt32(c) << 6 | UInt32(d)
                     output[count] = UInt8(truncatingIfNeeded: group >> 16)
@@ -58,7 +59,9 @@ package enum Base64 {
         }
     }
 
-    /// The bytes that `text` stands for; white space is passed over, as Python's decoder does.
+    /// Decodes `text`. Line feeds, carriage returns and spaces are skipped, as Python's decoder skips them.
+    /// - Throws: ``WireError`` when `text` holds any other character, text after the padding or an incomplete group. A
+    ///   retry cannot help.
     package static func decode(_ text: some Collection<UInt8>) throws(WireError) -> [UInt8] {
         var output = text.withContiguousStorageIfAvailable(decodePlain) ?? []
         var group: UInt32 = 0

@@ -1,7 +1,7 @@
-/// Reads JSON as Python's `json` module writes it: RFC 8259, and besides it the tokens `NaN`, `Infinity`, `-Infinity`
-/// and integers of any size. The last of several members with one name wins, as in Python.
+/// Reads JSON as Python's `json` module writes it: RFC 8259, and in addition the tokens `NaN`, `Infinity`, `-Infinity`
+/// and integers of any size. When an object repeats a name, the last member wins, as in Python.
 ///
-/// Nothing in the input can trap: every read is checked, and depth and count are limited before anything is allocated.
+/// No input can trap: every read is checked, and depth and count are limited before anything is allocated.
 package struct JSONParser {
     private let bytes: UnsafeBufferPointer<UInt8>
     private let limits: WireLimits
@@ -15,15 +15,19 @@ package struct JSONParser {
         self.valuesLeft = limits.maximumValues
     }
 
+    /// - Throws: ``WireError`` when the bytes are not JSON or exceed `limits`. A retry cannot help.
     package static func parse(_ bytes: [UInt8], limits: WireLimits = .default) throws(WireError) -> WireValue {
         try read(bytes, limits: limits) { (parser) throws(WireError) in try parser.value() }
     }
 
+    /// - Throws: ``WireError`` when the text is not JSON or exceeds `limits`. A retry cannot help.
     package static func parse(_ text: String, limits: WireLimits = .default) throws(WireError) -> WireValue {
         try parse(Array(text.utf8), limits: limits)
     }
 
-    /// Hands a parser of `bytes` to `body`, which must read all of them.
+    /// Calls `body` with a parser of `bytes`. `body` must read all of them.
+    /// - Throws: ``WireError`` when there are more bytes than `limits` allows or bytes after the value, or what `body`
+    ///   throws. A retry cannot help.
     package static func read<T>(
         _ bytes: [UInt8], limits: WireLimits = .default, _ body: (inout JSONParser) throws(WireError) -> T
     ) throws(WireError) -> T {
@@ -58,6 +62,8 @@ package struct JSONParser {
         }
     }
 
+    /// Reads one value.
+    /// - Throws: ``WireError`` when no JSON value begins here, or the value exceeds the limits. A retry cannot help.
     package mutating func value() throws(WireError) -> WireValue {
         valuesLeft -= 1
         guard valuesLeft >= 0 else { throw error("more than \(limits.maximumValues) values") }
@@ -120,8 +126,10 @@ package struct JSONParser {
         return .object(members)
     }
 
-    /// Reads an object member by member, without building it: `body` gets each name and reads the value, whatever it
-    /// is.
+    /// Reads an object member by member, without building it. `body` gets each name and must read the value, whatever
+    /// its type.
+    /// - Throws: ``WireError`` when no object begins here, the object is malformed or nested too deep, or what `body`
+    ///   throws. A retry cannot help.
     package mutating func forEachMember(
         _ body: (_ key: String, _ parser: inout JSONParser) throws(WireError) -> Void
     ) throws(WireError) {
@@ -153,7 +161,9 @@ package struct JSONParser {
         }
     }
 
-    /// The members of an object one by one; null counts as an object without members.
+    /// Reads the members of an object one by one; null counts as an object without members.
+    /// - Throws: ``WireError`` when neither an object nor null begins here, or as ``forEachMember(_:)``. A retry cannot
+    ///   help.
     package mutating func forEachMemberIfPresent(
         _ body: (_ key: String, _ parser: inout JSONParser) throws(WireError) -> Void
     ) throws(WireError) {

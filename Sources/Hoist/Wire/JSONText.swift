@@ -4,21 +4,22 @@ public import FoundationEssentials
 public import Foundation
 #endif
 
-/// The point in time that the API speaks of: Foundation's `Date`, named here for modules that do not import Foundation.
+/// The type of every point in time in the API: Foundation's `Date`, for modules that do not import Foundation.
 public typealias JobDate = Date
 
-/// Swift values as the JSON that travels, for backends and programs that keep or show some of their own.
+/// Encodes and decodes Swift values as wire JSON, for backends and programs that store or show values of their own.
 public enum JSONText {
     /// - Throws: `EncodingError`, or what the value's own `encode(to:)` throws.
     public static func encode(_ value: some Encodable) throws -> [UInt8] {
         JSONWriter.bytes(of: try WireEncoder.encode(value))
     }
 
-    /// - Throws: ``WireError`` when the bytes are no JSON, `DecodingError` when they are no `T`.
+    /// - Throws: ``WireError`` when the bytes are not JSON or exceed ``WireLimits/default``, `DecodingError` when the
+    ///   JSON is not a `T`, or what the type's own `init(from:)` throws. A retry cannot help.
     public static func decode<T: Decodable>(_ type: T.Type, from bytes: [UInt8]) throws -> T {
         try WireDecoder.decode(type, from: try JSONParser.parse(bytes))
     }
 
-    /// - Throws: ``WireError`` when the bytes are no JSON.
+    /// - Throws: ``WireError`` when the bytes are not JSON or exceed ``WireLimits/default``. A retry cannot help.
     public static func parse(_ bytes: [UInt8]) throws(WireError) -> WireValue { try JSONParser.parse(bytes) }
 }

@@ -45,7 +45,7 @@ package struct JSONWriter {
         bytes.append(contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
 
-    /// JSON that was written elsewhere.
+    /// Appends JSON that is already encoded.
     package mutating func encoded(_ json: [UInt8]) { bytes.append(contentsOf: json) }
 
     package mutating func integer(_ value: Int64) {

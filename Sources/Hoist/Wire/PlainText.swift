@@ -1,17 +1,17 @@
-/// Text that stands for itself in JSON: ASCII without quotes, backslashes and control characters. Most of a large
-/// message is such, and it is gone over eight bytes at a time.
+/// Text that needs no escapes in JSON: ASCII without quotes, backslashes and control characters. Most of a large
+/// message is plain text, so the scan takes eight bytes at a time.
 enum PlainText {
     private static func each(_ byte: UInt8) -> UInt64 { UInt64(byte) &* 0x0101_0101_0101_0101 }
 
-    /// - Returns: the index of a byte up to which from `start` on all is plain; what follows has to be looked at one by
-    ///   one for a bit.
+    /// - Returns: an index up to which every byte from `start` is plain. Some bytes after the index may be plain too:
+    ///   the caller checks them one by one.
     static func end(in bytes: UnsafeBufferPointer<UInt8>, from start: Int) -> Int {
         guard let base = UnsafeRawPointer(bytes.baseAddress) else { return start }
         var index = start
         while index <= bytes.count - 8 {
             let word = base.loadUnaligned(fromByteOffset: index, as: UInt64.self)
-            // A byte is zero, or has become negative: Bit Twiddling Hacks, "determine if a word has a byte less than
-            // n".
+            // A high bit is set where the word holds a quote, a backslash, a control character or a byte that is not
+            // ASCII: Bit Twiddling Hacks, "determine if a word has a byte less than n".
             let quotes = word ^ each(UInt8(ascii: "\""))
             let escapes = word ^ each(UInt8(ascii: "\\"))
             let found =

@@ -4,7 +4,7 @@ import FoundationEssentials
 import Foundation
 #endif
 
-/// Turns what travelled into `Decodable` values: the reverse of ``WireEncoder``.
+/// Decodes wire values into `Decodable` types: the reverse of ``WireEncoder``.
 package enum WireDecoder {
     /// - Throws: `DecodingError`, or what the type's own `init(from:)` throws.
     package static func decode<T: Decodable>(_ type: T.Type, from value: WireValue) throws -> T {
@@ -12,7 +12,7 @@ package enum WireDecoder {
     }
 }
 
-/// Where a decoder reads: a value, or the arguments of a call, which bind by name or by place.
+/// The source of a decoder: a value, or the arguments of a call, which bind by name or by place.
 enum WireSource {
     case value(WireValue)
     case arguments(ArgumentBinder)
@@ -161,8 +161,8 @@ private struct KeyedValues<Key: CodingKey>: KeyedDecodingContainerProtocol {
         return ValueDecoder(source: .value(value), codingPath: codingPath + [WireCodingKey(name)])
     }
 
-    /// nil where the member is missing or null. Asking counts as naming the argument, so places bind in declaration
-    /// order.
+    /// nil where the member is missing or null. A look-up registers the name as a parameter, so places bind in
+    /// declaration order.
     private func childIfPresent(_ key: Key) throws -> ValueDecoder? {
         let name = style.name(of: key)
         guard let value = try members.find(name, path: codingPath), !value.isNull else { return nil }

@@ -4,7 +4,7 @@ import FoundationEssentials
 import Foundation
 #endif
 
-/// Turns `Encodable` values into what travels: property names in snake_case, dates, UUIDs, decimals and data as kombu's
+/// Encodes `Encodable` values for the wire: property names in snake_case; dates, UUIDs, decimals and data as kombu's
 /// typed objects, so that Python receives a `datetime`, a `UUID`, a `Decimal` and `bytes`.
 package enum WireEncoder {
     /// - Throws: `EncodingError`, or what the value's own `encode(to:)` throws.
@@ -15,6 +15,8 @@ package enum WireEncoder {
     }
 
     /// The keyword arguments of a job: `value` must encode as an object.
+    /// - Throws: `EncodingError` when `value` does not encode as an object, or what the value's own `encode(to:)`
+    ///   throws. A retry cannot help.
     package static func encodeArguments(_ value: some Encodable) throws -> WireValue.Object {
         switch try encode(value) {
         case .object(let object): return object
@@ -32,7 +34,8 @@ extension WireValue {
     }
 }
 
-/// One place of the tree under construction. A class, because containers are written to after they were handed out.
+/// One node of the tree under construction. A class, because an encoding type writes to a container after the encoder
+/// has returned it.
 private final class Node {
     enum Content {
         case value(WireValue)
@@ -145,7 +148,7 @@ private struct KeyedContainer<Key: CodingKey>: KeyedEncodingContainerProtocol {
         ValueEncoder(node: node.member(style.name(of: key)), path: codingPath + [key])
     }
 
-    /// Most arguments are plain: no encoder is made for those.
+    /// Stores a plain value without an encoder of its own, because most arguments are plain.
     private func set(_ value: WireValue, _ key: Key) { node.member(style.name(of: key)).content = .value(value) }
 
     func encodeNil(forKey key: Key) { set(.null, key) }

@@ -1,10 +1,10 @@
 import Synchronization
 
-/// How the names of a Swift type's properties look on the wire.
+/// The wire names of a Swift type's properties.
 ///
-/// Properties are snake_case there (`videoID` is `video_id`), as a Python signature would have them. A type that writes
-/// its `CodingKeys` out as `enum CodingKeys: String, CodingKey` decides for itself, and the keys of a dictionary are
-/// data.
+/// Names are snake_case on the wire (`videoID` is `video_id`), as in a Python signature. A type with an explicit
+/// `enum CodingKeys: String, CodingKey` keeps the names of its `CodingKeys`. The keys of a dictionary stay unchanged,
+/// because they are data.
 enum WireKeyStyle: Sendable {
     case snakeCase, verbatim
 
@@ -49,7 +49,7 @@ enum WireKeyStyle: Sendable {
     }
 }
 
-/// A key for places in an array and for names that come from the wire.
+/// A key for an index of an array, or for a name from the wire.
 struct WireCodingKey: CodingKey {
     var stringValue: String
     var intValue: Int?

@@ -1,4 +1,4 @@
-/// What a decoder accepts from a peer before it allocates for it.
+/// The limits that a decoder checks before it allocates memory for input from a peer.
 public struct WireLimits: Sendable {
     /// The largest message or result, in bytes. 64 MiB by default.
     public var maximumBytes: Int
@@ -15,7 +15,9 @@ public struct WireLimits: Sendable {
 
     public static let `default` = WireLimits()
 
-    /// Refuses a value on its way out that nobody could read on its way in.
+    /// Refuses to send a value whose size or depth exceeds these limits, because the receiver's decoder would refuse
+    /// it.
+    /// - Throws: ``WireError`` that names the exceeded limit.
     func check(_ value: WireValue, encodedAs bytes: [UInt8]) throws(WireError) {
         guard bytes.count <= maximumBytes else {
             throw WireError("\(bytes.count) bytes of JSON exceed the limit of \(maximumBytes)")
@@ -32,7 +34,7 @@ public struct WireLimits: Sendable {
     }
 }
 
-/// Bytes from a peer that are not what the wire format asks for.
+/// Bytes from a peer that violate the wire format or its limits.
 public struct WireError: Error, Sendable, Equatable, CustomStringConvertible {
     /// What was wrong and where, without any of the payload's own text.
     public var message: String

@@ -1,12 +1,12 @@
 import OrderedCollections
 
-/// The members of a JSON object, in the order in which they came.
+/// The members of a JSON object, in insertion order.
 public struct WireObject: Sendable, Hashable {
     private var members: OrderedDictionary<String, WireValue>
 
     public init() { members = [:] }
 
-    /// Of several members with one name the last wins.
+    /// When a name occurs several times, the last value wins.
     public init(_ elements: some Sequence<(String, WireValue)>) {
         members = OrderedDictionary(elements, uniquingKeysWith: { _, last in last })
     }
@@ -22,7 +22,7 @@ public struct WireObject: Sendable, Hashable {
     public var count: Int { members.count }
     public var keys: [String] { Array(members.keys) }
 
-    /// The members of both; where both have one, that of `other`.
+    /// The members of both objects. Where both have a member, the value in `other` wins.
     public func merging(_ other: WireObject) -> WireObject {
         var result = self
         for (key, value) in other { result[key] = value }

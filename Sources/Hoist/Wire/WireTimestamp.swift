@@ -122,7 +122,8 @@ package enum WireTimestamp {
 }
 
 extension Date {
-    /// Microseconds since 1970, the unit that backends store. Times beyond the year 9999 are held at its end.
+    /// Microseconds since 1970, the unit that backends store. Times outside the years 1 to 9999 are clamped to that
+    /// range; a time that is not finite becomes 0.
     public var microsecondsSinceEpoch: Int64 {
         guard timeIntervalSince1970.isFinite else { return 0 }
         let seconds = timeIntervalSince1970.clamped(to: -62_135_596_800...253_402_300_799)
@@ -139,19 +140,20 @@ extension Date {
 }
 
 extension Duration {
-    /// The duration as seconds. For arithmetic with `Date` and for wire formats that want a number.
+    /// The duration in seconds, for arithmetic with `Date` and for wire formats that carry a number.
     package var inSeconds: Double {
         let (seconds, attoseconds) = components
         return Double(seconds) + Double(attoseconds) / 1e18
     }
 
-    /// Whole microseconds, clamped to some ten thousand years, so that a time may be added.
+    /// Whole microseconds, clamped to about ±9,500 years, so that adding a time does not overflow.
     package var inMicroseconds: Int64 {
         let (seconds, attoseconds) = components
         return seconds.clamped(to: -300_000_000_000...300_000_000_000) * 1_000_000 + attoseconds / 1_000_000_000_000
     }
 
-    /// A number of seconds that came from outside, held to 0...300 years; what is no number counts as 0.
+    /// Seconds from an outside source, clamped to 0...10,000,000,000 (about 317 years). A number that is not finite
+    /// counts as 0.
     package init(boundedSeconds seconds: Double) {
         self = .seconds(seconds.isFinite ? seconds.clamped(to: 0...10_000_000_000) : 0)
     }

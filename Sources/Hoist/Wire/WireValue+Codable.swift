@@ -1,4 +1,4 @@
-/// With ``WireEncoder`` and ``WireDecoder`` a `WireValue` passes through as it is; other coders see plain JSON values.
+/// With ``WireEncoder`` and ``WireDecoder`` a `WireValue` passes through unchanged; other coders see plain JSON values.
 extension WireValue: Codable {
     public init(from decoder: any Decoder) throws {
         if let container = try? decoder.container(keyedBy: WireCodingKey.self) {

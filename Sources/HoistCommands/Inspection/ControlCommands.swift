@@ -1,7 +1,7 @@
 import ArgumentParser
 import Hoist
 
-/// Holding queues still, on backends that can.
+/// The queue control of the backend, which pauses and limits queues. Not every backend has one.
 private func control(_ options: InspectionOptions) throws -> any QueueControl {
     guard let control = try options.backend.open() as? any QueueControl else {
         throw ValidationError("this backend cannot pause or limit queues; Redis can")

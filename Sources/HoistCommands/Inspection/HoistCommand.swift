@@ -1,6 +1,6 @@
 public import ArgumentParser
 
-/// The `hoist` tool: looks into any backend and puts things right by hand.
+/// The `hoist` tool: inspects any backend and changes its jobs and queues by hand.
 public struct HoistCommand: AsyncParsableCommand {
     public static let configuration = CommandConfiguration(
         commandName: "hoist",
@@ -17,7 +17,7 @@ public struct HoistCommand: AsyncParsableCommand {
     public init() {}
 }
 
-/// What all inspecting commands take.
+/// The options of every inspection command.
 struct InspectionOptions: ParsableArguments {
     @OptionGroup var backend: BackendOptions
     @Flag(name: .long, help: "Print JSON.") var json = false
@@ -25,7 +25,7 @@ struct InspectionOptions: ParsableArguments {
 
 extension JobStateArgument: ExpressibleByArgument {}
 
-/// The states as words on the command line.
+/// The job states as arguments on the command line.
 enum JobStateArgument: String, CaseIterable {
     case waiting, scheduled, retrying, running, succeeded, failed, cancelled, expired
 }

@@ -107,7 +107,7 @@ struct LogCommand: AsyncParsableCommand {
                 printed = log
             }
             if !follow || hasEnded { return }
-            // Workers hand it on once a second.
+            // Workers store the log of a running job once a second.
             try await Task.sleep(for: .milliseconds(500))
         }
     }
@@ -141,7 +141,7 @@ struct EnqueueCommand: AsyncParsableCommand {
     }
 }
 
-/// Arguments that are JSON.
+/// Parses command line arguments that are JSON.
 enum JSONArgument {
     static func array(_ text: String, option: String) throws -> [WireValue] {
         guard case .array(let value) = try parse(text, option) else {
@@ -242,7 +242,7 @@ struct DeadCommand: AsyncParsableCommand {
         }
     }
 
-    /// Which dead letters: never all of them by mistake.
+    /// The choice of dead letters: all of them only with `--all`, never by mistake.
     struct DeadChoice: ParsableArguments {
         @Argument(help: "Job ids.") var ids: [String] = []
         @Flag(name: .long, help: "All of them.") var all = false

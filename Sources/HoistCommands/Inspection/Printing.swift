@@ -60,7 +60,7 @@ enum Printing {
         return table.printed()
     }
 
-    /// Control characters would let a payload write to the terminal as it likes.
+    /// Replaces control characters by spaces: a payload could control the terminal with them.
     static func clipped(_ text: String, to length: Int = 60) -> String {
         let safe = String(text.unicodeScalars.map { $0.properties.generalCategory == .control ? " " : Character($0) })
         return safe.count > length ? safe.prefix(length - 1) + "…" : safe

@@ -3,7 +3,7 @@ public import Hoist
 public import Logging
 public import ServiceLifecycle
 
-/// What a program tells of itself to get ready-made commands.
+/// What a program provides to get ready-made commands.
 ///
 /// ```swift
 /// enum App: ServiceApp { … }
@@ -17,12 +17,16 @@ public protocol ServiceApp: SendableMetatype {
     associatedtype Options: ParsableArguments = NoOptions
 
     /// The worker that `worker` runs.
+    /// - Throws: Any error of the program's own, for instance for wrong options. It ends the command before a job is
+    ///   taken, so a retry is safe.
     static func makeWorker(
         _ backend: any Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: Options,
         logger: Logger
     ) throws -> Worker
 
     /// The services that `serve` runs, the web server last.
+    /// - Throws: Any error of the program's own, for instance for wrong options. It ends the command before a service
+    ///   runs, so a retry is safe.
     static func makeServices(
         _ backend: any JobAdministration, address: ServeAddress, options: Options, logger: Logger
     ) async throws -> [any Service]
@@ -54,7 +58,7 @@ public struct WorkerCommand<App: ServiceApp>: AsyncParsableCommand {
         ParentWatch.begin()
         let logger = worker.logging.logger("worker")
         let subscriptions = try worker.queue.map(Self.subscription)
-        // A child of the process lane has its worker's backend and opens none.
+        // A child of the process lane uses the backend of its worker and opens none.
         let worker = try App.makeWorker(
             try WorkerChild.backend ?? self.worker.backend.open(), queues: subscriptions.isEmpty ? nil : subscriptions,
             configuration: Worker.Configuration(drainTimeout: .seconds(self.worker.drain), isBurst: self.worker.burst),
@@ -71,7 +75,7 @@ public struct WorkerCommand<App: ServiceApp>: AsyncParsableCommand {
     }
 }
 
-/// What a worker is told on the command line.
+/// The command line options of a worker.
 public struct WorkerOptions<App: ServiceApp>: ParsableArguments {
     @OptionGroup public var backend: BackendOptions
     @Option(

@@ -2,8 +2,8 @@ import Logging
 import ServiceLifecycle
 import UnixSignals
 
-/// Runs services until they end or a signal comes: the first shuts down gracefully, the second is harder, a third ends
-/// the process.
+/// Runs services until they end or SIGTERM or SIGINT arrives. The first signal shuts down gracefully, the second calls
+/// `onSecondSignal`, and a third cancels the services.
 enum SignalledServices {
     static func run(_ services: [any Service], logger: Logger, onSecondSignal: @escaping @Sendable () -> Void)
         async throws
@@ -23,7 +23,8 @@ enum SignalledServices {
                 var count = 0
                 var first = ContinuousClock.now
                 for await _ in signals {
-                    // systemd signals all processes of a service, and `up` hands on the signal that it got: that is
+                    // A worker of `up` gets the same signal twice: from systemd, which signals every process of a
+                    // service, and from `up`, which forwards it. Signals within half a second of the first count as
                     // one.
                     if count == 1, .now - first < .milliseconds(500) { continue }
                     if count == 0 { first = .now }

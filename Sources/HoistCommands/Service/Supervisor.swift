@@ -9,21 +9,21 @@ import Glibc
 import Darwin
 #endif
 
-/// Keeps worker processes running: one that dies is started again, later and later while it dies young, and what each
-/// writes is kept apart.
+/// Keeps worker processes running. A worker that ends is restarted after a delay, which grows while the worker ends
+/// early. The output of each worker is kept apart.
 final class Supervisor: Service {
     struct Settings: Sendable {
         var program: SpawnedProcess.Program
         var workers: Int
-        /// A worker that ends in order has done all there was to do; otherwise it is started again, whatever it ended
-        /// with.
+        /// Whether a worker that ends with status 0 has done all its work. If false, a worker is restarted whatever its
+        /// exit status.
         var areWorkersDoneAtEnd = false
-        /// A file for each worker, `worker-1.log`; nil to write everything to standard error with the worker's name in
-        /// front.
+        /// The folder with one log file for each worker, `worker-1.log`. If nil, every line goes to standard error with
+        /// the worker's name in front.
         var logFolder: String?
         var firstDelay = Duration.milliseconds(500)
         var longestDelay = Duration.seconds(30)
-        /// A worker that lived so long was a good one: the delays begin anew.
+        /// A worker that ran at least this long sets the delay back to `firstDelay`.
         var provenAfter = Duration.seconds(60)
     }
 
@@ -42,7 +42,7 @@ final class Supervisor: Service {
         self.logger = logger
     }
 
-    /// Ends when every worker has ended: by itself in order, or because it was told to.
+    /// Returns when every worker has ended: in order with its work done, or because the supervisor stops.
     func run() async throws {
         await withTaskCancellationHandler {
             await withGracefulShutdownHandler {
@@ -60,7 +60,8 @@ final class Supervisor: Service {
         }
     }
 
-    /// Tells the workers to stop; told again, they stop harder.
+    /// Sends SIGTERM to every worker. A second call, half a second later or more, makes the workers hand unfinished
+    /// jobs back at once.
     func stop() {
         let running = state.withLock { state in
             state.isStopping = true
@@ -94,7 +95,7 @@ final class Supervisor: Service {
         }
     }
 
-    /// What a worker that was killed has left behind.
+    /// Reaps the orphans of killed workers when this is the first process of a container, which inherits them.
     private func reapOrphans() async {
         guard var orphanage = Orphanage.ifNeeded else { return }
         while !Task.isCancelled {
@@ -119,7 +120,7 @@ final class Supervisor: Service {
         return result
     }
 
-    /// Where a worker writes to: standard output and error.
+    /// The descriptors of a worker's standard output and error; nil, for /dev/null, where none can be opened.
     private func makeOutputs(_ name: String) -> [Int32?] {
         if let folder = settings.logFolder {
             let file = open("\(folder)/\(name).log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o644)

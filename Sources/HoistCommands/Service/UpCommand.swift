@@ -3,7 +3,7 @@ import Hoist
 import Logging
 import ServiceLifecycle
 
-/// `up`: runs several workers and starts those again that end.
+/// `up`: runs several workers and restarts each worker that ends.
 public struct UpCommand<App: ServiceApp>: AsyncParsableCommand {
     public static var configuration: CommandConfiguration {
         CommandConfiguration(
@@ -42,7 +42,7 @@ public struct UpCommand<App: ServiceApp>: AsyncParsableCommand {
         try await SignalledServices.run([supervisor], logger: logger) { supervisor.stop() }
     }
 
-    /// The arguments of `up` as those of `worker`: without what is for the supervisor itself.
+    /// Turns the arguments of `up` into arguments of `worker`: without the supervisor's own options.
     static func workerArguments(_ arguments: [String]) -> [String] {
         var result: [String] = []
         var isRenamed = false
@@ -59,7 +59,7 @@ public struct UpCommand<App: ServiceApp>: AsyncParsableCommand {
                 result.append(argument)
             }
         }
-        // Where `up` is what the program does unasked.
+        // `up` is not named where it is the program's default command.
         if !isRenamed { result.insert("worker", at: 0) }
         return result
     }

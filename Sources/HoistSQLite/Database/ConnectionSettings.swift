@@ -14,8 +14,8 @@ struct ConnectionSettings {
 
     func open() throws -> DatabaseQueue {
         var configuration = Configuration()
-        // Short naps instead of SQLite's growing ones: a renewal must get its turn between the transactions of a busy
-        // writer.
+        // Sleeps of 1 ms instead of SQLite's growing ones: a lease renewal must get its turn between the transactions
+        // of a busy writer.
         configuration.busyMode = .callback { [busySeconds] tries in
             usleep(1000)
             return Double(tries) < busySeconds * 1000
@@ -36,8 +36,8 @@ struct ConnectionSettings {
             try database.execute(sql: "PRAGMA cache_size = -16000")
             try database.execute(sql: "PRAGMA journal_size_limit = 67108864")
         }
-        // Two processes that put a new file into WAL mode at once get SQLITE_BUSY without SQLite waiting: it is tried
-        // again.
+        // Two processes that put a new file into WAL mode at the same time get SQLITE_BUSY, and SQLite does not wait in
+        // that case. The open is tried again.
         var attempt = 0
         while true {
             do {

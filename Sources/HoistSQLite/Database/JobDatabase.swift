@@ -4,7 +4,7 @@ import Hoist
 /// One connection with its prepared statements. All work runs on the connection's own queue, never on the cooperative
 /// threads.
 ///
-/// `@unchecked Sendable`: `store` is made and used on `queue` only, whose serial dispatch queue is its guard.
+/// `@unchecked Sendable`: `store` is made and used on `queue` only, whose serial dispatch queue protects it.
 final class JobDatabase: @unchecked Sendable {
     private let queue: DatabaseQueue
     private let path: String
@@ -16,8 +16,8 @@ final class JobDatabase: @unchecked Sendable {
         store = try queue.writeWithoutTransaction { try JobStore($0, rules: rules) }
     }
 
-    /// Runs `body` as one immediate transaction, to its end even when the caller is cancelled: whether it was committed
-    /// is never unclear.
+    /// Runs `body` as one immediate transaction. Cancelling the caller does not interrupt it, so that it is always
+    /// clear whether the transaction was committed.
     /// - Throws: `BackendError`; nothing has changed then, and the call may be repeated.
     func transaction<T: Sendable>(_ what: String, _ body: @escaping @Sendable (JobStore) throws -> T) async throws -> T
     {
@@ -42,7 +42,7 @@ final class JobDatabase: @unchecked Sendable {
 }
 
 extension BackendError {
-    /// Says what SQLite's code means for the person who has to act.
+    /// Explains SQLite's result code to the person who has to act.
     init(sqlite error: any Error, path: String, doing what: String) {
         if let error = error as? BackendError {
             self = error

@@ -1,7 +1,8 @@
 import GRDB
 import Hoist
 
-/// The statements of one connection, and what it remembers between transactions. Confined to the connection's queue.
+/// The statements of one connection, and the lines that it caches between transactions. Confined to the connection's
+/// queue.
 ///
 /// The transitions themselves are extensions, one file each.
 final class JobStore {
@@ -12,7 +13,8 @@ final class JobStore {
         var maximumLostWorkers: Int
     }
 
-    /// A queue and a job name: jobs wait in lines, so that a claim never passes over a job it may not take.
+    /// A queue and a job name. Jobs wait in one line for each pair, so that a claim never passes over a job it may not
+    /// take.
     struct Line: Sendable {
         var id: Int64
         var queue: String
@@ -24,7 +26,7 @@ final class JobStore {
     private var statements: [StaticStringKey: PreparedStatement] = [:]
     private var lines: [Int64: Line] = [:]
     private var lineIDs: [String: [String: Int64]] = [:]
-    /// Lines made or looked up in the present transaction, which may yet be rolled back.
+    /// Lines inserted or looked up in the current transaction, which may still be rolled back.
     private var freshLines: [String: [String: Int64]] = [:]
 
     private let beginTransaction: PreparedStatement
@@ -69,7 +71,7 @@ final class JobStore {
         freshLines.removeAll(keepingCapacity: true)
     }
 
-    /// Learns the lines that other connections have made.
+    /// Reads the lines that other connections have inserted.
     func refreshLines() throws {
         let newest = try sql("SELECT max(id) FROM line")
         let last = try newest.step() ? newest.int(0) : 0
@@ -93,7 +95,7 @@ final class JobStore {
 
     // MARK: - Workers
 
-    /// The number of a worker's present incarnation; nil when it has none, or lost its lease.
+    /// The number of a worker's current incarnation; nil when the worker has none, or has lost its lease.
     func workerNumber(_ session: WorkerID) throws -> Int64? {
         let select = try sql("SELECT id FROM worker WHERE session = ? AND lease_until > 0").bind(session)
         defer { select.end() }
@@ -101,7 +103,8 @@ final class JobStore {
     }
 }
 
-/// The number that tells a delivery from others: which job, and the how manieth delivery of it.
+/// The number that identifies a delivery: the sequence number of the job, and in the lower 16 bits the number of the
+/// delivery.
 enum DeliveryToken {
     static func make(sequence: Int64, delivery: Int64) -> Int64 { sequence << 16 | delivery & 0xFFFF }
     static func sequence(_ token: Int64) -> Int64 { token >> 16 }

@@ -1,8 +1,8 @@
 import GRDB
 import GRDBSQLite
 
-/// A statement that is prepared once and bound through SQLite's own functions: on the way of every job, boxing each
-/// value costs more than the statement itself. Confined to the queue of its connection.
+/// A statement that is prepared once and bound through SQLite's own functions: it runs for every job, and boxing each
+/// value would cost more than the statement itself. Confined to the queue of its connection.
 final class PreparedStatement {
     private let statement: Statement
     private let handle: OpaquePointer

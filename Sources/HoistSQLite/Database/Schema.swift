@@ -1,13 +1,13 @@
 import GRDB
 import Hoist
 
-/// The tables, and how an older file becomes a newer one.
+/// The tables, and the migration of an older file.
 ///
-/// `job` is narrow, because it is written three times in a job's life; the message and the result lie beside it and are
-/// written once.
+/// `job` is narrow, because it is written three times in a job's life. The message and the result have tables of their
+/// own and are written once.
 enum Schema {
     static let version = 2
-    /// "Hois" in ASCII: tells our files from those of other programs.
+    /// "Hois" in ASCII: distinguishes Hoist's files from those of other programs.
     static let applicationID = 0x486F_6973
 
     static func prepare(_ queue: DatabaseQueue, path: String) throws {
@@ -83,7 +83,7 @@ enum Schema {
         CREATE INDEX worker_live ON worker (lease_until) WHERE lease_until > 0;
         """
 
-    // What an attempt used, and what it wrote.
+    // Adds the resource usage and the log of a job's attempt.
     private static let versionTwo = """
         ALTER TABLE result ADD COLUMN usage BLOB;
         CREATE TABLE job_log (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);

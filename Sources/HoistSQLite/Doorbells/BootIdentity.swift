@@ -4,7 +4,7 @@ import Glibc
 import Darwin
 #endif
 
-/// Which run of the machine this is. Leases are measured by uptime, which begins anew at each boot.
+/// Identifies the current boot of the machine. Leases are measured by uptime, which begins anew at each boot.
 enum BootIdentity {
     static let current: String = {
         #if canImport(Glibc)

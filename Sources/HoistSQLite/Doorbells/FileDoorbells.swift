@@ -7,15 +7,15 @@ import Glibc
 import Darwin
 #endif
 
-/// Carries rings between processes: whoever changes something writes a byte to an empty file beside the database, and
-/// the kernel tells all who watch that file (inotify on Linux, a file event on macOS).
+/// Carries rings between processes. A process that changes something writes one byte to a file beside the database, and
+/// the kernel notifies every process that watches the file (inotify on Linux, a file event on macOS).
 ///
-/// A ring may get lost, with a process that dies before it writes or where watching is not to be had; leases are
-/// renewed about once a second, and workers look for work then as well.
+/// A ring may be lost: when a process dies before it writes, or where the file cannot be watched. Leases are renewed
+/// about once a second, and workers look for work then as well.
 final class FileDoorbells: Sendable {
     private let ready: Int32
     private let changed: Int32
-    // Set once in init; all that is called on a source afterwards is cancel(), which Dispatch allows from any thread.
+    // Set once in init. Afterwards only cancel() is called on a source, which Dispatch allows from any thread.
     private nonisolated(unsafe) let sources: [any DispatchSourceProtocol]
 
     init(path: String, ready readyBell: Doorbell, changed changedBell: Doorbell) {

@@ -52,8 +52,8 @@ extension SQLiteBackend: JobAdministration {
         return count
     }
 
-    /// Runs `body` for each job, some thousand in a transaction, so that no lease has to wait for all.
-    /// - Returns: for how many it answered true.
+    /// Runs `body` for each job, 2,000 jobs in a transaction, so that no lease renewal has to wait for all of them.
+    /// - Returns: the number of jobs for which `body` returned true.
     private func inSlices(
         _ sequences: [Int64], _ what: String, _ body: @escaping @Sendable (JobStore, Int64) throws -> Bool
     ) async throws -> Int {
@@ -73,7 +73,7 @@ extension SQLiteBackend: JobAdministration {
     }
 
     public func purge(queue: String) async throws -> Int {
-        // In slices, so that no lease has to wait for the whole.
+        // In slices, so that no lease renewal has to wait for the whole purge.
         var count = 0
         while true {
             let slice = try await writer.transaction("purge the queue \(queue)") {

@@ -32,7 +32,7 @@ extension SQLiteBackend {
         }
     }
 
-    /// Runs `body` on the reading connection, which sees the last commit and is in nobody's way.
+    /// Runs `body` on the reading connection, which sees the last commit and delays no write.
     func read<T: Sendable>(_ what: String, _ body: @escaping @Sendable (Database) throws -> T) async throws -> T {
         try await withCheckedThrowingContinuation { continuation in
             reader.asyncWriteWithoutTransaction { [path] database in
@@ -114,7 +114,8 @@ extension SQLiteBackend {
         return record
     }
 
-    /// The workers whose lease has not passed, whether or not somebody has noticed yet.
+    /// The workers whose lease has not passed. A worker whose lease has passed is left out even before its jobs are
+    /// taken over.
     static func liveWorkers(_ database: Database, uptime: Int64) throws -> [WorkerPresence] {
         let rows = try Row.fetchAll(
             database, sql: "SELECT presence FROM worker WHERE lease_until > ? AND boot = ? ORDER BY id",
