@@ -106,7 +106,8 @@ extension JobStore {
             let facts = DeliveryFacts(
                 attempt: Int(select.int(1)) + 1,
                 claimedAt: select.optionalInt(5).map(JobDate.init(microsecondsSinceEpoch:)),
-                lostWorkers: Int(select.int(2)), isAtMostOnce: select.int(3) == 1, isCancelRequested: select.int(4) == 1)
+                lostWorkers: Int(select.int(2)), isAtMostOnce: select.int(3) == 1, isCancelRequested: select.int(4) == 1
+            )
             let token = DeliveryToken.make(sequence: select.int(0), delivery: select.int(6))
             jobs.append(RunningJob(sequence: select.int(0), token: token, facts: facts))
         }
