@@ -48,7 +48,7 @@ def measure(jobs):
             waits.append((time.perf_counter() - begin) * 1000)
             time.sleep(0.005)
         waits.sort()
-    # There is nothing left to lose, and a worker that is asked to stop may take its time.
+    # No job is left to lose, and a worker that is asked to stop may take its time.
     os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
     redis.flushdb()

@@ -1,6 +1,7 @@
-# Sidekiq, two processes of 5 threads, which lose what they have when they are killed. Arguments: WHAT JOBS; BENCH_URL names the server.
-# rates: prints jobs a second enqueued singly, in bulk, and processed. waits: prints milliseconds from enqueue to start on an idle worker, median and
-# 99th percentile.
+# Sidekiq, two processes of 5 threads, which lose the jobs in progress when they are killed. Arguments: WHAT JOBS;
+# BENCH_URL names the server.
+# rates: prints jobs a second enqueued singly, in bulk, and processed. waits: prints milliseconds from enqueue to start
+# on an idle worker, median and 99th percentile.
 require "sidekiq"
 url = ENV.fetch("BENCH_URL")
 Sidekiq.configure_server { |config| config.redis = { url: url }; config.logger.level = Logger::FATAL }

@@ -4,12 +4,12 @@ import Synchronization
 
 /// Keeps jobs in Redis or Valkey, in the same queues as Celery's workers and producers.
 ///
-/// Queues and results have Celery's names and forms, so programs in Python take part unchanged. What Celery has no
+/// Queues and results have Celery's names and forms, so programs in Python take part unchanged. Data that Celery has no
 /// place for lies under `hoist:`. Every transition is one script.
 public final class RedisBackend: Backend {
     public struct Configuration: Sendable {
-        /// kombu's `global_keyprefix`, in front of every key and channel. In a cluster it must hold a hash tag, such as
-        /// `{hoist}:`, so that all keys lie on one node; it does by itself when it is left empty there.
+        /// kombu's `global_keyprefix`, in front of every key and channel. In a cluster it needs a hash tag, such as
+        /// `{hoist}:`, so that all keys lie on one node; `{hoist}:` is put in front of a prefix without one.
         public var keyPrefix: String
         /// The `global_keyprefix` of Celery's result backend.
         public var resultKeyPrefix: String
@@ -18,8 +18,9 @@ public final class RedisBackend: Backend {
         /// kombu's `priority_steps`: priorities are rounded down to one of these. `[0, 3, 6, 9]` by default; `0...9`
         /// keeps all ten apart. Every program on the queues must use the same.
         public var prioritySteps: [Int]
-        /// How urgent a job of ours counts as that was enqueued without a priority: 0, as on every backend. Celery's
-        /// own unlabelled messages are the most urgent on Redis; 9 puts ours beside them, into the queue's main list.
+        /// Urgency of a Hoist job that was enqueued without a priority: 0 by default, as on every backend. Celery's own
+        /// messages without a priority are the most urgent on Redis; 9 puts Hoist's beside them, into the queue's main
+        /// list.
         public var unlabelledUrgency: Int
         /// How long records of ended jobs are kept by default, Celery's `result_expires`. A day; nil for ever.
         public var resultRetention: Duration?
@@ -27,15 +28,15 @@ public final class RedisBackend: Backend {
         public var deadLetterRetention: Duration
         /// How many dead letters of a queue are kept at most, the newest. 10,000 by default.
         public var deadLetterLimit: Int
-        /// A job that so many workers died with becomes a dead letter. 3 by default.
+        /// A job becomes a dead letter when this number of workers have died with it. 3 by default.
         public var maximumLostWorkers: Int
         /// Celery's `result_extended`: results carry name, arguments, worker, retries and queue in Celery's own members
-        /// as well. Off.
+        /// as well. Off by default.
         public var extendsResults: Bool
-        /// kombu's `visibility_timeout`: a message that a Celery worker took and did not acknowledge for so long is put
-        /// back. An hour.
+        /// kombu's `visibility_timeout`: a message that a Celery worker took and did not acknowledge within this time
+        /// is put back. An hour by default.
         public var visibilityTimeout: Duration
-        /// How far a worker looks past jobs whose names it does not know. 1,000 elements by default.
+        /// How many elements of a list a worker reads to get past jobs whose names it does not know. 1,000 by default.
         public var scanLimit: Int
         /// How an enqueue waits for copies. Not at all by default.
         public var replication: Replication?
@@ -68,18 +69,19 @@ public final class RedisBackend: Backend {
         }
     }
 
-    /// What an enqueue waits for beyond the server's own word.
+    /// What an enqueue waits for beyond the server's own answer.
     public struct Replication: Sendable, Hashable {
         var replicas: Int
         var needsDisk: Bool
         var timeout: Duration
 
-        /// Until so many replicas have the job (WAIT).
+        /// Waits until `count` replicas have the job (WAIT), at most `timeout`.
         public static func replicas(_ count: Int, timeout: Duration = .seconds(1)) -> Replication {
             Replication(replicas: max(0, count), needsDisk: false, timeout: timeout)
         }
 
-        /// Until the job is in the server's append-only file, and in that of so many replicas (WAITAOF, Redis 7.2).
+        /// Waits until the job is in the server's append-only file, and in the files of `replicas` replicas (WAITAOF,
+        /// Redis 7.2), at most `timeout`.
         public static func disk(replicas: Int = 0, timeout: Duration = .seconds(1)) -> Replication {
             Replication(replicas: max(0, replicas), needsDisk: true, timeout: timeout)
         }
@@ -95,10 +97,10 @@ public final class RedisBackend: Backend {
     public var serialExecutor: (any SerialExecutor)? { actorThread }
 
     let client: RESPClient
-    /// Another server for results; nil when they are where the jobs are.
+    /// The client of a separate server of results; nil when results are on the broker's server.
     let resultClient: RESPClient?
     let keys: RedisKeys
-    /// `''` when results are in the same database, else its number.
+    /// The number of the database of results, when that is another one on the broker's server; else empty.
     let resultDatabase: String
     let watcher: ListWatcher
     let standing = StandingClaims()
@@ -110,7 +112,7 @@ public final class RedisBackend: Backend {
     let restoredAt = Mutex<Int64>(0)
     let expiredAt = Mutex<Int64>(0)
     let isPreparedToTake = Mutex(false)
-    /// Until when jobs are enqueued by the script that knows of caps and limits.
+    /// Until this time, jobs are enqueued by the script that checks caps and limits.
     let specialUntil = Mutex(ContinuousClock.now)
     let lateRetries = Mutex(LateRetries())
 
@@ -124,7 +126,7 @@ public final class RedisBackend: Backend {
         var configuration = configuration
         var server = server
         if case .cluster = server.topology {
-            // One hash tag for all, so that one node holds them and one script may touch them.
+            // One hash tag for all keys, so that one node holds them and one script may use all of them.
             if !configuration.keyPrefix.contains("{") { configuration.keyPrefix = "{hoist}:" + configuration.keyPrefix }
             if !configuration.resultKeyPrefix.contains("{") {
                 configuration.resultKeyPrefix = configuration.keyPrefix + configuration.resultKeyPrefix
@@ -165,7 +167,7 @@ public final class RedisBackend: Backend {
             resultPrefix: RedisKeys.step(ofResultPrefix: configuration.resultKeyPrefix),
             prioritySteps: steps)
         subscriptions = RESPSubscriptions(client)
-        // Publications reach all databases of a server, so that the number is part of the name.
+        // A publication reaches all databases of a server, so the number of the database is part of the name.
         broadcasts = Broadcasts(subscriptions, prefix: configuration.keyPrefix + "/\(server.database).")
         watcher = ListWatcher(client: client, doorbell: workDoorbell)
         follower = ResultFollower(
@@ -227,7 +229,7 @@ public final class RedisBackend: Backend {
 
     // MARK: - Calling scripts
 
-    /// `now` for a script: nothing, for the server's own time, unless a test moves its own.
+    /// The time argument of a script: empty for the server's own time, or the time of a test's own clock.
     var timeArgument: RESPArgument { configuration.clock.map { .integer($0.now.microsecondsSinceEpoch) } ?? "" }
     var now: Int64 { clock.now.microsecondsSinceEpoch }
     var brokerDatabase: RESPArgument { .integer(Int64(client.configuration.database)) }

@@ -4,8 +4,8 @@ import RESP
 import TestServers
 
 extension RedisBackend {
-    /// On the server that all tests share, under a prefix of its own.
-    /// - Returns: the backend, and a client that looks behind it.
+    /// A backend on the server that all tests share, under a key prefix of its own.
+    /// - Returns: the backend, and a client that inspects the server directly.
     static func onTestServer(
         prefix: String, _ change: (inout Configuration) -> Void = { _ in }
     ) throws -> (backend: RedisBackend, probe: RESPClient) {

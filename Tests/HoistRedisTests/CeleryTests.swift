@@ -92,7 +92,7 @@ private struct MixedBench {
 
     var pythonLog: String { (try? String(contentsOf: log, encoding: .utf8)) ?? "" }
 
-    /// All that there is to say about a job that did not end.
+    /// Everything known about a job that did not end.
     func whereabouts(of id: JobID) async throws -> String {
         let probe = try RESPClient(RESPConfiguration(url: url))
         defer { probe.close() }
@@ -268,7 +268,7 @@ struct CeleryTests {
             }
         )
         PythonPeer.stop(worker)
-        // A minute short of kombu's hour would be a long test: this fleet agreed on a shorter time.
+        // Waiting for kombu's hour would take too long: this backend has a shorter visibility time-out.
         var configuration = RedisBackend.Configuration(keyPrefix: bench.prefix, resultKeyPrefix: bench.prefix)
         configuration.visibilityTimeout = .seconds(1)
         let backend = try RedisBackend(RESPConfiguration(url: bench.url), configuration: configuration)
@@ -292,7 +292,7 @@ struct CeleryTests {
         defer { PythonPeer.stop(python) }
         _ = try await bench.client.enqueue(Add(x: 1, y: 1)).output(timeout: .seconds(30))
         let handle = try await bench.client.enqueue(Work(number: 7, fails: 1))
-        // Python has the first attempt and is busy with it; the second one is there for anybody.
+        // Python is busy with the first attempt; any worker may take the second one.
         let isTaken = try await eventually(.seconds(20)) {
             try await bench.backend.queues().contains { $0.waiting > 0 } == false
         }
@@ -324,7 +324,7 @@ struct CeleryTests {
             handles += try await bench.client.enqueue(contentsOf: jobs, [.priority(start / 500 % 10)])
         }
         handles += try await bench.client.enqueue(contentsOf: [Work(number: -1)], [.after(.seconds(1))])
-        // Python first, so that it has its share.
+        // Python begins first, so that it gets its share of the jobs.
         #expect(try await eventually(.seconds(60)) { try await !self.isUntouched(bench) })
         let swiftWorkers = (0..<2).map { bench.worker(.init(name: "swift\($0)")) }
         let running = swiftWorkers.map { worker in Task { try await worker.run() } }
@@ -386,7 +386,7 @@ struct CeleryTests {
                 \.text
             ).sorted() ?? []
         }
-        // Three programs listen: this one for both of its workers, and Celery's.
+        // Two programs listen: this one for both of its workers, and Celery's worker.
         let limit = ContinuousClock.now + .seconds(30)
         var listening = 0
         while listening < 2, .now < limit {

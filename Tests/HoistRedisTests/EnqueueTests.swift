@@ -116,10 +116,10 @@ struct EnqueueTests {
         }
         #expect(try await life(old) == -1)
         clock.advance(by: .seconds(2 * 86_400))
-        // Which may have the old one expire already.
+        // This enqueue may already give the old record its expiry.
         let new = try await client.enqueue(Note(number: 3)).id
-        // Each call looks at some keys of the whole server. A round that others have begun may have passed the record
-        // when it was new: it takes a second one, from the start.
+        // Each call looks at some keys of the whole server. A round that another program began may have passed the
+        // record when it was new, so that a second round from the start is needed.
         func lookAtAllKeys() async throws {
             var (calls, rounds) = (0, 0)
             while rounds < 2 {

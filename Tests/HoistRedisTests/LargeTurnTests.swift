@@ -32,7 +32,7 @@ struct LargeTurnTests {
 
     private func claim(_ queue: String) -> Claim { Claim(queue: queue, kind: "async", jobNames: ["note"]) }
 
-    /// As a worker settles a job whose output nobody wants.
+    /// Settles a job as a worker does when its output is not kept.
     private func done(_ delivery: Delivery) -> Settlement {
         var settlement = Settlement(
             jobID: delivery.jobID, token: delivery.token, outcome: .succeeded(output: [], retention: 0),

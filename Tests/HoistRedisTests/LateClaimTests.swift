@@ -8,7 +8,7 @@ import Synchronization
 import TestServers
 import Testing
 
-/// Claims that found too little wait on the server: a job that comes is handed out in the moment it comes.
+/// Claims that found too few jobs wait on the server, which hands out a job as soon as it comes.
 @Suite("Claims that wait on Redis", .timeLimit(.minutes(2)))
 struct LateClaimTests {
     private struct Note: Job {
@@ -17,7 +17,7 @@ struct LateClaimTests {
         typealias Output = String
     }
 
-    /// What claims have brought after their turn.
+    /// The deliveries that claims have brought after their turn.
     private final class Arrivals: Sendable {
         private let state = Mutex<(deliveries: [Delivery], count: Int)>(([], 0))
         var deliveries: [Delivery] { state.withLock { $0.deliveries } }
@@ -87,7 +87,7 @@ struct LateClaimTests {
                 try await probe.send(RESPCommand("HEXISTS", [.text(own + "held:" + workerID), .text(handle.id)]))
                     .integer == 1)
         }
-        // Both slots are in use: a third one stays where everybody finds it.
+        // Both slots are in use: a third job stays in its queue, where any worker finds it.
         try await client.enqueue(Note(text: "third"))
         #expect(
             try await backend.turn(WorkerTurn(worker: workerID, settlements: arrivals.deliveries.map(done))).lost
@@ -114,7 +114,7 @@ struct LateClaimTests {
             }
             #expect(try await eventually { arrivals.deliveries.count == round })
             #expect(try await probe.send(RESPCommand("HLEN", [.text(own + "held:" + workerID)])).integer == 1)
-            // The others are still there, and come when they are asked for.
+            // The other jobs still wait, and come when they are claimed.
             var held = try [#require(arrivals.deliveries.last)]
             for _ in 1...3 {
                 held = try await backend.turn(claims(slots: 1, settling: held.map(done))).deliveries
@@ -268,7 +268,7 @@ struct LateClaimTests {
         #expect(try await eventually { worker.health.isConsuming })
         let client = JobClient(direct, logger: silent)
         for round in 0..<40 {
-            // Now before, now after Redis has carried the claims out.
+            // The cut comes before or after Redis has carried out the claims, varying by round.
             let handle = try await client.enqueue(Note(text: "\(round)"))
             if round % 3 == 0 { await Task.yield() }
             proxy.cut()
@@ -283,7 +283,7 @@ struct LateClaimTests {
         let prefix = "late\(UUID().uuidString.prefix(8)):"
         let (redis, probe, _) = try backend(prefix: prefix)
         defer { probe.close() }
-        // Another one, as in another process: enqueueing rings for those who work beside it.
+        // A second backend, as in another process: an enqueue rings the workers on its own backend.
         let (elsewhere, other, _) = try self.backend(prefix: prefix)
         defer { other.close() }
         let backend = FaultyBackend(redis)

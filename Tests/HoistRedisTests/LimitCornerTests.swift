@@ -66,7 +66,7 @@ private struct LimitBench {
             startedAt: clock.now, finishedAt: clock.now)
     }
 
-    /// Claims one at a time and finishes it, until nothing is left.
+    /// Claims one job at a time and finishes it, until none is left.
     func runAll(names: [String] = ["job"], queues: [String] = ["q"], most: Int = 100) async throws -> [JobID] {
         var order: [JobID] = []
         var settling: [Settlement] = []
@@ -95,7 +95,7 @@ struct LimitCornerTests {
         try await bench.publish(bench.message("b", name: "other", queue: "healthy"))
         let ids = try await bench.claim("w", 5, names: ["job", "other"], queues: ["q", "healthy"]).map(\.jobID)
         #expect(Set(ids) == ["a", "b"])
-        // A negative one gives nothing back.
+        // A negative cost gives nothing back.
         for number in 0..<3 { try await bench.publish(bench.message("c\(number)") { $0.headers.hoist.cost = -1000 }) }
         _ = try await bench.claim("w", 5)
     }
@@ -157,7 +157,7 @@ struct LimitCornerTests {
                 try await bench.publish(bench.message("\(queue)-\(number)", queue: queue, partition: queue))
             }
         }
-        // One of each partition runs, and the others are in their lines.
+        // One job of each partition runs, and the others are in their lines.
         let first = try await bench.claim("w", 5, queues: ["q", "r"])
         #expect(first.map(\.jobID) == ["q-0", "r-0"])
         for queue in ["q", "r"] {
@@ -169,7 +169,7 @@ struct LimitCornerTests {
         _ = try await bench.backend.turn(WorkerTurn(worker: "w", settlements: first.map { bench.done($0) }))
         let order = try await bench.runAll(names: ["job", "plain"], queues: ["q", "r"], most: 200)
         #expect(Set(order).count == 158, "\(order.count)")
-        // Neither those in line nor those that come straight from the list wait for the others.
+        // Neither jobs in lines nor jobs straight from the list wait for the others.
         let beginning = order.prefix(24)
         #expect(
             beginning.count { $0.contains("plain") } >= 6 && beginning.count { !$0.contains("plain") } >= 6,
@@ -192,7 +192,7 @@ struct LimitCornerTests {
         defer { bench.probe.close() }
         try await bench.backend.setLimits([.running(1)], for: .queue("q"))
         try await bench.publish(bench.message("x0", name: "new"), bench.message("x1", name: "new"), bench.message("y"))
-        // A worker that knows both files them, and goes away.
+        // A worker that knows both names puts the jobs into lines, and goes away.
         let first = try await bench.claim("newer", 5, names: ["new", "job"])
         #expect(first.map(\.jobID) == ["x0"])
         _ = try await bench.claim("newer", 5, names: ["new", "job"])
@@ -221,7 +221,7 @@ struct LimitCornerTests {
         order += try await bench.runAll(names: ["job", "slow"])
         #expect(order == ["s1", "s2", "j3", "j4"])
 
-        // Those of another producer, who does not say what they belong to, and one of ours behind them; two workers.
+        // Two jobs of a producer that names no partition, and one of Hoist's behind them; two workers.
         try await bench.publish(
             bench.message("u1", partition: nil), bench.message("u2", partition: nil), bench.message("o3"))
         var seen: [JobID] = []
@@ -244,7 +244,7 @@ struct LimitCornerTests {
         let first = try await bench.claim()
         #expect(first.map(\.jobID) == ["j1"])
         try await bench.publish(bench.message("j2", partition: nil))
-        // Every slot is in use: it hears of it all the same.
+        // Every slot is in use: the worker hears of the cancellation all the same.
         #expect(try await bench.backend.turn(WorkerTurn(worker: "w")).cancellations == ["j1"])
         try await bench.publish(bench.message("j3", partition: nil), bench.message("j4", partition: nil))
         _ = try await bench.claim("w", 3)
@@ -312,7 +312,7 @@ struct LimitCornerTests {
             _ = try await bench.backend.turn(WorkerTurn(worker: "w", settlements: deliveries.map { bench.done($0) }))
         }
         #expect(seen.filter { $0 != "bad" } == ["a", "b", "c", "d"])
-        // The other worker does not wait for the first one to say that it is done.
+        // The other worker does not wait for the first worker to report.
         try await bench.publish(bench.message("e", partition: nil))
         #expect(try await bench.claim("other", 4).map(\.jobID) + bench.claim("other", 4).map(\.jobID) == ["e"])
     }

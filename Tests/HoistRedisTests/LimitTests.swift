@@ -8,7 +8,7 @@ import Synchronization
 import TestServers
 import Testing
 
-/// What ran when, as the handlers saw it.
+/// Which jobs ran and when, as the handlers saw it.
 private final class Diary: Sendable {
     private struct State {
         var running: [String: Int] = [:]
@@ -32,7 +32,7 @@ private final class Diary: Sendable {
         state.withLock { state in for key in Set([key, ""]) { state.running[key, default: 0] -= 1 } }
     }
 
-    /// The most that ran at one time: of a key, or of all.
+    /// The largest number of jobs that ran at one time: of a key, or of all.
     func most(_ key: String = "") -> Int { state.withLock { $0.most[key] ?? 0 } }
     var texts: [String] { state.withLock { $0.starts.map(\.text) } }
     var times: [ContinuousClock.Instant] { state.withLock { $0.starts.map(\.at) } }
@@ -92,7 +92,7 @@ struct LimitTests {
         }
     }
 
-    /// Runs workers until all of these have ended.
+    /// Runs workers until all of the jobs have ended.
     private func run(_ workers: [Worker], until handles: [JobHandle<NoOutput>]) async throws {
         let running = workers.map { worker in Task { try await worker.run() } }
         for handle in handles { try await handle.output(timeout: .seconds(60)) }
@@ -108,14 +108,14 @@ struct LimitTests {
         let handles = try await client.enqueue(
             contentsOf: (0..<40).map { Mail(tenant: "", text: "\($0)", milliseconds: 20) })
         let others = try await client.enqueue(named: "other")
-        // Sixteen slots each, and only three may be used for them: the one behind all forty starts at once.
+        // Each worker has sixteen slots; the forty jobs may use three in all, so the job behind them starts at once.
         let workers = [worker(backend, .running(3)), worker(backend, .running(3))]
         let tasks = workers.map { worker in Task { try await worker.run() } }
         _ = try await others.output(timeout: .seconds(10))
         #expect(diary.texts.count < 30, "it did not wait for the forty")
         for handle in handles { try await handle.output(timeout: .seconds(20)) }
         #expect(diary.most("") <= 4 && diary.most("") >= 3, "3 mails and the other; \(diary.most(""))")
-        // In order, but for those that two workers began at the same moment.
+        // In order, except for jobs that two workers began at the same moment.
         for (place, text) in diary.texts.filter({ $0 != "other" }).enumerated() {
             #expect(abs(place - (Int(text) ?? -9)) < 3, "\(diary.texts)")
         }
@@ -146,7 +146,7 @@ struct LimitTests {
         let limit = JobLimit.rate(20, per: .seconds(1), burst: 1)
         let started = ContinuousClock.now
         try await run([worker(backend, limit), worker(backend, limit)], until: handles)
-        // 50 ms between any two, and five times that after the dear one.
+        // 50 ms between any two starts, and five times that after the job with a cost of 5.
         let whole = started.duration(to: .now)
         #expect(whole >= .milliseconds(10 * 50 + 5 * 50), "\(whole)")
         #expect(Set(diary.texts).count == 12 && diary.texts.count == 12)
@@ -160,7 +160,7 @@ struct LimitTests {
         let limit = JobLimit.rate(10, per: .seconds(1), scope: .worker, burst: 1)
         let started = ContinuousClock.now
         try await run([worker(backend, limit), worker(backend, limit)], until: handles)
-        // The two together start twenty a second.
+        // The two workers together start twenty jobs a second.
         let whole = started.duration(to: .now)
         #expect(whole >= .milliseconds(500), "\(whole)")
     }
@@ -407,7 +407,7 @@ struct LimitTests {
         clock.advance(by: .seconds(11))
         var order: [JobID] = []
         for _ in 0..<6 {
-            // Two at a time at most, whoever had them before.
+            // Two at a time at most, whichever worker had the jobs before.
             let deliveries = try await claim("third")
             #expect(deliveries.count == 2)
             order += deliveries.map(\.jobID)

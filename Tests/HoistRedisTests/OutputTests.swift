@@ -7,7 +7,8 @@ import Synchronization
 import TestServers
 import Testing
 
-/// Who enqueued a job and waits for its output asks for the result alone, and for all else only when nothing was heard.
+/// A caller that enqueued a job and waits for its output reads the result alone, and everything else only when it heard
+/// of no result.
 @Suite("Waiting for outputs on Redis", .timeLimit(.minutes(1)))
 final class OutputTests: Sendable {
     private struct Half: Job {
@@ -64,7 +65,7 @@ final class OutputTests: Sendable {
         let ends = [cancelled, cancelledUnkept].map { handle in Task { await error(of: handle) } }
         for handle in [cancelled, cancelledUnkept] { #expect(try await handle.cancel() == .cancelled) }
         for end in ends { #expect(await end.value == .cancelled) }
-        // The second look of who hears nothing comes after two seconds.
+        // A caller that hears nothing looks again only after two seconds.
         for handle in [cancelled, cancelledUnkept] {
             #expect(await error(of: handle, within: .milliseconds(1500)) == .cancelled)
         }

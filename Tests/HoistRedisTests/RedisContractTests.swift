@@ -40,7 +40,7 @@ struct RedisContractTests {
         let server = try RedisServer.shared.get()
         let other = try RedisServer()
         defer { other.stop() }
-        // Whether an id has ended is known where its result is.
+        // Only the server of results knows whether an id has ended.
         let exempt = ["an id is stored once"]
         for check in BackendContract.checks where !exempt.contains(check.description) {
             try await check.run { clock in
@@ -63,7 +63,7 @@ struct RedisContractTests {
                 try RedisBackend(RESPConfiguration(url: cluster.url), configuration: .init(clock: clock))
             }
         }
-        // A worker is woken there as well.
+        // A worker on a cluster is woken as well.
         let backend = try RedisBackend(url: cluster.url)
         let logger = Logger(label: "cluster", factory: { _ in SwiftLogNoOpLogHandler() })
         let worker = Worker(backend, logger: logger) {

@@ -5,7 +5,7 @@ import RESP
 import TestServers
 import Testing
 
-/// Messages of names that no worker here knows.
+/// Messages with job names that no worker here knows.
 @Suite("Strangers on Redis", .timeLimit(.minutes(1)))
 struct StrangerTests {
     private static func message(named name: String, _ change: (String) -> String = { $0 }) -> [UInt8] {

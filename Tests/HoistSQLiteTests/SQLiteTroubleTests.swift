@@ -6,7 +6,7 @@ import HoistTesting
 import Logging
 import Testing
 
-/// What goes wrong with files, and what is said about it. Nothing is lost by any of it.
+/// Trouble with files, and the errors that report it. No trouble loses a job.
 @Suite("SQLite in trouble", .timeLimit(.minutes(1)))
 struct SQLiteTroubleTests {
     struct Note: Job, Equatable {
@@ -145,7 +145,7 @@ struct SQLiteTroubleTests {
         }
         try await worker.run()
         let presence = WorkerPresence(id: "sweeper", name: "sweeper", queues: [], jobNames: [], startedAt: Date())
-        // Each process sweeps once in ten seconds; another one does now.
+        // A backend sweeps once in ten seconds; a second backend sweeps now.
         _ = try await SQLiteBackend(path: path, configuration: .init(deadLetterLimit: 3)).renew(
             presence, lease: .seconds(1))
         #expect(

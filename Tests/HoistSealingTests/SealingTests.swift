@@ -31,7 +31,7 @@ struct SealingTests {
         JobClient(backend, configuration: .init(sealing: sealing), logger: silent)
     }
 
-    /// Works until nothing is left to do.
+    /// Runs a worker until no job is left.
     private func work(_ sealing: (any Sealing)?) async throws {
         let configuration = Worker.Configuration(isBurst: true, client: .init(sealing: sealing))
         try await Worker(backend, configuration: configuration, logger: silent) {
@@ -45,7 +45,7 @@ struct SealingTests {
         }.run()
     }
 
-    /// The message of a waiting job, as whoever looks into the broker has it.
+    /// The message of a waiting job, as any reader of the broker sees it.
     private func stolen(_ id: JobID, from client: JobClient) async throws -> Message {
         let thief = Thief()
         let configuration = JobClient.Configuration(sealing: client.configuration.sealing)
@@ -111,7 +111,7 @@ struct SealingTests {
         let reader = client(both)
         #expect(try await reader.handle(of: first.id, Transfer.self).output() == "1 to a")
         #expect(try await second.output() == "1 to b")
-        // With the old one alone there is nothing to be had.
+        // With the old key alone the output cannot be opened.
         await #expect(throws: WireError.self) {
             try await self.client(old).handle(of: second.id, Transfer.self).output()
         }
@@ -195,7 +195,7 @@ struct SealingTests {
         let keys = try Self.keys()
         let unique = UniqueKey("only-one", onClash: .replace)
         let client = client(keys)
-        // The first one had no thought of being replaced.
+        // The first job was enqueued without the policy to replace.
         let first = try await client.enqueue(Transfer(account: "a"), .unique(UniqueKey("only-one")))
         let second = try await client.enqueue(Transfer(account: "b"), .unique(unique))
         #expect(first.id == second.id && !second.isNew)
@@ -227,7 +227,7 @@ struct SealingTests {
     }
 }
 
-/// Keeps what is published, and nothing else.
+/// Keeps published messages, and does nothing else.
 private actor Thief: Backend {
     private(set) var messages: [Message] = []
     nonisolated let clock: any JobClock = SystemJobClock()

@@ -120,7 +120,7 @@ struct ClientTests {
         let ids = (0..<10_000).map { _ in JobIdentifier.make() }
         #expect(Set(ids).count == ids.count)
         #expect(ids.allSatisfy { $0.count == 36 && Array($0)[14] == "7" })
-        // The time comes first, to a quarter of a microsecond.
+        // An id begins with the time, to a quarter of a microsecond.
         #expect(zip(ids, ids.dropFirst()).allSatisfy { $0.prefix(18) <= $1.prefix(18) })
     }
 }

@@ -47,7 +47,7 @@ public struct Heavy: Job {
 }
 
 /// The handlers, the same in the worker and in its children.
-/// - Parameter hasHeavy: whether there is one that takes two slots.
+/// - Parameter hasHeavy: whether a handler that takes two slots is included.
 public func isolationHandlers(hasHeavy: Bool) -> [Handler] {
     var handles = [
         Handler(Probe.self, in: .process) { job, context in try await perform(job, context) },
@@ -77,7 +77,7 @@ private func perform(_ job: Probe, _ context: JobContext) async throws -> [Strin
         FileHandle.standardError.write(Data("to standard error\n".utf8))
         context.logger.warning("to the logger", metadata: ["step": "\(job.number)"])
         try await context.report(progress: 0.5, "half way", details: ["frames": "12"])
-        // Until somebody has seen it.
+        // Runs on until the test has seen it.
         try await Task.sleep(for: .seconds(3600))
     case .family:
         let handle = try await context.jobs.enqueue(Echo(text: "you"))
@@ -143,7 +143,7 @@ private func perform(_ job: Probe, _ context: JobContext) async throws -> [Strin
     case .giveUp: throw JobDirective.deadLetter("no use")
     case .undecided: throw Unfit()
     case .leaveGroup:
-        // Into the group of its worker, where no signal to its own finds it.
+        // Into the process group of its worker, where no signal to its own group reaches it.
         let code = setpgid(0, getpgid(getppid()))
         try await context.report(progress: 0, "\(code)")
         while true { usleep(10_000) }
@@ -160,7 +160,7 @@ private func perform(_ job: Probe, _ context: JobContext) async throws -> [Strin
         }
         return ["outputs": "\(outputs.count)"]
     case .share:
-        // Private to nobody, and held all the same.
+        // Shared memory: private to no process, and held all the same.
         let size = job.number << 20
         guard let block = mmap(nil, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0),
             block != MAP_FAILED
@@ -170,7 +170,7 @@ private func perform(_ job: Probe, _ context: JobContext) async throws -> [Strin
         memset(block, 1, size)
         try await Task.sleep(for: .seconds(60))
     case .foreignCrash:
-        // What another program writes that is not this one's end.
+        // The backtrace of another program, which is no sign that this process ended.
         FileHandle.standardError.write(Data("*** Signal 11: Backtracing from 0x1 in another program ***\n".utf8))
         try await Task.sleep(for: .milliseconds(100))
         return ["lives": "yes"]

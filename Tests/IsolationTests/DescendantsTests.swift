@@ -8,7 +8,7 @@ extension OneAfterTheOther {
     struct DescendantsTests {
         @Test("it ends with the process, also where it is started at that very moment")
         func startedWhileItEnds() async throws {
-            // Each starts the next and is gone; no signal to the group reaches any.
+            // Each process starts the next and exits; no signal to the group reaches any of them.
             let relay =
                 "setsid sh -c 'setsid sh -c \"setsid sleep 20471 &\" & setsid sleep 20472 &' & setsid sleep 20473 &"
             let program = SpawnedProcess.Program(
@@ -24,7 +24,7 @@ extension OneAfterTheOther {
                 }
             }
             func left() -> [Processes.Entry] { Processes.all().filter { $0.command.contains("sleep 2047") } }
-            // Those that were killed a moment ago may still be on their way out.
+            // Processes that were killed a moment ago may still be exiting.
             let isClean = try await eventually(.seconds(5)) { left().isEmpty }
             #expect(isClean, "\(left().map(\.command))")
             for process in left() { kill(process.id, SIGKILL) }

@@ -85,7 +85,7 @@ struct KeepingLogHandler: LogHandler {
     }
 }
 
-/// What the system says of this process and others.
+/// The system's view of this process and others.
 enum Processes {
     static func children(of parent: Int32 = getpid()) -> [Int32] {
         all().filter {
@@ -93,10 +93,10 @@ enum Processes {
         }.map(\.id)
     }
 
-    /// Arguments of unshare(1) for a program that is the first process of its own world.
+    /// Arguments of unshare(1) for a program that is the first process of its own PID namespace.
     static let namespace = ["--pid", "--fork", "--mount-proc"]
 
-    /// Whether this machine lets us make one.
+    /// Whether this machine lets the tests make such a namespace.
     static let canHaveNamespace: Bool = {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/unshare")

@@ -127,7 +127,7 @@ extension OneAfterTheOther {
                         && killed.failure?.crash?.signal == Int(SIGKILL))
                 let left = try await bench.ended(try await bench.client.enqueue(Probe(.exit, 5), .retry(.none)))
                 #expect(left.failure?.kind == .crashed && left.failure?.crash?.status == 5)
-                // The worker is as good as new.
+                // The worker still performs jobs as before.
                 let facts = try await bench.client.enqueue(Probe(.facts)).output(timeout: .seconds(20))
                 #expect(facts["deaths"] == "0")
             }
@@ -150,7 +150,7 @@ extension OneAfterTheOther {
                 #expect(record.output == ["lives": "yes"] && record.attempts == 1)
                 let before = try await bench.client.enqueue(Probe(.facts)).output(timeout: .seconds(20))
                 #expect(before["isChild"] == "true")
-                // While it seemed to crash its successor may have been started.
+                // While the child seemed to crash, its successor may have been started.
                 try await expectChildren(1)
             }
         }

@@ -59,7 +59,7 @@ private final class TortureBench {
         (try? String(contentsOf: folder.appendingPathComponent("worker-\(index).log"), encoding: .utf8)) ?? ""
     }
 
-    /// Waits until the worker does good jobs, with all its children.
+    /// Waits until the worker performs good jobs, with all its children.
     func warmUp(_ worker: Process) async throws {
         let handles = try await client.enqueue(contentsOf: (0..<20).map { Ordeal(deed: .good, number: $0) })
         for handle in handles { #expect(try await handle.output(timeout: .seconds(30)) >= 0) }
@@ -83,7 +83,8 @@ extension OneAfterTheOther {
             let start = SystemJobClock().uptime
             var handles: [JobHandle<Int>] = []
             for job in jobs {
-                // On a machine that stands still for a moment a job that does not hang must not be one that does.
+                // Only a job that hangs gets the short limit: on a machine that stalls for a moment, another job must
+                // not reach it.
                 let hangs = job.deed.fate.kind == .timedOut
                 handles.append(try await bench.client.enqueue(job, .hardTimeLimit(.seconds(hangs ? 2 : 60))))
             }
@@ -112,7 +113,7 @@ extension OneAfterTheOther {
             #expect(bad == 650)
             #expect(worker.isRunning && bench.workers.count == 1)
 
-            // The last children may be on their way out.
+            // The last children may still be exiting.
             func remains() -> [String] {
                 let (found, children) = (Processes.all(), Processes.children(of: id))
                 let strays = found.filter { $0.parent == id && $0.state == "Z" || $0.command.contains("sleep 100") }
@@ -230,7 +231,7 @@ extension OneAfterTheOther {
             #expect(supervisor.terminationStatus == 0)
             #expect(Processes.all().allSatisfy { !workers.contains($0.id) })
 
-            // Killed itself, it takes its workers along; they drain first.
+            // A supervisor that is killed takes its workers along; they drain first.
             let second = try bench.start("up", ["--workers=1", "--children", "1"])
             #expect(try await eventually(.seconds(20)) { Processes.children(of: second.processIdentifier).count == 1 })
             let worker = Processes.children(of: second.processIdentifier)
@@ -244,7 +245,7 @@ extension OneAfterTheOther {
     }
 }
 
-/// Jobs that take the whole worker along, on every backend that outlives it.
+/// Jobs that kill the whole worker, on every backend that outlives it.
 extension OneAfterTheOther {
     @Suite("Jobs that kill their worker", .serialized, .timeLimit(.minutes(2)))
     struct WorkerKillerTests {

@@ -24,7 +24,7 @@ struct KillTests {
         }
         let handles = try await bench.client.enqueue(contentsOf: jobs)
         #expect(try await eventually(.seconds(30)) { bench.journal().count >= 2 })
-        // One that would take over, if there were anything to take.
+        // A worker that would take jobs over, if there were any to take.
         try bench.startWorker()
         #expect(try await eventually(.seconds(60)) { try await bench.unfinished() == 0 })
         for handle in handles {
@@ -42,7 +42,8 @@ struct KillTests {
         let short = try await bench.client.enqueue(Step(milliseconds: 500))
         #expect(try await eventually(.seconds(30)) { bench.journal().count == 2 })
         kill(worker.processIdentifier, SIGTERM)
-        // Twice in a moment is once: systemd signals every process of a service, and a supervisor hands its own on.
+        // Two signals within a moment count as one: systemd signals every process of a service, and a supervisor
+        // forwards its own.
         try await Task.sleep(for: .milliseconds(50))
         kill(worker.processIdentifier, SIGTERM)
         #expect(try await eventually(.seconds(10)) { !worker.isRunning })
@@ -77,8 +78,8 @@ extension Array {
     fileprivate subscript(safe index: Int) -> Element? { indices.contains(index) ? self[index] : nil }
 }
 
-/// Stops a worker for longer than its lease, lets another take its job over, and sees what becomes of the first one's
-/// late finish.
+/// Stops a worker for longer than its lease, lets another take its job over, and checks what becomes of the first
+/// worker's late settlement.
 func stopPastTheLease(on bench: KillBench) async throws {
     let slow = try bench.startWorker()
     let handle = try await bench.client.enqueue(Step(milliseconds: 1500))
@@ -95,7 +96,7 @@ func stopPastTheLease(on bench: KillBench) async throws {
     let record = try #require(try await handle.record())
     #expect(record.state == .succeeded && record.output == .integer(Int64(next.processIdentifier)))
     #expect(record.history.map(\.outcome) == ["worker lost"])
-    // It is a good worker again.
+    // The worker that was stopped performs jobs again.
     kill(next.processIdentifier, SIGKILL)
     let again = try await bench.client.enqueue(Step(milliseconds: 1))
     #expect(try await again.output(timeout: .seconds(30)) == Int(slow.processIdentifier))
@@ -123,7 +124,7 @@ func killStorm(on bench: KillBench) async throws {
         guard let victim = bench.workers.filter(\.isRunning).randomElement() else { continue }
         kill(victim.processIdentifier, SIGKILL)
         victim.waitUntilExit()
-        // Not before: until it is gone it may begin one more.
+        // Noted only now: until the worker is gone it may begin one more job.
         kills.append((clock.uptime, victim.processIdentifier))
         try bench.startWorker()
     }
@@ -158,8 +159,8 @@ func killStorm(on bench: KillBench) async throws {
     #expect(kills.count > 3)
     #expect(ends.count == total, "none lost")
     #expect(duplicates.keys.allSatisfy(inFlight.contains), "only jobs in flight at a kill run again")
-    // A worker that takes a job over may be killed itself before it begins it, which only the job's record tells: then
-    // it is taken over again.
+    // A worker that takes a job over may be killed itself before it begins the job, which only the job's record tells:
+    // then the job is taken over again.
     let lostWorkers = Dictionary(uniqueKeysWithValues: succeeded.map { ($0.id, $0.lostWorkers) })
     for (job, seconds) in takeovers {
         let unseen = max(0, (lostWorkers[job] ?? 0) - (deaths[job] ?? 0))

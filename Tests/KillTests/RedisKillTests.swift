@@ -179,7 +179,8 @@ struct RedisKillTests {
                 bytes = Array(
                     Self.malformed.randomElement(using: &generator)!.replacing("NUMBER", with: "\(bad.count)").utf8)
             }
-            // A mutation may leave a good message, or one of another name, which waits for whoever knows it.
+            // A mutation may leave a good message, or one of another name, which waits for a worker that knows the
+            // name.
             let headers =
                 ((try? JSONSerialization.jsonObject(with: Data(bytes))) as? [String: Any])?["headers"] as? [String: Any]
             if let name = headers?["task"] as? String, name != Step.name { continue }
@@ -204,7 +205,7 @@ struct RedisKillTests {
         #expect(dead.allSatisfy { $0.failure?.message.isEmpty == false })
         let kept =
             try await client.send(RESPCommand("HVALS", ["hoist:dead:default:jobs"])).elements?.compactMap(\.bytes) ?? []
-        // With the original bytes; those that differ are all that is needed to see why.
+        // Compared with the original bytes; the messages that differ are enough to see why.
         let different = Set(bad).symmetricDifference(kept).map { Data($0).base64EncodedString() }
         #expect(different.isEmpty, "lost, or not what was sent, in base64: \(different)")
     }

@@ -34,7 +34,7 @@ import Testing
         let hasTurned = Mutex(false)
         await withTaskExecutorPreference(executor) {
             #expect(await Self.isOn(loop))
-            // Whatever is enqueued from here on comes after this.
+            // Work that is enqueued from here on runs after this.
             loop.execute { hasTurned.withLock { $0 = true } }
             await Self.nested(5) { #expect(!hasTurned.withLock { $0 }) }
             await Task.yield()

@@ -11,7 +11,7 @@ struct SpinPolicyTests {
     private let soon: Int64 = 20_000
     private let quick: Int64 = 50_000
 
-    /// Sequences of commands, each awaited, of which the first has been answered.
+    /// A sequence of commands, each awaited, of which the first has been answered.
     private struct Sequence: ~Copyable {
         var policy: SpinPolicy
         var now: Int64 = 1_000_000_000
@@ -103,7 +103,7 @@ struct SpinPolicyTests {
     @Test("a spin in vain is followed by commands without, by more when it was not the only one for long")
     func losses() {
         var sequence = Sequence(limit: limit)
-        /// Of commands that need no turn to end.
+        /// The number of commands without a spin; they take so little time that no turn ends.
         func skipped(_ sequence: inout Sequence) -> Int {
             sequence.policy.spunInVain()
             for count in 0... where sequence.command(after: 0, taking: 1).spin != nil { return count }
@@ -132,7 +132,7 @@ struct SpinTests {
         }
     }
 
-    /// - Returns: how many of so many commands, each awaited, the caller was suspended for.
+    /// - Returns: for how many of `commands`, each awaited, the caller was suspended.
     private func suspensions(of client: RESPClient, commands: Int) async throws -> Int {
         let executor = CountingExecutor()
         return try await withTaskExecutorPreference(executor) {
@@ -148,12 +148,12 @@ struct SpinTests {
     private func client(spinLimit: Duration, server: RedisServer? = nil) throws -> RESPClient {
         var configuration = try RESPConfiguration(url: try server?.url ?? RedisServer.shared.get().url)
         configuration.spinLimit = spinLimit
-        // No answer is found out about by its time.
+        // So long that no lost answer is found by a time-out.
         (configuration.commandTimeout, configuration.keepAlive) = (.seconds(600), .seconds(600))
         return try RESPClient(configuration)
     }
 
-    /// However busy the machine is, there is a moment when it is not.
+    /// Repeats until a round is right: even a busy machine has a moment for an undisturbed round.
     private func eventually(spinLimit: Duration, _ isRight: (Int) -> Bool) async throws {
         while true {
             let client = try client(spinLimit: spinLimit)

@@ -48,7 +48,7 @@ struct TopologyTests {
                 try await client.send(RESPCommand("GET", [.text("key-\(number)")], key: "key-\(number)")).integer
                     == Int64(number))
         }
-        // A slot on its way: the old node says ASK for what it has no more, then MOVED.
+        // A slot in migration: the old node answers ASK for a key that it has no more, then MOVED.
         let slot = ClusterSlot.of(Array("moving".utf8))
         let source = slot < 5461 ? 0 : slot < 10923 ? 1 : 2
         let target = (source + 1) % 3

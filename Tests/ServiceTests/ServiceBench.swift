@@ -41,7 +41,7 @@ final class ServiceBench {
         process.executableURL = program("VideoService")
         process.arguments = arguments
         process.standardError = FileHandle.nullDevice
-        // With a backtrace a process survives a SIGSEGV that somebody only sends it.
+        // With backtraces on, a process survives a SIGSEGV that another process sends.
         process.environment = ProcessInfo.processInfo.environment.merging(["SWIFT_BACKTRACE": "enable=no"]) { $1 }
         try process.run()
         processes.append(process)
@@ -122,7 +122,7 @@ final class ServiceBench {
     }
 
     func makeWritingJob(_ id: String, on backend: SQLiteBackend) async throws {
-        // What its logger's level lets pass is kept with the job.
+        // Log lines that the logger's level lets pass are kept with the job.
         let logger = Logger(label: "test", factory: { StreamLogHandler.standardError(label: $0) })
         try await JobClient(backend, logger: logger).enqueue(Writing(), .id(id))
         try await Worker(backend, queues: ["writing"], configuration: .init(isBurst: true), logger: logger) {

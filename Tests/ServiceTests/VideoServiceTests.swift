@@ -161,7 +161,7 @@ struct HoistToolTests {
         _ = try hoist("enqueue", "x", "--kwargs", "[1]", status: 64)
         _ = try hoist("dead", "drop", status: 64)
 
-        // What a job wrote, in the order in which it did.
+        // The log of a job, in the order of writing.
         try await bench.makeWritingJob("w1", on: try SQLiteBackend(url: bench.backendURL))
         let log = try hoist("log", "w1")
         #expect(

@@ -8,7 +8,9 @@ public enum PythonPeer {
     /// Starts a Python process.
     /// - Parameters:
     ///   - folder: where it runs, and finds its modules.
-    ///   - output: what gets its standard output; nil to drop it.
+    ///   - output: receives its standard output; nil to drop it.
+    /// - Throws: `TestServerError` when HOIST_TEST_PYTHON names no interpreter; Foundation's error when the log cannot
+    ///   be opened or the process cannot start. Nothing runs then, so a retry is safe.
     public static func start(
         _ arguments: [String], in folder: String, environment: [String: String] = [:], output: Pipe? = nil,
         log: URL? = nil
@@ -38,7 +40,10 @@ public enum PythonPeer {
     }
 
     /// Runs a Python program to its end.
-    /// - Returns: what it printed.
+    /// - Returns: its standard output.
+    /// - Throws: `TestServerError` when no interpreter is named, or when the program ends with another status than 0,
+    ///   with the end of its error output; Foundation's error when it cannot start. The program may have had its
+    ///   effects before it failed.
     public static func run(_ arguments: [String], in folder: String, environment: [String: String] = [:]) throws
         -> String
     {

@@ -4,9 +4,12 @@ public import RESP
 /// Three servers that are one cluster, each with a third of the slots. They end with the object.
 public final class RedisCluster: Sendable {
     public let nodes: [RedisServer]
-    /// One client for each node, for looking at it.
+    /// One client for each node, to inspect it.
     public let clients: [RESPClient]
 
+    /// - Throws: `TestServerError` when a server does not start, or the cluster is not ready within 30 seconds;
+    ///   `RESPError` or `RESPServerError` when a node does not obey; `CancellationError`. A retry is safe: it starts
+    ///   new servers.
     public init() async throws {
         let busPorts = try (0..<3).map { _ in try RedisServer.freePort() }
         nodes = try busPorts.map { try RedisServer(["--cluster-enabled", "yes", "--cluster-port", "\($0)"]) }

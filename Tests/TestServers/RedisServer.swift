@@ -9,15 +9,19 @@ public final class RedisServer: Sendable {
     private let arguments: [String]
     private let process: Mutex<Process?>
 
-    /// One for all tests that need no server to themselves; each takes a key prefix of its own.
+    /// One server for all tests that need none of their own; each test takes a key prefix of its own.
     public static let shared = Result { try RedisServer() }
 
-    /// - Parameter options: over the defaults, as on the command line.
+    /// - Parameter options: override the defaults, as on the command line.
+    /// - Throws: `TestServerError` when no port is free or the server does not listen within 5 seconds; Foundation's
+    ///   error when its folder or its process cannot be made. A retry is safe: it starts another server.
     public convenience init(_ options: [String] = []) throws {
         try self.init(isSentinel: false, configuration: "", options: options)
     }
 
-    /// A sentinel that looks after the server on `port`, under the name `main`, and fails over within seconds.
+    /// A sentinel that watches the server on `port`, under the name `main`, and fails over within seconds.
+    /// - Throws: `TestServerError` when no port is free or the sentinel does not listen within 5 seconds; Foundation's
+    ///   error when its files or its process cannot be made. A retry is safe: it starts another sentinel.
     public convenience init(sentinelOf port: Int) throws {
         let configuration = """
             sentinel monitor main 127.0.0.1 \(port) 1
@@ -53,20 +57,23 @@ public final class RedisServer: Sendable {
     }
 
     public var url: String { "redis://127.0.0.1:\(port)/0" }
-    /// Short, whatever the system's temporary folder: the path of a socket must be.
+    /// In /tmp, because the path of a socket must be short, however long that of the system's temporary folder is.
     public let socketPath: String
     public var pid: pid_t { process.withLock { $0?.processIdentifier ?? 0 } }
 
-    /// `HOIST_TEST_REDIS_SERVER` names another server that speaks the same, such as valkey-server.
+    /// `HOIST_TEST_REDIS_SERVER` names another server with the same protocol, such as valkey-server.
     private static let program = ProcessInfo.processInfo.environment["HOIST_TEST_REDIS_SERVER"] ?? "redis-server"
 
+    /// Starts the server, again after a ``stop(_:)``, and waits until it listens.
+    /// - Throws: Foundation's error when the process cannot start; then a retry is safe. `TestServerError` when the
+    ///   server does not listen within 5 seconds: call ``stop(_:)`` before a retry.
     public func start() throws {
         let server = Process()
         server.executableURL = URL(fileURLWithPath: "/usr/bin/env")
         server.arguments = [Self.program] + arguments
         server.standardOutput = FileHandle.nullDevice
         server.standardError = FileHandle.nullDevice
-        // Of one that was killed.
+        // The socket of a server that was killed.
         try? FileManager.default.removeItem(atPath: socketPath)
         try server.run()
         process.withLock { $0 = server }
@@ -85,7 +92,7 @@ public final class RedisServer: Sendable {
         }
     }
 
-    /// What is left when the test process ends: the shared server outlives every test.
+    /// Processes that run when the test process ends, with their folders: the shared server outlives every test.
     private static let leftovers = Mutex<[pid_t: String]>([:])
     private static let stopsAtExit: Void = {
         atexit {
@@ -125,6 +132,8 @@ public final class RedisServer: Sendable {
         }
     }
 
+    /// A free port of the loopback interface; another program may take it before it is used.
+    /// - Throws: `TestServerError` when no port can be bound. A retry is safe.
     public static func freePort() throws -> Int {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         defer { close(descriptor) }

@@ -14,6 +14,8 @@ public final class TroubleProxy: Sendable {
     private let listener: any Channel
     private let state: Mutex<State>
 
+    /// Listens on a free port of the loopback interface; each client gets a connection of its own to `serverPort`.
+    /// - Throws: the error of NIO when no port can be bound. A retry is safe.
     public init(to serverPort: Int) throws {
         let group = MultiThreadedEventLoopGroup.singleton
         let box = StateBox()
@@ -50,13 +52,13 @@ public final class TroubleProxy: Sendable {
     /// Closes every connection at once.
     public func cut() { for pair in state.withLock({ Array($0.pairs.values) }) { pair.client.close(promise: nil) } }
 
-    /// Takes no more from either side, and says nothing: both ends believe that the other lives.
+    /// Drops everything that either side sends, and closes nothing: both ends believe that the other lives.
     public var isSwallowing: Bool {
         get { state.withLock { $0.isSwallowing } }
         set { state.withLock { $0.isSwallowing = newValue } }
     }
 
-    /// How long every piece is held back, in milliseconds.
+    /// Delays every piece of data from now on, in milliseconds.
     public func delay(by milliseconds: Int64) { state.withLock { $0.delay = .milliseconds(milliseconds) } }
 
     /// Closes the direction from the server to its clients, and leaves the other open.

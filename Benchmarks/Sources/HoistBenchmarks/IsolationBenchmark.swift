@@ -4,13 +4,14 @@ import HoistRedis
 import Logging
 import Synchronization
 
-/// What the processes of the isolation benchmarks do. Each is run again as its own children.
+/// The parts of the isolation benchmarks that run in processes of their own. Each program runs again as its own
+/// children.
 enum IsolationBenchmark {
     private static func backend(_ url: String) throws -> any Backend {
         try WorkerChild.backend ?? RedisBackend(url: url)
     }
 
-    /// Performs what there is in so many children, says how fast, and ends.
+    /// Performs all waiting jobs in `children` child processes, prints the rate, and ends.
     static func work(_ url: String, children: Int) async throws {
         var configuration = Worker.Configuration(isBurst: true)
         configuration.burstLeavesDelayedJobs = true
@@ -23,7 +24,7 @@ enum IsolationBenchmark {
         if !WorkerChild.isChild { print(Double(DispatchTime.now().uptimeNanoseconds - began) / 1e9) }
     }
 
-    /// A worker with both lanes, which says how long its children took to get ready.
+    /// A worker with both lanes, which prints how long its children took to get ready.
     static func serve(_ url: String) async throws {
         var logger = Logger(label: "ready", factory: { _ in ReadyPrinter() })
         logger.logLevel = .debug

@@ -55,7 +55,7 @@ enum BenchmarkWorker {
         try await worker.run()
     }
 
-    /// Fills a database for a worker to be profiled on.
+    /// Fills a database on which a worker is profiled.
     static func prepare(database: String, jobs: Int) async throws {
         let client = JobClient(try SQLiteBackend(path: database), logger: silent)
         for begin in stride(from: 0, to: jobs, by: 1000) {
@@ -67,7 +67,7 @@ enum BenchmarkWorker {
     /// Async jobs that wait for I/O, all at once; prints the resident memory in megabytes while they do.
     static func runWaiting(jobs: Int) async throws {
         let folder = try TemporaryFolder()
-        // Enqueued by another process: only what the worker itself needs is to be seen.
+        // Another process enqueues, so that only the memory of the worker itself is measured.
         let producer = Process()
         producer.executableURL = URL(fileURLWithPath: CommandLine.arguments[0])
         producer.arguments = ["prepare", folder.path("jobs.db"), String(jobs)]

@@ -4,7 +4,7 @@ import HoistRedis
 import RESP
 import Synchronization
 
-/// What the processes of the Redis benchmarks do.
+/// The parts of the Redis benchmarks that run in processes of their own.
 enum RedisBenchmark {
     static func backend(_ url: String) throws -> RedisBackend { try RedisBackend(url: url) }
 
@@ -13,7 +13,7 @@ enum RedisBenchmark {
         return range.map { NoOp(text: text, number: $0) }
     }
 
-    /// Round trips with nothing to do, one awaited at a time: what the machine and the client allow.
+    /// Empty round trips, each awaited before the next: the limit of the machine and the client.
     static func bare(_ url: String, roundTrips: Int) async throws {
         let client = try RESPClient(RESPConfiguration(url: url))
         try await client.send(RESPCommand("PING"))
@@ -22,7 +22,7 @@ enum RedisBenchmark {
         print(Double(roundTrips) / (Double(DispatchTime.now().uptimeNanoseconds - begin) / 1e9))
     }
 
-    /// Performs what there is, says how fast, and ends.
+    /// Performs all waiting jobs, prints the rate, and ends.
     static func work(_ url: String, slots: Int) async throws {
         var configuration = Worker.Configuration(isBurst: true)
         configuration.burstLeavesDelayedJobs = true
@@ -37,7 +37,7 @@ enum RedisBenchmark {
         print(tally.rate)
     }
 
-    /// A worker that stays, and writes when each job began into the job's own key.
+    /// A worker that stays; each job returns the nanoseconds from its sending to its start.
     static func serve(_ url: String, slots: Int) async throws {
         let worker = Worker(try backend(url), lanes: [.async(slots)], logger: silent) {
             Handler(NoOp.self) { job, _ in job.number }
@@ -46,7 +46,7 @@ enum RedisBenchmark {
         try await worker.run()
     }
 
-    /// Enqueues, and says how fast.
+    /// Enqueues, and prints the rate.
     static func enqueue(_ url: String, mode: String, jobs: Int, bytes: Int, keepsResults: Bool) async throws {
         let backend = try backend(url)
         let client = JobClient(backend, logger: silent)
@@ -126,7 +126,7 @@ final class Tally: Sendable {
     }
 }
 
-/// Says how long it was under way.
+/// A job whose output is the time from its sending to its start, in nanoseconds.
 struct Stamp: Job {
     static let name = "bench.stamp"
     var sentAt: Int

@@ -1,16 +1,16 @@
 import Foundation
 
-/// Whole jobs through Redis with nothing but sockets and scripts, as fast as the server can: what is left of it is the
-/// cost of being a queue.
+/// Whole jobs through Redis with nothing but sockets and scripts, as fast as the server can: the difference between
+/// this rate and Hoist's is the cost of being a queue.
 ///
-/// A message of ours (680 bytes) is pushed, claimed by a script that puts it with a worker, and let go of, 16 at a time
-/// on four connections that never wait for one another.
+/// A message of Hoist's (680 bytes) is pushed, claimed by a script that assigns it to a worker, and released, 16 at a
+/// time on four connections that never wait for one another.
 enum RedisLimit {
     enum Steps {
-        /// What no queue can do without that hands out jobs at least once.
+        /// The steps that every queue with at-least-once delivery needs.
         case fewest
-        /// What Hoist does: ids are enqueued once, jobs have a record while they wait, are held under a token, and
-        /// those who follow them hear of it.
+        /// The steps of Hoist: ids are enqueued once, jobs have a record while they wait, are held under a token, and
+        /// their followers are notified.
         case ours
 
         fileprivate var claim: String {
@@ -57,7 +57,7 @@ enum RedisLimit {
     private final class Connection {
         private let descriptor: Int32
         private let batch: [UInt8]
-        /// How the last reply of a batch ends, and no other.
+        /// The bytes that end the last reply of a batch, and no other reply.
         private let end: [UInt8]
 
         init(port: Int, number: Int, steps: Steps) throws {
@@ -90,7 +90,7 @@ enum RedisLimit {
             if steps == .ours {
                 command(["HDEL", held + ":info"] + ids)
                 command(["DEL"] + records)
-                // For those of the next batch. Last, for nothing else is answered like it.
+                // The check of ids for the next batch. It comes last, because no other command has a reply like it.
                 command(["EXISTS"] + ids.map { "celery-task-meta-" + $0 })
             }
             batch = bytes

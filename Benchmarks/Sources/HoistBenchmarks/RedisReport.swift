@@ -137,7 +137,8 @@ struct RedisReport {
         return try atOnce(2, "redis-enqueue", server.url, "bulk", "\(jobs / 2)", "32", "off").reduce(0, +)
     }
 
-    /// The same program several times at once; what each of them says.
+    /// Runs the same program several times at once.
+    /// - Returns: the figure that each of them prints.
     private func atOnce(_ count: Int, _ arguments: String...) throws -> [Double] {
         let runs = try (0..<count).map { _ in
             let (process, pipe) = (Process(), Pipe())
@@ -161,7 +162,7 @@ struct RedisReport {
 
     /// Whether a long queue, or many delayed jobs, cost anything.
     private func measureBacklog(_ server: Server) async throws {
-        // Long enough to say something: ten thousand are gone in a fifth of a second.
+        // Long enough to measure: ten thousand are done in a fifth of a second.
         _ = try fill(server, jobs: 50_000, results: "off")
         let short = try number("redis-work", server.url, "256")
         server.flush()
@@ -191,7 +192,7 @@ struct RedisReport {
         while try await backend.workers().isEmpty { try await Task.sleep(for: .milliseconds(1)) }
         print("worker ready after \(milliseconds(Double(DispatchTime.now().uptimeNanoseconds - began) / 1e6))")
         try await Task.sleep(for: .milliseconds(500))
-        // In turn: what else the machine does changes from minute to minute.
+        // In turn, because the other load of the machine changes from minute to minute.
         var (ours, sidekiq): ([[Double]], [[Double]]) = ([], [])
         for _ in 0..<5 {
             ours.append(numbers(try output(CommandLine.arguments[0], ["redis-latency", server.url, "400"], [:])))
@@ -214,7 +215,7 @@ struct RedisReport {
 
     // MARK: - Processes
 
-    /// - Returns: nil where it is not installed, or fails.
+    /// - Returns: nil where Sidekiq is not installed, or fails.
     private func runSidekiq(_ what: String, _ jobs: Int, _ server: Server) throws -> [Double]? {
         guard FileManager.default.isExecutableFile(atPath: "/usr/bin/sidekiq") else { return nil }
         let figures = numbers(

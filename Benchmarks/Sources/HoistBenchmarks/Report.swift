@@ -96,8 +96,8 @@ struct Report {
             worker.terminate()
             worker.waitUntilExit()
         }
-        // From the first job taken to the last one settled, by the times that the jobs themselves carry. Asking is kept
-        // rare and cheap: it uses the same two cores.
+        // From the first claim to the last settlement, by the times in the jobs' own records. The test of the end is
+        // rare and cheap, because it uses the same two cores.
         let last = try await backend.jobs(JobFilter(queue: "default", limit: 1))
         while try await backend.record(of: last[0].id)?.state.hasEnded == false {
             try await Task.sleep(for: .milliseconds(200))

@@ -67,7 +67,7 @@ private struct PythonError: CrossLanguageError, CustomStringConvertible {
     static func value(_ arguments: WireValue...) -> PythonError {
         PythonError(typeName: "ValueError", module: "builtins", arguments: arguments)
     }
-    /// What Celery makes of an exception that no message can carry: its class and its arguments, in words.
+    /// Celery's replacement for an exception that no message can carry: its class and its arguments, in words.
     static func unpickleable(_ foo: WireValue) -> PythonError {
         PythonError(
             typeName: "UnpickleableExceptionWrapper", module: "celery.utils.serialization",

@@ -40,7 +40,7 @@ enum TortureApp: ServiceApp {
     ) async throws -> [any Service] { throw ValidationError("there is nothing to serve") }
 }
 
-/// Enqueues jobs, of which a tenth or so are bad, waits for all of them, and prints what became of each kind.
+/// Enqueues jobs, of which about a tenth are bad, waits for all of them, and prints the outcomes of each kind.
 struct FeedCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "feed",

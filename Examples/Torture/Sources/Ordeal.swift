@@ -11,14 +11,14 @@ struct Ordeal: Job {
     }
 
     var deed: Deed
-    /// What a good one gives back doubled.
+    /// The number that a good job returns doubled.
     var number: Int
 
     typealias Output = Int
 }
 
 extension Ordeal.Deed {
-    /// What becomes of it.
+    /// How the job must end.
     struct Fate: Hashable, Sendable {
         var state: JobState
         var kind: JobFailure.Kind?

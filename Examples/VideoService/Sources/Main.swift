@@ -38,7 +38,7 @@ enum VideoApp: ServiceApp {
             backend, queues: queues ?? ["media"], lanes: [.process(options.videos)], configuration: configuration,
             logger: logger
         ) {
-            // In a process of its own: whatever a broken video does to ffmpeg or to us, it costs this job and no other.
+            // In a process of its own: a broken video that crashes ffmpeg or the handler costs this job and no other.
             Handler(ProcessVideo.self, in: .process) { job, context in try await processor.process(job, context) }
                 .onSuccess { context in context.logger.info("the video is done") }
         }

@@ -17,7 +17,8 @@ enum MediaTool {
 
     /// Runs a tool to its end.
     /// - Parameter onLine: called for each line it prints.
-    /// - Throws: ``Failed`` with the last lines of its complaints; `CancellationError`.
+    /// - Throws: ``Failed`` with the end of the tool's error output when it does not succeed; the error of `onLine`;
+    ///   the error of Subprocess when the tool cannot be run; `CancellationError`.
     static func run(_ tool: String, _ arguments: [String], onLine: (String) async throws -> Void = { _ in })
         async throws
     {

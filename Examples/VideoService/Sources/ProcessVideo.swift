@@ -13,7 +13,7 @@ struct ProcessVideo: Job {
     typealias Output = VideoReport
 }
 
-/// What became of a video.
+/// The outcome of a video.
 struct VideoReport: Codable, Sendable {
     var duration: Double
     var width: Int
@@ -25,7 +25,7 @@ struct VideoReport: Codable, Sendable {
     var contactSheet: String
 }
 
-/// The file is no video that could be worked on. Trying again cannot help.
+/// The file is no video that can be processed. A retry cannot help.
 struct UnusableVideo: Error, CustomStringConvertible {
     var description: String
 }

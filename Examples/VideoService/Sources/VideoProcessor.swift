@@ -1,6 +1,6 @@
 import Hoist
 
-/// The heavy work: transcodes a video, makes a poster and a contact sheet, and tells how far it is.
+/// The heavy work: transcodes a video, makes a poster and a contact sheet, and reports its progress.
 struct VideoProcessor: Sendable {
     let store: VideoStore
 
@@ -11,7 +11,7 @@ struct VideoProcessor: Sendable {
         try await context.report(progress: 0, "looking at the file")
         let description = try await MediaTool.describe(input)
 
-        // Named after the delivery: should a worker that counts as dead still write, the two do not meet.
+        // Named after the delivery, so that a worker that counts as dead and still writes uses other files.
         let suffix = "\(context.attempt)-\(context.lostWorkers).partial"
         let partials = ["video-\(suffix).mp4", "poster-\(suffix).jpg", "contact-\(suffix).jpg"].map {
             store.result(id, $0)

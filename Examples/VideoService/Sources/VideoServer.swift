@@ -7,7 +7,7 @@ import Logging
 import NIOCore
 import _NIOFileSystem
 
-/// The HTTP side: takes videos in, answers at once, shows how they get on.
+/// The HTTP side: takes videos in, answers at once, and shows their progress.
 struct VideoServer: Sendable {
     static let maximumBytes = 4 << 30
 
@@ -57,7 +57,7 @@ struct VideoServer: Sendable {
         let response = Response(
             status: .accepted, headers: [.contentType: "application/json", .location: "/jobs/\(handle.id)"],
             body: ResponseBody(byteBuffer: ByteBuffer(string: answer.description)))
-        // Light work: after the response, here. If this server dies now nobody misses the notice.
+        // Light work: after the response, here. If this server dies now only the notice is lost.
         return response.afterwards { [background, logger] in
             try await background.run("notice") { logger.info("a video has arrived", metadata: ["video": "\(id)"]) }
         }

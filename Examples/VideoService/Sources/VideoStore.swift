@@ -1,7 +1,7 @@
 import Foundation
 import Hoist
 
-/// Where the files of each video lie: a folder a video, shared by server and workers.
+/// The files of each video: a folder for each, shared by server and workers.
 struct VideoStore: Sendable {
     let root: String
 

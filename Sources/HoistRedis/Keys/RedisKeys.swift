@@ -11,10 +11,10 @@ struct RedisKeys: Sendable {
 
     private static let separator = "\u{06}\u{16}"
 
-    /// In front of our own keys. The scripts get it as their only key.
+    /// Prefix of Hoist's own keys. Scripts get it as their only key, except on a separate server of results.
     var own: String { prefix + "hoist:" }
-    /// Messages that somebody should hear of at once: `due` when a delayed job comes sooner than known, `cancel`,
-    /// `ready`.
+    /// Signals to hear of at once: `due` when a delayed job becomes due sooner than those known, `cancel`, `ready`,
+    /// `limits`, `room`, `resume`.
     var workChannel: String { own + "work" }
     /// The ids of jobs that have just been claimed, a line each.
     var startedChannel: String { own + "started" }
@@ -24,10 +24,10 @@ struct RedisKeys: Sendable {
     /// What is known of a job that waits or runs, or that ended without a result.
     func job(_ id: JobID) -> String { own + "job:" + id }
     func log(_ id: JobID) -> String { own + "log:" + id }
-    /// In front of the ids of results.
+    /// Prefix of the keys of results; the id follows.
     var results: String { resultPrefix + "celery-task-meta-" }
 
-    /// All keys of results, as a pattern of Redis'.
+    /// Redis pattern that matches the keys of all results.
     var resultPattern: String { String(results.flatMap { "*?[]\\".contains($0) ? ["\\", $0] : [$0] }) + "*" }
 
     /// The list of a queue that messages of this priority wait in. The number is the one on the wire: 0 is the most
@@ -44,10 +44,10 @@ struct RedisKeys: Sendable {
     /// The lists of a queue, the most urgent first.
     func lists(_ queue: String) -> [String] { prioritySteps.map { list(queue, step: $0) } }
 
-    /// The lists of a line, in which jobs wait that a limit holds up; as `line_key` in limits.lua.
+    /// The lists of a line, where jobs wait that a limit holds up; the same as `line_key` in limits.lua.
     func lists(_ queue: String, line: String) -> [String] { lists(queue).map { own + "line:" + $0 + "\n" + line } }
 
-    /// The list that jobs of a line's list came from; any other list itself.
+    /// The list from which the jobs of a line's list came; any other list is its own origin.
     func origin(ofList list: String) -> String {
         guard list.hasPrefix(own + "line:") else { return list }
         return String(list.dropFirst(own.count + 5).prefix { $0 != "\n" })
@@ -65,7 +65,8 @@ struct RedisKeys: Sendable {
         [prefix + "_kombu.binding." + exchange, prefix + "_kombu.binding_permanent." + exchange]
     }
 
-    /// How kombu keeps a binding to topics: the pattern, the same as a regular expression, the queue.
+    /// The set member in which kombu keeps a binding to topics: the pattern, the pattern as a regular expression, and
+    /// the queue.
     func member(_ queue: String, pattern: String) -> String {
         let words = pattern.split(separator: ".", omittingEmptySubsequences: false).map { word in
             switch word {
@@ -89,13 +90,14 @@ struct RedisKeys: Sendable {
     }
 
     static func step(ofResultPrefix prefix: String) -> String {
-        // As Celery does it: an underscore, unless the prefix ends in something that separates.
+        // As Celery does it: with an underscore, unless the prefix already ends in a separator.
         guard let last = prefix.last else { return "" }
         return ":_-.".contains(last) ? prefix : prefix + "_"
     }
 }
 
-/// Priorities on Redis. On the wire 0 is the most urgent, and a message without one counts as that; in Hoist 9 is.
+/// Priorities on Redis. On the wire, 0 is the most urgent, and a message without a priority counts as 0; in Hoist, 9 is
+/// the most urgent.
 enum RedisPriority {
     static func wire(urgency: Int) -> Int { 9 - urgency.clamped(to: 0...9) }
     static func urgency(wire: Int?) -> Int { 9 - (wire ?? 0).clamped(to: 0...9) }

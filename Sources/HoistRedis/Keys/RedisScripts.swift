@@ -1,6 +1,6 @@
 import RESP
 
-/// The scripts, each with what all of them share in front.
+/// The scripts. Each begins with common.lua, except `enqueuePlain` and `claimStanding`, which stand alone.
 enum RedisScripts {
     static let enqueuePlain = RESPScript(String(decoding: PackageResources.enqueue_plain_lua, as: UTF8.self))
     static let claimStanding = RESPScript(String(decoding: PackageResources.claim_standing_lua, as: UTF8.self))

@@ -2,8 +2,8 @@ import Hoist
 
 /// The record of a job that waits, or that ended without a result: the value of `hoist:job:<id>`.
 ///
-/// One letter, then JSON. The letter tells the scripts whether they must look into it: `p` no, `x` yes (the job holds a
-/// unique key), `c` the job was cancelled where it could not be taken out of its list.
+/// One letter, then JSON. The letter tells the scripts whether they must decode the JSON: `p` no; `x` yes, because the
+/// job holds a unique key; `c` the job was cancelled where it could not be taken out of its list.
 struct StoredJob: Sendable, Equatable {
     var queue: String
     var name: String
@@ -21,7 +21,7 @@ struct StoredJob: Sendable, Equatable {
     var endedAt: Int64?
     /// When it last changed.
     var changedAt: Int64
-    /// Set when the job's element is still in its list.
+    /// Set when the job was cancelled and its element may still be in its list.
     var isCancelledInPlace = false
 
     init(_ message: Message, state: JobState, now: Int64) {
@@ -117,7 +117,7 @@ struct StoredJob: Sendable, Equatable {
 
     mutating func append(_ attempt: AttemptRecord) {
         history.append(attempt)
-        // A job that is snoozed for ever must not grow for ever.
+        // A job that is snoozed again and again must not grow without limit.
         history.removeFirst(max(0, history.count - 100))
     }
 }

@@ -8,7 +8,8 @@ extension RedisBackend: JobAdministration {
         ).sorted() ?? []
     }
 
-    /// Everywhere jobs of a queue wait that are ready: its lists, and those of jobs that a limit holds up.
+    /// Every list in which ready jobs of a queue wait: the queue's own lists, and the lists of its lines, where limits
+    /// hold jobs up.
     func allLists(_ queue: String) async throws -> [String] {
         let lines = try await send(
             RESPCommand("SMEMBERS", [.text(keys.own + "lines:" + queue)]), doing: "look through the queue \(queue)")
@@ -46,7 +47,7 @@ extension RedisBackend: JobAdministration {
         return statistics
     }
 
-    /// Whoever may hold jobs: live workers, and dead ones whose jobs are just being given back.
+    /// The workers that may hold jobs: live workers, and dead workers whose jobs are being given back.
     private func holders() async throws -> [WorkerID] {
         let found = try await pipeline(
             [
@@ -90,7 +91,7 @@ extension RedisBackend: JobAdministration {
             if wants(.cancelled, .expired) { records += try await keptJobs("stopped", queue) }
         }
         if wants(.succeeded) { records += try await succeededJobs() }
-        // The newest first; of one moment, the one that was found later in its queue.
+        // The newest first; of jobs enqueued at the same moment, the one with the greater id.
         let order = records.enumerated().sorted { left, right in
             let (a, b) = (
                 left.element.enqueuedAt?.microsecondsSinceEpoch ?? 0,
@@ -117,7 +118,8 @@ extension RedisBackend: JobAdministration {
         return records
     }
 
-    /// Those that were put into the queue last, as many as are asked for; more when they must be searched.
+    /// Reads each list from its newest job, a thousand at a time and at most 100,000, until enough jobs match the
+    /// filter; the lists after that are not read.
     private func waitingJobs(_ queue: String, _ filter: JobFilter) async throws -> [JobRecord] {
         var records: [JobRecord] = []
         for list in try await allLists(queue) {
@@ -181,7 +183,7 @@ extension RedisBackend: JobAdministration {
             return try await call("read results") { try await resultClient.send(pipeline: commands) }
         }
         guard !resultDatabase.isEmpty else { return try await pipeline(commands, doing: "read results") }
-        // In one go, with nothing of others in between.
+        // One pipeline, so that no other command comes between the two SELECTs.
         let there = RESPCommand("SELECT", [.text(resultDatabase)])
         let back = RESPCommand("SELECT", [brokerDatabase])
         return Array(try await pipeline([there] + commands + [back], doing: "read results").dropFirst().dropLast())

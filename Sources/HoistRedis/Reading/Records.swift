@@ -33,7 +33,7 @@ extension RedisBackend {
 
     func record(_ id: JobID, _ location: Location) -> JobRecord? {
         if let held = location.held {
-            // On a server of their own results are stored, and told of, a moment before the job is let go.
+            // On a separate server, a result is stored and published a moment before the job is released.
             if resultClient != nil, let result = location.result, result.state.hasEnded, result.changedAt >= held.began
             {
                 return record(id, result, nil)
@@ -41,7 +41,7 @@ extension RedisBackend {
             return running(id, held, location)
         }
         if let stored = location.record {
-            // A worker of another kind took it out of its list and has more to say.
+            // A worker that is not Hoist's took the job out of its list; its result says more than the record.
             if let result = location.result, !stored.state.hasEnded, result.hoist.isNull, result.state != .waiting {
                 return self.record(id, result, stored)
             }
@@ -60,7 +60,7 @@ extension RedisBackend {
         record.worker = location.presence?.name
         record.isCancelRequested = location.isCancelRequested
         record.revision = held.began + (location.isCancelRequested ? 1 : 0)
-        // Of this attempt, and not of one before.
+        // The progress of this attempt, not of an earlier one.
         if let result = location.result, result.changedAt >= held.began {
             record.progress = result.progress
             record.revision = max(record.revision, result.changedAt + 1)
@@ -126,15 +126,14 @@ extension RedisBackend {
                 known.note()
                 return record
             }
-            // An id that nobody has heard of may be one that a worker of Celery's has not begun yet: Celery calls it
-            // PENDING.
+            // An unknown id may belong to a job that a Celery worker has not begun yet: Celery calls it PENDING.
             return known.isNoted ? nil : JobRecord(id: id, name: "", queue: "", state: .waiting)
         }
     }
 
     public func recordAtEnd(of id: JobID, isNew: Bool) async throws -> JobRecord? {
-        // An id that has a result is not taken for a new job, so the result that comes is its own; to look for that
-        // costs the server least.
+        // An id that has a result is not accepted for a new job, so a result found now is that of this job; reading the
+        // result alone costs the server least.
         guard isNew, resultClient == nil, resultDatabase.isEmpty else { return try await updates(of: id).lastIfEnded }
         let bell = follower.doorbell(of: id, hearsStart: false)
         while true {
@@ -148,7 +147,7 @@ extension RedisBackend {
             let mayHaveEnded = found?.last?.bytes.flatMap(StoredJob.init)?.state.hasEnded ?? true
             if !mayHaveEnded {
                 await bell.wait(after: mark, for: .seconds(2), clock: clock)
-                // Otherwise a ring may have got lost.
+                // After a time-out a ring may have got lost.
                 if bell.mark != mark { continue }
             }
             guard let record = record(id, try await locate(id)) else { return nil }

@@ -1,7 +1,7 @@
 import Hoist
 
-/// A result as Celery stores it under `celery-task-meta-<id>`, with what only Hoist knows in a member of its own, which
-/// Celery passes over.
+/// A result as Celery stores it under `celery-task-meta-<id>`. Data that only Hoist knows lies in the member `hoist`,
+/// which Celery ignores.
 struct CeleryResult: Sendable {
     var id: JobID
     var status: String
@@ -97,7 +97,7 @@ struct StoredResult: Sendable {
         self.value = value
     }
 
-    /// JSON, MessagePack or YAML, and Celery's marker in front when it is compressed.
+    /// Reads JSON, MessagePack or YAML; a compressed result begins with Celery's marker.
     private static func parse(_ bytes: [UInt8]) -> WireValue? {
         let marker = [0] + Array("celery-compressed".utf8) + [0]
         if bytes.starts(with: marker), let end = bytes[marker.count...].firstIndex(of: 0) {
@@ -117,7 +117,7 @@ struct StoredResult: Sendable {
 
     var status: String { value["status"]?.stringValue ?? "PENDING" }
     var hoist: WireValue { value["hoist"] ?? .null }
-    /// When a Hoist worker stored it; 0 for another's.
+    /// When a Hoist worker stored it; 0 for a result of any other worker.
     var changedAt: Int64 { hoist["t"]?.integerValue ?? 0 }
 
     var state: JobState {
@@ -146,7 +146,7 @@ struct StoredResult: Sendable {
             arguments: arguments)
     }
 
-    /// What `update_state` put there, of a state of the job's own.
+    /// The progress that `update_state` stored under a state of the job's own.
     var progress: JobProgress? {
         guard state == .running, status != "STARTED", let result = value["result"]?.objectValue else { return nil }
         var progress = JobProgress()

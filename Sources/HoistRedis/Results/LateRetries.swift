@@ -2,11 +2,12 @@ import Hoist
 import RESP
 import Synchronization
 
-/// Outcomes that may yet be written over.
+/// Outcomes that a late RETRY may still overwrite.
 ///
-/// A worker of Celery's publishes the next attempt of a job, then looks whether the job has succeeded, and then stores
-/// RETRY. One that is held up before it stores covers what came of the attempt that it published: the job has ended,
-/// and nobody would ever hear of it. So the outcome of every attempt but the first is looked at twice more.
+/// A Celery worker publishes the next attempt of a job, then looks whether the job has succeeded, and then stores
+/// RETRY. A worker that is held up before it stores RETRY overwrites the outcome of the attempt that it published: the
+/// job has ended, but its callers would never hear of it. So the outcome of every attempt but the first is checked
+/// twice more.
 struct LateRetries {
     private struct Entry {
         var result: SettlingStep.StoredMeta
@@ -14,7 +15,7 @@ struct LateRetries {
         var looks = 0
     }
 
-    /// After the end of the attempt, in microseconds.
+    /// Times of the two checks after the end of the attempt, in microseconds.
     static let looks: [Int64] = [1_000_000, 10_000_000]
     private static let maximumBytes = 16 << 20
 
@@ -22,7 +23,7 @@ struct LateRetries {
     private var bytes = 0
 
     mutating func note(_ result: SettlingStep.StoredMeta, at uptime: Int64) {
-        // The rest goes unguarded rather than memory without end.
+        // Further outcomes go unguarded, so that the memory in use stays bounded.
         guard bytes + result.value.count <= Self.maximumBytes else { return }
         bytes += result.value.count
         entries.append(Entry(result: result, endedAt: uptime))
@@ -32,8 +33,8 @@ struct LateRetries {
 
     func isDue(at uptime: Int64) -> Bool { entries.contains { isDue($0, at: uptime) } }
 
-    /// Those that it is time to look at.
-    /// - Parameter isLast: all of them, for a worker ends.
+    /// The outcomes whose next check is due.
+    /// - Parameter isLast: all outcomes, because a worker ends.
     mutating func due(at uptime: Int64, isLast: Bool = false) -> [SettlingStep.StoredMeta] {
         var due: [SettlingStep.StoredMeta] = []
         for index in entries.indices where isLast || isDue(entries[index], at: uptime) {
@@ -47,7 +48,7 @@ struct LateRetries {
 }
 
 extension RedisBackend {
-    /// Remembers what came of attempts that a worker of Celery's may have published.
+    /// Remembers the outcomes of attempts that a Celery worker may have published.
     func noteOutcomes(of settlements: [Settlement], _ steps: [SettlingStep], except lost: [JobID]) {
         for (settlement, step) in zip(settlements, steps)
         where settlement.context?.attempt ?? 1 > 1 && !lost.contains(step.id) {
@@ -57,7 +58,7 @@ extension RedisBackend {
         }
     }
 
-    /// Puts back what has been written over.
+    /// Puts back outcomes that have been overwritten.
     func mendOutcomes(isLast: Bool = false) async throws {
         let due = lateRetries.withLock { $0.due(at: clock.uptime, isLast: isLast) }
         for start in stride(from: 0, to: due.count, by: 100) {

@@ -1,9 +1,10 @@
--- Marks a job as cancelled that is in its list, too far in to be looked for: whoever takes it out puts it aside.
+-- Marks a job as cancelled whose message was found in no list. Should it be in one all the same, the worker that takes
+-- it out puts it aside.
 --
--- ARGV: now, broker database, result database ('' when it is the same), id, record, result key ('' for none), its seconds (0 for ever),
---       result
+-- ARGV: now, broker database, result database ('' when it is the same), id, record, result key ('' for none), its
+--       seconds (0 for ever), result
 -- Returns 1, or 0 when its record is no more.
--- Atomic, so that the key is free and the result told when the job counts as cancelled.
+-- Atomic, so that the unique key is free and the result published when the job counts as cancelled.
 
 local old = redis.call('GET', P .. 'job:' .. ARGV[4])
 if not old then return 0 end

@@ -1,10 +1,10 @@
 -- Changes or ends a job that waits, if it is still where the caller saw it.
 --
--- ARGV: now, broker database, result database ('' when it is the same), id, queue, the list it waits in ('' when it is delayed), its
---       element as it was seen, then
+-- ARGV: now, broker database, result database ('' when it is the same), id, queue, the list it waits in ('' when it is
+--       delayed), its element as it was seen, then
 --         end, kind (dead, stopped), keep until, record, result key ('' for none), its seconds (0 for ever), result
 --         move, new list, new element, due ('' for now), record; it keeps its place where the list stays the same
--- Returns 1 when it was there, else 0 and nothing has changed.
+-- Returns 1 when the job was there; else 0, and nothing has changed.
 -- Atomic, so that a worker gets the job as it was or as it is, never both and never none.
 
 local now = time_of(ARGV[1])

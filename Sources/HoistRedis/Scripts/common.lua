@@ -1,12 +1,15 @@
--- Shared by all scripts, in front of each of them.
+-- Shared code, in front of every script except enqueue_plain.lua and claim_standing.lua, which stand alone.
 --
--- KEYS[1] is the prefix of Hoist's own keys; every other key is that prefix with a suffix, or comes as an argument. In a cluster all of
--- them carry the same hash tag, so that one node holds them.
+-- KEYS[1] is the prefix of Hoist's own keys; every other key is that prefix with a suffix, or comes as an argument. In
+-- a cluster all of them carry the same hash tag, so that one node holds them. On a separate server of results KEYS[1]
+-- is the key of the result, and the prefix is not used.
 --
--- Times are microseconds since 1970. Redis hands nil to Lua as false. See the page Keys of the documentation for every key.
+-- Times are microseconds since 1970. Redis hands nil to Lua as false. See the page Keys of the documentation for every
+-- key.
 
 local P = KEYS[1]
--- Milliseconds that the record of a job is kept that waits in a list, where a worker of another kind may take it unseen.
+-- How long the record of a job in a list is kept, in milliseconds: a worker that is not Hoist's may take the job
+-- unseen.
 local waiting_record_lifetime = 604800000
 
 local function server_time()
@@ -14,18 +17,18 @@ local function server_time()
     return time[1] * 1000000 + time[2]
 end
 
--- A write that needs no memory. After it a server that is full lets those pass that do, of the same script: what makes room must not wait
--- for room.
+-- Makes a write that needs no memory. After it a full server accepts writes of the same script that need memory: a
+-- script that makes room must not wait for room.
 local function pass_full_server() redis.call('DEL', P .. 'none') end
 
--- The caller's time, for tests that move their own; else the server's, which all workers share.
+-- The caller's time, for tests that move their own clock; else the server's time, which all workers share.
 local function time_of(argument)
     if argument == '' then return server_time() end
     return tonumber(argument)
 end
 
--- When nobody renewed a lease for far longer than workers do, it was the server that stood still, not the workers: those whose lease passed
--- meanwhile get time to come back. Not for tests, which move their own time.
+-- When no lease was renewed for far longer than workers take to renew one, the server stood still, not the workers:
+-- workers whose lease passed meanwhile get time to come back. Not for tests, which move their own time.
 local function give_time_after_stall(now)
     if ARGV[1] ~= '' then return end
     local real, interval = string.match(redis.call('GET', P .. 'pulse') or '', '^(%d+) (%d+)$')
@@ -36,10 +39,10 @@ local function give_time_after_stall(now)
     redis.call('SET', P .. 'pulse', string.format('%.0f %.0f', server_time(), tonumber(interval)))
 end
 
--- The state that a result tells. Only its own: what a task returned may hold the same words.
+-- The state in a result. Only the result's own member: the output of a task may hold the same words.
 local function status_of(result) return result and string.match(result, '^{"status": ?"([^"]*)"') end
 
--- The worker that has a job, one that is being buried included; false when nobody has it.
+-- The worker that holds a job, dying workers included; false when no worker holds it.
 local function holder_of_job(id)
     for _, set in ipairs({ redis.call('ZRANGE', P .. 'workers', 0, -1), redis.call('SMEMBERS', P .. 'dying') }) do
         for _, worker in ipairs(set) do
@@ -49,12 +52,12 @@ local function holder_of_job(id)
     return false
 end
 
--- Lua hands over only so many arguments at once. An even number: of pairs both go together.
+-- Lua passes a limited number of arguments at once. The slice has an even size: both halves of a pair go together.
 local function for_slices(count, body)
     for first = 1, count, 4000 do body(first, math.min(first + 3999, count)) end
 end
 
--- The values of many fields of a hash, false for those that it does not have.
+-- The values of many fields of a hash, false for a field that the hash does not have.
 local function values_of(key, fields, first, last)
     if last < first then return {} end
     if last - first < 4000 then return redis.call('HMGET', key, unpack(fields, first, last)) end
@@ -67,20 +70,21 @@ end
 
 local function whole(number) return string.format('%.0f', number) end
 
--- Results may live in another database of the same server. Whoever goes on after it goes back by himself.
+-- Results may live in another database of the same server. It stays selected: the caller selects its own again if
+-- needed.
 local function in_database(number, body)
     if number == '' then return body() end
     redis.call('SELECT', number)
     return body()
 end
 
--- Stores a result as Celery does, for so many seconds ('0' for ever), and tells those who wait for it.
+-- Stores a result as Celery does, for `seconds` ('0' for ever), and publishes it to the programs that wait for it.
 local function put_result(key, seconds, result)
     if seconds == '0' then redis.call('SET', key, result) else redis.call('SETEX', key, seconds, result) end
     redis.call('PUBLISH', key, result)
 end
 
--- What a worker holds is two hashes: the elements of its jobs, and what is to be known of each delivery: token, time of claim, list and
+-- A worker's jobs are in two hashes: their elements, and the facts of each delivery: token, time of claim, list and
 -- record, a line each. A script that settles a job need not touch the element, which may be large.
 local function info_of(token, began, list, record)
     return token .. '\n' .. began .. '\n' .. list .. '\n' .. record
@@ -95,7 +99,8 @@ local function record_in(info)
     return string.sub(info, line + 1)
 end
 
--- A record begins with a letter: p for plain, x for one that must be looked into (a unique key, an earlier attempt), c for cancelled.
+-- A record begins with a letter: p for plain, x for a record that must be decoded (it holds a unique key), c for
+-- cancelled.
 local function decoded_record(record)
     if not record or string.byte(record, 1) ~= 120 then return nil end
     local sound, value = pcall(cjson.decode, string.sub(record, 2))
@@ -131,9 +136,9 @@ end
 -- Whether these bytes are UTF-8, and no longer than a name or an id may be.
 local function is_text(text) return #text <= 1024 and is_utf8(text) end
 
--- Gives back what a job holds of limited numbers, see limits.lua, and has those looked at again that wait for it. A job that goes back to
--- its queue keeps its place at the head of an ordered partition.
--- Returns whether anybody waits for it.
+-- Gives back the permits of a job, see limits.lua, and has the scopes looked at again that lines wait for. A job that
+-- goes back to its queue keeps its place at the head of an ordered partition.
+-- Returns whether any line waits for a permit.
 local function release_permits(id, goes_back)
     local value = redis.call('HGET', P .. 'permits', id)
     if not value then return false end
@@ -172,7 +177,7 @@ local function parsed(element)
     return sound and type(message) == 'table' and type(message.headers) == 'table' and message
 end
 
--- What cjson lets pass and no other reader does: control characters in texts, numbers that are none.
+-- Rejects what cjson accepts and every other parser rejects: control characters in strings, and malformed numbers.
 local function is_strict(element)
     local plain = string.gsub(element, '\\.', '')
     for text in string.gmatch(plain, '"([^"]*)"') do
@@ -186,13 +191,13 @@ local function is_strict(element)
     return true
 end
 
--- Whether an element that nobody here knows the name of is a message all the same.
+-- Whether an element with a job name that no worker here knows is a valid message.
 local function is_message(element)
     local message = parsed(element)
     return message and is_sound(message) and is_utf8(element) and is_strict(element)
 end
 
--- The record that a message itself stands for, of a job whose own record is no more: its unique key.
+-- A record made from the message of a job whose own record is gone: it holds the unique key; '' without one.
 local function record_of(element)
     if not string.find(element, '"unique":', 1, true) then return '' end
     local message = parsed(element)
@@ -201,7 +206,7 @@ local function record_of(element)
     return 'x' .. cjson.encode({ u = { unique.key, unique.scope.kind, tonumber(unique.scope.seconds) or 0 } })
 end
 
--- Microseconds since 1970 of a time as ISO 8601 writes it; nil when it is none.
+-- Microseconds since 1970 of an ISO 8601 time; nil when the text is none.
 local function microseconds_of(text)
     if type(text) ~= 'string' then return nil end
     local year, month, day, hour, minute, second, fraction, zone = string.match(text,
@@ -222,10 +227,10 @@ local function microseconds_of(text)
     return seconds * 1000000 + tonumber(string.sub(fraction .. '000000', 1, 6))
 end
 
--- Name, id, retries of the element of a queue, whether a time to start or to expire must be looked at, and these two; nil when it cannot be
--- read.
--- What Hoist wrote is read by its fixed beginning, everything else as JSON. Most of it says nothing but name and id, and is found by plain
--- comparison: patterns look at each letter many times.
+-- Name, id and retries of the element of a queue, whether a time to start or to expire must be looked at, and these two
+-- times; nil when the element cannot be read.
+-- Elements that Hoist wrote are read by their fixed beginning, all others as JSON. Most elements of Hoist's say nothing
+-- but name and id, and are found by plain comparison: patterns look at each letter many times.
 local function describe(element)
     if string.sub(element, 1, 35) == '{"headers":{"lang":"swift","task":"' then
         local end_of_name = string.find(element, '","id":"', 36, true)

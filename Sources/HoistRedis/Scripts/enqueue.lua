@@ -1,16 +1,18 @@
 -- Stores jobs in their queues, or none when a queue has no room.
 --
--- ARGV: now, broker database, result database ('' when it is the same), prefix of result keys, then for each job eight: id, list, queue,
---       record, envelope, due ('' for now), unique key ('' for none), end of the key's window ('' for none)
--- Returns for each job, in that order: 1 enqueued; 0 its id is known; the id of the job that holds its unique key. Or {-1, queue} when that queue is
--- full, and then nothing was stored.
+-- ARGV: now, broker database, result database ('' when it is the same), prefix of result keys, then for each job eight:
+--       id, list, queue, record, envelope, due ('' for now), unique key ('' for none), end of the key's window ('' for
+--       none)
+-- Returns for each job, in that order: 1 when it is enqueued; 0 when its id is known; the id of the job that holds its
+-- unique key. Or {-1, queue} when that queue is full, and then nothing was stored.
 -- Atomic, so that an id or a unique key is never taken twice, and a job is never recorded without being in its queue.
 
 local now = time_of(ARGV[1])
 local first_job = 5
 local count = (#ARGV - first_job + 1) / 8
 
--- Before anything is written: a key of another kind in place of a list would leave jobs recorded that are in no queue.
+-- Checked before anything is written: a key of another type in place of a list would leave jobs recorded that are in no
+-- queue.
 local function check_list(key)
     local kind = redis.call('TYPE', key).ok
     if kind ~= 'list' and kind ~= 'none' then error({ err = 'WRONGTYPE the key of a queue holds a ' .. kind }) end
@@ -33,7 +35,7 @@ if redis.call('EXISTS', P .. 'caps') == 1 then
                 for _, line in ipairs(redis.call('SMEMBERS', P .. 'lines:' .. queue)) do size = size + redis.call('LLEN', line_key(list, line)) end
             end
             if size + number > tonumber(cap_size) then
-                -- Whoever makes room says so.
+                -- The turn that makes room publishes `room`.
                 redis.call('SADD', P .. 'full', queue)
                 return { -1, queue }
             end
@@ -41,7 +43,7 @@ if redis.call('EXISTS', P .. 'caps') == 1 then
     end
 end
 
--- Ids that have a result are known. Mostly none has: asked of all at once.
+-- An id that has a result is known. Mostly no id has one, so one call asks for all of them.
 local known, result_keys = {}, {}
 for i = 0, count - 1 do result_keys[#result_keys + 1] = ARGV[4] .. ARGV[first_job + i * 8] end
 in_database(ARGV[3], function()
@@ -61,7 +63,7 @@ if redis.call('EXISTS', P .. 'limits') == 1 then
 end
 local results = {}
 
--- The job that holds a unique key now; false when nobody does.
+-- The id of the job that holds a unique key now; false when no job holds it.
 local function holder_of(name)
     local key = P .. 'unique:' .. name
     local value = redis.call('GET', key)
@@ -80,8 +82,8 @@ local function holder_of(name)
     if ARGV[3] ~= '' then redis.call('SELECT', ARGV[2]) end
     local status = status_of(result)
     local has_ended = status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED'
-    -- It was not started in time and nobody has noticed yet; or a worker that is not Hoist's has finished it, and knew nothing of the key;
-    -- or nothing is left of it.
+    -- The holder expired and no worker has noticed yet; or a worker that is not Hoist's has finished it, and knew
+    -- nothing of the key; or nothing is left of it.
     if (job and job.x and job.x <= now) or has_ended or (not record and not result) then
         redis.call('DEL', key)
         return false

@@ -1,9 +1,9 @@
 -- Finds a job, wherever it is.
 --
 -- ARGV: id, result database ('' when it is the same), broker database, prefix of result keys
--- Returns {worker that holds it ('' for none), what others know of that worker, what is known of the delivery, whether it is to be
---          cancelled, its record ('' for none), its due time ('' when it is not delayed), its message where it is held, delayed or kept,
---          its result ('' for none)}
+-- Returns {worker that holds it ('' for none), description of that worker, facts of the delivery, whether it is to be
+--          cancelled, its record ('' for none), its due time ('' when it is not delayed), its message where it is held,
+--          delayed or kept, its result ('' for none)}
 -- Atomic, so that a job on its way from one place to the next is seen in one of them.
 
 local id = ARGV[1]

@@ -1,8 +1,8 @@
--- Removes what is kept of a job that has ended.
+-- Removes the record, the kept message and the result of a job that has ended.
 --
 -- ARGV: result database ('' when it is the same), broker database, prefix of result keys, id
--- Returns 1, or 0 when there was nothing, or the job has not ended.
--- Atomic, so that a job which begins another life meanwhile loses nothing.
+-- Returns 1, or 0 when nothing was kept or the job has not ended.
+-- Atomic, so that a job which is requeued meanwhile loses nothing.
 
 local id = ARGV[4]
 local record = redis.call('GET', P .. 'job:' .. id)

@@ -1,16 +1,17 @@
--- Limits on how jobs start, for the scripts that need them; in front of those, after common.lua.
+-- Limits on the start of jobs. Stands in front of the scripts that need it, after common.lua.
 --
--- A job that a limit holds up waits in a line, with the others of its partition that the same limits are for; so a line is held up as a whole.
--- A line is in one of two places: among those whose turn comes (`turn:`), or behind the scope of a limit (`behind:`). `waits:` tells when a
--- scope is to be looked at again: a rate at a time, a number of running jobs when one of them ends, and after ten seconds in case that was
--- not heard of. Nothing is gone through: what a worker does depends on the jobs it takes, not on those that wait.
+-- A job that a limit holds up waits in a line, with the other jobs of its partition under the same limits, so that a
+-- line is held up as a whole. A line is in one of two places: among the lines whose turn comes (`turn:`), or behind the
+-- scope of a limit (`behind:`). `waits:` holds the time of the next look at a scope: a rate is looked at when it allows
+-- a start, a number of running jobs when one of them ends, and after ten seconds in case that end was missed. No script
+-- walks through the waiting jobs: the cost of a claim depends on the jobs that it takes, not on those that wait.
 
 local function line_key(list, line) return P .. 'line:' .. list .. '\n' .. line end
 
--- Set by scripts that know where results are: the state that a job's result tells.
+-- The state in the result of a job. Set by scripts that know where results are.
 local state_of_result
 
--- Most calls meet no limit, and making these functions would cost them more than all else.
+-- Most calls meet no limit, and creating these functions would cost them more than all other work.
 local partition_of, has_limit_with, has_partitions, is_ordered, scopes_of, held_up
 local enter, give_rates_back, cancel_oldest, has_cancelling_limits, cancel_older
 local function know_limits()
@@ -24,29 +25,29 @@ local function know_limits()
         return limits_by_target[target] or {}
     end
 
-    -- The name that a kind of job has limits under, whatever alias it comes with.
+    -- The name under which a kind of job has limits, whichever alias the job has.
     local names = {}
     local function canonical(name)
         if not names[name] then
             limits_for('')
-            -- Limits that were set for an alias itself are for that.
+            -- Limits that were set for the alias itself apply to the alias.
             names[name] = not limits_by_target['j:' .. name] and redis.call('HGET', P .. 'aliases', name) or name
         end
         return names[name]
     end
 
-    -- What a job belongs to (nil when its producer did not say) and what it costs.
+    -- The partition of a job (nil when its message names none), and its cost.
     function partition_of(element)
         local message = parsed(element)
         local hoist = message and message.headers.hoist
         if type(hoist) ~= 'table' then return nil, 1 end
-        -- Whoever sends a message may write anything there.
+        -- The sender of a message may write anything there.
         local cost = tonumber(hoist.cost) or 1
         cost = cost ~= cost and 1 or math.min(math.max(cost, 0), 1000000000)
         return type(hoist.partition) == 'string' and hoist.partition or nil, cost
     end
 
-    -- Whether the jobs of a queue, or of a kind in it, have a limit of which a member has this value.
+    -- Whether a queue, or a kind of job in it, has a limit whose `member` has this value.
     function has_limit_with(queue, name, member, value)
         for _, target in ipairs({ 'q:' .. queue, 'j:' .. canonical(name) }) do
             for _, limit in ipairs(limits_for(target)) do
@@ -56,11 +57,12 @@ local function know_limits()
         return false
     end
 
-    -- Whether what a job belongs to makes a difference, and whether it keeps its order.
+    -- Whether the partition of a job makes a difference, and whether the jobs of a partition keep their order.
     function has_partitions(queue, name) return has_limit_with(queue, name, 'w', 'p') end
     function is_ordered(queue, name) return has_limit_with(queue, name, 'k', 'ordered') end
 
-    -- The scopes that a job must pass, whether it takes turns with other partitions, and the line that it would wait in.
+    -- The scopes that a job must pass, whether it takes turns with other partitions, and the line that it would wait
+    -- in.
     function scopes_of(queue, name, partition, worker)
         local scopes, takes_turns, has_own, is_ordered = {}, false, false, false
         name = canonical(name)
@@ -83,16 +85,16 @@ local function know_limits()
 
     local function most_running(limit) return limit.k == 'ordered' and 1 or limit.n end
 
-    -- Whether a job that has a place of an ordered partition, and is with no worker, will not come back for it.
+    -- Whether a job that holds the place of an ordered partition, and is with no worker, will not come back for it.
     local function is_gone(id)
         local record = redis.call('GET', P .. 'job:' .. id)
-        -- Cancelled where it waits; or a worker that is not Hoist's has finished it, and knows nothing of places.
+        -- Cancelled where it waits; or finished by a worker that is not Hoist's and knows nothing of places.
         if not record or string.byte(record, 1) == 99 then return true end
         local state = state_of_result and state_of_result(id)
         return state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED'
     end
 
-    -- When a scope is to be looked at again that does not let the job start now; nil when it does.
+    -- The time of the next look at a scope that does not let the job start now; nil when the scope lets it start.
     function held_up(scope, id, cost, now)
         local limit = scope.limit
         if limit.k == 'rate' then
@@ -103,7 +105,7 @@ local function know_limits()
         end
         local active = P .. 'active:' .. scope.id
         if redis.call('ZCARD', active) < most_running(limit) or redis.call('ZSCORE', active, id) then return nil end
-        -- One that has been there for long may have ended without a word, for instance when its queue was purged.
+        -- A job that has been counted for long may have ended unnoticed, for instance when its queue was purged.
         local oldest = redis.call('ZRANGE', active, 0, 0, 'WITHSCORES')
         if tonumber(oldest[2]) < now - 10000000 and not holder_of_job(oldest[1])
             and (limit.k ~= 'ordered' or is_gone(oldest[1])) then
@@ -121,7 +123,7 @@ local function know_limits()
             local limit = scope.limit
             if limit.k == 'rate' then
                 local key = P .. 'rate:' .. scope.id
-                -- A century is long enough, and numbers that are larger are not exact any more.
+                -- At most a century ahead: larger numbers are not exact any more.
                 local last = math.max(now, tonumber(redis.call('GET', key) or '0')) + cost * limit.per / limit.n
                 last = math.min(last, now + 3e15)
                 redis.call('SET', key, whole(last), 'PX', whole(math.ceil((last - now) / 1000) + 60000))
@@ -133,7 +135,7 @@ local function know_limits()
         if #permits > 0 then redis.call('HSET', P .. 'permits', id, cjson.encode(permits)) end
     end
 
-    -- Uncounts a job that was handed out and has not started.
+    -- Gives the rates back that a job used up which was handed out and has not started.
     function give_rates_back(queue, element, worker)
         local name = describe(element)
         if not name then return end
@@ -162,7 +164,8 @@ local function know_limits()
         return false
     end
 
-    -- Where only the newest job counts, a worker whose slots are all in use would not see that there is one.
+    -- Called at an enqueue: where only the newest job counts, a worker with no free slot would not see that a newer one
+    -- has come.
     function cancel_older(queue, element)
         local name = describe(element)
         if not name then return end

@@ -1,8 +1,8 @@
--- Removes jobs that have not been started from a queue, a slice at a time.
+-- Removes jobs that have not been started from a queue, a slice in each call.
 --
 -- ARGV: now, queue, how many at most, then the lists of the queue
--- Returns how many there were.
--- Atomic for the slice: each job is either whole or gone.
+-- Returns how many were removed.
+-- Atomic for the slice: each job is either complete or gone.
 
 local now, queue, limit = time_of(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local count = 0

@@ -1,7 +1,8 @@
--- Removes what is kept of jobs that ended long ago, once in ten seconds for all workers together.
+-- Removes the messages kept of jobs that ended long ago, or of more jobs than a queue keeps, once in ten seconds for
+-- all workers together.
 --
--- ARGV: now, how many dead letters a queue keeps at most
--- Returns 1 when it swept, 0 when somebody else just did.
+-- ARGV: now, how many dead letters a queue keeps at most, and how many cancelled or expired jobs
+-- Returns 1 when it did, 0 when another worker just did.
 -- Atomic, so that message and index of a job go together.
 
 local now = time_of(ARGV[1])

@@ -1,7 +1,8 @@
--- Announces a worker, or says that it still lives.
+-- Announces a worker, or renews its lease.
 --
--- ARGV: now, worker, lease in microseconds, what others may know of it
--- Returns {1 when it has a lease, 0 when it lost it; workers whose lease is over; workers whose jobs are still to be given back}
+-- ARGV: now, worker, lease in microseconds, its description for other programs
+-- Returns {1 when it has a lease, 0 when it lost it; workers whose lease is over; workers whose jobs are still to be
+--          given back}
 -- Atomic, so that a worker cannot renew a lease that another has just taken from it.
 
 local now = time_of(ARGV[1])

@@ -1,9 +1,9 @@
--- Gives a job that has ended another life.
+-- Puts a job that has ended back into its queue.
 --
--- ARGV: broker database, result database ('' when it is the same), id, kind (dead, stopped), queue, list, element, record, result key,
---       unique key ('' for none), its scope
--- Returns 1, or 0 when it was not there.
--- Atomic, so that it is not given two.
+-- ARGV: broker database, result database ('' when it is the same), id, kind (dead, stopped), queue, list, element,
+--       record, result key, unique key ('' for none), its scope
+-- Returns 1, or 0 when no message of the job was kept.
+-- Atomic, so that the job is not requeued twice.
 
 local id, kept = ARGV[3], P .. ARGV[4] .. ':' .. ARGV[5]
 if redis.call('ZREM', kept, id) == 0 then return 0 end

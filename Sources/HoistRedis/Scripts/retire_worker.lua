@@ -1,8 +1,9 @@
--- Takes a worker off the list. From then on nothing that it says counts; its jobs wait to be given back, by the caller or, should the
--- caller die as well, by whoever renews a lease next.
+-- Takes a worker off the list. From then on its settlements, reports and claims are refused; its jobs wait to be given
+-- back, by the caller or, should the caller die as well, by the next worker that renews a lease.
 --
--- ARGV: now, worker, 1 when it goes of its own will
--- Returns nil when it lives, else {what others knew of it, its jobs and what is known of each in turn, their elements in the same way}
+-- ARGV: now, worker, 1 when the worker resigns
+-- Returns nil when its lease still runs and it does not resign; else {its description, its jobs as ids and facts of the
+-- delivery in turn, its jobs as ids and elements in turn}
 -- Atomic, so that the worker either renewed its lease before or never can.
 
 pass_full_server()

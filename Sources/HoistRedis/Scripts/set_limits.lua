@@ -1,9 +1,9 @@
 -- Sets limits.
 --
--- ARGV: declared or set, then for each target two: the target (j:name or q:queue), its limits as a JSON array, '' to take back what was
---       said before
+-- ARGV: declared or set, then for each target two: the target (j:name or q:queue), its limits as a JSON array, '' to
+--       take back the limits given before
 -- Returns 1 when something has changed, else 0.
--- Atomic, so that what counts is always what was said: `limits:set` over `limits:declared`.
+-- Atomic, so that `limits` always holds the limits in force: `limits:set` over `limits:declared`.
 
 local said = P .. 'limits:' .. ARGV[1]
 local has_changed = 0
@@ -17,7 +17,7 @@ for i = 2, #ARGV, 2 do
     end
 end
 if has_changed == 1 then
-    -- What waits for a limit may wait for nothing now.
+    -- Lines that wait for a limit may have nothing to wait for any more.
     for _, queue in ipairs(redis.call('SMEMBERS', P .. 'flow')) do
         for _, scope in ipairs(redis.call('ZRANGE', P .. 'waits:' .. queue, 0, -1)) do
             redis.call('ZADD', P .. 'waits:' .. queue, '0', scope)

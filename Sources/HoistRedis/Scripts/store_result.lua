@@ -1,4 +1,4 @@
--- Stores a result on a server of its own.
+-- Stores a result on a separate server of results.
 --
 -- ARGV: its key, its seconds (0 for ever), result, 1 when it is final
 -- Returns 1, or 0 when a success is there already.

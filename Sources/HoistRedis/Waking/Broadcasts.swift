@@ -2,7 +2,7 @@ import Hoist
 import RESP
 import Synchronization
 
-/// Who listens to which channel. One subscription serves all of this program.
+/// The listeners of each broadcast channel. All listeners of this program share one subscription to a channel.
 final class Broadcasts: Sendable {
     private struct Channel {
         var listeners: [Int: AsyncStream<Message>.Continuation] = [:]
@@ -19,7 +19,7 @@ final class Broadcasts: Sendable {
     private let state = Mutex(State())
     private let bell = Doorbell()
 
-    /// - Parameter prefix: in front of channels: kombu's `fanout_prefix`, with the database, behind the key prefix.
+    /// - Parameter prefix: prefix of channels: the key prefix, then kombu's `fanout_prefix` with the database.
     init(_ subscriptions: RESPSubscriptions, prefix: String) {
         self.subscriptions = subscriptions
         self.prefix = prefix
@@ -27,7 +27,7 @@ final class Broadcasts: Sendable {
 
     func name(of channel: String) -> String { prefix + channel }
 
-    /// Messages come without a routing key, or with one behind a slash.
+    /// Messages come on the channel itself when they have no routing key, else on the channel, a slash and the key.
     private func targets(_ channel: String) -> [RESPSubscriptions.Target] {
         let quoted = String(name(of: channel).flatMap { "*?[]\\".contains($0) ? ["\\", $0] : [$0] as [Character] })
         return [.channel(name(of: channel)), .pattern(quoted + "/*")]
@@ -35,7 +35,7 @@ final class Broadcasts: Sendable {
 
     /// Returns once the server has the subscription, so that nothing that is sent afterwards is missed.
     func listen(to channel: String, clock: any JobClock) async throws -> AsyncStream<Message> {
-        // A worker that falls behind for long misses broadcasts, and does not fill the memory with them.
+        // A worker that falls far behind loses the oldest broadcasts, so that they do not fill the memory.
         let (stream, continuation) = AsyncStream.makeStream(of: Message.self, bufferingPolicy: .bufferingNewest(10_000))
         let (listener, isNew) = state.withLock { state in
             let isNew = state.channels[channel] == nil
@@ -67,10 +67,10 @@ final class Broadcasts: Sendable {
             state.withLock { _ = $0.channels[channel]?.isSubscribed.insert(target) }
             bell.ring()
         case .message(_, let bytes):
-            // Whoever sends what cannot be read sends it to nobody in particular: there is no job to fail.
+            // An unreadable broadcast is dropped: there is no job that could fail.
             guard var message = try? Message(envelope: bytes) else { return }
             message.properties.priority = RedisPriority.urgency(wire: message.properties.priority)
-            // Ours come without a key as well: those with one are for Celery's workers.
+            // Hoist also publishes each broadcast without a key: its copies with a key are for Celery's workers.
             if case .pattern = target, message.headers.language == "swift" { return }
             let listeners = state.withLock { Array(($0.channels[channel]?.listeners ?? [:]).values) }
             for listener in listeners { listener.yield(message) }

@@ -3,36 +3,36 @@ import NIOCore
 import RESP
 import Synchronization
 
-/// Has Redis tell when an empty list gets an element, whoever puts it there.
+/// Has Redis report when an empty list gets an element, whichever program puts it there.
 ///
-/// Each watched list has a connection that blocks in `BLMOVE list list RIGHT RIGHT`: the element is taken from the end
-/// of the list and put back in the same place in one step, so that it is never missing, and the answer is the ring. For
-/// a worker whose claims wait on the server the script that carries them out is sent right behind: Redis runs it in the
-/// moment the list gets something, and the first that the worker hears of a job is the job.
+/// Each watched list has a connection that blocks in `BLMOVE list list RIGHT RIGHT`: one step takes the element from
+/// the end of the list and puts it back in the same place, so that it is never missing, and the answer is the ring. For
+/// a worker whose claims wait on the server, the script that carries them out is sent right behind that command: Redis
+/// runs it as soon as the list gets an element, and its answer brings the worker the job.
 final class ListWatcher: Sendable {
     /// A worker that has a connection of its own for each list.
     struct Claimant: Sendable {
         var worker: WorkerID
-        /// What carries the claims out; nil when it cannot be called yet.
+        /// The command that carries out the claims; nil when the script cannot be called yet.
         var claim: @Sendable () -> RESPCommand?
-        /// Takes what the script has answered.
+        /// Receives the answer of the script.
         var answered: @Sendable (RESPValue) -> Verdict
-        /// The script may have handed out jobs, and nobody will know which.
+        /// Called when the answer got lost: the script may have handed out jobs, and which ones is unknown.
         var lost: @Sendable () -> Void
     }
 
     enum Verdict {
-        /// The list is empty, and is to be watched on.
+        /// The list is empty: keep watching it.
         case again
-        /// The claimant has something, and asks for what else there is.
+        /// The claimant has got a job, and itself asks for more.
         case taken
-        /// Somebody must look.
+        /// A worker must look: ring the doorbell.
         case ring
     }
 
     private struct Target: Hashable {
         var list: String
-        /// Nil when the doorbell is all that is wanted.
+        /// Nil when the watch only rings the doorbell.
         var worker: WorkerID?
     }
 
@@ -71,7 +71,7 @@ final class ListWatcher: Sendable {
         arm(target)
     }
 
-    /// Nothing for one that has been dropped.
+    /// Does nothing for a target that has been dropped.
     private func arm(_ target: Target) {
         let isNew = state.withLock { state in
             guard state.watches[target]?.isArmed == false else { return false }
@@ -81,7 +81,7 @@ final class ListWatcher: Sendable {
         if isNew { block(on: target) }
     }
 
-    /// Watches nothing any more for this worker.
+    /// Ends all watches of this worker.
     func drop(_ worker: WorkerID) {
         let connections = state.withLock { state in
             let dropped = state.watches.filter { $0.key.worker == worker }
@@ -127,7 +127,7 @@ final class ListWatcher: Sendable {
     }
 
     private func answered(_ result: Result<[RESPValue], RESPError>, _ target: Target) {
-        // No longer the primary, or not the node of the list.
+        // For instance, the server is no longer the primary, or not the node of the list.
         guard case .success(let replies) = result, let first = replies.first else { return failed(target) }
         if case .error = first { return failed(target) }
         let watch = state.withLock { state in
@@ -140,14 +140,14 @@ final class ListWatcher: Sendable {
         var verdict = replies.count > 1 ? watch.claimant?.answered(replies[1]) ?? .ring : .ring
         if case .ring = verdict, first.isNull { verdict = .again }
         switch verdict {
-        // After the worker has begun what came.
+        // Later, so that the worker first begins the job that came.
         case .again: client.schedule(after: .zero) { [weak self] in self?.arm(target) }
         case .taken: break
         case .ring: doorbell.ring()
         }
     }
 
-    /// Gives the connection up, and rings after a while: whatever came meanwhile may have been missed.
+    /// Closes the connection, and rings after a delay: an element that came in between may have been missed.
     private func failed(_ target: Target) {
         let (watch, failures) = state.withLock { state -> (Watch?, Int) in
             let watch = state.watches[target]
@@ -166,7 +166,7 @@ final class ListWatcher: Sendable {
         }
     }
 
-    /// Rings after a while: the lists hold what nobody here can take, so that Redis would answer at once, again and
+    /// Rings after a delay: the lists hold jobs that no worker here can take, so Redis would answer at once, again and
     /// again.
     func lookAgainLater(clock: any JobClock) {
         let delay = state.withLock { state -> Int64? in

@@ -2,8 +2,8 @@ import Hoist
 import RESP
 import Synchronization
 
-/// Tells those who follow a job that something became of it: one subscription for all of them, to the channels that
-/// results are published on, and one to the channel of starts while somebody wants to know of these.
+/// Rings the doorbells of followed jobs when they change. All followers share one subscription to the channels of
+/// results, and one to the channel of starts while at least one of them wants to hear of starts.
 final class ResultFollower: Sendable {
     private struct State {
         var bells = JobBells()
@@ -29,8 +29,8 @@ final class ResultFollower: Sendable {
         .pattern(keys.resultPattern)
     }
 
-    /// The bell of one job, shared by all who follow it.
-    /// - Parameter hearsStart: whether it is to ring when a worker begins the job, too.
+    /// The bell of one job, shared by all its followers.
+    /// - Parameter hearsStart: whether the bell also rings when a worker begins the job.
     func doorbell(of id: JobID, hearsStart: Bool) -> Doorbell {
         let uptime = clock.uptime
         let (bell, isFirst, isFirstForStarts) = state.withLock { state -> (Doorbell, Bool, Bool) in
@@ -64,7 +64,7 @@ final class ResultFollower: Sendable {
             let (bell, isIdle) = state.withLock { state -> (Doorbell?, Bool) in
                 let bell = state.bells[id]
                 if bell == nil { state.bells.remove(id) }
-                // Nobody has followed anything for a while: no need to hear of everybody's results.
+                // No job has been followed for a while: the subscription to all results is not needed.
                 let isIdle = bell == nil && uptime - state.lastFollowed > 30_000_000 && state.bells.followed.isEmpty
                 if isIdle {
                     (state.hearsResults, state.hearsStarts) = (false, false)
@@ -76,7 +76,7 @@ final class ResultFollower: Sendable {
             guard isIdle else { return }
             results.unsubscribe(from: pattern)
             broker.unsubscribe(from: .channel(keys.startedChannel))
-            // Somebody may have come between the two.
+            // A follower may have come between the check and the end of the subscription.
             let (hearsResults, hearsStarts) = state.withLock { ($0.hearsResults, $0.hearsStarts) }
             if hearsResults { subscribeToResults() }
             if hearsStarts { subscribeToStarts() }

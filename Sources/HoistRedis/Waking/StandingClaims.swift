@@ -1,18 +1,19 @@
 import Hoist
 import Synchronization
 
-/// What this side knows of the claims that wait on the server, see worker_turn.lua.
+/// This program's view of the claims that wait on the server, see worker_turn.lua.
 final class StandingClaims: Sendable {
-    /// What has happened to claims: answers may arrive in another order than the server gave them.
+    /// A point in the history of claims, to put answers in order: they may arrive in another order than the server gave
+    /// them.
     struct Moment: Comparable {
-        /// Of the claims: later ones have higher numbers.
+        /// The number of the claims: later claims have higher numbers.
         var number: Int64 = 0
-        /// How often they had been carried out.
+        /// How often the claims had been carried out.
         var times: Int64 = 0
 
         init() {}
 
-        /// - Parameter text: the two, with a point between.
+        /// - Parameter text: `number` and `times`, with a point between.
         init?(_ text: String) {
             let parts = text.split(separator: ".").map { Int64($0) }
             guard parts.count == 2, let number = parts[0], let times = parts[1] else { return nil }
@@ -24,24 +25,24 @@ final class StandingClaims: Sendable {
 
     private struct Worker {
         var deliver: WorkerTurn.LateResultHandler
-        /// How often that was called, or is about to be.
+        /// How often `deliver` was called, or is about to be called.
         var deliveryCount = 0
-        /// What waits, as far as is known here, in the server's words; empty for nothing.
+        /// The version of the claims that wait, as far as known here; empty for none.
         var version = ""
-        /// When that was so.
+        /// The latest moment that is known.
         var latest = Moment()
-        /// How many of the answers that belong to the latest number have come.
+        /// How many answers for the number of that moment have arrived.
         var arrived: Int64 = 0
-        /// Since when it is known that something is on its way here.
+        /// Since when an answer is known to be on its way.
         var expectsSince: ContinuousClock.Instant?
-        /// What earlier ones brought was given back.
+        /// The lowest valid number: jobs that claims with lower numbers brought were given back.
         var firstValid: Int64 = 0
     }
 
     /// Claims that are made now.
     struct Begun {
         var number: Int64
-        /// The version of the earlier ones that they take the place of.
+        /// The version of the earlier claims that these claims replace.
         var replaced: String
         fileprivate var latest: Moment
     }
@@ -53,23 +54,24 @@ final class StandingClaims: Sendable {
         fileprivate var deliveryCount: Int
     }
 
-    /// What came of claims that waited.
+    /// The outcome of claims that waited.
     struct Claimed {
         var deliver: WorkerTurn.LateResultHandler
         /// False when jobs that were handed out under this number have been given back.
         var isValid: Bool
     }
 
-    /// What is on its way is here sooner; else it got lost.
+    /// An answer that is on its way arrives within this time; otherwise it got lost.
     static let patience = Duration.milliseconds(500)
 
     private let workers = Mutex<[WorkerID: Worker]>([:])
     private let lastNumber = Atomic<Int64>(0)
-    /// Workers that have left: what is under way for them begins nothing any more.
+    /// Workers that have left: jobs that are on their way to them are not begun any more.
     private let gone = Mutex<Set<WorkerID>>([])
 
-    /// Before claims are made that are to wait when there is too little.
-    /// - Returns: nil when something has been delivered that the budget does not take into account, or is on its way.
+    /// Called before new claims are sent that wait on the server when there are too few jobs.
+    /// - Returns: nil when the worker has left, or when jobs have been delivered, or are on their way, that the budget
+    ///   does not take into account.
     func begin(_ request: WorkerTurn, _ deliver: @escaping WorkerTurn.LateResultHandler) -> Begun? {
         if isGone(request.worker) { return nil }
         let number = lastNumber.add(1, ordering: .relaxed).newValue
@@ -79,7 +81,7 @@ final class StandingClaims: Sendable {
             if let since = entry.expectsSince, .now - since > Self.patience {
                 (entry.version, entry.expectsSince, entry.arrived) = ("", nil, entry.latest.times)
             }
-            // Answers over several connections: a later one may come first.
+            // Answers come over several connections: a later answer may arrive first.
             guard entry.arrived >= entry.latest.times else {
                 entry.expectsSince = entry.expectsSince ?? .now
                 workers[request.worker] = entry
@@ -93,18 +95,19 @@ final class StandingClaims: Sendable {
         }
     }
 
-    /// They wait now; or earlier ones were carried out, and nothing was claimed.
+    /// Notes the answer of a turn: its claims wait now, or none do, or earlier claims were carried out and nothing was
+    /// claimed.
     /// - Parameter version: as worker_turn.lua returns it.
     func note(_ version: String, of worker: WorkerID, _ begun: Begun) {
         workers.withLock { workers in
-            // What they brought may have come before.
+            // The answers of these claims may have arrived before.
             guard var entry = workers[worker], entry.latest.number < begun.number else { return }
             if version != "-" {
                 entry.version = version
                 entry.latest.number = begun.number
                 (entry.latest.times, entry.arrived, entry.expectsSince) = (0, 0, nil)
             } else if entry.latest == begun.latest {
-                // Until it is here, nothing is claimed.
+                // Until the answer of the earlier claims is here, nothing is claimed.
                 entry.version = begun.replaced
                 entry.expectsSince = entry.expectsSince ?? .now
             }
@@ -112,8 +115,8 @@ final class StandingClaims: Sendable {
         }
     }
 
-    /// They have been carried out.
-    /// - Returns: nil when the worker has left, and what was handed out goes back.
+    /// Notes that claims have been carried out.
+    /// - Returns: nil when the worker has left; the jobs that were handed out then go back.
     func claimed(_ moment: Moment, of worker: WorkerID, nowWaiting version: String) -> Claimed? {
         workers.withLock { workers in
             guard var entry = workers[worker] else { return nil }
@@ -131,7 +134,7 @@ final class StandingClaims: Sendable {
         }
     }
 
-    /// Something that was handed out may have been lost.
+    /// Reports to the worker that jobs that were handed out may have been lost.
     func fail(_ worker: WorkerID, _ error: BackendError) {
         let deliver = workers.withLock { workers in
             workers[worker]?.deliveryCount += 1
@@ -140,8 +143,8 @@ final class StandingClaims: Sendable {
         deliver?(.failure(error))
     }
 
-    /// Everything that claims made so far may bring is given back: it does not count when it arrives.
-    /// - Returns: false, and nothing has changed, when something has been delivered that the request does not take into
+    /// Invalidates all claims made so far: jobs that they bring are given back, and do not count when they arrive.
+    /// - Returns: false, with nothing changed, when jobs have been delivered that the request does not take into
     ///   account.
     func invalidate(_ request: WorkerTurn) -> Bool {
         workers.withLock { workers in
@@ -154,8 +157,8 @@ final class StandingClaims: Sendable {
         }
     }
 
-    /// Whether claims wait for all that is known, or something that they got is on its way, or here and not taken into
-    /// account yet.
+    /// Whether claims wait as far as known, or jobs that they got are on their way, or here and not taken into account
+    /// yet.
     func hasAny(of request: WorkerTurn) -> Bool {
         workers.withLock { workers in
             guard let entry = workers[request.worker] else { return false }
@@ -164,8 +167,8 @@ final class StandingClaims: Sendable {
         }
     }
 
-    /// Before claims that wait are taken back.
-    /// - Returns: nil when there never were any.
+    /// Called before claims that wait are taken back.
+    /// - Returns: nil when the worker never had any.
     func withdraw(_ worker: WorkerID) -> Withdrawn? {
         workers.withLock { workers in
             guard let entry = workers[worker] else { return nil }
@@ -174,14 +177,14 @@ final class StandingClaims: Sendable {
         }
     }
 
-    /// Whether something has been delivered since claims were taken back.
+    /// Whether jobs have been delivered since the claims were taken back.
     func hasDelivered(_ worker: WorkerID, since withdrawn: Withdrawn) -> Bool {
         workers.withLock { ($0[worker]?.deliveryCount ?? .max) > withdrawn.deliveryCount }
     }
 
     func isGone(_ worker: WorkerID) -> Bool { gone.withLock { $0.contains(worker) } }
 
-    /// A worker is there, perhaps again.
+    /// Notes that a worker is present, perhaps again.
     func welcome(_ worker: WorkerID) { gone.withLock { _ = $0.remove(worker) } }
 
     func forget(_ worker: WorkerID) {

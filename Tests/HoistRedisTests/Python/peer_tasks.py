@@ -19,7 +19,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     accept_content=["json", "msgpack", "yaml"],
     worker_send_task_events=False,
-    # A queue of topics, and one that is every worker's own: each gets its copy.
+    # A topic queue, and a broadcast queue of which every worker has its own: each queue gets its copy.
     task_queues=[
         Queue("mixed"),
         Queue("py-audit", Exchange("events", type="topic"), routing_key="video.*.done"),
@@ -56,8 +56,8 @@ def fail(message):
 def work(self, number, fails=0):
     """Fails so many times before it succeeds, wherever each attempt runs."""
     if self.request.retries < fails:
-        # A worker of Celery's stores RETRY after it has published the retry, over whatever another worker of Celery's has stored by then. One that
-        # is held up for as long as the countdown loses the result.
+        # A Celery worker stores RETRY after it has published the retry, and overwrites what another Celery worker has
+        # stored by then. A worker that is held up for as long as the countdown loses the result.
         raise self.retry(countdown=0.05 if SLOW_RETRY else 1, exc=RuntimeError("not yet"))
     return {"number": number, "by": "python", "retries": self.request.retries}
 

@@ -81,7 +81,7 @@ def topic():
 
     from peer_tasks import hear
 
-    # Redis knows nothing of exchanges: whoever publishes must declare what kind they are.
+    # Redis knows nothing of exchanges: a publisher must declare their type.
     hear.apply_async(("topic from python",), exchange="events", routing_key="video.7.done", declare=[Exchange("events", type="topic")])
     hear.apply_async(("news from python",), exchange="news", routing_key="mixed", declare=[Exchange("news", type="fanout")])
     say(True)

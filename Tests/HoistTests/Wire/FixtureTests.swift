@@ -49,13 +49,13 @@ struct FixtureTests {
                 #expect(WireValue.array(decoded.arguments.positional) == parts[0])
                 #expect(WireValue.object(decoded.arguments.keyword) == parts[1])
             }
-            // What we write of it says the same.
+            // The message is the same after it is encoded and decoded again.
             let again = try Message(envelope: message.encodedEnvelope())
             #expect(again == message, "\(again.headers) \(again.properties)\n\(message.headers) \(message.properties)")
         }
     }
 
-    /// Every task message of an AMQP capture, put into the envelope that says the same.
+    /// Every task message of an AMQP capture, in the equivalent envelope.
     private func amqpMessages(in value: WireValue) -> [(envelope: WireValue, body: WireValue?)] {
         switch value {
         case .array(let elements): return elements.flatMap(amqpMessages)

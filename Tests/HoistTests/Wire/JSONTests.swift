@@ -109,7 +109,7 @@ struct JSONTests {
             Base64.append(content, to: &encoded)
             #expect(try Base64.decode(encoded) == content)
         }
-        // White space wherever it is, and damage wherever it is.
+        // White space at every position, and damage at every position.
         let text = Array("aGVhdnkgbGlmdGluZw==".utf8)
         for position in 0...text.count {
             #expect(try Base64.decode(text[..<position] + [0x0A] + text[position...]) == Array("heavy lifting".utf8))

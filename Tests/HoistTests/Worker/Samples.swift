@@ -21,7 +21,7 @@ struct Work: Job {
 struct Broken: Error, CustomStringConvertible { var description = "it broke" }
 struct Hopeless: Error {}
 
-/// Something that tests count or collect across tasks.
+/// A value in which tests count or collect across tasks.
 final class Shared<Value: Sendable>: Sendable {
     private let state: Mutex<Value>
     private let bell = Doorbell()
@@ -35,7 +35,7 @@ final class Shared<Value: Sendable>: Sendable {
         bell.ring()
     }
 
-    /// Waits until the value fits, at most `limit`.
+    /// Waits until the value meets the condition, at most `limit`.
     func wait(_ limit: Duration = .seconds(10), until condition: (Value) -> Bool) async -> Bool {
         let clock = SystemJobClock()
         let deadline = ContinuousClock.now + limit
