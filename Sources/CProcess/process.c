@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #ifdef __linux__
 #include <sys/prctl.h>
@@ -115,10 +116,11 @@ int hoist_reap(pid_t process, struct hoist_exit *result) {
 static void do_nothing(int signal) { (void)signal; }
 
 #ifdef __linux__
-// Must not lock or allocate: whatever the process was doing, it stops here.
+// Kills the process in the middle of anything, so it must not lock or allocate: the process may hold a lock.
 static void end_group(int signal) {
     (void)signal;
-    // Its own group, not the one that it is in: a job may have moved it to its worker's.
+    // The group with the id of this process, not its current group: a job may have moved the process to the worker's
+    // group.
     kill(-getpid(), SIGKILL);
     kill(getpid(), SIGKILL);
 }
@@ -132,19 +134,19 @@ static void handle(int signal, void (*handler)(int)) {
     sigaction(signal, &action, NULL);
 }
 
-// Not all files: a thread that a job has left behind may hold one of them for ever.
+// Not all files: a thread that a job has left behind may hold the lock of another file for ever.
 void hoist_flush_output(void) {
     fflush(stdout);
     fflush(stderr);
 }
 
 #ifdef __linux__
-// Before anything of the program runs: one that hangs while it starts ends with its worker all the same.
+// Runs before any code of the program: a child that hangs while it starts must end with its worker all the same.
 __attribute__((constructor)) static void end_with_parent(void) {
     const char *variable = getenv("HOIST_CHILD");
     if (variable == NULL) return;
     struct stat channel;
-    // What a child starts inherits the variable, but not the channel.
+    // A program that a child starts inherits the variable, but not the channel.
     if (fstat(3, &channel) != 0 || !S_ISSOCK(channel.st_mode)) return;
     long parent = strtol(variable, NULL, 10);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -153,16 +155,16 @@ __attribute__((constructor)) static void end_with_parent(void) {
 #endif
 
 void hoist_become_child(void) {
-    // Whole lines at once: what lies in a buffer dies with the process.
+    // Line buffering: output left in a buffer is lost when the process dies.
     setvbuf(stdout, NULL, _IOLBF, 0);
-    // Handled and not ignored: what is ignored stays so in programs that a job starts.
+    // Handled and not ignored: an ignored signal stays ignored in programs that a job starts.
     handle(SIGTERM, do_nothing);
     handle(SIGINT, do_nothing);
 #ifdef __linux__
     handle(SIGRTMAX, end_group);
     prctl(PR_SET_PDEATHSIG, SIGRTMAX);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
-    // When memory runs out for the whole machine, the job is to go and not its worker.
+    // When the whole machine runs out of memory, the system should kill the job and not its worker.
     int file = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     if (file >= 0) {
         ssize_t written = write(file, "500", 3);
@@ -206,3 +208,21 @@ int64_t hoist_cpu_microseconds(void) {
 extern char **environ;
 
 char **hoist_environment(void) { return environ; }
+
+int64_t hoist_uptime(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000000 + time.tv_nsec / 1000;
+}
+
+int hoist_wait_until(pthread_cond_t *condition, pthread_mutex_t *mutex, int64_t uptime) {
+#ifdef __APPLE__
+    int64_t left = uptime - hoist_uptime();
+    if (left < 0) left = 0;
+    struct timespec time = {.tv_sec = left / 1000000, .tv_nsec = left % 1000000 * 1000};
+    return pthread_cond_timedwait_relative_np(condition, mutex, &time);
+#else
+    struct timespec time = {.tv_sec = uptime / 1000000, .tv_nsec = uptime % 1000000 * 1000};
+    return pthread_cond_timedwait(condition, mutex, &time);
+#endif
+}

@@ -28,7 +28,7 @@ public final class RESPClient: Sendable {
 
     /// - Parameters:
     ///   - configuration: where the server is.
-    ///   - group: the threads that connections live on; those of the process by default.
+    ///   - group: the event loops of the connections; the group of the process by default.
     /// - Throws: ``RESPError`` `.tls` when certificates or keys cannot be read.
     public init(_ configuration: RESPConfiguration, group: any EventLoopGroup = MultiThreadedEventLoopGroup.singleton)
         throws(RESPError)
@@ -43,8 +43,10 @@ public final class RESPClient: Sendable {
     /// Sends one command.
     /// - Parameters:
     ///   - command: what to send.
-    ///   - timeout: until its answer; nil for ``RESPConfiguration/commandTimeout``.
-    /// - Throws: ``RESPServerError`` when the server refuses it, ``RESPError`` when there is no answer.
+    ///   - timeout: the time limit for the answer; nil for ``RESPConfiguration/commandTimeout``.
+    /// - Throws: ``RESPServerError`` when the server refuses the command. ``RESPError`` when there is no answer; a
+    ///   retry is safe when its ``RESPError/mayHaveRun`` is false. `CancellationError` when the task is cancelled while
+    ///   it waits for the answer: the command may run all the same.
     @discardableResult
     public func send(_ command: RESPCommand, timeout: Duration? = nil) async throws -> RESPValue {
         let value = try await send(pipeline: [command], timeout: timeout)[0]
@@ -52,18 +54,21 @@ public final class RESPClient: Sendable {
         return value
     }
 
-    /// Sends commands in one go, with nothing of others in between. In a cluster all of them go where the first one's
-    /// key lies.
+    /// Sends commands back to back, without commands of other callers in between. In a cluster all commands go to the
+    /// node that has the first command's key.
     /// - Parameters:
     ///   - commands: any number.
-    ///   - timeout: until the last answer; nil for ``RESPConfiguration/commandTimeout``.
+    ///   - timeout: the time limit for the last answer; nil for ``RESPConfiguration/commandTimeout``.
     /// - Returns: an answer for each, in order; errors of the server are answers here.
-    /// - Throws: ``RESPError``; its ``RESPError/mayHaveRun`` tells whether they may have been carried out.
+    /// - Throws: ``RESPError``; its ``RESPError/mayHaveRun`` says whether the commands that were sent last may have
+    ///   run. After a redirection in a cluster these are the redirected ones only: the others have run.
+    ///   `CancellationError` when the task is cancelled while it waits for the answers: the commands may run all the
+    ///   same.
     public func send(pipeline commands: [RESPCommand], timeout: Duration? = nil) async throws -> [RESPValue] {
         guard let first = commands.first else { return [] }
         var address = first.key.map(ClusterSlot.of).flatMap { slot in state.withLock { $0.slots[slot] } }
         var replies = [RESPValue](repeating: .null, count: commands.count)
-        // Those without an answer yet. A redirected command goes out again alone: the others have run.
+        // The commands without an answer yet. A redirected command is sent again alone: the others have run.
         var open = Array(commands.indices)
         var isAsking = false
         for attempt in 1... {
@@ -72,7 +77,7 @@ public final class RESPClient: Sendable {
             var answers = try await connection.send(batch, timeout: timeout ?? configuration.commandTimeout)
             if isAsking { answers = stride(from: 1, to: answers.count, by: 2).map { answers[$0] } }
             for (index, answer) in zip(open, answers) { replies[index] = answer }
-            // The primary has become a replica: whoever comes next must look for the new one.
+            // The primary has become a replica: the next command must look for the new primary.
             if answers.contains(where: { Self.error($0)?.code == "READONLY" }) { connection.close() }
             let redirections = zip(open, answers).compactMap { index, answer in
                 ClusterRedirection(answer, from: connection.address).map { (index, $0) }
@@ -96,9 +101,11 @@ public final class RESPClient: Sendable {
     /// Runs commands as one transaction (MULTI … EXEC).
     /// - Parameters:
     ///   - commands: what runs between MULTI and EXEC.
-    ///   - timeout: until the last answer; nil for ``RESPConfiguration/commandTimeout``.
+    ///   - timeout: the time limit for the last answer; nil for ``RESPConfiguration/commandTimeout``.
     /// - Returns: the answer of each.
-    /// - Throws: ``RESPServerError`` when the server refuses a command, and then none has run; ``RESPError``.
+    /// - Throws: ``RESPServerError`` when the server refuses a command: then no command has run. ``RESPError`` when
+    ///   there is no answer; a retry is safe when its ``RESPError/mayHaveRun`` is false. `CancellationError` when the
+    ///   task is cancelled while it waits for the answers: the transaction may run all the same.
     public func transaction(_ commands: [RESPCommand], timeout: Duration? = nil) async throws -> [RESPValue] {
         guard let first = commands.first else { return [] }
         var begin = RESPCommand("MULTI")
@@ -108,21 +115,24 @@ public final class RESPClient: Sendable {
         return replies.last?.elements ?? []
     }
 
-    /// Runs a script by its digest, and hands the script over where the server does not have it.
+    /// Runs a script by its digest, and sends the source when the server does not have the script.
     /// - Parameters:
     ///   - script: what to run.
-    ///   - keys: its KEYS; the first decides where in a cluster it runs.
+    ///   - keys: its KEYS; the first decides which node of a cluster runs the script.
     ///   - arguments: its ARGV.
     ///   - commands: sent right after the script, in the same go; their answers come after the script's. They run twice
     ///     when the server has lost the script meanwhile.
-    ///   - timeout: until the last answer; nil for ``RESPConfiguration/commandTimeout``.
+    ///   - timeout: the time limit for the last answer; nil for ``RESPConfiguration/commandTimeout``.
     /// - Returns: the script's answer, then those of the commands.
-    /// - Throws: ``RESPServerError``, ``RESPError``.
+    /// - Throws: ``RESPServerError`` when the script fails or cannot be loaded; errors of `commands` are answers.
+    ///   ``RESPError`` when there is no answer; a retry of the script is safe when its ``RESPError/mayHaveRun`` is
+    ///   false. `CancellationError` when the task is cancelled while it waits for the answers: the script may run all
+    ///   the same.
     public func evaluate(
         _ script: RESPScript, keys: [String], arguments: [RESPArgument], then commands: [RESPCommand] = [],
         timeout: Duration? = nil
     ) async throws -> [RESPValue] {
-        // What follows is to run once, after the script.
+        // Loaded first: the commands after the script are to run once, and after the script.
         if script.digest == nil, !commands.isEmpty { try await load(script, key: keys.first, timeout: timeout) }
         if let call = script.call(keys: keys, arguments: arguments) {
             let replies = try await send(pipeline: [call] + commands, timeout: timeout)
@@ -135,12 +145,14 @@ public final class RESPClient: Sendable {
         return Array(replies.dropFirst())
     }
 
-    /// Hands a script over, for ``RESPScript/call(keys:arguments:)``.
+    /// Loads a script into the server, for ``RESPScript/call(keys:arguments:)``.
     /// - Parameters:
-    ///   - script: what is to be called.
-    ///   - key: its first key, which decides where in a cluster it will run.
-    ///   - timeout: until the answer; nil for ``RESPConfiguration/commandTimeout``.
-    /// - Throws: ``RESPServerError``, ``RESPError``.
+    ///   - script: the script to be called.
+    ///   - key: its first key, which decides which node of a cluster will run the script.
+    ///   - timeout: the time limit for the answer; nil for ``RESPConfiguration/commandTimeout``.
+    /// - Throws: ``RESPServerError`` when the server refuses the script, ``RESPError`` when there is no answer,
+    ///   `CancellationError` when the task is cancelled while it waits for the answer. A retry is always safe: loading
+    ///   a script twice has the effect of loading it once.
     public func load(_ script: RESPScript, key: String?, timeout: Duration? = nil) async throws {
         let load = RESPCommand("SCRIPT LOAD", [.text(script.source)], key: key)
         script.digest = try Self.checked(try await send(pipeline: [load], timeout: timeout))[0].text
@@ -153,8 +165,9 @@ public final class RESPClient: Sendable {
 
     // MARK: - Connections
 
-    /// A connection of one's own for the time of `body`: for blocking commands, and for WATCH.
-    /// - Throws: ``RESPError`` when no server can be reached, and what `body` throws.
+    /// Gives `body` a connection of its own: for blocking commands, and for WATCH.
+    /// - Throws: ``RESPError`` when no server can be reached: `body` has not run, and a retry is safe. Otherwise only
+    ///   what `body` throws.
     public func withConnection<T: Sendable>(_ body: (RESPConnection) async throws -> T) async throws -> T {
         let idle = state.withLock { state in
             state.idle.removeAll { !$0.isOpen }
@@ -171,7 +184,7 @@ public final class RESPClient: Sendable {
             if !isKept { connection.close() }
             return result
         } catch {
-            // Nobody knows what state it is in.
+            // The state of the connection is unknown.
             connection.close()
             throw error
         }
@@ -189,12 +202,12 @@ public final class RESPClient: Sendable {
             opening.whenComplete { [weak self] in self?.opened($0, opening, to: address) }
             return (nil, opening)
         }
-        // Not as a future that has its value: to ask one takes a visit to the event loop and back.
+        // Not as a completed future: to await it takes a visit to the event loop and back.
         if let open { return open }
         return try await opening!.get()
     }
 
-    /// Keeps what has been opened, once, whoever waits for it.
+    /// Stores an opened connection once, however many callers wait for it.
     private func opened(
         _ result: Result<RESPConnection, any Error>, _ opening: EventLoopFuture<RESPConnection>,
         to address: ServerAddress?
@@ -207,7 +220,7 @@ public final class RESPClient: Sendable {
                 state.links[address] = Link(connection: connection)
             case .failure:
                 if isCurrent { state.links[address] = nil }
-                // The node is gone: whoever is asked next will know where its slots are now.
+                // The node is gone: the next node that is asked knows where the slots are now.
                 if let address { state.slots = state.slots.filter { $0.value != address } }
             }
             return nil
@@ -215,8 +228,9 @@ public final class RESPClient: Sendable {
         surplus?.close()
     }
 
-    /// Opens a connection for the caller alone, who closes it.
-    /// - Parameter key: a key that will be asked for: in a cluster it leads to its node, as far as that is known.
+    /// Opens a connection for the caller alone. The caller closes the connection.
+    /// - Parameter key: a key of the commands to come: in a cluster the connection goes to the node of the key, if that
+    ///   node is known.
     public func openConnection(for key: String? = nil) -> EventLoopFuture<RESPConnection> {
         let slot = key.map { ClusterSlot.of(Array($0.utf8)) }
         let node = state.withLock { state in slot.flatMap { state.slots[$0] } }
@@ -228,10 +242,10 @@ public final class RESPClient: Sendable {
         locator.connect(for: .subscriptions(onMessage: onMessage), preferring: currentServer)
     }
 
-    /// The server that commands go to. Whoever listens must listen there, and not at another one of the list.
+    /// The server that commands go to. Subscriptions must go to the same server, not to another server of the list.
     private var currentServer: ServerAddress? { state.withLock { $0.links[nil]?.connection?.address } }
 
-    /// Calls `body` on an event loop, once; never when the client was closed.
+    /// Calls `body` once, on an event loop; does nothing when the client is closed already.
     public func schedule(after delay: Duration, _ body: @escaping @Sendable () -> Void) {
         if state.withLock({ $0.isClosed }) { return }
         if delay > .zero { eventLoop.scheduleTask(in: TimeAmount(delay), body) } else { eventLoop.execute(body) }
@@ -253,16 +267,16 @@ public final class RESPClient: Sendable {
     }
 }
 
-/// A Lua script, and its digest once a server told it.
+/// A Lua script, and its digest once a server has reported it.
 public final class RESPScript: Sendable {
     public let source: String
     private let known = Mutex<String?>(nil)
 
     public init(_ source: String) { self.source = source }
 
-    /// The call by digest, for a connection of one's own. The server may have lost the script all the same, and then
-    /// answers `NOSCRIPT`.
-    /// - Returns: nil while no server has told the digest.
+    /// The call by digest, for a connection of the caller's own. The server may have lost the script all the same, and
+    /// then answers `NOSCRIPT`.
+    /// - Returns: nil until a server has reported the digest.
     public func call(keys: [String], arguments: [RESPArgument]) -> RESPCommand? {
         digest.map { Self.call("EVALSHA", $0, keys, arguments) }
     }

@@ -10,9 +10,9 @@ extension RESPConfiguration {
     /// | `sentinel://[:password@]one:26379/0;sentinel://two:26379?master_name=mymaster` | the primary that sentinels name |
     /// | `redis+cluster://one:6379;redis+cluster://two:6379`, `rediss+cluster://…` | a cluster |
     ///
-    /// User, password and file names may be percent-encoded. Of several, the first that has them gives credentials,
-    /// database and options.
-    /// - Parameter url: of one of these forms.
+    /// User, password and file names may be percent-encoded. With several URLs, credentials, database and each option
+    /// come from the first URL that has them.
+    /// - Parameter url: a URL of one of these forms.
     /// - Throws: ``RESPError`` `.invalidURL`, with what is wrong, never the URL itself: it may hold a password.
     public init(url: String) throws(RESPError) {
         var addresses: [ServerAddress] = []
@@ -81,7 +81,8 @@ extension RESPConfiguration {
         var database: String?
         var options: [String: String] = [:]
 
-        /// - Parameter inherited: what `host:port` without a scheme counts as, after the first.
+        /// - Parameter inherited: the scheme for a URL that is only `host:port`; nil for the first URL, which must have
+        ///   a scheme.
         init(_ text: String, inheriting inherited: Scheme?) throws(RESPError) {
             var rest = Substring(text)
             let schemeName: String

@@ -36,15 +36,16 @@ public struct RESPConfiguration: Sendable {
         case cluster([ServerAddress])
     }
 
-    /// TLS. Certificates are verified unless it says otherwise.
+    /// The settings of TLS. Certificates and host names are verified by default.
     public struct TLS: Sendable, Hashable {
         /// Checks that the server's certificate comes from an authority that is trusted.
         public var verifiesCertificate = true
-        /// Checks that it is the certificate of this host.
+        /// Checks that the certificate belongs to this host.
         public var verifiesHostname = true
         /// A file of certificates to trust in place of the system's, PEM.
         public var trustedCertificatesFile: String?
-        /// Our own certificate and key, PEM, for servers that ask for one.
+        /// PEM files of this client's own certificate and key, for servers that ask for a certificate. Without
+        /// `keyFile` the key is read from `certificateFile`.
         public var certificateFile: String?
         public var keyFile: String?
 
@@ -69,31 +70,31 @@ public struct RESPConfiguration: Sendable {
     public var topology: Topology
     /// Asked at each connection, so that passwords may change while the program runs.
     public var credentials: @Sendable () -> Credentials?
-    /// For the sentinels themselves.
+    /// The credentials for the sentinels themselves.
     public var sentinelCredentials: Credentials?
     /// The database number, 0 by default. A cluster has only 0.
     public var database: Int
     public var tls: TLS?
-    /// The name that the server shows of us.
+    /// The name of this client on the server (CLIENT SETNAME).
     public var clientName: String?
-    /// Until a connection is ready for commands. 3 seconds by default.
+    /// The time limit until a connection is ready for commands. 3 seconds by default.
     public var connectTimeout: Duration
-    /// Until a command has its answer. 5 seconds by default.
+    /// The time limit for the answer to a command. 5 seconds by default.
     public var commandTimeout: Duration
-    /// A connection that was silent for so long is asked whether it still lives, and counts as dead when the answer
-    /// takes as long again. 3 seconds by default.
+    /// A connection that was silent for this time is asked with PING whether it still lives, and counts as dead when
+    /// the answer takes as long again. 3 seconds by default.
     public var keepAlive: Duration
-    /// A caller that awaits one command after the other keeps its thread while it waits, instead of giving it up and
-    /// being woken, where answers take no longer than this. 250 microseconds by default, which a server on the same
-    /// machine keeps to; a millisecond at most; zero for callers that never do.
+    /// The longest round trip for which a caller keeps its thread while it waits, instead of giving the thread up and
+    /// being woken. This holds for a caller that awaits one command after the other. 250 microseconds by default, which
+    /// a server on the same machine keeps to; a millisecond at most; zero for callers that never keep their thread.
     ///
-    /// Such a caller takes a processor's time, as far as no other thread has work for it, and lets other tasks have its
-    /// own thread every two milliseconds. Those that do other things between their commands, or use the connection at
-    /// the same time, wait as ever, and so does whoever is on an event loop's thread.
+    /// Such a caller takes processor time, as far as no other thread has work for the processor, and lets other tasks
+    /// have its thread every two milliseconds. Callers that do other work between their commands, callers that use the
+    /// connection at the same time, and callers on the thread of an event loop never keep their thread.
     public var spinLimit: Duration
-    /// What is accepted from the server.
+    /// The limits for replies of the server.
     public var limits: RESPParser.Limits
-    /// What the query of a URL said, decoded; those who wrap this client may have options of their own there.
+    /// The decoded query of the URL. A library that wraps this client may define options of its own there.
     public internal(set) var options: [String: String] = [:]
 
     public init(

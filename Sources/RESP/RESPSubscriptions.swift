@@ -1,13 +1,13 @@
 import NIOCore
 import Synchronization
 
-/// Channels and patterns that a client listens to, on one connection that is made again when it is lost.
+/// The subscriptions of a client to channels and patterns, on one connection that is opened again when it is lost.
 public final class RESPSubscriptions: Sendable {
     public enum Event: Sendable, Hashable {
         /// A message, and the channel it came on.
         case message(channel: String, [UInt8])
-        /// The subscription holds from now on. Messages of the time before are missed: also after the connection was
-        /// lost.
+        /// The subscription is active from now on. Messages published before are missed, also those between the loss of
+        /// a connection and this event.
         case subscribed
     }
 
@@ -53,9 +53,9 @@ public final class RESPSubscriptions: Sendable {
     ///   - handler: called on an event loop: it must be quick and must not block. A second handler of the same target
     ///     replaces the first.
     public func subscribe(to target: Target, _ handler: @escaping @Sendable (Event) -> Void) {
-        // Sent under the lock, so that the server hears of changes in the order in which they were made.
+        // Sent under the lock, so that the server receives changes in the order in which they were made.
         let isConnected = state.withLock { state in
-            // The server has it already, or will when the connection is there.
+            // The server has a known target already, or gets it when the connection is open.
             let isNew = state.handlers.updateValue(handler, forKey: target) == nil
             if isNew { state.connection?.sendWithoutReply(target.subscribe) }
             return state.connection != nil
@@ -103,7 +103,7 @@ public final class RESPSubscriptions: Sendable {
         case .success(let connection):
             let isWanted = state.withLock { state in
                 state.isConnecting = false
-                // Until the server has agreed to something, a connection is no success.
+                // A connection counts as a failure until the server has confirmed a subscription.
                 state.failures += 1
                 guard !state.isClosed, !state.handlers.isEmpty else { return false }
                 state.connection = connection
@@ -126,10 +126,11 @@ public final class RESPSubscriptions: Sendable {
         connectLater()
     }
 
-    /// Soon at first, then every second: somebody waits for what is published.
+    /// Connects again after 25 milliseconds at first, and after up to 2 seconds when it fails repeatedly: subscribers
+    /// wait for messages.
     private func connectLater() {
         let (failures, isClosed) = state.withLock { ($0.failures, $0.isClosed) }
-        // The loop may be gone by then.
+        // After the close the event loop may be gone.
         if isClosed { return }
         loop.scheduleTask(in: .milliseconds(min(2000, 25 << min(failures, 7)))) { [weak self] in self?.connect() }
     }

@@ -319,6 +319,9 @@ public struct Settlement: Sendable {
     public var usage: ResourceUsage?
     /// What it wrote; nil for nothing.
     public var log: JobLog?
+    /// What follows from the end of the job. Stored and published in the step that settles it, or before the delivery
+    /// is acknowledged; nothing of it where the settlement is refused. Nil for nothing.
+    public var followUps: FollowUps?
     /// For the backend alone, see ``Broker/prepare(_:)``.
     public var prepared: (any Sendable)?
 

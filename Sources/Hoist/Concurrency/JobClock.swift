@@ -3,13 +3,8 @@ public import FoundationEssentials
 #else
 public import Foundation
 #endif
+import CProcess
 import Synchronization
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Darwin)
-import Darwin
-#endif
 
 /// The time source of backends and workers. A test controls a clock of its own, see `TestClock` in HoistTesting.
 public protocol JobClock: Sendable {
@@ -45,11 +40,7 @@ public struct SystemJobClock: JobClock {
 
     public var now: Date { Date() }
 
-    public var uptime: Int64 {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return Int64(time.tv_sec) * 1_000_000 + Int64(time.tv_nsec) / 1000
-    }
+    public var uptime: Int64 { hoist_uptime() }
 
     public func schedule(after delay: Duration, _ body: @escaping @Sendable () -> Void) -> ScheduledCall {
         TimerThread.shared.schedule(at: uptime + max(0, delay.inMicroseconds), body)

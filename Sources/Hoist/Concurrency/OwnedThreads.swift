@@ -1,3 +1,4 @@
+import CProcess
 import Synchronization
 
 #if canImport(Glibc)
@@ -98,14 +99,8 @@ final class ThreadSignal: @unchecked Sendable {
             while !isNotified { pthread_cond_wait(condition, mutex) }
             return
         }
-        #if canImport(Darwin)
-        var interval = timespec(tv_sec: Int(microseconds / 1_000_000), tv_nsec: Int(microseconds % 1_000_000) * 1000)
-        while !isNotified, pthread_cond_timedwait_relative_np(condition, mutex, &interval) == 0 {}
-        #else
         let deadline = SystemJobClock().uptime + microseconds
-        var time = timespec(tv_sec: Int(deadline / 1_000_000), tv_nsec: Int(deadline % 1_000_000) * 1000)
-        while !isNotified, pthread_cond_timedwait(condition, mutex, &time) == 0 {}
-        #endif
+        while !isNotified, hoist_wait_until(condition, mutex, deadline) == 0 {}
     }
 }
 

@@ -9,20 +9,20 @@ import Darwin
 
 /// Whether this process is a child of a worker's process lane.
 ///
-/// A worker starts its own executable again, with the arguments that it got itself; ``Worker/run()`` notices there that
-/// it is a child, and serves its worker instead of consuming queues. What a program starts beside its worker, for
-/// instance a web server, it must not start in a child.
+/// A worker starts its own executable again, with its own arguments. In that process ``Worker/run()`` notices that it
+/// is a child, and serves the worker instead of consuming queues. What a program starts beside its worker, for instance
+/// a web server, it must not start in a child.
 public enum WorkerChild {
     public static var isChild: Bool { ChildChannel.inherited != nil }
 
-    /// The worker's backend, as far as handlers may use it: for a program that makes clients of its own. nil when this
-    /// process is no child.
+    /// The worker's backend, with the operations that handlers may use: for a program that makes clients of its own.
+    /// nil when this process is no child.
     public static var backend: (any Backend)? { ParentBackend.shared }
 }
 
 /// A child's end of the channel to its worker.
 final class ChildChannel: Sendable {
-    /// `PARENT:KEY:NAME`: the parent's process id, which of its workers this child is for, and the name of that worker.
+    /// `PARENT:KEY:NAME`: the parent's process id, the key of the worker in the parent, and the name of that worker.
     static let variable = "HOIST_CHILD"
     private static let descriptorNumber: Int32 = 3
 
@@ -32,7 +32,7 @@ final class ChildChannel: Sendable {
         let parts = String(cString: variable).split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false).map(
             String.init)
         guard parts.count == 3, let parent = pid_t(parts[0]) else { return nil }
-        // What a child starts inherits the variable, but not the channel.
+        // A program that a child starts inherits the variable, but not the channel.
         var status = stat()
         guard fstat(descriptorNumber, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else { return nil }
         guard getppid() == parent else { exit(0) }
@@ -40,7 +40,7 @@ final class ChildChannel: Sendable {
         guard channel >= 0 else { exit(71) }
         close(descriptorNumber)
         hoist_become_child()
-        // It may have died before this process asked to be told.
+        // The parent may have died before this process asked to be told.
         guard getppid() == parent else { exit(0) }
         return ChildChannel(channel, key: parts[1], worker: parts[2])
     }()
@@ -59,7 +59,7 @@ final class ChildChannel: Sendable {
     /// The variable for the children of a worker.
     static func environment(key: String, worker: String) -> String { "\(variable)=\(getpid()):\(key):\(worker)" }
 
-    /// Blocks until the worker has taken it.
+    /// Blocks until the channel has taken the report.
     func send(_ report: ChildReport) { send(report.encoded()) }
 
     /// - Parameter bytes: a whole frame.
@@ -74,12 +74,12 @@ final class ChildChannel: Sendable {
             }
             return true
         }
-        // The worker is gone, or the job has closed what is not its own: nobody will ever hear of it.
+        // The worker is gone, or the job has closed the channel: no report can arrive any more.
         if !isSent { Self.endProcess() }
     }
 
-    /// Blocks until something comes.
-    /// - Returns: how much; 0 when the worker is gone.
+    /// Blocks until bytes arrive.
+    /// - Returns: the number of bytes; 0 when the worker is gone.
     func receive(_ buffer: inout [UInt8]) -> Int {
         while true {
             let count = buffer.withUnsafeMutableBytes { recv(descriptor, $0.baseAddress, $0.count, 0) }
@@ -88,9 +88,10 @@ final class ChildChannel: Sendable {
         }
     }
 
-    /// Ends this process and all that it started.
+    /// Kills this process and its process group.
     static func endProcess() -> Never {
-        // Its own group, not the one that it is in: a job may have moved it to its worker's.
+        // The group with the id of this process, not its current group: a job may have moved the process to the
+        // worker's group.
         kill(-getpid(), SIGKILL)
         kill(getpid(), SIGKILL)
         _exit(70)

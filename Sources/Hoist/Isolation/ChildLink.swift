@@ -6,22 +6,23 @@ import Glibc
 import Darwin
 #endif
 
-/// A worker's ends of what it shares with one child. Touched only under the lock of the pool.
+/// A worker's ends of the channel and the pipes that it shares with one child. Touched only under the lock of the pool,
+/// except for receiving frames, which only the listening thread does.
 final class ChildLink {
     let process: SpawnedProcess
     private(set) var channel: Int32?
     var output: Int32?
     var error: Int32?
-    /// Where its lines go while it has a job.
+    /// The log for the output of the child while it has a job.
     var log: JobLogRecorder?
-    /// Lines that it wrote without a job.
+    /// The last lines that the child wrote without a job.
     private(set) var strayOutput: [String] = []
-    /// The signal that Swift's runtime says it has caught, while it prints a backtrace: the process is dead and does
-    /// not know it yet.
+    /// The signal that Swift's runtime reports as caught while it prints a backtrace: the process is about to die, but
+    /// has not ended yet.
     private var fatalSignal: Int32?
-    /// It is printing one. What comes is worth keeping.
+    /// Whether the child prints a backtrace: its lines are worth keeping.
     var isCrashing = false
-    /// What it asks for and has no answer to yet.
+    /// The requests of the child that have no answer yet.
     var requests: [ChildRequest.ID: Task<Void, Never>] = [:]
     private var received = FrameBuffer()
     private var unsent: [UInt8] = []
@@ -37,7 +38,8 @@ final class ChildLink {
 
     typealias Ends = (read: Int32, write: Int32)
 
-    /// A channel and two pipes: ours not blocking, and none inherited by whoever is started meanwhile.
+    /// A channel and two pipes. The worker's ends do not block, and no process that is started meanwhile inherits any
+    /// end.
     static func makeEnds() -> (channel: Ends, output: Ends, error: Ends)? {
         guard let channel = makePair(hoist_socket_pair) else { return nil }
         guard let output = makePair(hoist_pipe) else {
@@ -55,7 +57,7 @@ final class ChildLink {
         var ends: [Int32] = [-1, -1]
         guard make(&ends) == 0 else { return nil }
         _ = fcntl(ends[0], F_SETFL, fcntl(ends[0], F_GETFL) | O_NONBLOCK)
-        // Out of the way of the numbers that the child gets them as.
+        // Above the descriptor numbers that the child gets the ends as.
         let high = fcntl(ends[1], F_DUPFD_CLOEXEC, 10)
         guard high >= 0 else {
             ends.forEach { _ = close($0) }
@@ -71,8 +73,8 @@ final class ChildLink {
     var backlog: Int { unsent.count - unsentStart }
     var hasBacklog: Bool { backlog > 0 }
 
-    /// Sends now what the channel takes, and the rest when it takes more.
-    /// - Returns: false when nobody is there any more.
+    /// Sends now the bytes that the channel takes, and the rest when the channel takes more.
+    /// - Returns: false when the channel is closed.
     @discardableResult
     func send(_ command: ChildCommand) -> Bool {
         guard channel != nil else { return false }
@@ -90,7 +92,7 @@ final class ChildLink {
         return flush()
     }
 
-    /// - Returns: false when nobody is there any more.
+    /// - Returns: false when the other end of the channel is closed.
     @discardableResult
     func flush() -> Bool {
         var isHeard = true
@@ -101,7 +103,7 @@ final class ChildLink {
             if sent > 0 {
                 unsentStart += sent
             } else if errno != EINTR {
-                // What a dead child does not take is of no use to anybody; its end is noticed elsewhere.
+                // Bytes that a dead child does not take are dropped; the end of the child is noticed elsewhere.
                 if errno != EAGAIN {
                     unsentStart = unsent.count
                     isHeard = false
@@ -116,7 +118,7 @@ final class ChildLink {
         return isHeard
     }
 
-    /// As send(2), without the signal where nobody is at the other end.
+    /// As send(2), without SIGPIPE when the other end is closed.
     static func send(_ channel: Int32, _ pointer: UnsafeRawPointer, _ count: Int) -> Int {
         #if os(Linux)
         Glibc.send(channel, pointer, count, Int32(MSG_NOSIGNAL))
@@ -127,8 +129,8 @@ final class ChildLink {
 
     // MARK: - From the child
 
-    /// Takes what is there, but not all of a flood: others have their turn.
-    /// - Returns: false when nothing more will come.
+    /// Receives what the channel holds, but at most 16 buffers: other children must have their turn.
+    /// - Returns: false when the channel has ended.
     func receive(_ buffer: inout [UInt8]) -> Bool {
         guard let channel else { return true }
         for _ in 0..<16 {
@@ -158,7 +160,7 @@ final class ChildLink {
             _ = Self.close(pipe)
             return nil
         }
-        // What is more than the log keeps is counted, and not looked at.
+        // Lines beyond those that the log keeps are only counted.
         let taken = buffer.withUnsafeBytes { bytes in
             lines[source]?.split(UnsafeRawBufferPointer(rebasing: bytes[..<count]), keeping: max(20, log?.limit ?? 0))
                 ?? (
@@ -187,7 +189,7 @@ final class ChildLink {
     func readOutput(to log: JobLogRecorder?) {
         if let log { self.log = log }
         var buffer: [UInt8] = []
-        // Whoever still writes does so for nobody: as much as a pipe holds, and some.
+        // Bounded, at more than a pipe holds: a process that still writes does so for nothing.
         for _ in 0..<8 {
             let (hasOutput, hasErrors) = (Self.holdsBytes(output), Self.holdsBytes(error))
             guard hasOutput || hasErrors else { break }
@@ -210,12 +212,13 @@ final class ChildLink {
 
     func cancelRequest(_ id: ChildRequest.ID) { requests.removeValue(forKey: id)?.cancel() }
 
-    /// Its job has closed what the next one would write to; or it is dying, which is heard of in a moment.
+    /// Whether a pipe is closed: the job has closed the output of later jobs, or the child is dying, which is noticed
+    /// in a moment.
     var hasLostOutput: Bool { output == nil || error == nil }
 
     func takeFatalSignal() -> Int32? { fatalSignal.take() }
 
-    /// The job has ended: nothing of it is left to the next one.
+    /// The job has ended: its state must not reach the next job.
     func forgetJob() {
         log = nil
         (fatalSignal, isCrashing) = (nil, false)

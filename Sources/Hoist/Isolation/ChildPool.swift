@@ -9,23 +9,23 @@ import Darwin
 
 /// The children of a worker's process lane, and the one thread that listens to them.
 ///
-/// Children share no lock and no memory with the worker, and the worker never waits for one: whatever a child does, or
-/// does not do any more, it can only cost itself and its job.
+/// Children share no lock and no memory with the worker, and the worker never waits for a child: a child that fails or
+/// hangs costs only itself and its job.
 final class ChildPool: Sendable {
     typealias ChildID = ChildPoolMachine.ChildID
     typealias RunID = WorkerInbox.RunID
 
-    /// How much a child may wait for at once.
+    /// How many requests of a child may wait for an answer at once.
     private static let mostRequests = 10_000
 
     /// A job in the lane, as the pool sees it.
     struct Job: Sendable {
         var call: IsolatedCall
-        /// A sign of life or progress came, with what there was to say.
+        /// Called at each sign of progress, with the progress that the job reported; nil for a sign alone.
         var onProgress: @Sendable (JobProgress?) -> Void
         var log: JobLogRecorder
         var onLog: @Sendable (LogLine) -> Void
-        /// What the handler asks of the backend.
+        /// Performs a request of the handler on the backend.
         var onRequest: @Sendable (ChildRequest) async -> ChildReply
         /// Records that change, for a job that the handler follows.
         var follow: @Sendable (JobID) -> JobUpdates
@@ -36,7 +36,7 @@ final class ChildPool: Sendable {
         var machine: ChildPoolMachine
         var links: [ChildID: ChildLink] = [:]
         var jobs: [RunID: Job] = [:]
-        /// What came from other threads for the listening one.
+        /// Exits that other threads have reported, for the listening thread.
         var exits: [(child: ChildID, exit: Result<SpawnedProcess.Exit, SpawnError>)] = []
         var isListening = false
         var nextMeasureAt: Int64 = 0
@@ -67,7 +67,7 @@ final class ChildPool: Sendable {
 
     // MARK: - What the worker wants
 
-    /// Has so many children, from the first call on.
+    /// Sets the number of children. The first call starts the listening thread.
     func resize(to size: Int) {
         let mustListen = state.withLock { state in
             defer { state.isListening = true }
@@ -83,7 +83,7 @@ final class ChildPool: Sendable {
 
     func cancel(_ run: RunID, _ reason: JobContext.CancellationReason) { change { $0.cancel(run, reason, now: $1) } }
 
-    /// Ends all children. Returns when they are gone, or 2 seconds later. Called again it does nothing.
+    /// Ends all children. Returns when they are gone, or 2 seconds later. A call after that does nothing.
     func close() async {
         if state.withLock({ $0.isClosed }) { return }
         change { $0.close(now: $1) }
@@ -115,7 +115,7 @@ final class ChildPool: Sendable {
 
     // MARK: - Doing what the machine says
 
-    /// What is done once the lock is free: it calls into other parts of the program.
+    /// An action for after the release of the lock: it calls into other parts of the program.
     private typealias Effect = @Sendable () -> Void
 
     private func change(
@@ -147,7 +147,7 @@ final class ChildPool: Sendable {
                     effects += perform(state.machine.undelivered(id, run, now: clock.uptime), &state)
                     continue
                 }
-                // The listening thread may be asleep for long, and has this job's memory to look at.
+                // The listening thread may sleep for long, and must measure the memory of this job.
                 if link.hasBacklog || job.call.limits.memory != nil || state.machine.busyCount == 1 {
                     effects.append(wake.ring)
                 }
@@ -160,7 +160,7 @@ final class ChildPool: Sendable {
             case .end(let run, let id, let end):
                 guard let job = state.jobs.removeValue(forKey: run) else { continue }
                 if let link = id.flatMap({ state.links[$0] }) {
-                    // What it wrote before it said that it was done.
+                    // Output that the job wrote before the child reported its end.
                     link.readOutput(to: job.log)
                     link.forgetJob()
                     if link.hasLostOutput, let id {
@@ -204,7 +204,7 @@ final class ChildPool: Sendable {
             }
             for effect in effects { effect() }
             for (id, exit) in exits {
-                // Its last words: a result that it sent before it died counts.
+                // A result that the child sent before it died counts.
                 state.withLock { $0.machine.gone(id) }
                 takeFrames(of: id, &buffer)
                 for effect in state.withLock({ state in exited(id, exit, &state, now) }) { effect() }
@@ -257,7 +257,7 @@ final class ChildPool: Sendable {
     private func milliseconds(untilNext state: State, now: Int64) -> Int32 {
         var next = state.machine.nextDeadline()
         if !state.machine.measurable(now: now).isEmpty { next = min(next ?? .max, state.nextMeasureAt) }
-        // Somebody may become worth a look.
+        // A busy child becomes worth a measurement after 100 milliseconds.
         if state.machine.busyCount > 0 { next = min(next ?? .max, now + 100_000) }
         guard let next else { return -1 }
         return Int32(clamping: max(0, (next - now + 999) / 1000))
@@ -275,8 +275,8 @@ final class ChildPool: Sendable {
         return link.takeFatalSignal().map { perform(state.machine.crashes(source.child, $0, now: now), &state) } ?? []
     }
 
-    /// What a child has sent. It is read and understood outside of the lock, which the worker's own thread takes as
-    /// well: only this thread receives.
+    /// Receives the frames of a child. They are read and decoded outside of the lock, which the worker's own thread
+    /// takes as well: only this thread receives.
     private func takeFrames(of id: ChildID, _ buffer: inout [UInt8]) {
         guard let link = state.withLock({ state in state.links[id].map(Unchecked.init) })?.value, link.channel != nil
         else { return }
@@ -302,8 +302,8 @@ final class ChildPool: Sendable {
         for effect in effects { effect() }
     }
 
-    /// Carries a link over the end of the lock. Proof: what is touched through it there, the bytes received, is touched
-    /// by the listening thread alone, and only that thread closes descriptors.
+    /// Carries a link out of the lock. Proof: outside of the lock only the received bytes are touched, only by the
+    /// listening thread, and only that thread closes descriptors.
     private struct Unchecked: @unchecked Sendable {
         let value: ChildLink
     }
@@ -312,7 +312,7 @@ final class ChildPool: Sendable {
         _ report: ChildReport, of id: ChildID, _ state: inout State, _ now: Int64
     ) -> [Effect] {
         guard let link = state.links[id] else { return [] }
-        /// The job that it may speak of, if it is that one.
+        /// The job of a run, if it is the current run of this child.
         func job(_ run: RunID) -> Job? { state.machine.run(of: id) == run ? state.jobs[run] : nil }
         switch report {
         case .ready:
@@ -388,7 +388,7 @@ final class ChildPool: Sendable {
             guard let link = state.links[id], !Task.isCancelled else { return [] }
             if let request { link.requests[request] = nil }
             link.send(command)
-            // It asks and does not listen.
+            // The child sends requests, but does not read the replies.
             if link.backlog > Frame.maximumBytes {
                 return perform(state.machine.broke(id, "it does not take what it asked for", now: clock.uptime), &state)
                     + [wake.ring]
@@ -425,7 +425,7 @@ final class ChildPool: Sendable {
 
     // MARK: - Memory
 
-    /// Looks at the memory of children, outside of the lock: `/proc` takes its time.
+    /// Measures the memory of children, outside of the lock: reading `/proc` takes time.
     private func measure(_ now: Int64) {
         typealias Subject = (id: ChildID, run: RunID, process: pid_t, isLimited: Bool)
         let (children, looksAtGroups) = state.withLock { state -> ([Subject], Bool) in

@@ -1,4 +1,4 @@
-/// Decides what becomes of the children of a process lane and of the jobs in their hands. Pure: it starts, sends and
+/// Decides what happens to the children of a process lane and to the jobs that they have. Pure: it starts, sends and
 /// kills nothing itself, and time is an argument, in microseconds of uptime.
 struct ChildPoolMachine {
     typealias ChildID = UInt64
@@ -16,12 +16,12 @@ struct ChildPoolMachine {
     /// Why a child is stopped with its job.
     enum Verdict: Equatable {
         case timedOut, stuck
-        /// Its runtime has caught this signal, and has some time to say where.
+        /// The child's runtime has caught this signal, and has some time for a backtrace.
         case crashed(Int32)
         case memoryExceeded(Int)
-        /// It was asked to stop for this reason and did not.
+        /// The job did not stop when it was asked to for this reason. A job whose lease is lost is stopped unasked.
         case ignoredCancellation(JobContext.CancellationReason)
-        /// It sent what is no frame.
+        /// The child violated the protocol or did not get ready; the text says how.
         case broken(String)
         /// It has closed its channel, and lives.
         case mute
@@ -29,7 +29,7 @@ struct ChildPoolMachine {
         var isCrash: Bool { if case .crashed = self { true } else { false } }
     }
 
-    /// What came of a run.
+    /// How a run ended.
     enum End {
         case finished(IsolatedResult)
         case died(Verdict?, SpawnedProcess.Exit, peakMemory: Int, cpu: Int64, wall: Int64)
@@ -55,10 +55,10 @@ struct ChildPoolMachine {
         var limits: RunLimits
         var startedAt: Int64
         var lastSign: Int64
-        /// What its child held when it began: left by others.
+        /// The memory that the child held when the run began: left by earlier jobs.
         var memoryBefore: Int
         var peakMemory = 0
-        /// When a cancellation that was asked for is done by force, and why.
+        /// When a requested cancellation is enforced, and why.
         var force: (at: Int64, reason: JobContext.CancellationReason)?
     }
 
@@ -66,7 +66,8 @@ struct ChildPoolMachine {
         case starting
         case idle
         case busy(Run)
-        /// Told to end, with the job that it had; killed at the time, unless it has been.
+        /// The child is ending, with the job that it had. It is killed at `killAt`, which is nil when it was killed
+        /// already.
         case ending(Run?, Verdict?, killAt: Int64?)
     }
 
@@ -76,9 +77,9 @@ struct ChildPoolMachine {
         var jobs = 0
         /// Processor time that its finished jobs have used.
         var cpu: Int64 = 0
-        /// What it held after its last job.
+        /// The memory that the child held after its last job, in bytes.
         var memory = 0
-        /// It has died, and what it said last is being read.
+        /// The child has died, and its last frames are being read.
         var isGone = false
         /// It is to be replaced after its job.
         var isWorn = false
@@ -92,10 +93,10 @@ struct ChildPoolMachine {
         }
     }
 
-    /// How long a backtrace may take: one of a large program without optimizations takes a few seconds.
+    /// How long a backtrace may take: for a large program without optimizations it takes a few seconds.
     private static let backtraceTime: Int64 = 10_000_000
 
-    /// How long a process may take to be gone after its channel.
+    /// How long a process may live after its channel has closed.
     private static let dyingTime: Int64 = 200_000
 
     /// How long a job that was claimed ahead may wait for a child.
@@ -103,7 +104,7 @@ struct ChildPoolMachine {
 
     private var settings: Settings
     private var children: [ChildID: Child] = [:]
-    /// The one used last comes last, and is used next.
+    /// The child that was used last is at the end, and is used next.
     private var idle: [ChildID] = []
     private var waiting: [(id: RunID, limits: RunLimits, since: Int64)] = []
     private(set) var size = 0
@@ -125,7 +126,7 @@ struct ChildPoolMachine {
     }
 
     mutating func start(_ run: RunID, _ limits: RunLimits, now: Int64) -> [Action] {
-        // Where no child can be started others have to do it.
+        // No child can be started: another worker has to take the job.
         if !isUsable, idle.isEmpty { return [.end(run, nil, .notStarted)] }
         waiting.append((run, limits, now))
         return fillUp(now: now) + assign(now: now)
@@ -147,7 +148,7 @@ struct ChildPoolMachine {
         return []
     }
 
-    /// Ends all children: those that have a job at once, the others when they have tidied up.
+    /// Ends all children: idle children may tidy up, within a second at most; all others are killed at once.
     mutating func close(now: Int64) -> [Action] {
         isClosed = true
         size = 0
@@ -199,7 +200,7 @@ struct ChildPoolMachine {
             child.isWorn || result.hasDescendants || settings.recycleAfterJobs.map { child.jobs >= $0 } ?? false
             || settings.recycleAboveMemory.map { result.memory >= $0 } ?? false
         if case .ending(_, let verdict, _) = child.phase, !(verdict?.isCrash ?? false) {
-            // It made it in time; but its group was told to end, so it takes no more jobs.
+            // The job finished in time, but the child's group was told to end: the child takes no more jobs.
             child.phase = .ending(nil, nil, killAt: nil)
             children[id] = child
             return actions + [.kill(id)]
@@ -218,13 +219,13 @@ struct ChildPoolMachine {
         job.lastSign = now
         switch children[id]?.phase {
         case .busy?: children[id]?.phase = .busy(job)
-        // It was a program that the job had started whose runtime wrote that it crashes.
+        // The crash was that of a program that the job had started, whose runtime wrote the message.
         case .ending(_, .crashed?, _)?: children[id]?.phase = .busy(job)
         default: break
         }
     }
 
-    /// Nothing more comes from it. Mostly it has died, which is heard of in a moment.
+    /// The child sends nothing more. Mostly it has died, and its exit is reported in a moment.
     mutating func closedChannel(_ id: ChildID, now: Int64) -> [Action] {
         guard let child = children[id] else { return [] }
         switch child.phase {
@@ -245,7 +246,7 @@ struct ChildPoolMachine {
         stop(id, .crashed(signal), now: now)
     }
 
-    /// It held so much memory, with those it started, while it had this run.
+    /// The child and the processes it started held this memory during this run, in bytes.
     mutating func measured(_ id: ChildID, _ run: RunID, memory: Int, now: Int64) -> [Action] {
         guard case .busy(var job)? = children[id]?.phase, job.id == run else { return [] }
         job.peakMemory = max(job.peakMemory, memory)
@@ -263,13 +264,13 @@ struct ChildPoolMachine {
         return fillUp(now: now) + assign(now: now)
     }
 
-    /// It has died: what is read from it now is from before.
+    /// The child has died: what is read from it now was sent before its death.
     mutating func gone(_ id: ChildID) {
         idle.removeAll { $0 == id }
         children[id]?.isGone = true
     }
 
-    /// It is not what it was, and takes no more jobs after this one.
+    /// The child has lost something that jobs need, and takes no more jobs after the current one.
     mutating func noteWear(_ id: ChildID, now: Int64) -> [Action] {
         guard case .idle? = children[id]?.phase else {
             children[id]?.isWorn = true
@@ -290,7 +291,7 @@ struct ChildPoolMachine {
             actions.append(
                 .end(run.id, id, .died(nil, exit, peakMemory: run.peakMemory, cpu: cpu, wall: now - run.startedAt)))
         case .ending(let run?, var verdict, _):
-            // It was dead already when it was thought to be mute.
+            // The child was dead already when it counted as mute.
             if verdict == .mute, exit.signal != 9 { verdict = nil }
             actions.append(
                 .end(run.id, id, .died(verdict, exit, peakMemory: run.peakMemory, cpu: cpu, wall: now - run.startedAt)))
@@ -323,7 +324,7 @@ struct ChildPoolMachine {
                 }
             case .ending(let run, let verdict, let killAt?):
                 guard now >= killAt else { continue }
-                // It lives, and cannot be heard.
+                // The child lives, but its channel is closed.
                 let verdict = run != nil ? verdict ?? .mute : verdict
                 children[id]?.phase = .ending(run, verdict, killAt: nil)
                 actions.append(.kill(id))
@@ -333,10 +334,11 @@ struct ChildPoolMachine {
         return actions + giveBack(now: now) + fillUp(now: now) + assign(now: now)
     }
 
-    /// How many jobs wait that there is no child for.
+    /// The number of waiting jobs that exceeds the places without a job.
     private var surplus: Int { max(0, waiting.count - max(0, size - children.values.count { $0.run != nil })) }
 
-    /// Jobs that were claimed ahead and are held up by others go where somebody has time for them.
+    /// Gives back jobs that were claimed ahead and wait too long behind other jobs: another worker may have time for
+    /// them.
     private mutating func giveBack(now: Int64) -> [Action] {
         let count = surplus
         guard count > 0, now >= waiting[waiting.count - count].since + Self.patience else { return [] }
@@ -345,7 +347,7 @@ struct ChildPoolMachine {
         return given.map { .end($0.id, nil, .notStarted) }
     }
 
-    /// When something will be due; nil for never, as things stand.
+    /// The time of the next action that is due; nil when none is pending.
     func nextDeadline() -> Int64? {
         var next: Int64?
         func note(_ time: Int64) { next = min(next ?? time, time) }
@@ -365,7 +367,7 @@ struct ChildPoolMachine {
         return next
     }
 
-    /// Children that are worth a look at their memory, and the limit of their job.
+    /// The children whose memory is worth a measurement, and whether their job has a memory limit.
     func measurable(now: Int64) -> [(id: ChildID, run: RunID, isLimited: Bool)] {
         children.compactMap { id, child in
             guard case .busy(let run) = child.phase, run.limits.memory != nil || now - run.startedAt > 100_000 else {
@@ -385,7 +387,7 @@ struct ChildPoolMachine {
 
     // MARK: - Steps
 
-    /// Those that take jobs, or will.
+    /// The number of children that take jobs now or will.
     private var living: Int { children.values.count { if case .ending = $0.phase { false } else { true } } }
 
     private mutating func fillUp(now: Int64) -> [Action] {
@@ -399,7 +401,7 @@ struct ChildPoolMachine {
         return actions
     }
 
-    /// How many are to be started. After a failure one at a time: the others wait to see how it fares.
+    /// The number of children to start. After a failed start it is one at a time, until a child gets ready.
     private var missing: Int {
         guard !isClosed else { return 0 }
         return failedStarts > 0 ? (startingCount == 0 && living < size ? 1 : 0) : max(0, size - living)
@@ -466,8 +468,8 @@ struct ChildPoolMachine {
         }
     }
 
-    /// One that dies before it has done anything, or as soon as it is ready, must not be started again and again in no
-    /// time.
+    /// A child that dies before it has done anything, or as soon as it is ready, must not be started again and again
+    /// without a delay.
     private func isYoung(_ child: Child, now: Int64) -> Bool {
         switch child.phase {
         case .starting: true

@@ -8,7 +8,7 @@ import Glibc
 import Darwin
 #endif
 
-/// A worker in a child: performs what its parent hands it, one job at a time, and speaks to nobody else.
+/// A worker in a child: performs the jobs that its parent sends, one at a time, and talks to its parent only.
 final class ChildWorker: Sendable {
     private struct Current {
         var run: WorkerInbox.RunID
@@ -36,7 +36,7 @@ final class ChildWorker: Sendable {
             configuration: configuration, liveLimits: { _ in RunLimits() })
     }
 
-    /// Works until the parent has no more to do. When the parent is gone, so is this process.
+    /// Performs jobs until the parent has no more. When the parent is gone, this process ends.
     func run() async {
         let mark = hasEnded.mark
         startThread(named: "hoist-child") { self.listen() }
@@ -54,7 +54,7 @@ final class ChildWorker: Sendable {
             do throws(WireError) {
                 while let frame = try frames.next() { take(try ChildCommand(frame)) }
             } catch {
-                // Nothing that follows can be understood.
+                // The position in the stream is lost: no later frame can be read.
                 ChildChannel.endProcess()
             }
         }
@@ -91,18 +91,18 @@ final class ChildWorker: Sendable {
                 label: base.label, factory: { _ in ChannelLogHandler(channel, run: call.run, level: base.logLevel) })
             logger.logLevel = base.logLevel
             let execution = Execution(delivery, handler, environment, limits: call.limits, handlerLogger: logger)
-            let (outcome, _, context) = await execution.run(
+            let end = await execution.run(
                 onContext: { box.set($0) }, onProgress: { channel.send(.progress(call.run, $0)) },
                 onSign: { signs.sign() },
                 cancel: { box.cancel($0) })
             hoist_flush_output()
-            channel.send(.finished(meter.result(of: call.run, outcome, children: context?.children ?? [])))
+            channel.send(.finished(meter.result(of: call.run, end.outcome, children: end.context?.children ?? [])))
         }
         box.set(task)
     }
 }
 
-/// Tells the parent that there is progress, now and then.
+/// Reports signs of progress to the parent, at most one every 100 milliseconds.
 private final class SignSender: Sendable {
     private let channel: ChildChannel
     private let run: WorkerInbox.RunID
@@ -124,12 +124,12 @@ private final class SignSender: Sendable {
     }
 }
 
-/// Hands a handler's lines to the parent, at most a thousand a second.
+/// Sends the lines of a handler's logger to the parent, at most a thousand a second.
 private struct ChannelLogHandler: LogHandler {
     private final class Allowance: Sendable {
         private let state = Mutex((lines: LineAllowance(), omitted: 0))
 
-        /// Whether a line may go, and how many before it could not.
+        /// Whether a line may be sent, and how many lines before it were omitted.
         func take() -> (isAllowed: Bool, omitted: Int) {
             state.withLock { state in
                 guard state.lines.take(1) == 1 else {
@@ -162,7 +162,7 @@ private struct ChannelLogHandler: LogHandler {
     func log(event: LogEvent) {
         let (isAllowed, omitted) = allowance.take()
         guard isAllowed else { return }
-        // The parent's logger has what is known of the job.
+        // The parent's logger has the metadata of the job already.
         var details = metadata.filter { !$0.key.hasPrefix("job.") }.merging(event.metadata ?? [:]) { $1 }.mapValues {
             "\($0)"
         }
@@ -180,8 +180,8 @@ private struct JobMeter {
     private let cpu = hoist_cpu_microseconds()
     private let start = SystemJobClock().uptime
 
-    /// - Parameter memoryLimit: bounds what the process may ask the system for, far above the limit: it is there for
-    ///   what happens between two looks of the parent.
+    /// - Parameter memoryLimit: the limit of the job. It also bounds, far above the limit, the memory that the process
+    ///   may ask the system for: this covers the time between two measurements by the parent.
     init(memoryLimit: Int?) {
         let limit = memoryLimit.map {
             UInt64(clamping: ProcessTable.privateBytes() + 2 * min($0, 1 << 48) + (512 << 20))
@@ -195,7 +195,7 @@ private struct JobMeter {
         result.children = children
         result.memory = memory
         result.hasDescendants = hoist_has_children() == 1
-        // A job that short cannot have held much that it holds no more.
+        // Within less than a millisecond a job cannot have held much memory that it has given back.
         result.wall = SystemJobClock().uptime - start
         let isShort = result.wall < 1000
         result.peakMemory = max(memory, isShort ? 0 : ProcessTable.takePeakMemory())

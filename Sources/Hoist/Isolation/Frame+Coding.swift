@@ -4,7 +4,7 @@ import FoundationEssentials
 import Foundation
 #endif
 
-// What is on the way of every job is written member by member; the rest is JSON.
+// The members that every job needs are written one by one; the rest is JSON.
 
 extension ChildCommand {
     func encoded() -> [UInt8] {
@@ -108,7 +108,7 @@ extension ChildReport {
         case 1: self = .ready
         case 2:
             var result = IsolatedResult(run: try frame.unsigned(), outcome: .cancelled)
-            // Whatever a broken child says, it can be reckoned with.
+            // Clamped: sums with the numbers of a broken child must not overflow.
             result.cpu = try frame.integer().clamped(to: 0...1 << 50)
             result.wall = try frame.integer().clamped(to: 0...1 << 50)
             result.peakMemory = try frame.optional().map { Int($0.clamped(to: 0...1 << 60)) }
@@ -160,7 +160,7 @@ extension Outcome {
         switch try frame.byte() {
         case 1:
             let output = try frame.data()
-            // It is stored as it comes, so it must be JSON.
+            // The output is stored unchanged, so it must be JSON.
             _ = try JSONParser.parse(output)
             let retention = try frame.optional().map { Double(bitPattern: UInt64(bitPattern: $0)) }
             guard retention?.isFinite ?? true else { throw WireError("a retention is no number") }

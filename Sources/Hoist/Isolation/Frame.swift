@@ -1,10 +1,11 @@
-/// What a worker and a child of its process lane say to each other: a length of four bytes, a byte that tells the kind,
-/// and the kind's own members. Numbers are little-endian. Both ends are the same executable, so there are no versions.
+/// A message between a worker and a child of its process lane: a length of four bytes, a byte for the kind, and the
+/// members of the kind. Numbers are little-endian. There are no versions: both ends are the same executable, unless
+/// ``ProcessOptions/executable`` names another.
 ///
-/// A child may be broken in any way: what it sends is checked against limits before anything is allocated for it, and
-/// what cannot be read ends the child and nothing else.
+/// A child may be broken in any way: its frames are checked against limits before anything is allocated for their
+/// content, and an unreadable frame ends the child and nothing else.
 enum Frame {
-    /// A message with its headers, or an output, and what goes with them.
+    /// Room for a message with its headers, or for an output, and for the other members of the frame.
     static let maximumBytes = WireLimits.default.maximumBytes * 2
 }
 
@@ -21,7 +22,7 @@ enum ChildCommand: Sendable {
     typealias RunID = WorkerInbox.RunID
 }
 
-/// One attempt, as a child is told of it.
+/// One attempt, as the worker sends it to a child.
 struct IsolatedCall: Sendable {
     var run: WorkerInbox.RunID
     var jobID: JobID
@@ -29,14 +30,14 @@ struct IsolatedCall: Sendable {
     var queue: String
     var attempt: Int
     var lostWorkers: Int
-    /// Those that the child watches itself, and the one that its memory is bounded by.
+    /// The limits that the child watches itself, and its memory limit. The hard time limit is not sent.
     var limits: RunLimits
     var envelope: [UInt8]
 }
 
 /// From a child to its worker.
 enum ChildReport: Sendable {
-    /// It knows its handlers, and takes jobs.
+    /// The child has its handlers, and takes jobs.
     case ready
     case finished(IsolatedResult)
     case progress(WorkerInbox.RunID, JobProgress)
@@ -54,7 +55,7 @@ struct LogLine: Sendable, Equatable, Codable {
     var source: String
 }
 
-/// What came of an attempt in a child.
+/// The result of an attempt in a child.
 struct IsolatedResult: Sendable {
     var run: WorkerInbox.RunID
     var outcome: Outcome
@@ -64,7 +65,7 @@ struct IsolatedResult: Sendable {
     /// Microseconds from its beginning to its end.
     var wall: Int64 = 0
     var peakMemory: Int?
-    /// What the process holds now.
+    /// The memory that the process holds now, in bytes.
     var memory = 0
     /// Whether the job has left processes behind.
     var hasDescendants = false
@@ -75,7 +76,7 @@ struct IsolatedResult: Sendable {
     }
 }
 
-/// What a handler in a child asks of the backend, which its worker alone talks to.
+/// A request of a handler in a child to the backend. Only the worker talks to the backend.
 enum ChildRequest: Sendable {
     typealias ID = UInt64
 
@@ -138,7 +139,7 @@ struct FrameWriter {
         for value in values { text(value) }
     }
 
-    /// Anything that is rare.
+    /// Writes a rare member, as JSON.
     mutating func json(_ value: some Encodable) { data((try? JSONText.encode(value)) ?? []) }
 
     /// The frame, with its length in front.
@@ -211,7 +212,7 @@ struct FrameReader {
     }
 }
 
-/// Takes bytes as they come and gives frames.
+/// Assembles frames from bytes that arrive in pieces.
 struct FrameBuffer {
     private var bytes: [UInt8] = []
     private var start = 0
@@ -230,8 +231,8 @@ struct FrameBuffer {
         bytes.append(contentsOf: new)
     }
 
-    /// The next frame without its length; nil while it is not whole.
-    /// - Throws: ``WireError`` when it says to be longer than allowed: then nothing that follows can be read.
+    /// The next frame without its length; nil until the frame is complete.
+    /// - Throws: ``WireError`` when the length is 0 or more than allowed: then no later frame can be read.
     mutating func next() throws(WireError) -> ArraySlice<UInt8>? {
         guard bytes.count - start >= 4 else { return nil }
         var length: UInt32 = 0

@@ -7,25 +7,36 @@ import Darwin
 #endif
 
 extension Execution {
-    /// Has a child perform the job. Hooks and middleware run there; here it is decided what becomes of a job whose
-    /// child did not live to say so.
-    /// - Parameter onEnd: called once, with what came of it.
+    /// Has a child perform the job. Hooks and middleware run in the child; the worker decides here the outcome of a job
+    /// whose child died without a result.
+    /// - Parameter onEnd: called once, with the outcome.
     func isolate(
         in pool: ChildPool, run: WorkerInbox.RunID, _ box: RunningTask,
         onProgress: @escaping @Sendable (JobProgress) -> Void,
-        onEnd:
-            @escaping @Sendable (_ outcome: Outcome, _ wait: Int64?, _ context: JobContext?, _ usage: ResourceUsage?) ->
-            Void
+        onEnd: @escaping @Sendable (_ end: End, _ usage: ResourceUsage?) -> Void
     ) {
         let envelope = takeEnvelope()
         let message: Message
+        let continuation: Continuation?
         do throws(WireError) {
             message = try Message(envelope: envelope)
+            continuation = try self.continuation(of: message)
         } catch {
-            Task { onEnd(await undecodable(error), nil, nil, nil) }
+            Task { onEnd(End(outcome: await undecodable(error)), nil) }
             return
         }
         let (call, context) = begin(message, onProgress: onProgress)
+        if let continuation, let refusal = refusal(continuation, message.headers) {
+            Task {
+                let end = await refuse(refusal, continuation, message, context)
+                onEnd(
+                    End(outcome: end.outcome, waited: call.waited, context: context, followUps: end.followUps), nil)
+            }
+            return
+        }
+        @Sendable func finish(_ outcome: Outcome, _ followUps: FollowUps?, _ usage: ResourceUsage?) {
+            onEnd(End(outcome: outcome, waited: call.waited, context: context, followUps: followUps), usage)
+        }
         box.set(context)
         let backend = environment.jobs.backend
         pool.start(
@@ -46,24 +57,57 @@ extension Execution {
                         let usage = ResourceUsage(
                             cpuSeconds: Double(result.cpu) / 1_000_000, wallSeconds: Double(result.wall) / 1_000_000,
                             peakMemory: result.peakMemory)
-                        onEnd(self.restored(result.outcome), call.waited, context, usage)
+                        let (outcome, followUps) = self.continued(
+                            self.restored(result.outcome), continuation, context)
+                        finish(outcome, followUps, usage)
                     case .notStarted:
-                        onEnd(
-                            context.cancellationReason == .requested ? .cancelled : .notStarted, call.waited, context,
-                            nil)
+                        let outcome: Outcome = context.cancellationReason == .requested ? .cancelled : .notStarted
+                        finish(
+                            outcome, self.followUps(continuation, after: outcome, context.messageHeaders), nil)
                     case .died(let verdict, let exit, let memory, let cpu, let wall):
                         let usage = ResourceUsage(
                             cpuSeconds: Double(cpu) / 1_000_000, wallSeconds: Double(wall) / 1_000_000,
                             peakMemory: memory == 0 ? nil : memory)
                         let outcome = self.outcome(ofDeath: exit, verdict, call, context)
-                        self.afterHooks(outcome, context) { onEnd(outcome, call.waited, context, usage) }
+                        let followUps = self.followUps(continuation, after: outcome, context.messageHeaders)
+                        self.afterHooks(outcome, context) { finish(outcome, followUps, usage) }
                     }
                 }))
         box.set { reason in pool.cancel(run, reason) }
     }
 
-    /// Runs the hooks that follow a death here, and goes on when they are done, or after 10 seconds: a hook that hangs
-    /// must not keep the slot.
+    /// What Celery asks for behind the task; nil for nothing.
+    private func continuation(of message: Message) throws(WireError) -> Continuation? {
+        guard message.mayContinue else { return nil }
+        return try Continuation(
+            message.opened(with: environment.jobs.configuration.sealing).decodedBody().embed)
+    }
+
+    /// The outcome of a job that ended in a child, with what follows from it. A success whose next step cannot be
+    /// published is none.
+    private func continued(
+        _ outcome: Outcome, _ continuation: Continuation?, _ context: JobContext
+    ) -> (Outcome, FollowUps?) {
+        guard case .succeeded(let output, _) = outcome, continuation != nil else {
+            return (outcome, followUps(continuation, after: outcome, context.messageHeaders))
+        }
+        do throws(JobFailure) {
+            var plain = output
+            if context.isSealed, let sealed = try? JSONParser.parse(output),
+                let opened = try? SealedOutput.open(
+                    sealed, of: jobID, with: environment.jobs.configuration.sealing)
+            {
+                plain = JSONWriter.bytes(of: opened)
+            }
+            return (outcome, try followUps(continuation, output: plain, context))
+        } catch {
+            let failed = Outcome.failed(error)
+            return (failed, followUps(continuation, after: failed, context.messageHeaders))
+        }
+    }
+
+    /// Runs the hooks after the death of a child, in the worker. Goes on when they are done, or after 10 seconds: a
+    /// hook that hangs must not keep the slot.
     private func afterHooks(_ outcome: Outcome, _ context: JobContext, _ next: @escaping @Sendable () -> Void) {
         Task {
             try? await withDeadline(.seconds(10), clock: SystemJobClock()) {
@@ -73,7 +117,7 @@ extension Execution {
         }
     }
 
-    /// Other arguments are sealed again by whoever has the keys at hand.
+    /// A child sends changed arguments unsealed; the worker, which has the keys, seals them again.
     private func restored(_ outcome: Outcome) -> Outcome {
         guard case .retry(let date, let failure, let change?) = outcome else { return outcome }
         return .retry(
@@ -122,7 +166,7 @@ extension Execution {
         var exit = exit
         if case .crashed(let signal)? = verdict { exit.signal = signal }
         let crash = crash(exit)
-        // Far above its limit a job gets no more memory, which is the end of most programs.
+        // Far above its limit a job gets no more memory, and most programs end then.
         if call.limits.memory != nil,
             crash.lastLines.contains(where: {
                 $0.contains("failed to allocate") || $0.contains("ould not allocate memory")
@@ -150,9 +194,9 @@ extension Execution {
             lastLines: lines.map { $0.cut(to: 500) }, backtrace: backtrace)
     }
 
-    /// The job's own policy decides, unless it has killed too many.
+    /// The job's retry policy decides, unless the job has cost too many processes or workers.
     private func afterDeath(_ failure: JobFailure, _ call: Call) -> Outcome {
-        // Nobody knows how far it came.
+        // It is unknown how far the job came.
         if call.isAtMostOnce { return .failed(failure) }
         let deaths = lostWorkers + 1
         guard deaths >= environment.maximumDeaths else { return retryOrFail(failure, call) }
@@ -162,7 +206,7 @@ extension Execution {
     }
 }
 
-/// What people call a signal.
+/// The usual names of signals.
 enum SignalName {
     private static let names: [Int32: String] = [
         SIGILL: "SIGILL", SIGTRAP: "SIGTRAP", SIGABRT: "SIGABRT", SIGBUS: "SIGBUS", SIGFPE: "SIGFPE",

@@ -5,7 +5,7 @@ import Foundation
 #endif
 import Synchronization
 
-/// The backend as a child sees it: what handlers may ask goes to the parent, which alone talks to the real one.
+/// The backend in a child: it sends the requests of handlers to the parent, which alone talks to the real backend.
 final class ParentBackend: MessageRouting {
     let clock: any JobClock = SystemJobClock()
     let workDoorbell = Doorbell()
@@ -16,7 +16,7 @@ final class ParentBackend: MessageRouting {
         var watches: [ChildRequest.ID: WeakWatch] = [:]
     }
 
-    /// That of this process; nil when it is no child.
+    /// The instance of this process; nil when the process is no child.
     static let shared = ChildChannel.inherited.map(ParentBackend.init)
 
     private let channel: ChildChannel
@@ -42,7 +42,7 @@ final class ParentBackend: MessageRouting {
                     return continuation.resume(throwing: error)
                 }
                 let isCancelled = state.withLock { state in
-                    // A cancellation that comes later finds it there.
+                    // A later cancellation finds the continuation in `waiting`.
                     if Task.isCancelled { return true }
                     state.waiting[id] = continuation
                     return false
@@ -131,7 +131,7 @@ final class ParentBackend: MessageRouting {
 
     // MARK: - Following jobs
 
-    /// The last that was heard of a job.
+    /// The latest known record of a job.
     private final class Watch: Sendable {
         let changes = Doorbell()
         let record = Mutex<(latest: JobRecord?, isKnown: Bool)>((nil, false))
@@ -170,7 +170,7 @@ final class ParentBackend: MessageRouting {
     func update(_ id: ChildRequest.ID, _ record: JobRecord?) {
         guard let watch = state.withLock({ $0.watches[id]?.watch }) else { return }
         watch.record.withLock { current in
-            // The end of the news is no news of a job that has ended.
+            // nil marks the end of the updates: the last record stays valid.
             if let record { current.latest = record }
             current.isKnown = true
         }
@@ -212,7 +212,7 @@ extension ChildRequest {
 }
 
 extension Backend {
-    /// - Throws: ``BackendError`` `.misuse` where there are no topics and no broadcasts.
+    /// - Throws: ``BackendError`` `.misuse` when the backend has no topics and no broadcasts; a retry fails again.
     func routing() throws(BackendError) -> any MessageRouting {
         guard let routing = self as? any MessageRouting else {
             throw BackendError(.misuse, "this backend knows no topics and cannot broadcast; Redis can")

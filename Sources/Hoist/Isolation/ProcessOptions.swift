@@ -8,27 +8,29 @@ import Darwin
 
 /// How a worker keeps the children of its process lane.
 public struct ProcessOptions: Sendable {
-    /// The program that children run; nil for the worker's own executable, which is what nearly everybody wants: it
-    /// must come to ``Worker/run()`` with the same handlers.
+    /// The program that children run; nil for the worker's own executable, which is the usual choice. The program must
+    /// call ``Worker/run()`` with the same handlers.
     public var executable: String?
-    /// Its arguments; nil for those that the worker's own process was started with.
+    /// The arguments of the program; nil for the arguments of the worker's own process.
     public var arguments: [String]?
     /// Added to the environment of the worker.
     public var environment: [String: String]
-    /// From asking a job to stop to stopping it by force, where it does not comply; and again from SIGTERM to SIGKILL.
-    /// 2 seconds by default.
+    /// The time from asking a job to stop to stopping it by force, when it does not comply; and again from SIGTERM to
+    /// SIGKILL. 2 seconds by default.
     public var grace: Duration
     /// How long a child may take to get ready. 10 seconds by default.
     public var startTimeout: Duration
-    /// A child that has done so many jobs is replaced; nil for never, the default.
+    /// A child that has done this number of jobs is replaced; nil for never, the default.
     public var recycleAfterJobs: Int?
-    /// A child that holds so many bytes of memory after a job is replaced; nil for never. 512 MiB by default.
+    /// A child that holds this number of bytes of memory or more after a job is replaced; nil for never. 512 MiB by
+    /// default.
     public var recycleAboveMemory: Int?
     /// A child is replaced when it is this old and has no job; nil for never, the default.
     public var recycleAfterAge: Duration?
-    /// A job that so many children crashed with or outgrew their memory, or workers died with, becomes a dead letter,
-    /// whatever its retry policy says; one that was stopped because of its time is left to the policy. 3 by default, 1
-    /// or more. For workers each backend has a setting of its own, `maximumLostWorkers`.
+    /// A job becomes a dead letter, whatever its retry policy says, after this number of deaths: children that crashed
+    /// with the job or outgrew its memory, or workers that died with it. A job that was stopped because of its time is
+    /// left to the policy. 3 by default, 1 or more. For workers each backend has a setting of its own,
+    /// `maximumLostWorkers`.
     public var maximumDeaths: Int
 
     public init(
@@ -48,10 +50,10 @@ public struct ProcessOptions: Sendable {
         self.maximumDeaths = max(1, maximumDeaths)
     }
 
-    /// What children of a worker run.
+    /// The program of a worker's children, with arguments and environment.
     func program(key: String, worker: String) -> SpawnedProcess.Program {
         var variables = Self.inheritedEnvironment
-        // A backtrace that a person can read, without what fills pages. Whoever has set it knows better.
+        // A readable backtrace, without the parts that fill pages. A value that is set already has precedence.
         if variables["SWIFT_BACKTRACE"] == nil {
             variables["SWIFT_BACKTRACE"] =
                 "enable=yes,color=no,interactive=no,threads=crashed,registers=none,images=none,sanitize=no,output-to=stderr"
@@ -80,10 +82,10 @@ public struct ProcessOptions: Sendable {
     }
 }
 
-/// The program that runs here.
+/// The executable of this process.
 package enum Executable {
-    /// Where it lies, or what still names it when the file was replaced meanwhile: children are of the version of their
-    /// worker.
+    /// The path of the executable. When the file was replaced meanwhile, a path that still leads to the running
+    /// version: children must have the version of their worker.
     package static var path: String {
         #if os(Linux)
         let own = "/proc/self/exe"
@@ -102,7 +104,7 @@ package enum Executable {
         #endif
     }
 
-    /// `NAME=VALUE`, as it is now.
+    /// The current environment, as `NAME=VALUE`.
     package static var environment: [String] {
         var entries: [String] = []
         var position = hoist_environment()

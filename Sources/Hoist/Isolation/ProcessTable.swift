@@ -6,7 +6,7 @@ import Glibc
 import Darwin
 #endif
 
-/// What the system knows of processes, from `/proc`. Where there is none, nothing is known.
+/// Facts about processes, from `/proc`. On a system without `/proc` nothing is known.
 enum ProcessTable {
     /// The ids of all processes that can be seen; none when too many files are open.
     static func ids() -> [pid_t] {
@@ -22,21 +22,21 @@ enum ProcessTable {
         return found
     }
 
-    /// What is found of a text in the environment of a process.
+    /// The result of the search for a text in the environment of a process.
     enum Mark {
         case found
-        /// It is not there, and will not be.
+        /// The text is not in the environment, and will not be.
         case absent
-        /// The process is dead: what it started last may have come after one looked for that.
+        /// The process is dead. A process that it started last may be missing in a list of ids that was read before.
         case ended
-        /// The process is becoming another program: for a moment it has no environment that can be read.
+        /// The process is becoming another program (exec): for a moment it has no environment that can be read.
         case unknown
     }
 
-    /// Whether a process was started with an environment that has this text; a fork has that of its parent.
+    /// Whether the environment that a process was started with has this text; a fork has the environment of its parent.
     static func mark(_ text: String, in id: pid_t) -> Mark {
         let file = open("/proc/\(id)/environ", O_RDONLY | O_CLOEXEC)
-        // Another user's, or one that lets nobody look.
+        // A process of another user, or a process that does not permit the access.
         if file < 0, errno == EACCES || errno == EPERM { return .absent }
         if file < 0, errno == EMFILE || errno == ENFILE { return .unknown }
         let bytes = file < 0 ? [] : read(file, upTo: 1 << 18)
@@ -48,7 +48,7 @@ enum ProcessTable {
             }
             return isFound ? .found : .absent
         }
-        // vsize, env_start and env_end of proc_pid_stat(5). What is dead, and the system's own, has no memory.
+        // vsize, env_start and env_end of proc_pid_stat(5). Dead processes and threads of the kernel have no memory.
         guard let fields = stat(of: id, fields: 49), fields.count > 48, number(fields[20]) != 0 else { return .ended }
         let (start, end) = (number(fields[47]), number(fields[48]))
         return start == end && end != 0 ? .absent : .unknown
@@ -62,7 +62,7 @@ enum ProcessTable {
         return max(0, numbers[1] - numbers[2]) * pageSize
     }
 
-    /// The same with memory that it may share with those it started: what a job can hold.
+    /// The same, including memory that the process may share with those it started, in bytes: what a job can hold.
     static func heldMemory(of id: pid_t) -> Int {
         var held = 0
         for line in read("/proc/\(id)/status", upTo: 4096).split(separator: UInt8(ascii: "\n"))
@@ -98,9 +98,10 @@ enum ProcessTable {
         return (fields[0].first == UInt8(ascii: "Z"), numbers[0], numbers[1])
     }
 
-    /// The first fields that follow the name in `/proc/ID/stat`, that is from the third on, and then the rest.
+    /// The first `count` fields after the name in `/proc/ID/stat`, from the third field on; the last element is the
+    /// rest.
     private static func stat(of id: pid_t, fields count: Int) -> [ArraySlice<UInt8>]? {
-        // The name in parentheses may hold anything: what counts comes after the last one.
+        // The name in parentheses may contain any byte: the fields follow the last closing parenthesis.
         let line = read("/proc/\(id)/stat", upTo: 1024)
         return line.lastIndex(of: UInt8(ascii: ")")).map {
             line[($0 + 1)...].split(separator: UInt8(ascii: " "), maxSplits: count)
@@ -122,7 +123,7 @@ enum ProcessTable {
                 shared += number(line) * 1024
             }
         }
-        // proc_pid_clear_refs(5): 5 sets the peak back to what is held now.
+        // proc_pid_clear_refs(5): 5 sets the peak back to the current memory.
         let file = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC)
         if file >= 0 {
             _ = write(file, "5", 1)

@@ -7,7 +7,8 @@ import Glibc
 import Darwin
 #endif
 
-/// A process of ours, in a process group of its own. When it ends, whatever it started ends too.
+/// A process that this program starts, in a process group of its own. When it ends, all processes that it started end
+/// too.
 package final class SpawnedProcess: Sendable {
     /// How it ended.
     package struct Exit: Sendable, Equatable {
@@ -38,11 +39,11 @@ package final class SpawnedProcess: Sendable {
         }
     }
 
-    /// Carried by every process below it, whatever group or session it moves to.
+    /// The variable that marks a process and all its descendants, whatever group or session they move to.
     static let markName = "HOIST_PROCESS"
 
     private struct State {
-        /// nil before it has started, and once its id may be another's.
+        /// nil before the process has started, and once the system may reuse the id.
         var id: pid_t?
         var pendingSignal: Int32?
     }
@@ -53,14 +54,14 @@ package final class SpawnedProcess: Sendable {
     /// Its id; nil before it has started and after it was waited for.
     package var id: Int32? { state.withLock { $0.id } }
 
-    /// Starts a program. A thread of its own does it and waits for the end: on Linux a process learns of the death of
-    /// the thread that started it, and this one dies with us and not before.
+    /// Starts a program. A dedicated thread starts it and waits for its end: on Linux the death of the starting thread
+    /// counts for a process as the death of its parent, and the dedicated thread dies with this program and not before.
     /// - Parameters:
     ///   - program: what to start.
-    ///   - descriptors: what it gets as 0, 1, 2 and, where there are four, 3; nil for /dev/null. They are closed here,
-    ///     whatever happens.
-    ///   - onExit: called once, from that thread, when the process is gone and what it started is killed; with the
-    ///     error where it never began.
+    ///   - descriptors: what the program gets as 0, 1, 2 and, where there are four, 3; nil for /dev/null, and for no
+    ///     descriptor 3. They are closed here, whatever happens.
+    ///   - onExit: called once, from that thread, when the process is gone and its descendants are killed; with the
+    ///     error when the process never started. When the thread cannot be started, it is called from a task.
     package init(
         _ program: Program, descriptors: [Int32?], onExit: @escaping @Sendable (Result<Exit, SpawnError>) -> Void
     ) {
@@ -72,11 +73,11 @@ package final class SpawnedProcess: Sendable {
         }
         guard threadError != 0 else { return }
         for descriptor in descriptors { if let descriptor { close(descriptor) } }
-        // Later, for whoever starts a process may hold a lock.
+        // Later, in a task: the caller may hold a lock.
         Task { onExit(.failure(SpawnError(path: program.path, code: threadError))) }
     }
 
-    /// Sends a signal to its process group, or once it has started.
+    /// Sends a signal to the process group; before the process has started, as soon as it has.
     package func signalGroup(_ signal: Int32) {
         state.withLock { state in
             if let id = state.id {
@@ -98,7 +99,7 @@ package final class SpawnedProcess: Sendable {
 
     private func spawn(_ program: Program, _ descriptors: [Int32]) -> Int32 {
         let arguments = CStrings([program.path] + program.arguments)
-        // Below another process of ours it carries that one's mark as well.
+        // A process below another marked process carries the mark of that process as well.
         let inherited = program.environment.first { $0.hasPrefix(Self.markName + "=") }
         let environment = CStrings(
             [(inherited.map { $0 + "+" } ?? Self.markName + "=") + mark]
@@ -117,7 +118,7 @@ package final class SpawnedProcess: Sendable {
 
     private func awaitExit() -> Exit {
         guard let id = state.withLock({ $0.id }) else { return Exit() }
-        // Its id is still its own then: the group can be named, and nobody else's is meant.
+        // The id is not reused before the process is reaped: the signal cannot reach a group of another program.
         if hoist_await_exit(id) == 0 { kill(-id, SIGKILL) }
         var found = hoist_exit()
         state.withLock { state in
@@ -132,21 +133,22 @@ package final class SpawnedProcess: Sendable {
 
 /// A pipe that no other program inherits.
 package enum ProcessPipe {
-    /// - Parameter ends: for reading and for writing.
+    /// - Parameter ends: set to the end for reading and the end for writing.
     /// - Returns: false when too many files are open.
     package static func open(_ ends: inout [Int32]) -> Bool { hoist_pipe(&ends) == 0 }
 }
 
-/// Dead processes that nobody waits for: the first process of a container inherits them.
+/// Dead processes that no parent waits for: the first process of a container inherits them.
 package struct Orphanage: Sendable {
     private var seen: Set<pid_t> = []
 
     package init() {}
 
-    /// - Returns: nil where orphans go elsewhere.
+    /// - Returns: nil when this process does not inherit orphans.
     package static var ifNeeded: Orphanage? { getpid() == 1 ? Orphanage() : nil }
 
-    /// Waits for those that were dead the last time already: whoever has started one himself has waited for it by then.
+    /// Reaps the processes that were dead at the last call already: code that has started a process itself has waited
+    /// for it by then.
     package mutating func reap() {
         let zombies = ProcessTable.zombies(of: getpid())
         for id in zombies.intersection(seen) { waitpid(id, nil, WNOHANG) }
@@ -154,20 +156,20 @@ package struct Orphanage: Sendable {
     }
 }
 
-/// A process that is of no use without the one that started it.
+/// Ends a process with its parent, for a process that is of no use alone.
 package enum ParentWatch {
-    /// Set for processes that end with their parent, to its id.
+    /// The variable of a process that ends with its parent: the parent's id.
     private static let variable = "HOIST_ENDS_WITH_PARENT"
 
-    /// What a process has in its environment that is to end with this one.
+    /// The entry in the environment of a process that is to end with this one.
     package static var environment: String { "\(variable)=\(getpid())" }
 
-    /// Has this process drained when its parent dies, where it was asked to. Linux.
+    /// Makes this process drain when its parent dies, if the variable asks for it. Linux.
     package static func begin() {
         guard let parent = getenv(variable).flatMap({ pid_t(String(cString: $0)) }), !WorkerChild.isChild else {
             return
         }
-        // What such a worker starts itself inherits the variable, and has another parent.
+        // A process that such a worker starts itself inherits the variable, but has another parent.
         guard getppid() == parent || getppid() == 1 else { return }
         hoist_signal_at_parents_death(SIGTERM)
         if getppid() != parent { raise(SIGTERM) }
@@ -199,7 +201,7 @@ private final class CStrings {
     }
 }
 
-/// What a process has left behind: it may have moved to another group or session.
+/// The processes that a process has left behind: they may have moved to another group or session.
 enum Descendants {
     /// Kills every process whose environment has this text.
     /// - Returns: their ids.
@@ -210,7 +212,7 @@ enum Descendants {
         let clock = SystemJobClock()
         let deadline = clock.uptime + 2_000_000
         var pause: UInt32 = 100
-        // Until nobody is left who may have started another since we looked, or who cannot be looked at yet.
+        // Until no process is left that may have started another since the last look, or that cannot be read yet.
         while clock.uptime < deadline {
             let ids = ProcessTable.ids()
             var mustLookAgain = ids.isEmpty
@@ -241,8 +243,8 @@ enum Descendants {
         #endif
     }
 
-    /// Waits for those that have become children of this process, which as the first one of a container inherits
-    /// orphans.
+    /// Reaps orphans of the process that have become children of this process, which inherits them as the first process
+    /// of a container.
     static func reap(group: pid_t, and strays: [pid_t]) {
         guard getpid() == 1 else { return }
         for id in [-group] + strays {

@@ -86,7 +86,7 @@ public final class MemoryBackend: JobAdministration {
 
     private func revisions(of ids: [JobID]) -> [JobID: Int64] {
         change(ringing: []) { store, _, _ in
-            Dictionary(uniqueKeysWithValues: ids.compactMap { id in store.jobs[id].map { (id, $0.record.revision) } })
+            Dictionary(uniqueKeysWithValues: ids.compactMap { id in store.record(of: id).map { (id, $0.revision) } })
         }
     }
 

@@ -22,6 +22,11 @@ struct MemoryStore: Sendable {
         var leaseUntil: Int64
     }
 
+    struct ForeignResult: Sendable {
+        var record: JobRecord
+        var keptUntil: Date?
+    }
+
     struct HeldKey: Sendable {
         var holder: JobID
         var until: Date?
@@ -35,6 +40,8 @@ struct MemoryStore: Sendable {
     var jobs: [JobID: Job] = [:]
     var workers: [WorkerID: LiveWorker] = [:]
     var keys: [String: HeldKey] = [:]
+    /// Results of jobs that are not here: the rest of a chain, or jobs of another broker.
+    var foreign: [JobID: ForeignResult] = [:]
     var nextSequence: Int64 = 0
     var nextRevision: Int64 = 0
     var nextToken: Int64 = 0
@@ -67,6 +74,10 @@ struct MemoryStore: Sendable {
             {
                 change(id) { $0.record.state = .waiting }
             }
+        }
+        for (id, result) in foreign {
+            guard let until = result.keptUntil else { continue }
+            if until <= now { foreign[id] = nil } else { nextEvent = min(nextEvent, until) }
         }
         for (key, held) in keys {
             guard let until = held.until else { continue }
@@ -249,6 +260,44 @@ struct MemoryStore: Sendable {
     /// Stores what a transition says.
     /// - Returns: whether the job may be claimed again.
     private mutating func apply(_ transition: Transition, to id: JobID, now: Date) -> Bool {
+        let transition = transition.continued(jobs[id]?.message)
+        var hasFollowUps = false
+        if let followUps = transition.followUps {
+            for message in followUps.messages { _ = publish(message, now: now) }
+            store(followUps.ends, now: now)
+            hasFollowUps = !followUps.messages.isEmpty
+        }
+        return store(transition, of: id, now: now) || hasFollowUps
+    }
+
+    /// Writes results of jobs that are not here. A success is never written over.
+    mutating func store(_ results: [ResultWrite], now: Date) {
+        for write in results where jobs[write.record.id] == nil {
+            let id = write.record.id
+            if foreign[id]?.record.state == .succeeded { continue }
+            nextRevision += 1
+            var record = write.record
+            record.revision = nextRevision
+            guard write.kept != .nothing else {
+                foreign[id] = nil
+                continue
+            }
+            let until = record.state.hasEnded ? now.addingTimeInterval(seconds(write.kept, asked: nil)) : nil
+            foreign[id] = ForeignResult(record: record, keptUntil: until)
+            nextEvent = min(nextEvent, until ?? .distantFuture)
+        }
+    }
+
+    private func seconds(_ kept: Transition.Retention, asked: Double?) -> Double {
+        switch kept {
+        case .nothing: 0
+        case .seconds(let seconds): seconds
+        case .standard: asked ?? resultRetention
+        case .deadLetter: Self.deadLetterRetention
+        }
+    }
+
+    private mutating func store(_ transition: Transition, of id: JobID, now: Date) -> Bool {
         if case .end(_, _, .nothing) = transition.move, let job = jobs[id] {
             release(job.message, starting: false, now: now)
             jobs[id] = nil
@@ -285,13 +334,7 @@ struct MemoryStore: Sendable {
     private mutating func end(_ id: JobID, as state: JobState, now: Date, kept: Transition.Retention = .standard) {
         guard let job = jobs[id] else { return }
         release(job.message, starting: false, now: now)
-        let seconds: Double =
-            switch kept {
-            case .nothing: 0
-            case .seconds(let seconds): seconds
-            case .standard: job.message.headers.hoist.resultRetention ?? resultRetention
-            case .deadLetter: Self.deadLetterRetention
-            }
+        let seconds = seconds(kept, asked: job.message.headers.hoist.resultRetention)
         change(id) { job in
             job.worker = nil
             job.record.state = state
@@ -386,8 +429,8 @@ struct MemoryStore: Sendable {
     }
 
     mutating func removeEnded(_ ids: [JobID]) -> Int {
-        let ended = ids.filter { jobs[$0]?.record.state.hasEnded == true }
-        for id in ended { jobs[id] = nil }
+        let ended = ids.filter { record(of: $0)?.state.hasEnded == true }
+        for id in ended { (jobs[id], foreign[id]) = (nil, nil) }
         return ended.count
     }
 
@@ -400,7 +443,7 @@ struct MemoryStore: Sendable {
         return waiting.count
     }
 
-    func record(of id: JobID) -> JobRecord? { jobs[id].map(described) }
+    func record(of id: JobID) -> JobRecord? { jobs[id].map(described) ?? foreign[id]?.record }
 
     private func described(_ job: Job) -> JobRecord {
         var record = job.record

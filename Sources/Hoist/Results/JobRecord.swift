@@ -58,8 +58,7 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
     public struct Kind: Sendable, Hashable, Codable, CustomStringConvertible {
         private enum Value: String, Codable {
             case raised, badArguments, undecodable, timedOut, stuck, crashed, memoryExceeded, workerLost, deadLettered,
-                notEncodable,
-                dropped
+                notEncodable, unsupported, dropped
         }
         private let value: Value
         private init(_ value: Value) { self.value = value }
@@ -87,6 +86,8 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
         public static let deadLettered = Kind(.deadLettered)
         /// The output could not be encoded.
         public static let notEncodable = Kind(.notEncodable)
+        /// The message asks for something that this worker cannot do, such as to complete a chord.
+        public static let unsupported = Kind(.unsupported)
         /// The limit of running jobs was reached, and its policy prefers other jobs.
         public static let dropped = Kind(.dropped)
     }

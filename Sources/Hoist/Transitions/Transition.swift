@@ -49,8 +49,21 @@ public struct Transition: Sendable {
     public var yieldsToCancellation = false
     /// What changes in the message before the next attempt.
     public var change: MessageChange?
+    /// What follows from the end of the job; nil for nothing.
+    public var followUps: FollowUps?
 
     init(_ move: Move) { self.move = move }
+
+    /// The same transition with what follows from the end of a job that no worker can tell, because the job is given up
+    /// or cancelled without one.
+    public func continued(_ message: @autoclosure () throws -> Message?) rethrows -> Transition {
+        guard followUps == nil, case .end(let state, let date, _) = move, state != .succeeded,
+            let message = try message()
+        else { return self }
+        var transition = self
+        transition.followUps = FollowUps(of: message, endedAs: state, failure, now: date)
+        return transition
+    }
 
     /// The state of the job afterwards, as of `now`.
     public func state(at now: Date) -> JobState {
@@ -121,6 +134,7 @@ extension Transition {
             self.attempt = attempt
         case .expired: self.init(.end(.expired, at: end, kept: .standard))
         }
+        if case .end = move { followUps = settlement.followUps }
     }
 
     /// The worker died with the job, or was cut off for longer than its lease.

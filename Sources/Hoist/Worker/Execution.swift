@@ -19,6 +19,7 @@ final class Execution: Sendable {
     /// What the handler writes.
     let log: JobLogRecorder
     private let handlerLogger: Logger?
+    private var isInChild: Bool { handlerLogger != nil }
     private let knownLimits: RunLimits?
     /// Given up once it is read: ten thousand jobs may be under way, and wait for something else.
     private let payload: Mutex<Delivery.Payload?>
@@ -36,11 +37,15 @@ final class Execution: Sendable {
         let onDeadLetter: (@Sendable (JobID, JobFailure) async -> Void)?
         /// How many lines of each job are kept.
         let logLines: Int
+        /// How messages are addressed that follow a task of Celery's.
+        let continuationRules: ContinuationRules
         /// A job that killed so many processes or workers is not tried again.
         let maximumDeaths: Int
 
+        /// - Parameter handlerQueue: the queue that a job known here has by its own options.
         init(
             worker: String, jobs: JobClient, logger: Logger, configuration: Worker.Configuration,
+            handlerQueue: @escaping @Sendable (_ jobName: String) -> String? = { _ in nil },
             liveLimits: @escaping @Sendable (_ jobName: String) -> RunLimits
         ) {
             self.worker = worker
@@ -53,6 +58,10 @@ final class Execution: Sendable {
             onDeadLetter = configuration.onDeadLetter
             logLines = configuration.logLines
             maximumDeaths = configuration.processes.maximumDeaths
+            let (routes, usual) = (jobs.configuration.routes, configuration.celeryQueue)
+            continuationRules = ContinuationRules(origin: ProcessIdentity.name) { name in
+                routes.lazy.compactMap { $0.queue(name) }.first ?? handlerQueue(name) ?? usual
+            }
         }
     }
 
@@ -91,6 +100,16 @@ final class Execution: Sendable {
         var isAtMostOnce = false
     }
 
+    /// What came of an attempt.
+    struct End: Sendable {
+        var outcome: Outcome
+        /// Microseconds that the job has waited; nil where that is not known.
+        var waited: Int64?
+        /// Nil when the message could not be read.
+        var context: JobContext?
+        var followUps: FollowUps?
+    }
+
     /// - Parameters:
     ///   - onContext: called once the message is read, before the handler runs.
     ///   - onSign: called at every sign of progress.
@@ -100,20 +119,76 @@ final class Execution: Sendable {
         onProgress: @escaping @Sendable (JobProgress) -> Void,
         onSign: (@Sendable () -> Void)? = nil,
         cancel: @escaping @Sendable (JobContext.CancellationReason) -> Void
-    ) async -> (outcome: Outcome, waitMicroseconds: Int64?, context: JobContext?) {
+    ) async -> End {
         do throws(WireError) {
             let message = try takeMessage()
-            let arguments = try message.opened(with: environment.jobs.configuration.sealing).decodedBody().arguments
+            let body = try message.opened(with: environment.jobs.configuration.sealing).decodedBody()
+            // The worker continues what its child has done.
+            let continuation = isInChild ? nil : try Continuation(body.embed)
             let (call, context) = begin(message, onProgress: onProgress, onSign: onSign)
             onContext(context)
+            if let continuation, let refusal = refusal(continuation, message.headers) {
+                let end = await refuse(refusal, continuation, message, context)
+                return End(outcome: end.outcome, waited: call.waited, context: context, followUps: end.followUps)
+            }
             let watch = Watch(context: context, limits: call.limits, clock: clock, cancel: cancel)
             watch.begin()
-            let outcome = await JobContext.$current.withValue(context) { await attempt(call, arguments, context) }
+            let (outcome, followUps) = await JobContext.$current.withValue(context) {
+                await attempt(call, body.arguments, context, continuation)
+            }
             watch.end()
-            return (outcome, call.waited, context)
+            return End(outcome: outcome, waited: call.waited, context: context, followUps: followUps)
         } catch {
-            return (await undecodable(error), nil, nil)
+            return End(outcome: await undecodable(error))
         }
+    }
+
+    func refusal(_ continuation: Continuation, _ headers: MessageHeaders) -> JobFailure? {
+        continuation.refusal(FinishedJob(headers), environment.continuationRules)
+    }
+
+    /// Ends a job before it runs, and with it every job that would have followed.
+    func refuse(
+        _ failure: JobFailure, _ continuation: Continuation, _ message: Message, _ context: JobContext
+    ) async -> (outcome: Outcome, followUps: FollowUps?) {
+        let followUps = followUps(continuation, after: .failed(failure), message.headers)
+        await runHooks(after: .failed(failure), context)
+        return (.failed(failure), followUps)
+    }
+
+    /// What follows from an end other than success.
+    func followUps(_ continuation: Continuation?, after outcome: Outcome, _ headers: MessageHeaders) -> FollowUps? {
+        guard let continuation else { return nil }
+        let finished = FinishedJob(headers)
+        let followUps: FollowUps
+        switch outcome {
+        case .failed(let failure):
+            followUps = continuation.afterFailure(failure, of: finished, environment.continuationRules, now: now)
+        case .cancelled: followUps = continuation.afterCancellation(.cancelled, now: now)
+        case .expired: followUps = continuation.afterCancellation(.expired, now: now)
+        case .succeeded, .retry, .snoozed, .handedBack, .notStarted: return nil
+        }
+        return followUps.isEmpty ? nil : followUps
+    }
+
+    /// What follows from a success.
+    /// - Parameter output: JSON, not sealed.
+    func followUps(
+        _ continuation: Continuation?, output: [UInt8], _ context: JobContext
+    ) throws(JobFailure) -> FollowUps? {
+        guard let continuation else { return nil }
+        let value: WireValue
+        do throws(WireError) { value = try JSONParser.parse(output) } catch {
+            throw JobFailure(kind: .notEncodable, type: "WireError", message: error.message)
+        }
+        var followUps = try continuation.afterSuccess(
+            value, of: FinishedJob(context.messageHeaders), environment.continuationRules, now: now)
+        if context.isSealed, let sealing = environment.jobs.configuration.sealing {
+            do { for index in followUps.messages.indices { try followUps.messages[index].seal(with: sealing) } } catch {
+                throw JobFailure(kind: .notEncodable, type: "Sealing", message: "\(error)")
+            }
+        }
+        return followUps
     }
 
     func undecodable(_ error: WireError) async -> Outcome {
@@ -169,20 +244,25 @@ final class Execution: Sendable {
         headers.ignoresResult ?? (handler.options.result.kind == .ignored)
     }
 
-    private func attempt(_ call: Call, _ arguments: Arguments, _ context: JobContext) async -> Outcome {
+    private func attempt(
+        _ call: Call, _ arguments: Arguments, _ context: JobContext, _ continuation: Continuation?
+    ) async -> (Outcome, FollowUps?) {
         for hook in handler.hooks.start { await hook(context) }
-        let outcome: Outcome
+        var outcome: Outcome
+        var followUps: FollowUps?
         do {
             var output = try await JobTracing.performing(context) { try await perform(arguments, context) }
+            followUps = try self.followUps(continuation, output: output, context)
             if let sealing = environment.jobs.configuration.sealing, context.isSealed {
                 output = try SealedOutput.seal(output, of: jobID, with: sealing)
             }
             outcome = .succeeded(output: output, retention: call.retention)
         } catch {
             outcome = self.outcome(of: error, call, context)
+            followUps = self.followUps(continuation, after: outcome, context.messageHeaders)
         }
         await runHooks(after: outcome, context)
-        return outcome
+        return (outcome, followUps)
     }
 
     private func perform(_ arguments: Arguments, _ context: JobContext) async throws -> [UInt8] {

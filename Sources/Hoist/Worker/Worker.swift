@@ -52,6 +52,10 @@ public final class Worker: Service {
         public var logLines: Int
         /// Runs around every job, the first one outermost.
         public var middleware: [any PerformMiddleware]
+        /// The queue of the tasks that follow a task of Celery's and name no queue of their own, such as the next step of
+        /// a chain: Celery's `task_default_queue`. Routing rules of ``client``, and the queue of a job that has a
+        /// handler here, come first. `celery` by default.
+        public var celeryQueue = "celery"
         /// The client that handlers enqueue through; its logger is the worker's.
         public var client: JobClient.Configuration
         public var metrics: any MetricsFactory

@@ -144,7 +144,8 @@ actor WorkerEngine {
         blockingThreads = ThreadExecutor(name: "hoist-blocking", threadCount: slots[.blocking] ?? 1)
         environment = Execution.Environment(
             worker: name, jobs: JobClient(backend, configuration: configuration.client, logger: logger), logger: logger,
-            configuration: configuration, liveLimits: liveLimits)
+            configuration: configuration, handlerQueue: { [byName] name in byName[name]?.options.queue },
+            liveLimits: liveLimits)
         children =
             used.contains(.process)
             ? ChildPool(
@@ -584,38 +585,38 @@ actor WorkerEngine {
         let (startedAt, start) = (clock.now, clock.uptime)
         if execution.handler.lane == .process, let children {
             return execution.isolate(in: children, run: run, box, onProgress: { inbox.report($0, run: run) }) {
-                outcome, wait, context, usage in
+                end, usage in
                 // It may have waited for a child.
                 let began = usage.map { clock.now.addingTimeInterval(-$0.wallSeconds) } ?? startedAt
                 box.finish()
-                self.finish(execution, run, outcome, wait, context, usage, startedAt: began, start: start)
+                self.finish(execution, run, end, usage, startedAt: began, start: start)
             }
         }
         let lane: any TaskExecutor = execution.handler.lane == .blocking ? blockingThreads : globalConcurrentExecutor
         box.set(
             Task(executorPreference: lane) {
                 let (startedAt, start) = (clock.now, clock.uptime)
-                let (outcome, wait, context) = await execution.run(
+                let end = await execution.run(
                     onContext: { box.set($0) }, onProgress: { inbox.report($0, run: run) }, cancel: { box.cancel($0) })
                 box.finish()
-                self.finish(execution, run, outcome, wait, context, nil, startedAt: startedAt, start: start)
+                self.finish(execution, run, end, nil, startedAt: startedAt, start: start)
             })
     }
 
     private nonisolated func finish(
-        _ execution: Execution, _ run: WorkerInbox.RunID, _ outcome: Outcome, _ wait: Int64?, _ context: JobContext?,
-        _ usage: ResourceUsage?, startedAt: JobDate, start: Int64
+        _ execution: Execution, _ run: WorkerInbox.RunID, _ end: Execution.End, _ usage: ResourceUsage?,
+        startedAt: JobDate, start: Int64
     ) {
         let clock = backend.clock
         metrics.finished(
-            queue: execution.queue, job: execution.jobName, outcome: outcome.label,
+            queue: execution.queue, job: execution.jobName, outcome: end.outcome.label,
             runMicroseconds: usage.map { Int64($0.wallSeconds * 1_000_000) } ?? (clock.uptime - start),
-            waitMicroseconds: wait, usage: usage)
-        execution.log(outcome)
-        let settlement = Settlement(
-            jobID: execution.jobID, token: execution.token, outcome: outcome, startedAt: startedAt,
-            finishedAt: clock.now,
-            context: context, usage: usage, log: execution.log.take())
+            waitMicroseconds: end.waited, usage: usage)
+        execution.log(end.outcome)
+        var settlement = Settlement(
+            jobID: execution.jobID, token: execution.token, outcome: end.outcome, startedAt: startedAt,
+            finishedAt: clock.now, context: end.context, usage: usage, log: execution.log.take())
+        settlement.followUps = end.followUps
         inbox.finish(.init(settlement: backend.prepare(settlement), run: run))
     }
 

@@ -4,8 +4,10 @@ import RESP
 enum RedisScripts {
     static let enqueuePlain = RESPScript(String(decoding: PackageResources.enqueue_plain_lua, as: UTF8.self))
     static let claimStanding = RESPScript(String(decoding: PackageResources.claim_standing_lua, as: UTF8.self))
-    static let enqueue = script(PackageResources.limits_lua + PackageResources.enqueue_lua)
-    static let workerTurn = script(PackageResources.limits_lua + PackageResources.worker_turn_lua)
+    static let enqueue = script(
+        PackageResources.limits_lua + PackageResources.place_lua + PackageResources.enqueue_lua)
+    static let workerTurn = script(
+        PackageResources.limits_lua + PackageResources.place_lua + PackageResources.worker_turn_lua)
     static let closeQueue = script(PackageResources.close_queue_lua)
     static let setLimits = script(PackageResources.set_limits_lua)
     static let renewLease = script(PackageResources.renew_lease_lua)

@@ -8,7 +8,8 @@ struct CeleryResult: Sendable {
     /// JSON.
     var result: [UInt8]
     var traceback: String?
-    var children: [JobID] = []
+    /// Each a tree of ids, as ``FollowUps/children``.
+    var children: [WireValue] = []
     var groupID: String?
     var parentID: JobID?
     var doneAt: JobDate?
@@ -26,9 +27,8 @@ struct CeleryResult: Sendable {
         json.write(traceback.map(WireValue.string) ?? .null)
         json.token(",\"children\":[")
         for (index, child) in children.enumerated() {
-            json.token(index > 0 ? ",[[" : "[[")
-            json.string(child)
-            json.token(",null],null]")
+            if index > 0 { json.token(",") }
+            json.write(child)
         }
         json.token("],\"date_done\":")
         json.write(doneAt.map { .string(WireTimestamp.string(from: $0)) } ?? .null)

@@ -13,11 +13,11 @@ local count = (#ARGV - first_job + 1) / 8
 
 -- Checked before anything is written: a key of another type in place of a list would leave jobs recorded that are in no
 -- queue.
-local function check_list(key)
-    local kind = redis.call('TYPE', key).ok
-    if kind ~= 'list' and kind ~= 'none' then error({ err = 'WRONGTYPE the key of a queue holds a ' .. kind }) end
+for i = 0, count - 1 do
+    local fits, kind = can_hold_messages(ARGV[first_job + i * 8 + 1])
+    if not fits then error({ err = 'WRONGTYPE the key of a queue holds a ' .. kind }) end
 end
-for i = 0, count - 1 do check_list(ARGV[first_job + i * 8 + 1]) end
+results_at = { database = ARGV[3], broker = ARGV[2], prefix = ARGV[4] }
 
 if redis.call('EXISTS', P .. 'caps') == 1 then
     local asked = {}
@@ -63,45 +63,16 @@ if redis.call('EXISTS', P .. 'limits') == 1 then
 end
 local results = {}
 
--- The id of the job that holds a unique key now; false when no job holds it.
-local function holder_of(name)
-    local key = P .. 'unique:' .. name
-    local value = redis.call('GET', key)
-    if not value then return false end
-    local scope, holder = string.match(value, '^([^\n]*)\n(.*)$')
-    local window = redis.call('GET', P .. 'unique-until:' .. name)
-    if window then
-        if tonumber(window) > now then return holder end
-        redis.call('DEL', key, P .. 'unique-until:' .. name)
-        return false
-    end
-    if scope == 'window' or holder_of_job(holder) then return holder end
-    local record = redis.call('GET', P .. 'job:' .. holder)
-    local job = decoded_record(record)
-    local result = in_database(ARGV[3], function() return redis.call('GET', ARGV[4] .. holder) end)
-    if ARGV[3] ~= '' then redis.call('SELECT', ARGV[2]) end
-    local status = status_of(result)
-    local has_ended = status == 'SUCCESS' or status == 'FAILURE' or status == 'REVOKED'
-    -- The holder expired and no worker has noticed yet; or a worker that is not Hoist's has finished it, and knew
-    -- nothing of the key; or nothing is left of it.
-    if (job and job.x and job.x <= now) or has_ended or (not record and not result) then
-        redis.call('DEL', key)
-        return false
-    end
-    return holder
-end
-
 local nearer = false
 for i = 0, count - 1 do
     local base = first_job - 1 + i * 8
     local id, target, queue, record = ARGV[base + 1], ARGV[base + 2], ARGV[base + 3], ARGV[base + 4]
     local due, unique = ARGV[base + 6], ARGV[base + 7]
-    local is_later = due ~= '' and tonumber(due) > now
     local outcome = 1
     if known[id] or redis.call('EXISTS', P .. 'job:' .. id) == 1 then
         outcome = 0
     elseif unique ~= '' then
-        local holder = holder_of(unique)
+        local holder = holder_of_key(unique, now)
         if holder then outcome = holder end
     end
     if outcome == 1 then
@@ -114,16 +85,9 @@ for i = 0, count - 1 do
                 redis.call('PEXPIRE', P .. 'unique:' .. unique, left)
             end
         end
-        if is_later then
-            redis.call('SET', P .. 'job:' .. id, record)
-            redis.call('ZADD', P .. 'delayed:' .. queue, due, id)
-            redis.call('HSET', P .. 'delayed:' .. queue .. ':jobs', id, target .. '\n' .. ARGV[base + 5])
-            if redis.call('ZRANGE', P .. 'delayed:' .. queue, 0, 0)[1] == id then nearer = true end
-        else
-            redis.call('SET', P .. 'job:' .. id, record, 'PX', waiting_record_lifetime)
-            redis.call('LPUSH', target, ARGV[base + 5])
-            if cancels then cancel_older(queue, ARGV[base + 5]) end
-        end
+        local envelope = ARGV[base + 5]
+        if place_job(id, target, queue, record, envelope, due, now) then nearer = true end
+        if cancels and (due == '' or tonumber(due) <= now) then cancel_older(queue, envelope) end
     end
     results[#results + 1] = outcome
 end

@@ -15,13 +15,17 @@
 --         B  it goes back                          list, due ('' for now) and side (L back, R front, A back and not begun, F front and
 --                                                  not begun: it has used up nothing of a rate) in one word, record; and an
 --                                                  eleventh: the envelope, '' for the one that is held
+--       behind each of them, the number of things that follow from it, and for each seven: its kind and six members
+--         m  a message to be published             id, list, queue, record, envelope, due ('' for now)
+--         r  a result of another job               its key, its seconds (0 for ever), result, -, -, -
 --       the number of progress reports, and for each five: id, token, result key, its seconds, result
 --       the number of claims, and for each: queue, free slots of the queue ('' for no limit), number of lists, the lists, number of
 --         names, and for each name: the name and the number of its lane
 --       the free slots of each lane
 -- Claims wait under one key until another call with claims takes them away, or claim_standing.lua carries them out: jobs are handed out by one of
 -- the two. A worker sends claim_standing.lua behind a command that blocks until there is a job, and so need not ask.
--- Returns {alive, a code for each of the other settlements (1 done, 0 refused, 2 somebody wants it cancelled: settle it so), ids of refused
+-- Returns {alive, a code for each of the other settlements (1 done, 0 refused, 2 somebody wants it cancelled: settle it so, 3 what follows
+--          cannot be published, for the key of a queue holds no list), ids of refused
 --          progress and of jobs refused as done,
 --          ids to cancel, workers whose lease is over, next due time ('' for none), whether there is more, whether elements were left
 --          that nobody here can take, the numbers of lists that are empty (counted through all claims), the token of the first delivery,
@@ -73,11 +77,8 @@ local function store_result(key, seconds, value, is_final)
     if key ~= '' then writes[#writes + 1] = { key, seconds, value, is_final } end
 end
 
-state_of_result = function(id)
-    local result = in_database(result_db, function() return redis.call('GET', result_prefix .. id) end)
-    if result_db ~= '' then redis.call('SELECT', broker_db) end
-    return status_of(result)
-end
+results_at = { database = result_db, broker = broker_db, prefix = result_prefix }
+state_of_result = function(id) return status_of(result_of(id)) end
 
 local has_permits = is_there(P .. 'permits')
 local has_released = false
@@ -113,15 +114,26 @@ for i = 1, tonumber(next_argument()) do
         next_argument(), next_argument(), next_argument(), next_argument()
     local first, second, third = next_argument(), next_argument(), next_argument()
     local envelope = operation == 'B' and next_argument() or ''
+    local follow_ups, can_follow = {}, true
+    for j = 1, tonumber(next_argument()) do
+        local item = { next_argument(), next_argument(), next_argument(), next_argument(), next_argument(), next_argument(), next_argument() }
+        if item[1] == 'm' and not can_hold_messages(item[3]) then can_follow = false end
+        follow_ups[j] = item
+    end
     local known = is_alive and redis.call('HGET', info, id)
     if not has_token(known, token) then
         codes[i] = 0
     elseif (operation == 'B' or operation == 'H') and any_cancelled and redis.call('SISMEMBER', cancelled, id) == 1 then
         codes[i] = 2
+    elseif not can_follow then
+        codes[i] = 3
     else
         codes[i] = 1
-        others[#others + 1] = { id, operation, queue, first, second, third, envelope, known }
+        others[#others + 1] = { id, operation, queue, first, second, third, envelope, known, follow_ups }
         store_result(result_key, seconds, result, operation == 'S')
+        for _, item in ipairs(follow_ups) do
+            if item[1] == 'r' then store_result(item[2], item[3], item[4], false) end
+        end
     end
 end
 
@@ -152,6 +164,16 @@ if #writes > 0 then
 end
 
 local made_ready = false
+-- What follows a job is published before the job is let go. An id that is known was published when the job ended before.
+for _, job in ipairs(others) do
+    for _, item in ipairs(job[9]) do
+        local kind, id, list, queue, record, envelope, due = unpack(item)
+        if kind == 'm' and redis.call('EXISTS', P .. 'job:' .. id) == 0 and status_of(result_of(id)) ~= 'SUCCESS' then
+            redis.call('SADD', P .. 'queues', queue)
+            if place_job(id, list, queue, record, envelope, due, now) then made_ready = true end
+        end
+    end
+end
 for_slices(#done, function(first, last)
     redis.call('HDEL', held, unpack(done, first, last))
     redis.call('HDEL', info, unpack(done, first, last))
@@ -163,7 +185,7 @@ for i, id in ipairs(done) do
     if string.find(done_records[i], '"u":', 1, true) then release_key(record_in(done_records[i]), id, false, now) end
 end
 for _, job in ipairs(others) do
-    local id, operation, queue, first, second, third, envelope, known = unpack(job)
+    local id, operation, queue, first, second, third, envelope, known = unpack(job, 1, 8)
     local record = record_in(known)
     local kept = operation ~= 'S' and envelope == '' and redis.call('HGET', held, id) or envelope
     local is_begun = operation == 'B' and string.byte(second, -1) ~= 65

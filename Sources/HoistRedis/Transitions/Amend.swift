@@ -206,6 +206,12 @@ extension RedisBackend {
                 ], doing: "cancel the job \(id)")[0].integer == 1
         if isEnded {
             if let result = ending.result { try await storeApart(result, isFinal: false) }
+            // Beside the step that ends the job, for nothing is lost when it does not come to this.
+            if let message = facts.message {
+                let followUps = FollowUps(
+                    of: message, endedAs: state, nil, now: JobDate(microsecondsSinceEpoch: now))
+                try await store(followUps?.ends ?? [])
+            }
             follower.ring(id)
         }
         return isEnded

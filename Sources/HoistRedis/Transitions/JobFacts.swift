@@ -11,7 +11,8 @@ struct JobFacts {
     /// Nil when the message was not looked at, or cannot be read.
     var message: Message?
     var attempt: Int
-    var children: [JobID] = []
+    /// What the job has started, each a tree of ids.
+    var children: [WireValue] = []
     var startedAt: Int64?
     var worker: String?
     var ignoresResult: Bool
@@ -26,10 +27,31 @@ struct JobFacts {
         record.urgency = RedisPriority.urgency(wire: context.messageProperties.priority)
         record.enqueuedAt = headers.hoist.enqueuedAt?.microsecondsSinceEpoch
         attempt = context.attempt
-        children = context.children
+        children = context.children.map(FollowUps.child)
         ignoresResult = context.ignoresResult
         self.startedAt = startedAt
         worker = context.worker
+    }
+
+    /// As another store tells it.
+    init(_ record: JobRecord, now: Int64) {
+        id = record.id
+        queue = record.queue
+        headers = MessageHeaders(task: record.name, id: record.id)
+        headers.rootID = record.rootID
+        headers.parentID = record.parentID
+        headers.keywordArgumentsText = record.argumentsText
+        headers.custom = record.headers
+        self.record = StoredJob(queue: record.queue, name: record.name, state: record.state, now: now)
+        self.record.urgency = record.priority
+        self.record.enqueuedAt = record.enqueuedAt?.microsecondsSinceEpoch
+        self.record.lostWorkers = record.lostWorkers
+        self.record.history = record.history
+        attempt = record.attempts
+        startedAt = record.startedAt?.microsecondsSinceEpoch
+        worker = record.worker
+        usage = record.usage
+        ignoresResult = false
     }
 
     /// As the server keeps it.

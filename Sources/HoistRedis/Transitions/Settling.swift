@@ -13,6 +13,14 @@ struct SettlingStep {
     /// Nil when nobody wants to know.
     var result: StoredMeta?
     var queue: String
+    var followUps: [FollowUp] = []
+
+    /// What follows from the end of the job, in the form of worker_turn.lua.
+    enum FollowUp {
+        case message(Message, list: String, record: StoredJob)
+        /// Of another job; a success that is there already stays.
+        case result(StoredMeta)
+    }
 
     enum Operation {
         case done
@@ -31,7 +39,8 @@ struct SettlingStep {
         var isRemoval = false
     }
 
-    var isPlainlyDone: Bool { if case .done = operation { true } else { false } }
+    /// Whether the script that lets many jobs go at once may do it.
+    var isPlainlyDone: Bool { if case .done = operation { followUps.isEmpty } else { false } }
 
     func append(to arguments: inout [RESPArgument], withResult: Bool) {
         arguments.append(.text(id))
@@ -56,6 +65,22 @@ struct SettlingStep {
                 .bytes(record.encoded),
                 .bytes(envelope ?? []),
             ]
+        }
+        arguments.append(.integer(Int64(followUps.count)))
+        for followUp in followUps {
+            switch followUp {
+            case .message(let message, let list, let record):
+                arguments += [
+                    "m", .text(message.id), .text(list), .text(message.queue), .bytes(record.encoded),
+                    .bytes(message.encodedEnvelope()),
+                    message.headers.eta.map { .integer($0.microsecondsSinceEpoch) } ?? "",
+                ]
+            case .result(let result):
+                arguments += [
+                    "r", .text(withResult ? result.key : ""), .integer(result.seconds), .bytes(result.value), "", "",
+                    "",
+                ]
+            }
         }
     }
 }
@@ -89,6 +114,7 @@ extension RedisBackend {
     func isPlain(_ settlement: Settlement) -> Bool {
         guard case .succeeded = settlement.outcome, let context = settlement.context else { return false }
         return context.attempt == 1 && context.lostWorkers == 0 && !configuration.extendsResults
+            && settlement.followUps == nil
     }
 
     func progressMeta(_ report: ProgressReport, _ facts: JobFacts, now: Int64) -> SettlingStep.StoredMeta? {
@@ -103,8 +129,65 @@ extension RedisBackend {
         return step(transition, facts, settlement.token, now: now)
     }
 
+    /// What follows from the end of a job, in the form of the server.
+    func followUps(_ followUps: FollowUps?, now: Int64) -> [SettlingStep.FollowUp] {
+        guard let followUps else { return [] }
+        let messages = followUps.messages.map { message in
+            // The priority of a signature is the number on Redis' wire already, and 0 where there is none.
+            var onWire = wireMessage(message)
+            onWire.properties.priority = message.properties.priority ?? 0
+            let isLater = onWire.headers.eta?.microsecondsSinceEpoch ?? 0 > now
+            return SettlingStep.FollowUp.message(
+                onWire, list: keys.list(onWire.queue, wirePriority: onWire.properties.priority ?? 0),
+                record: StoredJob(onWire, state: isLater ? .scheduled : .waiting, now: now))
+        }
+        return messages + followUps.ends.map { .result(meta($0, now: now)) }
+    }
+
+    /// The state of a job that this backend does not hold, as Celery stores it.
+    func meta(_ write: ResultWrite, now: Int64) -> SettlingStep.StoredMeta {
+        let record = write.record
+        var seconds: Int64 = 0
+        switch write.kept {
+        case .nothing:
+            return SettlingStep.StoredMeta(key: keys.result(record.id), seconds: 0, value: [], isRemoval: true)
+        case .seconds(let kept): seconds = max(1, Duration(boundedSeconds: kept.rounded(.up)).components.seconds)
+        case .standard: seconds = configuration.resultRetention?.components.seconds ?? 0
+        case .deadLetter: seconds = configuration.deadLetterRetention.components.seconds
+        }
+        var facts = JobFacts(record, now: now)
+        let (status, result): (String, [UInt8]) =
+            switch record.state {
+            case .succeeded: ("SUCCESS", record.output.map { JSONWriter.bytes(of: $0) } ?? CeleryResult.null)
+            case .failed: ("FAILURE", CeleryResult.exception(record.failure ?? .stoppedAtMostOnce))
+            case .cancelled: ("REVOKED", CeleryResult.revoked("revoked"))
+            case .expired: ("REVOKED", CeleryResult.revoked("expired"))
+            case .retrying: ("RETRY", record.failure.map { CeleryResult.exception($0) } ?? CeleryResult.null)
+            case .running: ("PROGRESS", record.progress.map { CeleryResult.progress($0) } ?? CeleryResult.null)
+            case .waiting, .scheduled: ("PENDING", CeleryResult.null)
+            }
+        facts.record.failure = record.failure
+        var hoist = facts.hoistMember(endedAt: record.endedAt?.microsecondsSinceEpoch, now: now)
+        if configuration.clock != nil, seconds > 0 { hoist["until"] = .integer(now + seconds * 1_000_000) }
+        var stored = CeleryResult(id: record.id, status: status, result: result, hoist: hoist)
+        stored.parentID = record.parentID
+        stored.doneAt = record.endedAt
+        return SettlingStep.StoredMeta(key: keys.result(record.id), seconds: seconds, value: stored.encoded)
+    }
+
     /// What a script is to do, so that the server stores what a transition says.
     func step(_ transition: Transition, _ facts: JobFacts, _ token: Int64, now: Int64) -> SettlingStep {
+        var facts = facts
+        let transition = transition.continued(facts.message)
+        facts.children += transition.followUps?.children ?? []
+        var step = unfollowedStep(transition, facts, token, now: now)
+        step.followUps = followUps(transition.followUps, now: now)
+        return step
+    }
+
+    private func unfollowedStep(
+        _ transition: Transition, _ facts: JobFacts, _ token: Int64, now: Int64
+    ) -> SettlingStep {
         var facts = facts
         if let attempt = transition.attempt { facts.record.append(attempt) }
         if let failure = transition.failure { facts.record.failure = failure }

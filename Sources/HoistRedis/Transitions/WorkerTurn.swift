@@ -12,6 +12,7 @@ extension RedisBackend {
         let isFurtherPart = part.map { $0 > 0 } ?? false
         var result = TurnResult()
         var cancelledHere: Set<JobID> = []
+        var unpublished: Set<JobID> = []
         if request.withdrawsClaims { try await withdrawClaims(of: request.worker) }
         if let holding = request.holding {
             guard standing.invalidate(request) else { throw BackendError(.busy, "a job is on its way to the worker") }
@@ -48,6 +49,7 @@ extension RedisBackend {
             let settled = zip(steps, answer.codes)
             result.lost += settled.compactMap { $1 == 0 ? $0.id : nil } + answer.refused
             cancelledHere.formUnion(settled.compactMap { $1 == 2 ? $0.id : nil })
+            unpublished.formUnion(settled.compactMap { $1 == 3 ? $0.id : nil })
             if rounds == 1 { noteOutcomes(of: request.settlements, all, except: result.lost) }
             (done, steps, progress) = ([], [], [])
             result.cancellations = answer.cancellations
@@ -82,6 +84,12 @@ extension RedisBackend {
         if !cancelledHere.isEmpty {
             let again = request.settlements.filter { cancelledHere.contains($0.jobID) }
             let steps = try await self.steps(for: again, of: request.worker, isCancelled: true)
+            let answer = try await turn(worker: request.worker, steps: steps)
+            result.lost += zip(steps, answer.codes).compactMap { $1 == 0 ? $0.id : nil }
+        }
+        if !unpublished.isEmpty {
+            let failed = request.settlements.filter { unpublished.contains($0.jobID) }.map(\.withoutFollowUps)
+            let steps = try await self.steps(for: failed, of: request.worker)
             let answer = try await turn(worker: request.worker, steps: steps)
             result.lost += zip(steps, answer.codes).compactMap { $1 == 0 ? $0.id : nil }
         }
@@ -131,7 +139,8 @@ extension RedisBackend {
                 facts = JobFacts(
                     id: settlement.jobID, held: job, keys: keys, worker: settlement.context?.worker ?? name, now: now)
                 if let context = settlement.context {
-                    (facts.children, facts.ignoresResult) = (context.children, context.ignoresResult)
+                    facts.children = context.children.map(FollowUps.child)
+                    facts.ignoresResult = context.ignoresResult
                 }
             } else {
                 // Somebody else has it; no delivery has this token.
@@ -341,15 +350,19 @@ extension RedisBackend {
     /// Results on a server of their own are stored first: a crash between the two repeats the job and never loses its
     /// result.
     private func storeApart(_ steps: [SettlingStep], _ progress: [ProgressStep], worker: WorkerID) async throws {
-        let all =
-            steps.map { ($0.id, $0.token, $0.result, $0.isPlainlyDone) }
-            + progress.map { ($0.report.jobID, $0.report.token, $0.result, true) }
-        let stored = all.filter { $0.2 != nil }
+        var stored: [(id: JobID, token: Int64, result: SettlingStep.StoredMeta, isFinal: Bool)] = []
+        for step in steps {
+            if let result = step.result { stored.append((step.id, step.token, result, step.isPlainlyDone)) }
+            for case .result(let result) in step.followUps { stored.append((step.id, step.token, result, false)) }
+        }
+        for step in progress {
+            if let result = step.result { stored.append((step.report.jobID, step.report.token, result, true)) }
+        }
         guard !stored.isEmpty else { return }
         // Of jobs that this worker still holds: what a late one has to say must not cover what came after it.
-        let held = try await heldJobs(stored.map(\.0), of: worker)
+        let held = try await heldJobs(stored.map(\.id), of: worker)
         for (id, token, result, isFinal) in stored where held[id]?.token == token {
-            if let result { try await storeApart(result, isFinal: isFinal) }
+            try await storeApart(result, isFinal: isFinal)
         }
     }
 
@@ -422,7 +435,10 @@ extension RedisBackend {
         guard let message = try? Message(envelope: delivery.envelope) else { return nil }
         let facts = facts(delivery, now: now)
         if let expires = message.headers.expires?.microsecondsSinceEpoch, expires <= now {
-            return end(facts, delivery.token, as: .expired, at: now, now: now)
+            var step = end(facts, delivery.token, as: .expired, at: now, now: now)
+            let date = JobDate(microsecondsSinceEpoch: now)
+            step.followUps = followUps(FollowUps(of: message, endedAs: .expired, nil, now: date), now: now)
+            return step
         }
         guard let due = message.headers.eta?.microsecondsSinceEpoch, due > now else { return nil }
         var step = back(
@@ -467,6 +483,21 @@ extension RedisBackend {
             facts.ignoresResult = true
             return end(facts, delivery.token, as: .failed, failure: failure, at: now, now: now)
         }
+    }
+}
+
+extension Settlement {
+    /// The same end of a job whose next step could not be published: the job has failed, and nothing follows.
+    fileprivate var withoutFollowUps: Settlement {
+        let queues = Set(followUps?.messages.map(\.queue) ?? []).sorted().joined(separator: ", ")
+        var failed = self
+        failed.outcome = .failed(
+            JobFailure(
+                kind: .notEncodable, type: "BackendError",
+                message: "what follows the job cannot be published: the key of the queue \(queues) holds no list"))
+        failed.followUps = nil
+        failed.prepared = nil
+        return failed
     }
 }
 

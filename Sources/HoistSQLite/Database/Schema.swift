@@ -6,7 +6,7 @@ import Hoist
 /// `job` is narrow, because it is written three times in a job's life. The message and the result have tables of their
 /// own and are written once.
 enum Schema {
-    static let version = 2
+    static let version = 3
     /// "Hois" in ASCII: distinguishes Hoist's files from those of other programs.
     static let applicationID = 0x486F_6973
 
@@ -28,6 +28,7 @@ enum Schema {
                 }
                 if found < 1 { try database.execute(sql: versionOne) }
                 if found < 2 { try database.execute(sql: versionTwo) }
+                if found < 3 { try database.execute(sql: versionThree) }
                 try database.execute(sql: "PRAGMA application_id = \(applicationID)")
                 try database.execute(sql: "PRAGMA user_version = \(version)")
                 return .commit
@@ -87,6 +88,15 @@ enum Schema {
     private static let versionTwo = """
         ALTER TABLE result ADD COLUMN usage BLOB;
         CREATE TABLE job_log (seq INTEGER PRIMARY KEY, body BLOB NOT NULL);
+        """
+
+    // Results of jobs that are not in `job`: the rest of a chain whose step has failed, or jobs of another broker.
+    private static let versionThree = """
+        CREATE TABLE foreign_result (
+            id TEXT PRIMARY KEY, state INTEGER NOT NULL, body BLOB NOT NULL, purge INTEGER,
+            revision INTEGER NOT NULL DEFAULT 1
+        ) WITHOUT ROWID;
+        CREATE INDEX foreign_result_purge ON foreign_result (purge) WHERE purge IS NOT NULL;
         """
 }
 

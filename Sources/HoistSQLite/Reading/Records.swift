@@ -3,7 +3,17 @@ public import Hoist
 
 extension SQLiteBackend {
     public func record(of id: JobID) async throws -> JobRecord? {
-        try await jobs(JobFilter(ids: [id], limit: 1)).first
+        if let record = try await jobs(JobFilter(ids: [id], limit: 1)).first { return record }
+        let now = clock.now.microsecondsSinceEpoch
+        return try await read("read the job \(id)") { database in
+            let row = try Row.fetchOne(
+                database,
+                sql: "SELECT body, revision FROM foreign_result WHERE id = ? AND (purge IS NULL OR purge > ?)",
+                arguments: [id, now])
+            guard let row, var record = StoredJSON.decode(JobRecord.self, row.bytes("body")) else { return nil }
+            record.revision = row["revision"]
+            return record
+        }
     }
 
     public func log(of id: JobID) async throws -> JobLog? {
@@ -24,8 +34,11 @@ extension SQLiteBackend {
         let list = try JSONText.encode(ids)
         return try await read("read which jobs have changed") { database in
             let rows = try Row.fetchCursor(
-                database, sql: "SELECT id, revision FROM job WHERE id IN (SELECT value FROM json_each(?))",
-                arguments: [String(decoding: list, as: UTF8.self)])
+                database,
+                sql: """
+                    SELECT id, revision FROM job WHERE id IN (SELECT value FROM json_each(?1))
+                    UNION ALL SELECT id, revision FROM foreign_result WHERE id IN (SELECT value FROM json_each(?1))
+                    """, arguments: [String(decoding: list, as: UTF8.self)])
             var found: [JobID: Int64] = [:]
             while let row = try rows.next() { found[row["id"]] = row["revision"] }
             return found

@@ -9,7 +9,10 @@ extension SQLiteBackend {
         return result
     }
 
-    public func forget(_ id: JobID) async throws -> Bool { try await drop(JobFilter(ids: [id])) == 1 }
+    public func forget(_ id: JobID) async throws -> Bool {
+        if try await drop(JobFilter(ids: [id])) == 1 { return true }
+        return try await writer.transaction("forget the job \(id)") { try $0.forgetForeignResult(id) }
+    }
 }
 
 extension JobStore {

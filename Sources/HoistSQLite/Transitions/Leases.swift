@@ -126,6 +126,7 @@ extension JobStore {
         let oldOnes = try sequences(old.bind(now))
         for sequence in oldOnes { try delete(sequence) }
         try sql("DELETE FROM unique_key WHERE until <= ?").bind(now).run()
+        try sweepForeignResults(now: now)
         try sql(
             "DELETE FROM worker WHERE lease_until = 0 AND seen < ? AND NOT EXISTS (SELECT 1 FROM job WHERE worker = worker.id AND state = 3)"
         )

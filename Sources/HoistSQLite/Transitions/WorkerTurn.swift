@@ -70,6 +70,12 @@ extension JobStore {
     /// Stores what a transition says.
     /// - Returns: whether the job went back to its queue.
     func apply(_ transition: Transition, to sequence: Int64, now: Int64) throws -> Bool {
+        let transition = try transition.continued(try message(of: sequence))
+        let isFollowed = try store(transition.followUps, now: now)
+        return try store(transition, of: sequence, now: now) || isFollowed
+    }
+
+    private func store(_ transition: Transition, of sequence: Int64, now: Int64) throws -> Bool {
         if case .end(_, _, .nothing) = transition.move {
             try releaseKeyAtEnd(of: sequence, now: now)
             try delete(sequence)
@@ -119,7 +125,7 @@ extension JobStore {
         try store(output, of: sequence)
         try storeDetails(settlement, sequence)
         if keysExist { try releaseKeyAtEnd(of: sequence, now: now) }
-        return .ended
+        return try store(settlement.followUps, now: now) ? .putBack : .ended
     }
 
     /// What is known of an attempt besides its outcome.

@@ -29,7 +29,7 @@ public enum BackendContract {
         }
     }
 
-    public static let checks: [Check] = queueing + leases + outcomes + timing + uniqueness + administration
+    public static let checks: [Check] = queueing + leases + outcomes + followUps + timing + uniqueness + administration
 }
 
 /// A backend did something else than the contract says.

@@ -9,7 +9,7 @@ public struct RESPCommand: Sendable {
 
     /// - Parameters:
     ///   - name: the command, and its subcommand where it has one.
-    ///   - arguments: whatever follows.
+    ///   - arguments: the words after the name.
     ///   - key: a key of the command, needed only in a cluster.
     public init(_ name: String, _ arguments: [RESPArgument] = [], key: String? = nil) {
         let words = name.split(separator: " ")

@@ -6,11 +6,11 @@ import Glibc
 import Darwin
 #endif
 
-/// Reads values from bytes that arrive in pieces. It keeps its place between pieces, so that a large reply is read
-/// once.
+/// Parses values from bytes that arrive in pieces. The parser keeps its position between pieces, so that a large reply
+/// is parsed once.
 ///
-/// Whatever a server sends leads to a value or to an error: nothing traps, and nothing is allocated for a length that
-/// is only announced.
+/// Any bytes of a server lead to a value or to an error, never to a trap. A length that is only announced allocates no
+/// more than room for 1,024 elements in each array.
 public struct RESPParser: Sendable {
     public struct Limits: Sendable {
         /// The largest string, in bytes. 512 MiB by default, which is Redis' own limit.
@@ -31,11 +31,11 @@ public struct RESPParser: Sendable {
     public enum Reply: Sendable, Hashable {
         /// The answer to a command.
         case value(RESPValue)
-        /// A message that nobody asked for (RESP3).
+        /// A message that answers no command (RESP3).
         case push([RESPValue])
     }
 
-    /// The bytes are not the protocol. The connection is of no more use.
+    /// The bytes violate the protocol or a limit. The connection cannot be used any more.
     public struct Violation: Error, Sendable, Hashable, CustomStringConvertible {
         public var description: String
         init(_ description: String) { self.description = description }
@@ -61,7 +61,10 @@ public struct RESPParser: Sendable {
 
     public init(limits: Limits = Limits()) { self.limits = limits }
 
-    /// The next complete message, or nil when more bytes are needed. What was read is taken off `buffer`.
+    /// The next complete message, or nil when more bytes are needed. The bytes that were read are removed from
+    /// `buffer`.
+    /// - Throws: ``Violation`` when the bytes violate the protocol or a limit. A second call is not safe: the position
+    ///   in the bytes is lost, and the connection must be closed.
     public mutating func next(from buffer: inout ByteBuffer) throws(Violation) -> Reply? {
         while let step = try step(&buffer) {
             var finished: RESPValue
@@ -91,7 +94,7 @@ public struct RESPParser: Sendable {
                 mustReadOn = stack[top].remaining > 0
                 if mustReadOn { break }
                 let frame = stack.removeLast()
-                // An attribute says something about the value that comes next; nobody here wants to know.
+                // An attribute describes the value that follows. This client does not use attributes.
                 if frame.kind == .attribute {
                     mustReadOn = true
                     break
@@ -116,7 +119,7 @@ public struct RESPParser: Sendable {
         frame.kind == .map ? .map(frame.elements) : .array(frame.elements)
     }
 
-    /// One line, with the bytes that belong to it; nil when they are not all there.
+    /// Parses one line and the bytes that belong to it; nil when they have not all arrived.
     private func step(_ buffer: inout ByteBuffer) throws(Violation) -> Step? {
         guard let lineLength = try lineLength(buffer) else { return nil }
         let start = buffer.readerIndex

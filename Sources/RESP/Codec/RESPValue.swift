@@ -6,7 +6,7 @@ public enum RESPValue: Sendable, Hashable {
     case boolean(Bool)
     /// An integer of any size, in digits.
     case bigNumber(String)
-    /// Text that the server itself says, such as `OK`.
+    /// A status text of the server, such as `OK`.
     case simple(String)
     /// Bytes; text with a format (RESP3's verbatim string) comes without its format.
     case bulk([UInt8])
@@ -17,7 +17,7 @@ public enum RESPValue: Sendable, Hashable {
     case map([RESPValue])
 }
 
-/// What a server answered in place of a result.
+/// An error that the server sent in place of a result.
 public struct RESPServerError: Error, Sendable, Hashable, CustomStringConvertible {
     /// The first word, such as `ERR`, `WRONGTYPE` or `MOVED`.
     public var code: String
@@ -27,7 +27,7 @@ public struct RESPServerError: Error, Sendable, Hashable, CustomStringConvertibl
     public init(_ message: String) {
         self.message = message
         var coded = message[...]
-        // Before Redis 7 an error inside a script comes wrapped, its own code last.
+        // Before Redis 7 the server wraps an error inside a script: the error itself follows the last `: -`.
         if message.hasPrefix("ERR Error running script"), let last = message.ranges(of: ": -").last {
             coded = message[last.upperBound...]
         }

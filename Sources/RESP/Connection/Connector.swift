@@ -74,14 +74,14 @@ struct Connector: Sendable {
         opened.whenFailure { error in
             ready.fail(RESPError(.unreachable, "\(address) cannot be reached: \(error)"))
         }
-        // A handshake that comes too late must not leave a connection behind that nobody owns.
+        // A handshake that succeeds too late must not leave a connection without an owner behind.
         opened.whenSuccess { channel in ready.futureResult.whenFailure { _ in channel.close(promise: nil) } }
         ready.futureResult.whenComplete { _ in timeout.cancel() }
         return ready.futureResult
     }
 
     private static func tlsHandler(_ context: NIOSSLContext, host: String) throws -> NIOSSLClientHandler {
-        // An address is verified as an address: it is no name to ask for.
+        // An IP address is verified as an address: it is not a server name to ask for.
         let isAddress = (try? SocketAddress(ipAddress: host, port: 0)) != nil
         return try NIOSSLClientHandler(context: context, serverHostname: isAddress ? nil : host)
     }
@@ -94,7 +94,7 @@ extension NIODeadline {
 
 extension TimeAmount {
     init(_ duration: Duration) {
-        // A year is as good as for ever, and leaves room for sums.
+        // At most 366 days: that is as good as no limit, and sums do not overflow.
         let (seconds, attoseconds) = min(max(duration, .zero), .seconds(366 * 86_400)).components
         self = .nanoseconds(seconds * 1_000_000_000 + attoseconds / 1_000_000_000)
     }

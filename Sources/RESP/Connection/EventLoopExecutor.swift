@@ -2,11 +2,11 @@ public import NIOCore
 import NIOPosix
 import Synchronization
 
-/// An event loop of one's own, and its thread for Swift's tasks: whoever runs there speaks to connections on that loop
-/// without changing threads.
+/// An event loop with a thread of its own, as an executor for Swift's tasks: a task on this executor uses connections
+/// of the loop without a change of threads.
 ///
-/// Code that blocks holds up everything on the loop. Its thread goes to the next one that is made when this one is
-/// dropped, and never ends: connections may still be closing.
+/// Code that blocks holds up everything on the loop. The thread never ends, since connections may still be closing:
+/// when this executor is dropped, the next new executor takes the thread over.
 public final class EventLoopExecutor: TaskExecutor {
     private static let idle = Mutex<[MultiThreadedEventLoopGroup]>([])
 
@@ -20,7 +20,7 @@ public final class EventLoopExecutor: TaskExecutor {
 
     deinit { Self.idle.withLock { $0.append(ownGroup) } }
 
-    /// For connections that are to live here.
+    /// The event loop group for connections on this executor's thread.
     public var group: any EventLoopGroup { ownGroup }
 
     public func enqueue(_ job: consuming ExecutorJob) {
@@ -31,8 +31,8 @@ public final class EventLoopExecutor: TaskExecutor {
     public func asUnownedTaskExecutor() -> UnownedTaskExecutor { UnownedTaskExecutor(ordinary: self) }
 }
 
-/// The thread of an ``EventLoopExecutor`` for actors. Apart from it, for a task that runs as an actor would has to be
-/// enqueued again for every asynchronous function that it calls which is no actor's.
+/// The thread of an ``EventLoopExecutor``, as an executor for actors. It is a separate type: a task that runs on the
+/// executor of an actor is enqueued again for every asynchronous function outside of actors that it calls.
 public final class EventLoopSerialExecutor: SerialExecutor {
     private let tasks: EventLoopExecutor
 

@@ -1,12 +1,12 @@
-/// What happens between the opening of a connection and its first command (HELLO, AUTH, CLIENT SETNAME, SELECT). Pure:
-/// no channel, no clock.
+/// The steps between the opening of a connection and its first command (HELLO, AUTH, CLIENT SETNAME, SELECT, ROLE).
+/// Pure: no channel, no clock.
 struct HandshakeStateMachine: ~Copyable {
     struct Settings: Sendable {
         var username: String?
         var password: String?
         var database: Int
         var clientName: String?
-        /// A replica behind a cluster or sentinel address must not take our commands.
+        /// Refuses a replica. Set for an address that a sentinel gave: a replica there must not take commands.
         var mustBePrimary = false
     }
 
@@ -19,7 +19,8 @@ struct HandshakeStateMachine: ~Copyable {
     private enum State {
         case idle
         case awaitingHello
-        /// The server knows no RESP3, or the user may not say HELLO: the same again in single steps.
+        /// Single steps: those that HELLO does not cover, or all when the server has no RESP3 or refuses HELLO to the
+        /// user.
         case awaiting(Step, isRESP3: Bool)
         case finished
     }
@@ -56,7 +57,7 @@ struct HandshakeStateMachine: ~Copyable {
                 switch step {
                 case .authentication: return fail(.authentication, error)
                 case .database: return fail(.server, error)
-                // A name is for people, and ROLE may be forbidden.
+                // The client name is only informational, and ROLE may be forbidden.
                 case .name, .role: break
                 }
             }
@@ -94,7 +95,7 @@ struct HandshakeStateMachine: ~Copyable {
 
     private mutating func fail(_ code: RESPError.Code, _ error: RESPServerError) -> Action {
         state = .finished
-        // Some servers repeat the arguments of a command that they do not know, and those may be a password.
+        // Some servers repeat the arguments of an unknown command, and an argument may be a password.
         let isQuiet = code == .authentication && !["WRONGPASS", "NOPERM", "NOAUTH"].contains(error.code)
         return .fail(RESPError(code, isQuiet ? "the server refuses to authenticate (\(error.code))" : error.message))
     }

@@ -3,7 +3,7 @@ import DequeModule
 /// The commands under way on one ready connection, and what becomes of them. Pure: time is an argument, in nanoseconds.
 struct PipelineStateMachine<Request>: ~Copyable {
     struct Pending {
-        /// nil for a keep-alive ping of our own.
+        /// nil for a keep-alive PING of the connection itself.
         var request: Request?
         var expectedReplies: Int
         var replies: [RESPValue] = []
@@ -48,7 +48,7 @@ struct PipelineStateMachine<Request>: ~Copyable {
         case .value(let value):
             if isSubscriber {
                 if let elements = value.elements, Self.isMessage(elements) { return .push(elements) }
-                // A subscription that the server refuses: the others hold.
+                // The server refuses one subscription; the others stay active.
                 if case .error = value { return .nothing }
             }
             guard !pending.isEmpty else {

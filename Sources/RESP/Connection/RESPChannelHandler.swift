@@ -25,7 +25,7 @@ final class RESPChannelHandler: ChannelInboundHandler {
     private let spinLimit: TimeAmount
     private let isSubscriber: Bool
     private let onMessage: (@Sendable ([RESPValue]) -> Void)?
-    /// Completed when the handshake is over, one way or the other.
+    /// Completed when the handshake has succeeded or failed.
     private let ready: EventLoopPromise<RESPConnection>
 
     private var phase: Phase
@@ -52,7 +52,7 @@ final class RESPChannelHandler: ChannelInboundHandler {
         parser = RESPParser(limits: limits)
     }
 
-    /// The phase, to be put back once it is decided; `closed` stands in for it meanwhile.
+    /// Takes the phase, which the caller puts back after its decision. Meanwhile the phase is `closed`.
     private func takePhase() -> Phase {
         var taken = Phase.closed
         swap(&taken, &phase)
@@ -99,7 +99,7 @@ final class RESPChannelHandler: ChannelInboundHandler {
             switch action {
             case .nothing: break
             case .complete(let request, let replies):
-                // Before the caller goes on: what it sends next comes later.
+                // Noted before the caller resumes: its next command comes after this answer.
                 let wakesUntil = connection?.noteAnswered(now: now)
                 request.completion(.success(replies))
                 if let wakesUntil { stayAwake(until: wakesUntil, NIOLoopBound(context, eventLoop: context.eventLoop)) }
@@ -110,8 +110,8 @@ final class RESPChannelHandler: ChannelInboundHandler {
         }
     }
 
-    /// Has the event loop go round without sleeping until there is a command again: what is executed on it has its
-    /// turn, what other connections get waits meanwhile.
+    /// Keeps the event loop turning without sleep until there is a command again. Tasks on the event loop still run;
+    /// data for other connections waits meanwhile.
     private func stayAwake(until deadline: Int64, _ context: NIOLoopBound<ChannelHandlerContext>) {
         guard isIdle, now < deadline else { return }
         sched_yield()
@@ -179,7 +179,7 @@ final class RESPChannelHandler: ChannelInboundHandler {
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         let what = String(describing: error)
-        // A peer that goes away in the middle of a handshake is an outage like any other.
+        // A peer that closes the connection in the middle of a TLS handshake is an outage, not a TLS error.
         let isTLS =
             (what.contains("SSL") || what.contains("certificate")) && !what.contains("eofDuringHandshake")
             && !what.contains("uncleanShutdown")
@@ -200,13 +200,13 @@ final class RESPChannelHandler: ChannelInboundHandler {
         context.fireChannelInactive()
     }
 
-    /// Tells everybody that nothing more will come. At once, and not when the channel is closed: over TLS that takes a
+    /// Fails all requests that wait. Does so at once and not when the channel is closed: over TLS the close takes a
     /// while.
     private func end(_ error: RESPError) {
         guard reason == nil else { return }
         reason = error
         ticker?.cancel()
-        // Whoever waits for the connection has sent nothing yet.
+        // A caller that waits for the connection has sent nothing yet.
         ready.fail(RESPError(error.code, error.message))
         let requests = if case .ready(var machine) = takePhase() { machine.close() } else { [RESPConnection.Request]() }
         connection?.noteClosed(error)

@@ -49,13 +49,14 @@ public final class RESPConnection: Sendable {
         outbox = Mutex(Outbox(spinning: SpinPolicy(limit: spinLimit.nanoseconds)))
     }
 
-    /// Sends commands one right after the other, with nothing of others in between.
+    /// Sends commands back to back, without commands of other callers in between.
     /// - Parameters:
     ///   - commands: any number.
     ///   - timeout: until the last answer.
     /// - Returns: an answer for each; an error of the server is an answer.
-    /// - Throws: ``RESPError``; `CancellationError` when the task is cancelled before there is an answer and has given
-    ///   its thread up to wait, and the commands may run all the same.
+    /// - Throws: ``RESPError``, whose ``RESPError/mayHaveRun`` says whether a retry is safe. `CancellationError` when
+    ///   the task is cancelled after it has given its thread up to wait and before there is an answer: the commands may
+    ///   run all the same.
     public func send(_ commands: [RESPCommand], timeout: Duration) async throws -> [RESPValue] {
         guard !commands.isEmpty else { return [] }
         let promise = ReplyPromise()
@@ -66,8 +67,9 @@ public final class RESPConnection: Sendable {
         return try await promise.value
     }
 
-    /// Sends commands one right after the other and calls back, on the connection's event loop, when all have been
-    /// answered: for code that must not wait on a task.
+    /// Sends commands back to back, for code that must not wait on a task. Calls back on the connection's event loop
+    /// when all have been answered or have failed. Calls back at once, on the caller's thread, when there are no
+    /// commands or the connection is closed already.
     public func send(
         _ commands: [RESPCommand], timeout: Duration,
         completion: @escaping @Sendable (Result<[RESPValue], RESPError>) -> Void
@@ -76,7 +78,7 @@ public final class RESPConnection: Sendable {
         enqueue(Request(commands, timeout: TimeAmount(timeout), completion: completion))
     }
 
-    /// Sends a command whose answers come as messages (SUBSCRIBE and its kin).
+    /// Sends a command whose answers come as messages (SUBSCRIBE, UNSUBSCRIBE and their pattern forms).
     func sendWithoutReply(_ command: RESPCommand) {
         var request = Request([command], timeout: .zero) { _ in }
         request.expectedReplies = 0
@@ -119,7 +121,7 @@ public final class RESPConnection: Sendable {
         }
     }
 
-    /// Called once, when the channel is gone: refuses what was not written and whatever comes later.
+    /// Called once, when the channel is gone: refuses the requests that were not written and all later ones.
     func noteClosed(_ error: RESPError) {
         let unsent = outbox.withLock { outbox in
             outbox.closedBy = outbox.closedBy ?? RESPError(error.code, error.message, mayHaveRun: false)
@@ -150,11 +152,11 @@ final class ReplyPromise: Sendable {
     }
 
     private let state = Mutex(State.idle)
-    /// Set when the answer was there before anybody waited.
+    /// Set when the answer arrived before a task waited for it.
     private let isDoneUnawaited = Atomic(false)
 
-    /// Keeps the thread, and leaves the processor to other threads that have work for it: where there is but one, to
-    /// those that bring the answer.
+    /// Keeps the thread, but yields the processor to other threads that have work: on a single processor, to the
+    /// threads that bring the answer.
     /// - Returns: whether the caller has seen the answer in that time.
     func spin(until deadline: Int64) -> Bool {
         while !isDoneUnawaited.load(ordering: .acquiring), NIODeadline.now().nanoseconds < deadline { sched_yield() }

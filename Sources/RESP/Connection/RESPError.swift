@@ -1,4 +1,4 @@
-/// A command could not be carried out, or nobody knows whether it was.
+/// A command was not carried out, or it is unknown whether it was.
 public struct RESPError: Error, Sendable, CustomStringConvertible {
     public struct Code: Sendable, Hashable, CustomStringConvertible {
         private enum Value: String {
@@ -12,12 +12,12 @@ public struct RESPError: Error, Sendable, CustomStringConvertible {
         public static let unreachable = Code(value: .unreachable)
         /// User or password were refused.
         public static let authentication = Code(value: .authentication)
-        /// The server's certificate is not accepted, or ours is not.
+        /// The server's or this client's certificate was not accepted, or the TLS configuration is unusable.
         public static let tls = Code(value: .tls)
         /// No answer came in time.
         public static let timedOut = Code(value: .timedOut)
         public static let connectionLost = Code(value: .connectionLost)
-        /// The server sent what is not its protocol.
+        /// The server violated the protocol.
         public static let protocolViolation = Code(value: .protocolViolation)
         /// The client was closed.
         public static let closed = Code(value: .closed)
@@ -29,7 +29,7 @@ public struct RESPError: Error, Sendable, CustomStringConvertible {
     public var code: Code
     /// What failed and where. Without credentials or payloads.
     public var message: String
-    /// False when the command certainly did nothing, so that it may be sent again.
+    /// False when the command has certainly not run, so that a retry is safe.
     public var mayHaveRun: Bool
 
     public init(_ code: Code, _ message: String, mayHaveRun: Bool = false) {

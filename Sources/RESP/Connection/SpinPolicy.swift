@@ -1,48 +1,50 @@
-/// Who may keep its thread while it waits for an answer, and the event loop for the next command. Pure: time is an
-/// argument, in nanoseconds.
+/// Decides when a caller keeps its thread while it waits for an answer, and when the event loop stays awake for the
+/// next command. Pure: time is an argument, in nanoseconds.
 ///
-/// A server on the same machine answers sooner than a thread goes to sleep and is woken again, and a caller that awaits
-/// one command after the other pays for that three times a command: for the event loop that is to write, for the event
-/// loop that is to read, for itself. So within such a sequence both stay awake, as long as answers do come that soon.
-/// Those of commands that come alone, together with others or from far away sleep. Where the processors are busy, who
-/// stays awake is made to wait for them longer than who is woken; so each spin in vain is followed by commands without,
-/// by more of them the less those in between were good for.
+/// A server on the same machine answers sooner than a thread goes to sleep and is woken again. A caller that awaits one
+/// command after the other pays for waking three times a command: for the event loop that writes, for the event loop
+/// that reads, and for its own thread. Within such a sequence the caller and the event loop therefore stay awake, as
+/// long as answers arrive that soon. They sleep for a command that comes alone or together with others, and for a
+/// distant server. On busy processors a thread that stays awake waits longer for a processor than a thread that is
+/// woken. So after a spin in vain some commands do not spin: the fewer spins there were since the spin in vain before,
+/// the more commands.
 struct SpinPolicy {
-    /// A command that follows the last answer so closely belongs to a sequence. Longer than threads take that had to be
-    /// woken.
+    /// A command that follows the last answer within this time belongs to a sequence. The time is longer than threads
+    /// need that had to be woken.
     static let longestPause: Int64 = 300_000
-    /// How long the event loop stays awake for the next command of a sequence, where the last one came that soon.
+    /// How long the event loop stays awake for the next command of a sequence, if the last command came within this
+    /// time.
     static let wakefulness: Int64 = 100_000
-    /// After so long a caller gives its thread up once: other tasks may wait for it.
+    /// After this time a caller gives its thread up once: other tasks may wait for the thread.
     static let longestTurn: Int64 = 2_000_000
-    /// The highest limit that there may be.
+    /// The upper bound of the limit.
     static let longestSpin: Int64 = 1_000_000
-    /// How many commands go without after a spin in vain.
+    /// How many commands do not spin after a spin in vain.
     static let skips = 8...1024
-    /// So many spins since the last in vain were worth that loss.
+    /// This number of spins since the last spin in vain was worth that loss.
     static let goodRun = 64
 
     private let limit: Int64
     private var commandsUnderWay = 0
-    /// When the connection was last without commands, and when the first came then.
+    /// `idleSince` is when the connection last became idle, `busySince` when the first command came after that.
     private var idleSince: Int64?
     private var busySince: Int64 = 0
     private var lastPause = Int64.max
     private var lastRoundTrip = Int64.max
-    /// When a caller's turn began that has not given its thread up since.
+    /// When the current series of spins began; nil after a caller has given its thread up.
     private var turnSince: Int64?
     private var spinsUntil: Int64?
     private var spinsSinceLoss = goodRun
-    /// How many commands were to go without after the last spin in vain, and how many still are.
+    /// How many commands must not spin after the last spin in vain, and how many of them are left.
     private var penalty = 0
     private var skipsLeft = 0
 
-    /// - Parameter limit: how long an answer may take; 0 for callers that always give their threads up.
+    /// - Parameter limit: the longest round trip that is worth a spin; 0 for callers that always give their threads up.
     init(limit: Int64) { self.limit = min(limit, Self.longestSpin) }
 
     /// A command is about to be sent.
-    /// - Parameter canSpin: whether its caller has a thread to keep, which is not the event loop's.
-    /// - Returns: until when the caller may keep it; nil for one that must not.
+    /// - Parameter canSpin: whether the caller has a thread to keep, other than the event loop's.
+    /// - Returns: the time until which the caller may keep its thread; nil when it must give the thread up.
     mutating func sent(canSpin: Bool, now: Int64) -> Int64? {
         commandsUnderWay += 1
         spinsUntil = nil
@@ -71,7 +73,7 @@ struct SpinPolicy {
         return false
     }
 
-    /// The time of a spin was over before its caller saw an answer.
+    /// A spin ended before its caller saw an answer.
     mutating func spunInVain() {
         penalty = spinsSinceLoss >= Self.goodRun ? Self.skips.lowerBound : min(penalty * 2, Self.skips.upperBound)
         skipsLeft = penalty

@@ -6,7 +6,7 @@ public enum ClusterSlot {
         (0..<8).reduce(UInt16(byte) << 8) { crc, _ in crc & 0x8000 == 0 ? crc << 1 : crc << 1 ^ 0x1021 }
     }
 
-    /// The slot of a key: of the part between the first braces, when there is one that is not empty.
+    /// The slot of a key. Only the part between the first braces counts, unless there is none or it is empty.
     public static func of(_ key: [UInt8]) -> Int {
         var hashed = key[...]
         if let open = key.firstIndex(of: UInt8(ascii: "{")),
@@ -20,14 +20,14 @@ public enum ClusterSlot {
     }
 }
 
-/// An answer that sends the asker elsewhere.
+/// An answer that redirects a command to another node.
 struct ClusterRedirection: Equatable {
-    /// True for ASK: this once, while a slot moves.
+    /// True for ASK, which redirects one command while its slot moves; false for MOVED.
     var isForOnce: Bool
     var slot: Int
     var address: ServerAddress
 
-    /// - Parameter origin: who answered; an address without a host means the same host.
+    /// - Parameter origin: the server that answered; an address without a host means the host of that server.
     init?(_ value: RESPValue?, from origin: ServerAddress) {
         guard case .error(let error)? = value, error.code == "MOVED" || error.code == "ASK" else { return nil }
         let words = error.message.split(separator: " ")

@@ -4,7 +4,7 @@ import NIOCore
 struct PrimaryLocator: Sendable {
     let connector: Connector
 
-    /// - Parameter address: the one of several servers to try first.
+    /// - Parameter address: the server to try first, if it is in the list of servers.
     func connect(for purpose: Connector.Purpose, preferring address: ServerAddress? = nil) -> EventLoopFuture<
         RESPConnection
     > {

@@ -80,3 +80,8 @@ def steps(self, total):
 def hear(word):
     """Leaves a trace of having been performed here."""
     app.backend.client.rpush(PREFIX + "heard", word + " by python")
+
+
+@app.task(name="mixed.rescue")
+def rescue(failed):
+    return "rescued " + failed

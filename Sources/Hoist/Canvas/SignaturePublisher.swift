@@ -1,0 +1,246 @@
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+
+/// The job that a continuation follows.
+package struct FinishedJob: Sendable {
+    package var id: JobID
+    package var rootID: JobID?
+    package var groupID: String?
+
+    package init(_ headers: MessageHeaders) {
+        id = headers.id
+        rootID = headers.rootID
+        groupID = headers.group
+    }
+}
+
+/// How the messages that continue a workflow are addressed.
+package struct ContinuationRules: Sendable {
+    /// The queue of a task whose signature names none.
+    package var queue: @Sendable (_ jobName: String) -> String
+    /// The program that publishes, as a header of the messages.
+    package var origin: String
+
+    package init(origin: String, queue: @escaping @Sendable (_ jobName: String) -> String) {
+        self.origin = origin
+        self.queue = queue
+    }
+
+    /// For a job that is given up without a worker at hand.
+    package static let standard = ContinuationRules(origin: ProcessIdentity.name) { _ in celeryQueue }
+    /// Celery's own default, `task_default_queue`.
+    package static let celeryQueue = "celery"
+}
+
+/// Turns signatures into messages, as Celery's worker does behind a task: ids, parent, root, arguments, options.
+///
+/// Pure: it collects messages and publishes nothing. Source: `celery/canvas.py`, version 5.7.
+struct SignaturePublisher {
+    private let finished: FinishedJob
+    private let rules: ContinuationRules
+    private let now: Date
+    private(set) var messages: [Message] = []
+
+    init(_ finished: FinishedJob, rules: ContinuationRules, now: Date) {
+        self.finished = finished
+        self.rules = rules
+        self.now = now
+    }
+
+    /// A place in a group.
+    struct Place {
+        var group: String
+        var index: Int64
+        var root: JobID?
+    }
+
+    /// What was started, as a result's `children` names it.
+    typealias Tree = WireValue
+
+    /// Publishes a signature.
+    /// - Parameters:
+    ///   - signature: a task, chain or group.
+    ///   - arguments: put in front of the arguments of a signature that is not immutable.
+    ///   - chain: the steps that follow, the last one first; nil when the signature is no step of a chain.
+    ///   - place: the place in a group that the signature's end takes.
+    /// - Returns: what was started.
+    /// - Throws: ``JobFailure`` `.unsupported` for a chord, `.undecodable` for what is no signature, and
+    ///   `.notEncodable` for a message that would be larger than a worker reads.
+    mutating func apply(
+        _ signature: Signature, _ arguments: [WireValue], chain: [Signature]? = nil, in place: Place? = nil
+    ) throws(JobFailure) -> Tree {
+        switch signature.kind {
+        case .task: return FollowUps.child(try publish(signature, arguments, chain: chain, in: place))
+        case .group: return try apply(group: signature, arguments, chain: chain)
+        case .chain: return try apply(chain: signature, arguments, before: chain ?? [], in: place).first
+        case .chord: throw .chord
+        }
+    }
+
+    /// Publishes tasks, groups and chains as the members of one group.
+    mutating func apply(
+        members: [Signature], as id: String, _ arguments: [WireValue], options: WireValue.Object = [:],
+        chain: [Signature]? = nil
+    ) throws(JobFailure) -> Tree {
+        var trees: [Tree] = []
+        for (index, member) in try Self.flattened(members).enumerated() {
+            var member = member
+            for (option, value) in options where !value.isNull && !Self.ownOptions.contains(option) {
+                member[option] = value
+            }
+            // The end of a chord's header would have to be counted.
+            guard member["chord"] == nil else { throw .chord }
+            let place = Place(group: id, index: Int64(index))
+            trees.append(
+                member.kind == .chain
+                    ? try apply(chain: member, arguments, before: chain ?? [], in: place).last
+                    : try apply(member, arguments, chain: chain, in: place))
+        }
+        return [[.string(id), nil], .array(trees)]
+    }
+
+    private mutating func apply(
+        group: Signature, _ arguments: [WireValue], chain: [Signature]?
+    ) throws(JobFailure) -> Tree {
+        let members = try Self.reading { () throws(WireError) in try group.parts() }
+        return try apply(
+            members: members, as: group.id ?? JobIdentifier.make(), group.isImmutable ? [] : arguments,
+            options: group.options, chain: chain)
+    }
+
+    /// Options that belong to a group or chain itself and are not those of its members.
+    private static let ownOptions: Set = [
+        "task_id", "group_id", "group_index", "root_id", "parent_id", "chord", "link", "link_error", "chain",
+        "reply_to",
+        "add_to_parent",
+    ]
+
+    /// The members of a group, with nested groups opened. Celery opens them with their members in reverse.
+    private static func flattened(_ members: [Signature]) throws(JobFailure) -> [Signature] {
+        let isAlone = members.count == 1
+        var flat: [Signature] = []
+        for member in members {
+            guard member.kind == .group else {
+                flat.append(member)
+                continue
+            }
+            let inner = try flattened(try reading { () throws(WireError) in try member.parts() })
+            flat += isAlone ? inner : inner.reversed()
+        }
+        return flat
+    }
+
+    private mutating func apply(
+        chain: Signature, _ arguments: [WireValue], before following: [Signature], in place: Place?
+    ) throws(JobFailure) -> (first: Tree, last: Tree) {
+        var prepared = try Self.reading { () throws(WireError) in
+            try ChainSteps.prepared(
+                chain, root: finished.rootID ?? finished.id, group: place.map { ($0.group, $0.index) })
+        }
+        guard var first = prepared.popLast() else { return ([], []) }
+        for (option, value) in chain.options where !value.isNull && !Self.ownOptions.contains(option) {
+            first[option] = value
+        }
+        // A step that is a member of the group by its own options needs no other place.
+        let tree = try apply(first, chain.isImmutable ? [] : arguments, chain: following + prepared)
+        // The end of a chain names the steps before it as its parents.
+        let last = prepared.reversed().reduce(tree) { before, step in [[.string(step.id ?? ""), before], nil] }
+        return (tree, last)
+    }
+
+    private static func reading<T>(_ body: () throws(WireError) -> T) throws(JobFailure) -> T {
+        do { return try body() } catch {
+            throw JobFailure(kind: .undecodable, type: "WireError", message: error.message)
+        }
+    }
+
+    // MARK: - One message
+
+    private mutating func publish(
+        _ signature: Signature, _ arguments: [WireValue], chain: [Signature]?, in place: Place?
+    ) throws(JobFailure) -> JobID {
+        let id = signature.id ?? JobIdentifier.make()
+        var headers = MessageHeaders(task: signature.task, id: id)
+        headers.rootID = signature["root_id"]?.stringValue ?? finished.rootID ?? finished.id
+        headers.parentID = signature["parent_id"]?.stringValue ?? finished.id
+        headers.group = signature["group_id"]?.stringValue ?? place?.group
+        headers.groupIndex = signature["group_index"]?.integerValue ?? place?.index
+        headers.eta = date(signature["eta"]) ?? signature["countdown"]?.doubleValue.map(after)
+        headers.expires = date(signature["expires"]) ?? signature["expires"]?.doubleValue.map(after)
+        headers.hardTimeLimit = signature["time_limit"]?.doubleValue
+        headers.softTimeLimit = signature["soft_time_limit"]?.doubleValue
+        headers.retries = Int((signature["retries"]?.integerValue ?? 0).clamped(to: 0...1_000_000_000))
+        headers.shadow = signature["shadow"]?.stringValue
+        headers.origin = signature["origin"]?.stringValue ?? rules.origin
+        headers.ignoresResult = signature["ignore_result"]?.boolValue
+        headers.replacedTaskNesting = signature["replaced_task_nesting"]?.integerValue ?? 0
+        headers.hoist.enqueuedAt = now
+        stamp(&headers, signature)
+        for (key, value) in signature["headers"]?.objectValue ?? [:] { headers.custom[key] = value }
+        let positional = signature.isImmutable ? signature.arguments : arguments + signature.arguments
+        headers.argumentsText = ArgumentsText.positional(positional)
+        headers.keywordArgumentsText = ArgumentsText.keyword(signature.keywordArguments, secret: [])
+        let queue =
+            signature["queue"]?.stringValue ?? signature["routing_key"]?.stringValue ?? rules.queue(signature.task)
+        var properties = MessageProperties(routingKey: queue, deliveryTag: JobIdentifier.make())
+        properties.correlationID = id
+        properties.replyTo = signature["reply_to"]?.stringValue
+        properties.priority = signature["priority"]?.integerValue.map { Int(clamping: $0) }
+        let body = MessageBody(
+            arguments: Arguments(positional: positional, keyword: signature.keywordArguments),
+            embed: embed(signature, chain: chain)
+        ).encoded()
+        do throws(WireError) {
+            try headers.check()
+            let limits = WireLimits(maximumBytes: (WireLimits.default.maximumBytes - 65_536) / 4 * 3)
+            try limits.check(.array(positional), encodedAs: body)
+        } catch {
+            throw JobFailure(
+                kind: .notEncodable, type: "WireError",
+                message: "the message of \(signature.task), which follows the job, cannot be sent: \(error.message)")
+        }
+        messages.append(Message(headers: headers, properties: properties, body: body))
+        return id
+    }
+
+    private func embed(_ signature: Signature, chain: [Signature]?) -> WireValue {
+        func list(_ option: String) -> WireValue {
+            guard let value = signature[option] else { return nil }
+            return value.arrayValue == nil ? [value] : value
+        }
+        return [
+            "callbacks": list("link"), "errbacks": list("link_error"),
+            "chain": chain.map { .array($0.map(\.wireValue)) } ?? list("chain"), "chord": signature["chord"] ?? nil,
+        ]
+    }
+
+    /// Stamps travel as options, each under its own name, and arrive as headers.
+    private func stamp(_ headers: inout MessageHeaders, _ signature: Signature) {
+        guard let names = signature["stamped_headers"]?.arrayValue else { return }
+        headers.stampedHeaders = .array(names)
+        var stamps: WireValue.Object = [:]
+        for name in names.compactMap(\.stringValue) { if let value = signature[name] { stamps[name] = value } }
+        headers.stamps = .object(stamps)
+    }
+
+    private func date(_ value: WireValue?) -> Date? {
+        // Python's encoder writes a date as an object with its type, where it is no header.
+        let text = value?.stringValue ?? value?["__value__"]?.stringValue
+        return text.flatMap(WireTimestamp.date)
+    }
+
+    private func after(_ seconds: Double) -> Date {
+        now.advanced(by: Duration(boundedSeconds: seconds.isFinite ? seconds : 0))
+    }
+}
+
+extension JobFailure {
+    /// The message asks for a chord, which this version cannot count.
+    static let chord = JobFailure(
+        kind: .unsupported, type: "UnsupportedCanvas",
+        message: "the task is part of a chord, or starts one, and this worker cannot complete chords; "
+            + "give the task to a Python worker")
+}

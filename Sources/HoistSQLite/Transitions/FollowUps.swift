@@ -1,0 +1,57 @@
+import Hoist
+
+extension JobStore {
+    /// Stores what follows from the end of a job, in the transaction that ends it.
+    /// - Returns: whether a job became ready.
+    func store(_ followUps: FollowUps?, now: Int64) throws -> Bool {
+        guard let followUps else { return false }
+        if !followUps.messages.isEmpty { try refreshLines() }
+        for message in followUps.messages { _ = try publish(PreparedJob(message), now: now) }
+        try store(followUps.ends, now: now)
+        return !followUps.messages.isEmpty
+    }
+
+    /// Writes results of jobs that are not in this file: the rest of a chain, or jobs of another broker. A success is
+    /// never written over.
+    func store(_ results: [ResultWrite], now: Int64) throws {
+        for write in results {
+            let id = write.record.id
+            let known = try sql("SELECT 1 FROM job WHERE id = ?").bind(id)
+            let isKnown = try known.step()
+            known.end()
+            if isKnown { continue }
+            let kept: Int64
+            switch write.kept {
+            case .nothing:
+                try sql("DELETE FROM foreign_result WHERE id = ?").bind(id).run()
+                continue
+            case .seconds(let seconds): kept = Duration(boundedSeconds: seconds).inMicroseconds
+            case .standard: kept = rules.resultRetention
+            case .deadLetter: kept = rules.deadLetterRetention
+            }
+            let insert = try sql(
+                """
+                INSERT INTO foreign_result (id, state, body, purge) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO UPDATE
+                SET state = ?2, body = ?3, purge = ?4, revision = revision + 1 WHERE state <> 4
+                """)
+            insert.bind(id).bind(StoredState(write.record.state).rawValue).bind(StoredJSON.encode(write.record) ?? [])
+            try insert.bind(write.record.state.hasEnded ? now + kept : nil).run()
+        }
+    }
+
+    /// The message of a job; nil when it cannot be read.
+    func message(of sequence: Int64) throws -> Message? {
+        let select = try sql("SELECT message FROM payload WHERE seq = ?").bind(sequence)
+        defer { select.end() }
+        return try select.step() ? try? Message(envelope: select.bytes(0)) : nil
+    }
+
+    func forgetForeignResult(_ id: JobID) throws -> Bool {
+        try sql("DELETE FROM foreign_result WHERE id = ? AND state IN (4, 5, 6, 7)").bind(id).run() == 1
+    }
+
+    /// Removes foreign results that have passed their time.
+    func sweepForeignResults(now: Int64) throws {
+        try sql("DELETE FROM foreign_result WHERE purge <= ?").bind(now).run()
+    }
+}

@@ -1,0 +1,92 @@
+import Foundation
+import Hoist
+import HoistRedis
+import TestServers
+import Testing
+
+/// Celery's workflows, started by a Python client, through Swift workers alone and through Swift and Python workers
+/// together.
+@Suite(
+    "Celery's workflows", .serialized, .timeLimit(.minutes(4)),
+    .enabled(if: PythonPeer.interpreter != nil, "\(PythonPeer.isMissing)"))
+struct CanvasTests {
+    @Test("a chain goes on, by a Swift worker alone and beside a Python worker", arguments: [false, true])
+    func chains(_ hasPythonWorker: Bool) async throws {
+        let bench = try MixedBench()
+        let python = hasPythonWorker ? try bench.startPythonWorker() : nil
+        defer { if let python { PythonPeer.stop(python) } }
+        let found = try await bench.withWorker { try bench.python("steps", "40", in: "canvas.py") }
+        #expect(found["value"] == 820)
+        let family = found["family"]?.arrayValue ?? []
+        #expect(family.count == 40)
+        // Each step has started the next one, but for the last.
+        let sums = (1...40).map { Int64($0 * ($0 + 1) / 2) }
+        for (index, step) in family.enumerated() {
+            #expect(step == ["SUCCESS", .integer(sums[index]), .integer(index < 39 ? 1 : 0)], "step \(index + 1)")
+        }
+    }
+
+    @Test("a chain goes on with results in another database")
+    func otherDatabase() async throws {
+        let bench = try MixedBench(resultDatabase: 5)
+        let found = try await bench.withWorker { try bench.python("steps", "10", in: "canvas.py") }
+        #expect(found["value"] == 55)
+    }
+
+    @Test("callbacks run: one, several, an immutable one, a chain")
+    func links() async throws {
+        let bench = try MixedBench()
+        let found = try await bench.withWorker { try bench.python("links", UUID().uuidString, in: "canvas.py") }
+        #expect(found["one"] == 13 && found["first"] == 13 && found["second"] == 11 && found["end"] == 113)
+        #expect(found["children"] == [13] && found["group"] == ["GroupResult"], "\(found)")
+        #expect(found["tree"] == 3, "the client finds all that was started: \(found)")
+    }
+
+    @Test("a chain fails as a whole, and its errback gets the id of the step that failed")
+    func errors() async throws {
+        let bench = try MixedBench()
+        let found = try await bench.withWorker { try bench.python("errors", UUID().uuidString, in: "canvas.py") }
+        #expect(found["error"] == ["ValueError", "no luck"])
+        #expect(found["states"] == ["FAILURE", "FAILURE", "FAILURE"] && found["rescued"] == true, "\(found)")
+    }
+
+    @Test("a chord fails at once with the reason, for members and for the body, and a group runs")
+    func chords() async throws {
+        let bench = try MixedBench()
+        let found = try await bench.withWorker { try bench.python("chords", in: "canvas.py") }
+        for name in ["chord", "chain"] {
+            #expect(found[name]?.arrayValue?.first == "UnsupportedCanvas", "\(name): \(found)")
+            #expect(found[name]?.arrayValue?.last?.stringValue?.contains("chord") == true, "\(found)")
+        }
+        #expect(found["group"] == [2, 4])
+        // Each message that asked for it is a dead letter that says why.
+        let dead = try await bench.backend.jobs(JobFilter(states: [.failed]))
+        #expect(dead.count == 3 && dead.allSatisfy { $0.failure?.kind == .unsupported }, "\(dead.map(\.failure))")
+    }
+
+    @Test("a chain may end in a group")
+    func group() async throws {
+        let bench = try MixedBench()
+        let found = try await bench.withWorker { try bench.python("ends_with_group", in: "canvas.py") }
+        #expect(found["values"] == [12, 22])
+    }
+
+    @Test("a step that cannot be published, for its queue's key holds no list, fails the job and loses nothing")
+    func wrongKey() async throws {
+        let bench = try MixedBench()
+        _ = try await bench.command("SET", bench.prefix + "broken", "x")
+        var message = try bench.message("mixed.add", [1, 2])
+        message.body = MessageBody(
+            arguments: Arguments(positional: [1, 2]),
+            embed: ["callbacks": [["task": "t", "args": [], "kwargs": [:], "options": ["queue": "broken"]]]]
+        ).encoded()
+        let message2 = message
+        _ = try await bench.backend.publish([message2])
+        let record = try await bench.withWorker {
+            try await bench.client.handle(of: message2.id).finalRecord(within: .seconds(20))
+        }
+        #expect(
+            record?.state == .failed && record?.failure?.message.contains("broken") == true,
+            "\(String(describing: record))")
+    }
+}
