@@ -21,7 +21,7 @@ public struct BackendOptions: ParsableArguments {
     }
 
     /// - Throws: ``BackendError`` as ``Backends/open(_:)``.
-    public func open() throws -> any JobAdministration { try Backends.open(url) }
+    public func open() throws -> Backend { try Backends.open(url) }
 }
 
 /// Opens a backend by its URL. Every option and variable that names a backend takes these URLs.
@@ -29,14 +29,14 @@ public enum Backends {
     /// - Throws: ``BackendError``: `.misuse` for a URL that names no backend or has wrong options; for `sqlite:` also
     ///   the error of opening the file. A Redis server is not connected to yet. Nothing has been stored, so a retry is
     ///   safe.
-    public static func open(_ url: String) throws -> any JobAdministration {
+    public static func open(_ url: String) throws -> Backend {
         let scheme = url.prefix { $0 != ":" }.lowercased()
         switch scheme {
-        case "sqlite": return try SQLiteBackend(url: url)
+        case "sqlite": return try SQLiteBackend(url: url).backend
         case "redis", "rediss", "valkey", "valkeys", "unix", "redis+socket", "sentinel", "redis+cluster",
             "rediss+cluster":
-            return try RedisBackend(url: url)
-        case "memory": return MemoryBackend()
+            return try RedisBackend(url: url).backend
+        case "memory": return MemoryBackend().backend
         // The rest of the URL may hold a password, so it is not repeated.
         default:
             throw BackendError(

@@ -6,7 +6,7 @@ import Synchronization
 ///
 /// Queues and results have Celery's names and forms, so programs in Python take part unchanged. Data that Celery has no
 /// place for lies under `hoist:`. Every transition is one script.
-public final class RedisBackend: Backend {
+public final class RedisBackend: Broker, ResultStore, BackendConvertible {
     public struct Configuration: Sendable {
         /// kombu's `global_keyprefix`, in front of every key and channel. In a cluster it needs a hash tag, such as
         /// `{hoist}:`, so that all keys lie on one node; `{hoist}:` is put in front of a prefix without one.
@@ -93,8 +93,29 @@ public final class RedisBackend: Backend {
 
     let thread = EventLoopExecutor()
     private let actorThread: EventLoopSerialExecutor
-    public var executor: (any TaskExecutor)? { thread }
-    public var serialExecutor: (any SerialExecutor)? { actorThread }
+    public var threads: WorkerThreads? { WorkerThreads(tasks: thread, actors: actorThread) }
+
+    public var abilities: BrokerAbilities {
+        let always: BrokerAbilities = [
+            .uniqueKeys, .knownIDs, .delays, .fencing, .selectsByName, .storesResults, .leases, .cancellation, .expiry,
+            .progress, .history,
+        ]
+        return configuration.prioritySteps.count == 10 ? always.union(.tenPriorities) : always
+    }
+
+    public var backend: Backend {
+        var backend = Backend(broker: self, results: self)
+        backend.queueControl = self
+        backend.limits = self
+        backend.topics = self
+        backend.broadcasts = self
+        backend.fanout = self
+        backend.directory = self
+        backend.editing = self
+        backend.coordination = self
+        backend.upkeep = self
+        return backend
+    }
 
     let client: RESPClient
     /// The client of a separate server of results; nil when results are on the broker's server.
@@ -103,10 +124,10 @@ public final class RedisBackend: Backend {
     /// The number of the database of results, when that is another one on the broker's server; else empty.
     let resultDatabase: String
     let watcher: ListWatcher
-    let standing = StandingClaims()
     let follower: ResultFollower
     let subscriptions: RESPSubscriptions
     let broadcasts: Broadcasts
+    let frames: FanoutChannels
     let announced = Mutex<Set<String>>([])
     let consumed = Mutex<Set<String>>([])
     let restoredAt = Mutex<Int64>(0)
@@ -169,6 +190,7 @@ public final class RedisBackend: Backend {
         subscriptions = RESPSubscriptions(client)
         // A publication reaches all databases of a server, so the number of the database is part of the name.
         broadcasts = Broadcasts(subscriptions, prefix: configuration.keyPrefix + "/\(server.database).")
+        frames = FanoutChannels(subscriptions, prefix: configuration.keyPrefix + "/\(server.database).")
         watcher = ListWatcher(client: client, doorbell: workDoorbell)
         follower = ResultFollower(
             results: resultClient.map(RESPSubscriptions.init) ?? subscriptions, broker: subscriptions, keys: keys,

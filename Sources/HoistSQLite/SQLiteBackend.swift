@@ -8,7 +8,7 @@ import Synchronization
 /// Every transition is one transaction. The file is in WAL mode and must lie on a local disk. Beside it lie SQLite's
 /// own `-wal` and `-shm`, and two files of at most one byte, `-ready` and `-changed`, through which processes wake each
 /// other without polling.
-public final class SQLiteBackend: Backend {
+public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
     /// When a committed transaction is certain to survive a power failure. A crash of one process, or of all, loses
     /// nothing in either mode.
     public struct Durability: Sendable, Hashable {
@@ -56,6 +56,20 @@ public final class SQLiteBackend: Backend {
     public let workDoorbell = Doorbell()
     let changes: Doorbell
     let follower: JobFollower
+
+    public let abilities: BrokerAbilities = [
+        .uniqueKeys, .knownIDs, .delays, .fencing, .selectsByName, .storesResults, .tenPriorities, .leases,
+        .cancellation, .expiry, .progress, .history,
+    ]
+
+    public var backend: Backend {
+        var backend = Backend(broker: self, results: self)
+        backend.directory = self
+        backend.editing = self
+        backend.coordination = self
+        backend.upkeep = self
+        return backend
+    }
 
     public var clock: any JobClock { configuration.clock }
 

@@ -1,9 +1,10 @@
 public import Hoist
 import Synchronization
 
-/// A backend that fails on purpose: it refuses, delays or repeats calls, and loses their answers. For tests of code
-/// that must survive such faults.
-public final class FaultyBackend: Backend {
+/// A backend that fails on purpose: it loses answers, refuses calls, delivers twice. For tests of what must survive that.
+///
+/// Only the broker fails; the other parts are those of the base.
+public final class FaultyBackend: BackendConvertible {
     /// What goes wrong with one call.
     public enum Fault: Sendable {
         /// The call fails and nothing has happened.
@@ -16,26 +17,40 @@ public final class FaultyBackend: Backend {
         case repeatCall
     }
 
-    private let base: any Backend
-    private let faults: Mutex<[Fault?]>
-    private let claims = Atomic(0)
+    private let base: Backend
+    private let faults: Faults
 
     /// - Parameters:
-    ///   - base: the backend that performs the calls.
-    ///   - faults: one for each call of publish, turn and renew, in the order of the calls; nil lets a call through.
-    ///     Calls after the last fault go through.
-    public init(_ base: any Backend, faults: [Fault?] = []) {
-        self.base = base
-        self.faults = Mutex(faults)
+    ///   - base: what the calls go to.
+    ///   - faults: for the calls to publish, open, turn and renew in order; nil lets a call through. Afterwards every
+    ///     call goes through.
+    public init(_ base: some BackendConvertible, faults: [Fault?] = []) {
+        self.base = base.backend
+        self.faults = Faults(faults)
+    }
+
+    public var backend: Backend {
+        var backend = base
+        backend.broker = FaultyBroker(base: base.broker, faults: faults)
+        return backend
     }
 
     /// Adds faults for the calls to come.
-    public func inject(_ more: Fault?...) { faults.withLock { $0 += more } }
+    public func inject(_ more: Fault?...) { faults.add(more) }
 
     /// How many turns have asked for jobs.
-    public var claimCount: Int { claims.load(ordering: .relaxed) }
+    public var claimCount: Int { faults.claims.load(ordering: .relaxed) }
+}
 
-    private func call<T: Sendable>(_ body: @Sendable () async throws -> T) async throws -> T {
+private final class Faults: Sendable {
+    private let faults: Mutex<[FaultyBackend.Fault?]>
+    let claims = Atomic(0)
+
+    init(_ faults: [FaultyBackend.Fault?]) { self.faults = Mutex(faults) }
+
+    func add(_ more: [FaultyBackend.Fault?]) { faults.withLock { $0 += more } }
+
+    func call<T>(_ body: () async throws -> T) async throws -> T {
         switch faults.withLock({ $0.isEmpty ? nil : $0.removeFirst() }) {
         case nil: return try await body()
         case .refuse?: throw BackendError(.unavailable, "refused on purpose")
@@ -50,27 +65,44 @@ public final class FaultyBackend: Backend {
             return try await body()
         }
     }
+}
 
-    public var clock: any JobClock { base.clock }
-    public var workDoorbell: Doorbell { base.workDoorbell }
-    public func publish(_ messages: [Message]) async throws -> [PublishResult] {
-        try await call { try await self.base.publish(messages) }
+private struct FaultyBroker: Broker {
+    let base: any Broker
+    let faults: Faults
+
+    var clock: any JobClock { base.clock }
+    var abilities: BrokerAbilities { base.abilities }
+    var workDoorbell: Doorbell { base.workDoorbell }
+    var threads: WorkerThreads? { base.threads }
+
+    func publish(_ messages: [Message]) async throws -> [PublishResult] {
+        try await faults.call { try await base.publish(messages) }
     }
-    public func turn(_ request: WorkerTurn) async throws -> TurnResult {
-        if !request.claims.isEmpty { claims.add(1, ordering: .relaxed) }
-        return try await call { try await self.base.turn(request) }
+
+    func cancel(_ id: JobID) async throws -> CancelResult { try await base.cancel(id) }
+
+    func open(_ worker: WorkerPresence, lease: Duration, sink: any SessionSink) async throws -> any WorkerSession {
+        try await faults.call {
+            FaultySession(base: try await base.open(worker, lease: lease, sink: sink), faults: faults)
+        }
     }
-    public func prepare(_ settlement: Settlement) -> Settlement { base.prepare(settlement) }
-    public func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
-        try await call { try await self.base.renew(worker, lease: lease) }
+}
+
+private struct FaultySession: WorkerSession {
+    let base: any WorkerSession
+    let faults: Faults
+
+    func encode(_ settlement: Settlement) -> Settlement { base.encode(settlement) }
+
+    func turn(_ turn: WorkerTurn) async throws -> TurnResult {
+        if !turn.claims.isEmpty { faults.claims.add(1, ordering: .relaxed) }
+        return try await faults.call { try await base.turn(turn) }
     }
-    public func resign(_ worker: WorkerID) async throws { try await base.resign(worker) }
-    public func cancel(_ id: JobID) async throws -> CancelResult { try await base.cancel(id) }
-    public func record(of id: JobID) async throws -> JobRecord? { try await base.record(of: id) }
-    public func updates(of id: JobID) -> JobUpdates { base.updates(of: id) }
-    public func recordAtEnd(of id: JobID, isNew: Bool) async throws -> JobRecord? {
-        try await base.recordAtEnd(of: id, isNew: isNew)
+
+    func renew(_ worker: WorkerPresence) async throws -> Bool {
+        try await faults.call { try await base.renew(worker) }
     }
-    public func log(of id: JobID) async throws -> JobLog? { try await base.log(of: id) }
-    public func forget(_ id: JobID) async throws -> Bool { try await base.forget(id) }
+
+    func close() async throws { try await base.close() }
 }

@@ -1,7 +1,7 @@
 public import Hoist
 public import Logging
 
-extension JobAdministration {
+extension JobDirectory {
     /// The jobs of one kind that wait in this backend, the oldest first: for assertions that something was enqueued.
     ///
     /// ```swift

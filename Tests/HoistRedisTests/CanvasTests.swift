@@ -15,7 +15,7 @@ struct CanvasTests {
         let bench = try MixedBench()
         let python = hasPythonWorker ? try bench.startPythonWorker() : nil
         defer { if let python { PythonPeer.stop(python) } }
-        let found = try await bench.withWorker { try bench.python("steps", "40", in: "canvas.py") }
+        let found = try await bench.withWorker { try await bench.python("steps", "40", in: "canvas.py") }
         #expect(found["value"] == 820)
         let family = found["family"]?.arrayValue ?? []
         #expect(family.count == 40)
@@ -29,14 +29,14 @@ struct CanvasTests {
     @Test("a chain goes on with results in another database")
     func otherDatabase() async throws {
         let bench = try MixedBench(resultDatabase: 5)
-        let found = try await bench.withWorker { try bench.python("steps", "10", in: "canvas.py") }
+        let found = try await bench.withWorker { try await bench.python("steps", "10", in: "canvas.py") }
         #expect(found["value"] == 55)
     }
 
     @Test("callbacks run: one, several, an immutable one, a chain")
     func links() async throws {
         let bench = try MixedBench()
-        let found = try await bench.withWorker { try bench.python("links", UUID().uuidString, in: "canvas.py") }
+        let found = try await bench.withWorker { try await bench.python("links", UUID().uuidString, in: "canvas.py") }
         #expect(found["one"] == 13 && found["first"] == 13 && found["second"] == 11 && found["end"] == 113)
         #expect(found["children"] == [13] && found["group"] == ["GroupResult"], "\(found)")
         #expect(found["tree"] == 3, "the client finds all that was started: \(found)")
@@ -45,7 +45,7 @@ struct CanvasTests {
     @Test("a chain fails as a whole, and its errback gets the id of the step that failed")
     func errors() async throws {
         let bench = try MixedBench()
-        let found = try await bench.withWorker { try bench.python("errors", UUID().uuidString, in: "canvas.py") }
+        let found = try await bench.withWorker { try await bench.python("errors", UUID().uuidString, in: "canvas.py") }
         #expect(found["error"] == ["ValueError", "no luck"])
         #expect(found["states"] == ["FAILURE", "FAILURE", "FAILURE"] && found["rescued"] == true, "\(found)")
     }
@@ -53,7 +53,7 @@ struct CanvasTests {
     @Test("a chord fails at once with the reason, for members and for the body, and a group runs")
     func chords() async throws {
         let bench = try MixedBench()
-        let found = try await bench.withWorker { try bench.python("chords", in: "canvas.py") }
+        let found = try await bench.withWorker { try await bench.python("chords", in: "canvas.py") }
         for name in ["chord", "chain"] {
             #expect(found[name]?.arrayValue?.first == "UnsupportedCanvas", "\(name): \(found)")
             #expect(found[name]?.arrayValue?.last?.stringValue?.contains("chord") == true, "\(found)")
@@ -67,7 +67,7 @@ struct CanvasTests {
     @Test("a chain may end in a group")
     func group() async throws {
         let bench = try MixedBench()
-        let found = try await bench.withWorker { try bench.python("ends_with_group", in: "canvas.py") }
+        let found = try await bench.withWorker { try await bench.python("ends_with_group", in: "canvas.py") }
         #expect(found["values"] == [12, 22])
     }
 

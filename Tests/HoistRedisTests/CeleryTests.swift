@@ -16,7 +16,7 @@ struct CeleryTests {
         arguments: [nil, 5])
     func pythonToSwift(_ resultDatabase: Int?) async throws {
         let bench = try MixedBench(resultDatabase: resultDatabase)
-        let found = try await bench.withWorker { try bench.python("results") }
+        let found = try await bench.withWorker { try await bench.python("results") }
         #expect(found["good"] == 5 && found["state"] == "SUCCESS" && found["children"] == [] && found["done"] == true)
         #expect(found["packed"] == 9 && found["written"] == 13 && found["squeezed"] == 17)
         #expect(found["error"] == ["ValueError", "no luck"] && found["bad_state"] == "FAILURE")
@@ -51,7 +51,7 @@ struct CeleryTests {
         #expect(fractions.count >= 2 && fractions.last == 1 && fractions == fractions.sorted())
         #expect(try await steps.output(timeout: .seconds(10)) == 5)
         // What became of a job that Python published: the same, from the id alone.
-        let one = try bench.python("one", "mixed.add", "[1, 2]")
+        let one = try await bench.python("one", "mixed.add", "[1, 2]")
         #expect(try await bench.client.handle(of: one["id"]?.stringValue ?? "").output(timeout: .seconds(10)) == 3)
     }
 
@@ -62,19 +62,19 @@ struct CeleryTests {
             let handle = try await bench.client.enqueue(named: "mixed.steps", arguments: Arguments(positional: [12]))
             var isProgressSeen = false
             for try await record in handle.updates where record.progress != nil && !isProgressSeen {
-                let seen = try bench.python("peek", handle.id)
+                let seen = try await bench.python("peek", handle.id)
                 isProgressSeen = seen["state"] == "PROGRESS" && seen["info"]?["fraction"] != nil
                 if seen["state"] == "SUCCESS" { break }
             }
             #expect(isProgressSeen)
-            let read = try bench.python("read", handle.id)
+            let read = try await bench.python("read", handle.id)
             #expect(read["state"] == "SUCCESS" && read["value"] == 12 && read["children"]?.arrayValue?.count == 1)
         }
         let cancelled = try await bench.client.enqueue(Add(x: 1, y: 1), .after(.seconds(100)))
         #expect(try await cancelled.cancel() == .cancelled)
-        #expect(try bench.python("read", cancelled.id)["error"]?.arrayValue?.first == "TaskRevokedError")
+        #expect(try await bench.python("read", cancelled.id)["error"]?.arrayValue?.first == "TaskRevokedError")
         let expired = try await bench.client.enqueue(Add(x: 1, y: 1), .expires(after: .milliseconds(1)))
-        let read = try await bench.withWorker { try bench.python("read", expired.id) }
+        let read = try await bench.withWorker { try await bench.python("read", expired.id) }
         #expect(read["error"] == ["TaskRevokedError", "expired"])
         #expect(try await expired.state() == .expired)
     }
@@ -83,7 +83,7 @@ struct CeleryTests {
     func later() async throws {
         let bench = try MixedBench()
         try await bench.withWorker {
-            let id = try bench.python("later", "1.5")["id"]?.stringValue ?? ""
+            let id = try await bench.python("later", "1.5")["id"]?.stringValue ?? ""
             let handle = bench.client.handle(of: id)
             #expect(try await eventually(.seconds(5)) { try await handle.state() == .scheduled })
             #expect(try await bench.backend.workers().allSatisfy { $0.running == 0 })
@@ -144,7 +144,7 @@ struct CeleryTests {
             #expect(isCovered, "\(place)")
             let output = try await handle.output(timeout: .seconds(20))
             #expect(output.by == "swift" && output.retries == 1)
-            #expect(try bench.python("read", handle.id)["state"] == "SUCCESS")
+            #expect(try await bench.python("read", handle.id)["state"] == "SUCCESS")
         }
     }
 
@@ -241,7 +241,7 @@ struct CeleryTests {
 
         try await bench.client.publish(Hear(word: "topic from swift"), topic: "video.7.done", exchange: "events")
         try await bench.client.broadcast(Hear(word: "news from swift"), on: "news")
-        _ = try bench.python("topic")
+        _ = try await bench.python("topic")
         let wanted = ["one", "two", "python"].flatMap { ["news from swift by \($0)", "news from python by \($0)"] }
         let topics = ["topic from swift by python", "topic from python by python"]
         #expect(

@@ -17,6 +17,22 @@ struct LargeTurnTests {
         typealias Output = Int
     }
 
+    /// What claims that wait have brought.
+    private final class Arrivals: SessionSink {
+        let state = Mutex<(deliveries: [Delivery], count: Int)>(([], 0))
+
+        func arrived(_ result: TurnResult) {
+            state.withLock { state in
+                state.count += 1
+                state.deliveries += result.deliveries
+            }
+        }
+
+        func arrivalWasLost(_ error: any Error) { state.withLock { $0.count += 1 } }
+        func mayHaveWork() {}
+    }
+
+    private let arrivals = Arrivals()
     private let silent = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
     private let worker = "w-\(UUID().uuidString.prefix(8))"
     private let prefix = "large\(UUID().uuidString.prefix(8)):"
@@ -26,7 +42,7 @@ struct LargeTurnTests {
         let presence = WorkerPresence(
             id: worker, name: worker, queues: ["default", "small"], jobNames: ["note"], startedAt: Date(),
             concurrency: 1)
-        #expect(try await backend.renew(presence, lease: .seconds(60)))
+        #expect(try await backend.join(presence, lease: .seconds(60), sink: arrivals))
         return (backend, probe)
     }
 
@@ -38,7 +54,7 @@ struct LargeTurnTests {
             jobID: delivery.jobID, token: delivery.token, outcome: .succeeded(output: [], retention: 0),
             startedAt: Date(),
             finishedAt: Date())
-        settlement.prepared = SettlingStep(
+        settlement.encoded = SettlingStep(
             id: delivery.jobID, token: delivery.token, operation: .done, result: nil, queue: "")
         return settlement
     }
@@ -57,12 +73,12 @@ struct LargeTurnTests {
         let ids = try await client.enqueue(contentsOf: (0..<400).map(Note.init), [.queue("default")]).map(\.id)
         let smallIDs = try await client.enqueue(contentsOf: (0..<400).map(Note.init), [.queue("small")]).map(\.id)
         var request = WorkerTurn(
-            worker: worker, claims: [claim("small"), claim("default")],
+            claims: [claim("small"), claim("default")],
             budget: ClaimBudget(kinds: ["async": 130], queues: ["small": 50]))
-        let first = try await backend.turn(request).deliveries
+        let first = try await backend.turn(worker, request).deliveries
         request.settlements = first.map(done)
-        #expect(backend.parts(of: request).count == 4)
-        let result = try await backend.turn(request)
+        #expect(backend.parts(of: request, besideStandingClaims: false).count == 4)
+        let result = try await backend.turn(worker, request)
         #expect(result.lost.isEmpty)
         #expect(result.hasMore)
         #expect(result.deliveries.count == 130)
@@ -73,7 +89,7 @@ struct LargeTurnTests {
         for delivery in first { #expect(try await backend.record(of: delivery.jobID) == nil) }
 
         request.claims = []
-        #expect(Set(try await backend.turn(request).lost) == Set(first.map(\.jobID)))
+        #expect(Set(try await backend.turn(worker, request).lost) == Set(first.map(\.jobID)))
         #expect(try await held(probe) == 130)
     }
 
@@ -84,12 +100,12 @@ struct LargeTurnTests {
         let delivery = Delivery(
             jobID: "a", jobName: "note", queue: "default", payload: .envelope([]), attempt: 1, lostWorkers: 0, token: 1)
         let plain = WorkerTurn(
-            worker: worker, settlements: (0..<130).map { _ in done(delivery) }, claims: [claim("default")])
-        #expect(backend.parts(of: plain).count == 4)
+            settlements: (0..<130).map { _ in done(delivery) }, claims: [claim("default")])
+        #expect(backend.parts(of: plain, besideStandingClaims: false).count == 4)
         func count(_ change: (inout WorkerTurn) -> Void) -> Int {
             var request = plain
             change(&request)
-            return backend.parts(of: request).count
+            return backend.parts(of: request, besideStandingClaims: false).count
         }
         #expect(count { $0.settlements.removeLast(67) } == 1)
         #expect(count { $0.settlements.removeLast(66) } == 2)
@@ -101,7 +117,7 @@ struct LargeTurnTests {
                     finishedAt: Date())
             } == 1)
         #expect(count { $0.holding = [] } == 1)
-        #expect(count { $0.withdrawsClaims = true } == 1)
+        #expect(count { $0.withdrawsCredit = true } == 1)
         #expect(count { $0.logs = [LogReport(jobID: "a", token: 1, log: JobLog(attempt: 1, lines: []))] } == 1)
         #expect(
             count { $0.progress = [ProgressReport(jobID: "a", token: 1, progress: JobProgress(fraction: 0.5))] } == 1)
@@ -113,8 +129,8 @@ struct LargeTurnTests {
         defer { probe.close() }
         let client = JobClient(backend, logger: silent)
         try await client.enqueue(contentsOf: (0..<130).map(Note.init))
-        var request = WorkerTurn(worker: worker, claims: [claim("default")], budget: ClaimBudget(kinds: ["async": 130]))
-        request.settlements = try await backend.turn(request).deliveries.map(done)
+        var request = WorkerTurn(claims: [claim("default")], budget: ClaimBudget(kinds: ["async": 130]))
+        request.settlements = try await backend.turn(worker, request).deliveries.map(done)
         try await backend.setLimits([.ordered], for: .queue("small"))
         for number in 0..<12 {
             var message = Message(
@@ -126,10 +142,10 @@ struct LargeTurnTests {
         }
         request.claims = [Claim(queue: "small", kind: "async", jobNames: ["note"], partition: { _ in "same" })]
         request.budget = ClaimBudget(kinds: ["async": 8])
-        #expect(backend.parts(of: request).count == 4)
+        #expect(backend.parts(of: request, besideStandingClaims: false).count == 4)
         var seen: [JobID] = []
         for _ in 1...60 where seen.count < 12 {
-            let deliveries = try await backend.turn(request).deliveries
+            let deliveries = try await backend.turn(worker, request).deliveries
             seen += deliveries.map(\.jobID)
             request.settlements = deliveries.map(done)
         }
@@ -143,30 +159,24 @@ struct LargeTurnTests {
         let (backend, probe) = try await backend()
         defer { probe.close() }
         let client = JobClient(backend, logger: silent)
-        let late = Mutex<(deliveries: [Delivery], count: Int)>(([], 0))
         var expected = Set(try await client.enqueue(contentsOf: (0..<130).map(Note.init)).map(\.id))
         var (mine, seen): ([Delivery], [JobID]) = ([], [])
         var settlements: [Settlement] = []
         for round in 1...60 {
-            let (arrived, count) = late.withLock { late in
+            let (arrived, count) = arrivals.state.withLock { late in
                 defer { late.deliveries = [] }
                 return late
             }
             mine += arrived
             seen += arrived.map(\.jobID)
             var request = WorkerTurn(
-                worker: worker, settlements: settlements, claims: [claim("default")],
+                settlements: settlements, claims: [claim("default")],
                 budget: ClaimBudget(kinds: ["async": 200 - mine.count]))
-            request.lateResultCount = count
-            request.onLateResult = { result in
-                late.withLock { late in
-                    late.count += 1
-                    if case .success(let result) = result { late.deliveries += result.deliveries }
-                }
-            }
+            request.arrivalsSeen = count
+            request.creditLasts = true
             // Some come while claims wait, and some while the turn is under way.
             async let more = round.isMultiple(of: 2) ? client.enqueue(contentsOf: (0..<150).map(Note.init)) : []
-            let result = try await backend.turn(request)
+            let result = try await backend.turn(worker, request)
             expected.formUnion(try await more.map(\.id))
             #expect(result.lost.isEmpty)
             mine += result.deliveries
@@ -176,16 +186,16 @@ struct LargeTurnTests {
             mine = []
         }
         for _ in 1...100 where seen.count < expected.count || !settlements.isEmpty {
-            let arrived = late.withLock { late in
+            let arrived = arrivals.state.withLock { late in
                 defer { late.deliveries = [] }
                 return late.deliveries
             }
             seen += arrived.map(\.jobID)
             var request = WorkerTurn(
-                worker: worker, settlements: settlements + arrived.map(done), claims: [claim("default")],
+                settlements: settlements + arrived.map(done), claims: [claim("default")],
                 budget: ClaimBudget(kinds: ["async": 200]))
-            request.lateResultCount = late.withLock { $0.count }
-            let deliveries = try await backend.turn(request).deliveries
+            request.arrivalsSeen = arrivals.state.withLock { $0.count }
+            let deliveries = try await backend.turn(worker, request).deliveries
             seen += deliveries.map(\.jobID)
             settlements = deliveries.map(done)
         }

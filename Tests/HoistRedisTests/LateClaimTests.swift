@@ -18,19 +18,22 @@ struct LateClaimTests {
     }
 
     /// The deliveries that claims have brought after their turn.
-    private final class Arrivals: Sendable {
+    private final class Arrivals: SessionSink {
         private let state = Mutex<(deliveries: [Delivery], count: Int)>(([], 0))
         var deliveries: [Delivery] { state.withLock { $0.deliveries } }
         /// How often something arrived.
         var count: Int { state.withLock { $0.count } }
         var all: (deliveries: [Delivery], count: Int) { state.withLock { $0 } }
 
-        func note(_ result: Result<TurnResult, any Error>) {
+        func arrived(_ result: TurnResult) {
             state.withLock { state in
                 state.count += 1
-                if case .success(let result) = result { state.deliveries += result.deliveries }
+                state.deliveries += result.deliveries
             }
         }
+
+        func arrivalWasLost(_ error: any Error) { state.withLock { $0.count += 1 } }
+        func mayHaveWork() {}
     }
 
     private let silent = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
@@ -51,17 +54,17 @@ struct LateClaimTests {
     private func renew(_ backend: RedisBackend) async throws {
         let presence = WorkerPresence(
             id: workerID, name: workerID, queues: ["default"], jobNames: ["note"], startedAt: Date(), concurrency: 1)
-        #expect(try await backend.renew(presence, lease: .seconds(60)))
+        #expect(try await backend.join(presence, lease: .seconds(60), sink: arrivals))
     }
 
     /// - Parameter known: how many late results the budget takes into account; all by default.
     private func claims(slots: Int, settling settlements: [Settlement] = [], known: Int? = nil) -> WorkerTurn {
         var request = WorkerTurn(
-            worker: workerID, settlements: settlements,
+            settlements: settlements,
             claims: [Claim(queue: "default", kind: "async", jobNames: ["note"])],
             budget: ClaimBudget(kinds: ["async": slots]))
-        request.onLateResult = { [arrivals] in arrivals.note($0) }
-        request.lateResultCount = known ?? arrivals.count
+        request.creditLasts = true
+        request.arrivalsSeen = known ?? arrivals.count
         return request
     }
 
@@ -77,7 +80,7 @@ struct LateClaimTests {
         let (backend, probe, own) = try backend()
         defer { probe.close() }
         try await renew(backend)
-        #expect(try await backend.turn(claims(slots: 2)).deliveries.isEmpty)
+        #expect(try await backend.turn(workerID, claims(slots: 2)).deliveries.isEmpty)
         let client = JobClient(backend, logger: silent)
         for count in 1...2 {
             let handle = try await client.enqueue(Note(text: "a"))
@@ -90,11 +93,11 @@ struct LateClaimTests {
         // Both slots are in use: a third job stays in its queue, where any worker finds it.
         try await client.enqueue(Note(text: "third"))
         #expect(
-            try await backend.turn(WorkerTurn(worker: workerID, settlements: arrivals.deliveries.map(done))).lost
+            try await backend.turn(workerID, WorkerTurn(settlements: arrivals.deliveries.map(done))).lost
                 .isEmpty)
         #expect(arrivals.deliveries.count == 2)
         #expect(try await backend.queues().first?.waiting == 1)
-        #expect(try await backend.turn(claims(slots: 1)).deliveries.count == 1)
+        #expect(try await backend.turn(workerID, claims(slots: 1)).deliveries.count == 1)
     }
 
     @Test("jobs that come to several lists at once take no more than the slots that there are")
@@ -104,7 +107,7 @@ struct LateClaimTests {
         try await renew(backend)
         let client = JobClient(backend, logger: silent)
         for round in 1...20 {
-            #expect(try await backend.turn(claims(slots: 1)).deliveries.isEmpty)
+            #expect(try await backend.turn(workerID, claims(slots: 1)).deliveries.isEmpty)
             // One in each of kombu's four lists: all four connections wake.
             try await withThrowingTaskGroup(of: Void.self) { group in
                 for priority in [0, 3, 6, 9] {
@@ -117,10 +120,10 @@ struct LateClaimTests {
             // The other jobs still wait, and come when they are claimed.
             var held = try [#require(arrivals.deliveries.last)]
             for _ in 1...3 {
-                held = try await backend.turn(claims(slots: 1, settling: held.map(done))).deliveries
+                held = try await backend.turn(workerID, claims(slots: 1, settling: held.map(done))).deliveries
                 #expect(held.count == 1)
             }
-            #expect(try await backend.turn(WorkerTurn(worker: workerID, settlements: held.map(done))).lost.isEmpty)
+            #expect(try await backend.turn(workerID, WorkerTurn(settlements: held.map(done))).lost.isEmpty)
         }
     }
 
@@ -132,10 +135,10 @@ struct LateClaimTests {
         let client = JobClient(backend, logger: silent)
         var seen = 0
         for _ in 1...200 {
-            #expect(try await backend.turn(claims(slots: 1)).deliveries.isEmpty)
+            #expect(try await backend.turn(workerID, claims(slots: 1)).deliveries.isEmpty)
             let known = arrivals.count
             async let enqueued = client.enqueue(contentsOf: [Note(text: "a"), Note(text: "b")])
-            var held = try await backend.turn(claims(slots: 1, known: known)).deliveries
+            var held = try await backend.turn(workerID, claims(slots: 1, known: known)).deliveries
             _ = try await enqueued
             var settled = 0
             while settled < 2 {
@@ -144,7 +147,8 @@ struct LateClaimTests {
                 seen += late.count
                 held += late
                 #expect(try await probe.send(RESPCommand("HLEN", [.text(own + "held:" + workerID)])).integer ?? 2 <= 1)
-                let next = try await backend.turn(claims(slots: 1, settling: held.map(done), known: count)).deliveries
+                let next = try await backend.turn(workerID, claims(slots: 1, settling: held.map(done), known: count))
+                    .deliveries
                 settled += held.count
                 held = next
             }
@@ -162,16 +166,16 @@ struct LateClaimTests {
         defer { probe.close() }
         try await renew(backend)
         let handle = try await {
-            #expect(try await backend.turn(claims(slots: 1)).deliveries.isEmpty)
+            #expect(try await backend.turn(workerID, claims(slots: 1)).deliveries.isEmpty)
             return try await JobClient(backend, logger: silent).enqueue(Note(text: "a"))
         }()
         #expect(try await eventually { arrivals.deliveries.count == 1 })
         var request = claims(slots: 1)
         request.holding = []
-        let again = try await backend.turn(request).deliveries
+        let again = try await backend.turn(workerID, request).deliveries
         #expect(again.map(\.jobID) == [handle.id] && again.first?.attempt == 1)
         #expect(again.first?.token != arrivals.deliveries.first?.token)
-        try await backend.resign(workerID)
+        try await backend.leave(workerID)
         #expect(try await handle.state() == .waiting)
         #expect(try await handle.record()?.attempts == 0)
     }
@@ -239,19 +243,19 @@ struct LateClaimTests {
         try await renew(backend)
         let client = JobClient(backend, logger: silent)
         for round in 0..<50 {
-            #expect(try await backend.turn(claims(slots: 1)).deliveries.isEmpty)
+            #expect(try await backend.turn(workerID, claims(slots: 1)).deliveries.isEmpty)
             let before = arrivals.deliveries.count
             async let enqueued = client.enqueue(Note(text: "\(round)"))
-            var request = WorkerTurn(worker: workerID)
-            request.withdrawsClaims = true
-            _ = try await backend.turn(request)
+            var request = WorkerTurn()
+            request.withdrawsCredit = true
+            _ = try await backend.turn(workerID, request)
             let brought = arrivals.deliveries.dropFirst(before)
             _ = try await enqueued
             let isHeld = try await probe.send(RESPCommand("HLEN", [.text(own + "held:" + workerID)])).integer == 1
             #expect(isHeld == !brought.isEmpty && arrivals.deliveries.count == before + brought.count)
-            let next = try await backend.turn(claims(slots: 1, settling: brought.map(done))).deliveries
+            let next = try await backend.turn(workerID, claims(slots: 1, settling: brought.map(done))).deliveries
             #expect(next.count + brought.count == 1)
-            #expect(try await backend.turn(WorkerTurn(worker: workerID, settlements: next.map(done))).lost.isEmpty)
+            #expect(try await backend.turn(workerID, WorkerTurn(settlements: next.map(done))).lost.isEmpty)
         }
     }
 

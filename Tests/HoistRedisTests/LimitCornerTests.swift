@@ -41,15 +41,14 @@ private struct LimitBench {
         settling: [Settlement] = []
     ) async throws -> TurnResult {
         let presence = WorkerPresence(id: worker, name: worker, queues: queues, jobNames: names, startedAt: clock.now)
-        _ = try await backend.renew(presence, lease: .seconds(100_000))
+        _ = try await backend.join(presence, lease: .seconds(100_000))
         let claims = queues.map { queue in
             Claim(queue: queue, kind: "async", jobNames: names) {
                 try? $0.decodedBody().arguments.keyword["partition"]?.stringValue
             }
         }
         return try await backend.turn(
-            WorkerTurn(
-                worker: worker, settlements: settling, claims: claims, budget: ClaimBudget(kinds: ["async": limit])))
+            worker, WorkerTurn(settlements: settling, claims: claims, budget: ClaimBudget(kinds: ["async": limit])))
     }
 
     func claim(
@@ -77,7 +76,7 @@ private struct LimitBench {
             order += deliveries.map(\.jobID)
             settling = deliveries.map { done($0) }
         }
-        if !settling.isEmpty { _ = try await backend.turn(WorkerTurn(worker: "w", settlements: settling)) }
+        if !settling.isEmpty { _ = try await backend.turn("w", WorkerTurn(settlements: settling)) }
         return order
     }
 }
@@ -166,7 +165,7 @@ struct LimitCornerTests {
                     bench.message("\(queue)-plain-\(number)", name: "plain", queue: queue, partition: nil))
             }
         }
-        _ = try await bench.backend.turn(WorkerTurn(worker: "w", settlements: first.map { bench.done($0) }))
+        _ = try await bench.backend.turn("w", WorkerTurn(settlements: first.map { bench.done($0) }))
         let order = try await bench.runAll(names: ["job", "plain"], queues: ["q", "r"], most: 200)
         #expect(Set(order).count == 158, "\(order.count)")
         // Neither jobs in lines nor jobs straight from the list wait for the others.
@@ -196,7 +195,7 @@ struct LimitCornerTests {
         let first = try await bench.claim("newer", 5, names: ["new", "job"])
         #expect(first.map(\.jobID) == ["x0"])
         _ = try await bench.claim("newer", 5, names: ["new", "job"])
-        _ = try await bench.backend.turn(WorkerTurn(worker: "newer", settlements: first.map { bench.done($0) }))
+        _ = try await bench.backend.turn("newer", WorkerTurn(settlements: first.map { bench.done($0) }))
         #expect(try await bench.runAll() == ["y"])
         #expect(try await bench.runAll(names: ["job", "new"]) == ["x1"])
     }
@@ -230,7 +229,7 @@ struct LimitCornerTests {
             let deliveries = try await bench.claim(worker, 2)
             #expect(deliveries.count <= 1)
             seen += deliveries.map(\.jobID)
-            _ = try await bench.backend.turn(WorkerTurn(worker: worker, settlements: deliveries.map { bench.done($0) }))
+            _ = try await bench.backend.turn(worker, WorkerTurn(settlements: deliveries.map { bench.done($0) }))
         }
         #expect(seen == ["u1", "u2", "o3"])
     }
@@ -245,7 +244,7 @@ struct LimitCornerTests {
         #expect(first.map(\.jobID) == ["j1"])
         try await bench.publish(bench.message("j2", partition: nil))
         // Every slot is in use: the worker hears of the cancellation all the same.
-        #expect(try await bench.backend.turn(WorkerTurn(worker: "w")).cancellations == ["j1"])
+        #expect(try await bench.backend.turn("w", WorkerTurn()).cancellations == ["j1"])
         try await bench.publish(bench.message("j3", partition: nil), bench.message("j4", partition: nil))
         _ = try await bench.claim("w", 3)
         #expect(
@@ -309,7 +308,7 @@ struct LimitCornerTests {
         for _ in 0..<12 {
             let deliveries = try await bench.claim("w", 4)
             seen += deliveries.map(\.jobID)
-            _ = try await bench.backend.turn(WorkerTurn(worker: "w", settlements: deliveries.map { bench.done($0) }))
+            _ = try await bench.backend.turn("w", WorkerTurn(settlements: deliveries.map { bench.done($0) }))
         }
         #expect(seen.filter { $0 != "bad" } == ["a", "b", "c", "d"])
         // The other worker does not wait for the first worker to report.

@@ -395,10 +395,10 @@ struct LimitTests {
         func claim(_ worker: WorkerID) async throws -> [Delivery] {
             let presence = WorkerPresence(
                 id: worker, name: worker, queues: ["default"], jobNames: ["mail"], startedAt: clock.now)
-            _ = try await backend.renew(presence, lease: .seconds(10))
+            _ = try await backend.join(presence, lease: .seconds(10))
             let claim = Claim(queue: "default", kind: "async", jobNames: ["mail"])
             return try await backend.turn(
-                WorkerTurn(worker: worker, claims: [claim], budget: ClaimBudget(kinds: ["async": 10]))
+                worker, WorkerTurn(claims: [claim], budget: ClaimBudget(kinds: ["async": 10]))
             )
             .deliveries
         }
@@ -417,7 +417,7 @@ struct LimitTests {
                     startedAt: clock.now,
                     finishedAt: clock.now)
             }
-            _ = try await backend.turn(WorkerTurn(worker: "third", settlements: settlements))
+            _ = try await backend.turn("third", WorkerTurn(settlements: settlements))
             if order.count == 6 { break }
         }
         for tenant in ["a", "b", "c"] {

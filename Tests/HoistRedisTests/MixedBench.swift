@@ -85,8 +85,17 @@ struct MixedBench {
         )
     }
 
-    func python(_ arguments: String..., in program: String = "producer.py") throws -> WireValue {
-        let text = try PythonPeer.run([program] + arguments, in: Self.folder, environment: environment)
+    /// Runs a Python program to its end. On a thread of its own: the workers that it waits for need the cooperative
+    /// threads.
+    func python(_ arguments: String..., in program: String = "producer.py") async throws -> WireValue {
+        let text = try await withCheckedThrowingContinuation { continuation in
+            Thread.detachNewThread {
+                continuation.resume(
+                    with: Result {
+                        try PythonPeer.run([program] + arguments, in: Self.folder, environment: environment)
+                    })
+            }
+        }
         return try JSONText.parse(Array(text.utf8))
     }
 

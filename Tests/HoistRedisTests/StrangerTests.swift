@@ -1,6 +1,7 @@
 import Foundation
 import Hoist
 @testable import HoistRedis
+import HoistTesting
 import RESP
 import TestServers
 import Testing
@@ -21,12 +22,13 @@ struct StrangerTests {
         defer { probe.close() }
         let presence = WorkerPresence(
             id: "w", name: "w", queues: ["default"], jobNames: ["note"], startedAt: Date(), concurrency: 1)
-        #expect(try await backend.renew(presence, lease: .seconds(60)))
+        #expect(try await backend.join(presence, lease: .seconds(60)))
         let list = backend.keys.list("default", wirePriority: 0)
         try await probe.send(RESPCommand("LPUSH", [.text(list), .bytes(element)]))
         _ = try await backend.turn(
+            "w",
             WorkerTurn(
-                worker: "w", claims: [Claim(queue: "default", kind: "async", jobNames: ["note"])],
+                claims: [Claim(queue: "default", kind: "async", jobNames: ["note"])],
                 budget: ClaimBudget(kinds: ["async": 8]))
         )
         let left = try await probe.send(RESPCommand("LLEN", [.text(list)])).integer ?? -1

@@ -144,10 +144,8 @@ struct SQLiteTroubleTests {
             Handler(Note.self) { _, _ in throw JobDirective.deadLetter("no") }
         }
         try await worker.run()
-        let presence = WorkerPresence(id: "sweeper", name: "sweeper", queues: [], jobNames: [], startedAt: Date())
         // A backend sweeps once in ten seconds; a second backend sweeps now.
-        _ = try await SQLiteBackend(path: path, configuration: .init(deadLetterLimit: 3)).renew(
-            presence, lease: .seconds(1))
+        try await SQLiteBackend(path: path, configuration: .init(deadLetterLimit: 3)).tick()
         #expect(
             try await backend.jobs(JobFilter(states: [.failed])).map(\.id) == handles.suffix(3).map(\.id).reversed())
     }

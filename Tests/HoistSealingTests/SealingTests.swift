@@ -228,10 +228,12 @@ struct SealingTests {
 }
 
 /// Keeps published messages, and does nothing else.
-private actor Thief: Backend {
+private actor Thief: Broker, BackendConvertible {
     private(set) var messages: [Message] = []
     nonisolated let clock: any JobClock = SystemJobClock()
     nonisolated let workDoorbell = Doorbell()
+    nonisolated let abilities: BrokerAbilities = []
+    nonisolated var backend: Backend { Backend(broker: self, results: MemoryBackend()) }
 
     func publish(_ messages: [Message]) async throws -> [PublishResult] {
         self.messages += messages
@@ -241,12 +243,10 @@ private actor Thief: Backend {
     func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult] {
         try await publish(messages)
     }
-    func turn(_ request: WorkerTurn) async throws -> TurnResult { TurnResult() }
-    func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool { true }
-    func resign(_ worker: WorkerID) async throws {}
+
     func cancel(_ id: JobID) async throws -> CancelResult { .unknown }
-    func record(of id: JobID) async throws -> JobRecord? { nil }
-    nonisolated func updates(of id: JobID) -> JobUpdates { MemoryBackend().updates(of: id) }
-    func log(of id: JobID) async throws -> JobLog? { nil }
-    func forget(_ id: JobID) async throws -> Bool { false }
+
+    func open(_ worker: WorkerPresence, lease: Duration, sink: any SessionSink) async throws -> any WorkerSession {
+        throw BackendError(.misuse, "nobody works here")
+    }
 }

@@ -12,7 +12,7 @@ struct Main {
         logger.logLevel = .info
         let arguments = CommandLine.arguments.dropFirst()
         let url = arguments.first { $0.contains(":") }
-        let backend: any Backend =
+        let backend: any BackendConvertible =
             if let inherited = WorkerChild.backend {
                 inherited
             } else if let url {

@@ -11,7 +11,7 @@ import Testing
 
 /// A worker in this process whose children are programs of their own.
 struct IsolationBench: Sendable {
-    let backend: any JobAdministration
+    let backend: Backend
     let client: JobClient
     let worker: Worker
     let logs = LogKeeper()
@@ -28,12 +28,12 @@ struct IsolationBench: Sendable {
     }
 
     init(
-        _ backend: any JobAdministration = MemoryBackend(), lanes: [Lane] = [.process(1)],
+        _ backend: any BackendConvertible = MemoryBackend(), lanes: [Lane] = [.process(1)],
         resources: [String: Int] = [:],
         autoscaling: Autoscaling = Autoscaling(), hasHeavy: Bool = false, name: String = "bench",
         _ change: (inout ProcessOptions) -> Void = { _ in }
     ) {
-        self.backend = backend
+        self.backend = backend.backend
         let logs = logs
         var logger = Logger(label: "isolation", factory: { _ in KeepingLogHandler(keeper: logs) })
         logger.logLevel = .info

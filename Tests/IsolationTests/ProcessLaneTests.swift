@@ -114,7 +114,7 @@ extension OneAfterTheOther {
                 "hoist-isolation-\(UUID().uuidString)")
             try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
             defer { try? FileManager.default.removeItem(at: folder) }
-            let backend: any JobAdministration =
+            let backend: any BackendConvertible =
                 kind == "memory"
                 ? MemoryBackend() : try SQLiteBackend(url: "sqlite:" + folder.appendingPathComponent("jobs.db").path)
             let bench = IsolationBench(backend)

@@ -257,7 +257,7 @@ extension OneAfterTheOther {
             defer { try? FileManager.default.removeItem(at: folder) }
             let server = kind == "redis" ? try RedisServer() : nil
             let url = server?.url ?? "sqlite:" + folder.appendingPathComponent("jobs.db").path
-            let backend: any JobAdministration =
+            let backend: any BackendConvertible =
                 kind == "redis" ? try RedisBackend(url: url) : try SQLiteBackend(url: url)
             let client = JobClient(backend, logger: Logger(label: "killer", factory: { _ in SwiftLogNoOpLogHandler() }))
             let handle = try await client.enqueue(Probe(.killWorker))

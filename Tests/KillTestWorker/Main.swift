@@ -12,7 +12,7 @@ import UnixSignals
 struct Main {
     static func main() async throws {
         let arguments = CommandLine.arguments
-        let backend: any Backend =
+        let backend: any BackendConvertible =
             if arguments[1].hasPrefix("sqlite:") {
                 try SQLiteBackend(url: arguments[1], configuration: .init(maximumLostWorkers: 1000))
             } else {

@@ -17,7 +17,7 @@ struct Step: Job {
 final class KillBench {
     private let folder: URL
     private(set) var workers: [Process] = []
-    let backend: any JobAdministration
+    let backend: Backend
     private let url: String
     let client: JobClient
     let lease: Double
@@ -29,10 +29,10 @@ final class KillBench {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         if let url {
             self.url = url
-            backend = try RedisBackend(url: url)
+            backend = try RedisBackend(url: url).backend
         } else {
             self.url = "sqlite:" + folder.appendingPathComponent("jobs.db").path
-            backend = try SQLiteBackend(url: self.url)
+            backend = try SQLiteBackend(url: self.url).backend
         }
         client = JobClient(backend, logger: Logger(label: "kill-test", factory: { _ in SwiftLogNoOpLogHandler() }))
     }

@@ -7,7 +7,7 @@ import Synchronization
 /// The parts of the isolation benchmarks that run in processes of their own. Each program runs again as its own
 /// children.
 enum IsolationBenchmark {
-    private static func backend(_ url: String) throws -> any Backend {
+    private static func backend(_ url: String) throws -> any BackendConvertible {
         try WorkerChild.backend ?? RedisBackend(url: url)
     }
 

@@ -126,14 +126,15 @@ struct Report {
                     #"{"id":"w","name":"w","queues":[],"job_names":[],"started_at":0,"running":0,"concurrency":1,"is_draining":false}"#
                         .utf8
                 ))
-            _ = try await backend.renew(presence, lease: .seconds(1000))
+            _ = try await backend.join(presence, lease: .seconds(1000))
             let clock = SystemJobClock()
             var times: [Int64] = []
             for _ in 0..<300 {
                 let start = clock.uptime
                 _ = try await backend.turn(
+                    "w",
                     WorkerTurn(
-                        worker: "w", claims: [Claim(queue: "default", kind: "async", jobNames: [NoOp.name])],
+                        claims: [Claim(queue: "default", kind: "async", jobNames: [NoOp.name])],
                         budget: ClaimBudget(kinds: ["async": 1])))
                 times.append(clock.uptime - start)
             }

@@ -22,7 +22,7 @@ enum TortureApp: ServiceApp {
     }
 
     static func makeWorker(
-        _ backend: any Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: Options,
+        _ backend: Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: Options,
         logger: Logger
     ) throws -> Worker {
         var configuration = configuration
@@ -36,7 +36,7 @@ enum TortureApp: ServiceApp {
     }
 
     static func makeServices(
-        _ backend: any JobAdministration, address: ServeAddress, options: Options, logger: Logger
+        _ backend: Backend, address: ServeAddress, options: Options, logger: Logger
     ) async throws -> [any Service] { throw ValidationError("there is nothing to serve") }
 }
 

@@ -30,7 +30,7 @@ enum VideoApp: ServiceApp {
     }
 
     static func makeWorker(
-        _ backend: any Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: Options,
+        _ backend: Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: Options,
         logger: Logger
     ) throws -> Worker {
         let processor = VideoProcessor(store: try VideoStore(root: options.data))
@@ -45,7 +45,7 @@ enum VideoApp: ServiceApp {
     }
 
     static func makeServices(
-        _ backend: any JobAdministration, address: ServeAddress, options: Options, logger: Logger
+        _ backend: Backend, address: ServeAddress, options: Options, logger: Logger
     ) async throws -> [any Service] {
         let jobs = JobClient(backend, logger: logger)
         let background = BackgroundTasks(jobs: jobs, logger: logger)

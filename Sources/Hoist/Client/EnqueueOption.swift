@@ -96,6 +96,17 @@ struct EnqueueRequest {
         requires = defaults.requires
     }
 
+    /// Refuses options that the broker cannot keep, which would be ignored otherwise.
+    /// - Throws: ``BackendError`` `.misuse` with the name of the option.
+    func check(_ abilities: BrokerAbilities) throws(BackendError) {
+        func need(_ ability: BrokerAbilities, for option: String?) throws(BackendError) {
+            guard let option, !abilities.contains(ability) else { return }
+            throw BackendError(.misuse, "\(name) is enqueued with \(option), which this broker cannot keep")
+        }
+        try need(.uniqueKeys, for: unique == nil ? nil : "the option unique")
+        try need(.delays, for: eta == nil ? nil : "the option after or at")
+    }
+
     /// The queue that the job goes to.
     /// - Parameters:
     ///   - usual: its queue, unless the call names another.

@@ -46,13 +46,13 @@ public struct JobClient: Sendable {
         }
     }
 
-    public let backend: any Backend
+    public let backend: Backend
     public let configuration: Configuration
     private let logger: Logger
     private let origin: String
 
-    public init(_ backend: any Backend, configuration: Configuration = Configuration(), logger: Logger) {
-        self.backend = backend
+    public init(_ backend: some BackendConvertible, configuration: Configuration = Configuration(), logger: Logger) {
+        self.backend = backend.backend
         self.configuration = configuration
         self.logger = logger
         self.origin = ProcessIdentity.name
@@ -129,7 +129,7 @@ public struct JobClient: Sendable {
         _ job: J, topic: String, exchange: String, _ options: EnqueueOption...
     ) async throws -> [JobHandle<J.Output>] {
         var handles: [JobHandle<J.Output>] = []
-        for queue in try await backend.routing().queues(of: exchange, topic: topic) {
+        for queue in try await backend.topicRouting().queues(of: exchange, topic: topic) {
             let direct = EnqueueOption { request in
                 (request.queue, request.worker, request.isForSameWorker, request.unique) = (queue, nil, false, nil)
                 request.id = request.id.map { $0 + "." + queue }
@@ -163,7 +163,7 @@ public struct JobClient: Sendable {
         message.headers.hoist.unique = nil
         message.properties.exchange = channel
         if let sealing = configuration.sealing { try message.seal(with: sealing) }
-        return try await backend.routing().broadcast(message, on: channel)
+        return try await backend.broadcasting().broadcast(message, on: channel)
     }
 
     /// The handle of a job enqueued earlier or elsewhere.
@@ -192,6 +192,7 @@ public struct JobClient: Sendable {
         _ jobs: [T], as request: EnqueueRequest, queue: String?,
         content: @escaping @Sendable (T) throws -> (Arguments, partition: String?)
     ) async throws -> [(id: JobID, isNew: Bool)] {
+        try request.check(backend.broker.abilities)
         let parent = JobContext.current
         let routed = configuration.routes.lazy.compactMap { $0.queue(request.name) }.first
         let place = try request.place(usual: routed ?? queue ?? configuration.defaultQueue, parent: parent)
@@ -225,13 +226,13 @@ public struct JobClient: Sendable {
         let clock = backend.clock
         let end = clock.uptime + patience.inMicroseconds
         while true {
-            let mark = backend.workDoorbell.mark
+            let mark = backend.broker.workDoorbell.mark
             do {
                 return try await publish()
             } catch let error as BackendError where error.code == .full && error.isRetrySafe && clock.uptime < end {
                 // The backend rings when there is room; the time limit covers a lost ring.
                 let limit = min(Duration.seconds(1), .microseconds(end - clock.uptime))
-                await backend.workDoorbell.wait(after: mark, for: limit, clock: clock)
+                await backend.broker.workDoorbell.wait(after: mark, for: limit, clock: clock)
                 try Task.checkCancellation()
             }
         }
@@ -245,7 +246,7 @@ public struct JobClient: Sendable {
                 for index in messages.indices { try messages[index].seal(with: sealing) }
             }
             return try await whenThereIsRoom { [messages] in
-                try await backend.publish(messages, within: configuration.enqueueTimeout)
+                try await backend.broker.publish(messages, within: configuration.enqueueTimeout)
             }
         }.run(messages)
         let refused = zip(messages, results).compactMap { message, result -> EnqueueError.Refusal? in

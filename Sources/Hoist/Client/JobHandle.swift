@@ -3,10 +3,10 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     public let id: JobID
     /// False when a job with this id or unique key existed already, or the handle was made from an id.
     public let isNew: Bool
-    private let backend: any Backend
+    private let backend: Backend
     private let sealing: (any Sealing)?
 
-    init(_ published: (id: JobID, isNew: Bool), backend: any Backend, sealing: (any Sealing)? = nil) {
+    init(_ published: (id: JobID, isNew: Bool), backend: Backend, sealing: (any Sealing)? = nil) {
         self.sealing = sealing
         id = published.id
         isNew = published.isNew
@@ -23,7 +23,7 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     @discardableResult
     public func output(timeout: Duration? = nil) async throws -> Output {
         let follow: @Sendable () async throws -> JobRecord? = { [id, isNew, backend] in
-            try await backend.recordAtEnd(of: id, isNew: isNew)
+            try await backend.results.recordAtEnd(of: id, isNew: isNew)
         }
         let record: JobRecord?
         do {

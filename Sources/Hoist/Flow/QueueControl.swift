@@ -1,5 +1,5 @@
-/// A backend that can pause queues and keep limits, for all workers and producers together and across their restarts.
-public protocol QueueControl: Backend {
+/// Pauses, closes and caps queues, for all workers and producers together and across their restarts.
+public protocol QueueControl: Sendable {
     /// Pauses `queue`: no worker takes its jobs from now on. Running jobs continue, and producers may continue to
     /// enqueue.
     /// - Throws: ``BackendError``, with `.misuse` when the backend does not allow the name; `CancellationError` when
@@ -27,7 +27,10 @@ public protocol QueueControl: Backend {
     /// - Throws: ``BackendError``, with `.misuse` when the backend does not allow the name; `CancellationError` when
     ///   the task is cancelled. A retry is always safe: it sets the same limit.
     func limit(queue: String, to maximum: Int?) async throws
+}
 
+/// Keeps limits on how jobs start, for all workers together and across their restarts.
+public protocol LimitKeeping: Sendable {
     /// Declares the limits that the code of a worker asks for. They replace earlier declarations for the same targets.
     /// Limits from ``setLimits(_:for:)`` take precedence.
     /// - Parameters:

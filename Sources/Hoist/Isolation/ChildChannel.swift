@@ -17,21 +17,22 @@ public enum WorkerChild {
 
     /// The worker's backend, with the operations that handlers may use: for a program that makes clients of its own.
     /// nil when this process is no child.
-    public static var backend: (any Backend)? { ParentBackend.shared }
+    public static var backend: Backend? { ParentBackend.shared?.backend }
 }
 
 /// A child's end of the channel to its worker.
 final class ChildChannel: Sendable {
-    /// `PARENT:KEY:NAME`: the parent's process id, the key of the worker in the parent, and the name of that worker.
+    /// `PARENT:KEY:SHAPE:NAME`: the parent's process id, the key of the worker in the parent, what the worker's backend
+    /// can do, and the name of that worker.
     static let variable = "HOIST_CHILD"
     private static let descriptorNumber: Int32 = 3
 
     /// The channel of this process; nil when it is no child.
     static let inherited: ChildChannel? = {
         guard let variable = getenv(variable) else { return nil }
-        let parts = String(cString: variable).split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false).map(
+        let parts = String(cString: variable).split(separator: ":", maxSplits: 3, omittingEmptySubsequences: false).map(
             String.init)
-        guard parts.count == 3, let parent = pid_t(parts[0]) else { return nil }
+        guard parts.count == 4, let parent = pid_t(parts[0]) else { return nil }
         // A program that a child starts inherits the variable, but not the channel.
         var status = stat()
         guard fstat(descriptorNumber, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else { return nil }
@@ -42,22 +43,27 @@ final class ChildChannel: Sendable {
         hoist_become_child()
         // The parent may have died before this process asked to be told.
         guard getppid() == parent else { exit(0) }
-        return ChildChannel(channel, key: parts[1], worker: parts[2])
+        return ChildChannel(channel, key: parts[1], shape: BackendShape(parts[2]), worker: parts[3])
     }()
 
     let key: String
     let worker: String
+    /// What the worker's backend can do.
+    let shape: BackendShape
     private let descriptor: Int32
     private let writing = Mutex(())
 
-    private init(_ descriptor: Int32, key: String, worker: String) {
+    private init(_ descriptor: Int32, key: String, shape: BackendShape, worker: String) {
         self.descriptor = descriptor
         self.key = key
         self.worker = worker
+        self.shape = shape
     }
 
     /// The variable for the children of a worker.
-    static func environment(key: String, worker: String) -> String { "\(variable)=\(getpid()):\(key):\(worker)" }
+    static func environment(key: String, shape: BackendShape, worker: String) -> String {
+        "\(variable)=\(getpid()):\(key):\(shape):\(worker)"
+    }
 
     /// Blocks until the channel has taken the report.
     func send(_ report: ChildReport) { send(report.encoded()) }

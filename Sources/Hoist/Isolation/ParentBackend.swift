@@ -6,7 +6,7 @@ import Foundation
 import Synchronization
 
 /// The backend in a child: it sends the requests of handlers to the parent, which alone talks to the real backend.
-final class ParentBackend: MessageRouting {
+final class ParentBackend: Broker, ResultStore, TopicRouting, JobBroadcasting, BackendConvertible {
     let clock: any JobClock = SystemJobClock()
     let workDoorbell = Doorbell()
 
@@ -99,9 +99,21 @@ final class ParentBackend: MessageRouting {
         return wasThere
     }
 
-    func turn(_ request: WorkerTurn) async throws -> TurnResult { throw Self.notHere }
-    func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool { throw Self.notHere }
-    func resign(_ worker: WorkerID) async throws { throw Self.notHere }
+    func store(_ results: [ResultWrite]) async throws { throw Self.notHere }
+
+    func open(_ worker: WorkerPresence, lease: Duration, sink: any SessionSink) async throws -> any WorkerSession {
+        throw Self.notHere
+    }
+
+    var abilities: BrokerAbilities { channel.shape.abilities }
+
+    /// The parts that the worker's backend has, as far as handlers may use them.
+    var backend: Backend {
+        var backend = Backend(broker: self, results: self)
+        if channel.shape.hasTopics { backend.topics = self }
+        if channel.shape.hasBroadcasts { backend.broadcasts = self }
+        return backend
+    }
 
     // MARK: - Topics and broadcasts
 
@@ -180,20 +192,20 @@ final class ParentBackend: MessageRouting {
 
 extension ChildRequest {
     /// Asks the real backend.
-    func answer(from backend: any Backend) async -> ChildReply {
+    func answer(from backend: Backend) async -> ChildReply {
         do {
             switch self {
             case .publish(let messages, let limit):
-                return .published(try await backend.publish(messages, within: limit))
+                return .published(try await backend.broker.publish(messages, within: limit))
             case .record(let id): return .record(try await backend.record(of: id))
             case .log(let id): return .log(try await backend.log(of: id))
             case .cancel(let id): return .cancelled(try await backend.cancel(id))
             case .forget(let id): return .bool(try await backend.forget(id))
             case .watch, .unwatch: return .done
             case .queues(let exchange, let topic):
-                return .names(try await backend.routing().queues(of: exchange, topic: topic))
+                return .names(try await backend.topicRouting().queues(of: exchange, topic: topic))
             case .bind(let queue, let exchange, let pattern, let isUndone):
-                let (routing, topics) = (try backend.routing(), TopicBinding.topic(pattern, exchange: exchange))
+                let (routing, topics) = (try backend.topicRouting(), TopicBinding.topic(pattern, exchange: exchange))
                 if isUndone {
                     try await routing.unbind(queue: queue, from: topics)
                 } else {
@@ -201,7 +213,7 @@ extension ChildRequest {
                 }
                 return .done
             case .broadcast(let message, let channel):
-                return .number(try await backend.routing().broadcast(message, on: channel))
+                return .number(try await backend.broadcasting().broadcast(message, on: channel))
             }
         } catch let error as BackendError {
             return .failed(error)
@@ -212,11 +224,38 @@ extension ChildRequest {
 }
 
 extension Backend {
-    /// - Throws: ``BackendError`` `.misuse` when the backend has no topics and no broadcasts; a retry fails again.
-    func routing() throws(BackendError) -> any MessageRouting {
-        guard let routing = self as? any MessageRouting else {
-            throw BackendError(.misuse, "this backend knows no topics and cannot broadcast; Redis can")
-        }
-        return routing
+    /// - Throws: ``BackendError`` `.misuse` where there are no topics.
+    func topicRouting() throws(BackendError) -> any TopicRouting {
+        guard let topics else { throw BackendError(.misuse, "this backend knows no topics; Redis does") }
+        return topics
+    }
+
+    /// - Throws: ``BackendError`` `.misuse` where there are no broadcasts.
+    func broadcasting() throws(BackendError) -> any JobBroadcasting {
+        guard let broadcasts else { throw BackendError(.misuse, "this backend cannot broadcast; Redis can") }
+        return broadcasts
+    }
+}
+
+/// What the backend of a worker can do, as its children are told.
+struct BackendShape: Sendable, CustomStringConvertible {
+    var abilities: BrokerAbilities
+    var hasTopics: Bool
+    var hasBroadcasts: Bool
+
+    init(_ backend: Backend) {
+        abilities = backend.broker.abilities
+        (hasTopics, hasBroadcasts) = (backend.topics != nil, backend.broadcasts != nil)
+    }
+
+    /// - Parameter text: as ``description``.
+    init(_ text: String) {
+        let number = UInt32(text) ?? 0
+        abilities = BrokerAbilities(rawValue: number >> 2)
+        (hasTopics, hasBroadcasts) = (number & 1 != 0, number & 2 != 0)
+    }
+
+    var description: String {
+        String(abilities.rawValue << 2 | (hasBroadcasts ? 2 : 0) | (hasTopics ? 1 : 0))
     }
 }

@@ -51,7 +51,7 @@ public struct ProcessOptions: Sendable {
     }
 
     /// The program of a worker's children, with arguments and environment.
-    func program(key: String, worker: String) -> SpawnedProcess.Program {
+    func program(key: String, shape: BackendShape, worker: String) -> SpawnedProcess.Program {
         var variables = Self.inheritedEnvironment
         // A readable backtrace, without the parts that fill pages. A value that is set already has precedence.
         if variables["SWIFT_BACKTRACE"] == nil {
@@ -62,7 +62,7 @@ public struct ProcessOptions: Sendable {
         variables[ChildChannel.variable] = nil
         return SpawnedProcess.Program(
             path: executable ?? Executable.path, arguments: arguments ?? Array(CommandLine.arguments.dropFirst()),
-            environment: [ChildChannel.environment(key: key, worker: worker)]
+            environment: [ChildChannel.environment(key: key, shape: shape, worker: worker)]
                 + variables.map { "\($0.key)=\($0.value)" })
     }
 

@@ -117,6 +117,9 @@ public final class JobContext: Sendable {
 
     func noteChildren(_ ids: [JobID]) { state.withLock { $0.children += ids } }
 
+    /// All that a result says of the job besides its outcome.
+    var facts: SettlementFacts { SettlementFacts(self, headers: sharedHeaders, properties: sharedProperties) }
+
     /// Microseconds since the last sign of progress.
     var silence: Int64 {
         let now = clock.uptime

@@ -8,9 +8,13 @@ import Synchronization
 /// Keeps jobs in the memory of one process: for tests, and for work that may be lost with the process.
 ///
 /// As strict as the backends that keep jobs: leases, fencing, unique keys and dead letters behave alike.
-public final class MemoryBackend: JobAdministration {
+public final class MemoryBackend: Broker, ResultStore, JobDirectory, JobEditing, BackendConvertible {
     public let clock: any JobClock
     public let workDoorbell = Doorbell()
+    public let abilities: BrokerAbilities = [
+        .uniqueKeys, .knownIDs, .delays, .fencing, .selectsByName, .storesResults, .tenPriorities, .leases,
+        .cancellation, .expiry, .progress, .history,
+    ]
     private let changes = Doorbell()
     private let state: Mutex<MemoryStore>
     private let follower: JobFollower
@@ -47,15 +51,25 @@ public final class MemoryBackend: JobAdministration {
         }
     }
 
-    public func turn(_ request: WorkerTurn) async throws -> TurnResult {
-        let changesRecords = !request.settlements.isEmpty || !request.progress.isEmpty
-        let (result, mustRing) = change(ringing: []) { store, now, _ in store.turn(request, now: now) }
+    public func open(
+        _ worker: WorkerPresence, lease: Duration, sink: any SessionSink
+    ) async throws -> any WorkerSession {
+        guard try await renew(worker, lease: lease) else {
+            throw BackendError(
+                .misuse, "the worker id \(worker.id) has been used before; each incarnation needs its own")
+        }
+        return MemorySession(self, worker.id, lease: lease, listening: workDoorbell.listen { sink.mayHaveWork() })
+    }
+
+    func turn(_ turn: WorkerTurn, of worker: WorkerID) -> TurnResult {
+        let changesRecords = !turn.settlements.isEmpty || !turn.progress.isEmpty
+        let (result, mustRing) = change(ringing: []) { store, now, _ in store.turn(turn, of: worker, now: now) }
         if mustRing { workDoorbell.ring() }
         if changesRecords || !result.deliveries.isEmpty { changes.ring() }
         return result
     }
 
-    public func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
+    func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
         let (isAlive, mustRing) = change(ringing: []) { store, _, uptime in
             let lives = store.renew(worker, until: uptime + lease.inMicroseconds)
             defer { store.tookOver = false }
@@ -65,8 +79,12 @@ public final class MemoryBackend: JobAdministration {
         return isAlive
     }
 
-    public func resign(_ worker: WorkerID) async throws {
+    func resign(_ worker: WorkerID) {
         change(ringing: [workDoorbell, changes]) { store, now, _ in store.resign(worker, now: now) }
+    }
+
+    public func store(_ results: [ResultWrite]) async throws {
+        change(ringing: [changes]) { store, now, _ in store.store(results, now: now) }
     }
 
     public func cancel(_ id: JobID) async throws -> CancelResult {
@@ -77,7 +95,9 @@ public final class MemoryBackend: JobAdministration {
         change(ringing: []) { store, _, _ in store.record(of: id) }
     }
 
-    public func log(of id: JobID) async throws -> JobLog? { change(ringing: []) { store, _, _ in store.jobs[id]?.log } }
+    public func log(of id: JobID) async throws -> JobLog? {
+        change(ringing: []) { store, _, _ in store.jobs[id]?.log ?? store.foreign[id]?.log }
+    }
 
     public func updates(of id: JobID) -> JobUpdates {
         let bell = follower.doorbell(of: id) { [weak self] ids in self?.revisions(of: ids) ?? [:] }
@@ -127,5 +147,75 @@ public final class MemoryBackend: JobAdministration {
 
     public func edit(_ id: JobID, _ edit: JobEdit) async throws -> Bool {
         try change(ringing: [workDoorbell, changes]) { store, now, _ in try store.edit(id, edit, now: now) }
+    }
+
+    public var backend: Backend {
+        var backend = Backend(broker: self, results: self)
+        backend.directory = self
+        backend.editing = self
+        backend.fanout = self
+        backend.coordination = self
+        backend.upkeep = self
+        return backend
+    }
+
+    // MARK: - Fanout, coordination, upkeep
+
+    private let listeners = FanoutListeners()
+
+    public func send(_ frame: [UInt8], exchange: String, key: String) async throws -> Int? {
+        listeners.hear(FanoutFrame(key: key, bytes: frame), exchange: exchange)
+    }
+
+    public func frames(exchange: String, pattern: String) async throws -> AsyncStream<FanoutFrame> {
+        listeners.listen(exchange: exchange, pattern: pattern)
+    }
+
+    public func value(of key: String) async throws -> [UInt8]? {
+        try check(key)
+        return change(ringing: []) { store, now, _ in store.value(of: key, now: now) }
+    }
+
+    public func compareAndSet(
+        _ key: String, expected: [UInt8]?, to value: [UInt8]?, expiresAfter lifetime: Duration?
+    ) async throws -> Bool {
+        try check(key, value)
+        return change(ringing: []) { store, now, _ in
+            store.compareAndSet(key, expected, value, until: lifetime.map(now.advanced(by:)), now: now)
+        }
+    }
+
+    /// Everything is done beside each call: an empty one is enough.
+    public func tick() async throws {
+        let tookOver = change(ringing: []) { store, _, _ in
+            defer { store.tookOver = false }
+            return store.tookOver
+        }
+        if tookOver { workDoorbell.ring() }
+    }
+}
+
+extension MemoryBackend: Fanout, Coordination, Upkeep {}
+
+/// A session of a worker in the same process.
+final class MemorySession: WorkerSession {
+    private let backend: MemoryBackend
+    private let worker: WorkerID
+    private let lease: Duration
+    private let listening: ScheduledCall
+
+    init(_ backend: MemoryBackend, _ worker: WorkerID, lease: Duration, listening: ScheduledCall) {
+        (self.backend, self.worker, self.lease, self.listening) = (backend, worker, lease, listening)
+    }
+
+    deinit { listening.cancel() }
+
+    func turn(_ turn: WorkerTurn) async throws -> TurnResult { backend.turn(turn, of: worker) }
+
+    func renew(_ worker: WorkerPresence) async throws -> Bool { try await backend.renew(worker, lease: lease) }
+
+    func close() async throws {
+        listening.cancel()
+        backend.resign(worker)
     }
 }

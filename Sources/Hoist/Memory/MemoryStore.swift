@@ -25,6 +25,12 @@ struct MemoryStore: Sendable {
     struct ForeignResult: Sendable {
         var record: JobRecord
         var keptUntil: Date?
+        var log: JobLog?
+    }
+
+    struct StoredValue: Sendable {
+        var bytes: [UInt8]
+        var until: Date?
     }
 
     struct HeldKey: Sendable {
@@ -40,6 +46,7 @@ struct MemoryStore: Sendable {
     var jobs: [JobID: Job] = [:]
     var workers: [WorkerID: LiveWorker] = [:]
     var keys: [String: HeldKey] = [:]
+    var values: [String: StoredValue] = [:]
     /// Results of jobs that are not here: the rest of a chain, or jobs of another broker.
     var foreign: [JobID: ForeignResult] = [:]
     var nextSequence: Int64 = 0
@@ -167,35 +174,35 @@ struct MemoryStore: Sendable {
 
     // MARK: - WorkerTurn
 
-    mutating func turn(_ request: WorkerTurn, now: Date) -> (TurnResult, mustRing: Bool) {
+    mutating func turn(_ request: WorkerTurn, of worker: WorkerID, now: Date) -> (TurnResult, mustRing: Bool) {
         var result = TurnResult()
         var mustRing = false
         for settlement in request.settlements {
-            guard let job = jobs[settlement.jobID], job.worker == request.worker, job.token == settlement.token else {
+            guard let job = jobs[settlement.jobID], job.worker == worker, job.token == settlement.token else {
                 result.lost.append(settlement.jobID)
                 continue
             }
             if settle(job, settlement, now: now) { mustRing = true }
         }
         for report in request.logs
-        where jobs[report.jobID]?.worker == request.worker && jobs[report.jobID]?.token == report.token {
+        where jobs[report.jobID]?.worker == worker && jobs[report.jobID]?.token == report.token {
             jobs[report.jobID]?.log = report.log
         }
         for report in request.progress {
-            guard let job = jobs[report.jobID], job.worker == request.worker, job.token == report.token else {
+            guard let job = jobs[report.jobID], job.worker == worker, job.token == report.token else {
                 result.lost.append(report.jobID)
                 continue
             }
             change(report.jobID) { $0.record.progress = report.progress }
         }
         if let holding = request.holding {
-            for job in jobs.values where job.worker == request.worker && !holding.contains(job.token) {
+            for job in jobs.values where job.worker == worker && !holding.contains(job.token) {
                 if apply(.neverBegun(facts(job), at: now), to: job.record.id, now: now) { mustRing = true }
             }
         }
-        result.cancellations = jobs.values.filter { $0.worker == request.worker && $0.record.isCancelRequested }.map(
+        result.cancellations = jobs.values.filter { $0.worker == worker && $0.record.isCancelRequested }.map(
             \.record.id)
-        claim(request, into: &result, now: now)
+        claim(request, of: worker, into: &result, now: now)
         result.nextDue = jobs.values.lazy.filter { job in
             (job.record.state == .scheduled || job.record.state == .retrying)
                 && request.claims.contains { $0.queue == job.record.queue && $0.jobNames.contains(job.record.name) }
@@ -203,8 +210,10 @@ struct MemoryStore: Sendable {
         return (result, mustRing)
     }
 
-    private mutating func claim(_ request: WorkerTurn, into result: inout TurnResult, now: Date) {
-        guard let worker = workers[request.worker] else { return }
+    private mutating func claim(
+        _ request: WorkerTurn, of id: WorkerID, into result: inout TurnResult, now: Date
+    ) {
+        guard let worker = workers[id] else { return }
         var budget = request.budget
         for claim in request.claims {
             let limit = budget.available(to: claim)
@@ -219,7 +228,7 @@ struct MemoryStore: Sendable {
                 let token = nextToken
                 change(id) { job in
                     job.token = token
-                    job.worker = request.worker
+                    job.worker = worker.presence.id
                     job.record.state = .running
                     job.record.attempts = job.retries + 1
                     job.record.startedAt = now
@@ -254,7 +263,12 @@ struct MemoryStore: Sendable {
             job.record.usage = settlement.usage
             if let log = settlement.log { job.log = log }
         }
-        return apply(Transition(settlement, of: facts(job)), to: id, now: now)
+        let isReady = apply(Transition(settlement, of: facts(job)), to: id, now: now)
+        // Its result is in another store. A dead letter stays, for it may be requeued.
+        if !settlement.storesResult, let state = jobs[id]?.record.state, state.hasEnded, state != .failed {
+            jobs[id] = nil
+        }
+        return isReady
     }
 
     /// Stores what a transition says.
@@ -283,7 +297,7 @@ struct MemoryStore: Sendable {
                 continue
             }
             let until = record.state.hasEnded ? now.addingTimeInterval(seconds(write.kept, asked: nil)) : nil
-            foreign[id] = ForeignResult(record: record, keptUntil: until)
+            foreign[id] = ForeignResult(record: record, keptUntil: until, log: write.log ?? foreign[id]?.log)
             nextEvent = min(nextEvent, until ?? .distantFuture)
         }
     }
@@ -425,6 +439,18 @@ struct MemoryStore: Sendable {
                 job.record.describe(job.message)
             }
         }
+        return true
+    }
+
+    func value(of key: String, now: Date) -> [UInt8]? {
+        values[key].flatMap { value in value.until.map { $0 <= now } == true ? nil : value.bytes }
+    }
+
+    mutating func compareAndSet(
+        _ key: String, _ expected: [UInt8]?, _ new: [UInt8]?, until: Date?, now: Date
+    ) -> Bool {
+        guard value(of: key, now: now) == expected else { return false }
+        values[key] = new.map { StoredValue(bytes: $0, until: until) }
         return true
     }
 

@@ -16,6 +16,11 @@ public struct JobUpdates: AsyncSequence, Sendable {
         self.read = read
     }
 
+    /// The same changes, of records that are read in another way.
+    func reading(_ read: @escaping @Sendable () async throws -> JobRecord?) -> JobUpdates {
+        JobUpdates(changes: changes, clock: clock, read: read)
+    }
+
     public struct AsyncIterator: AsyncIteratorProtocol {
         let updates: JobUpdates
         var lastRevision: Int64?

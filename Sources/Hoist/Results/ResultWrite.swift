@@ -3,8 +3,11 @@ public struct ResultWrite: Sendable, Hashable {
     public var record: JobRecord
     /// For how long the store keeps an ended job.
     public var kept: Transition.Retention
+    /// What the job wrote; nil leaves what is there.
+    public var log: JobLog?
 
-    public init(_ record: JobRecord, kept: Transition.Retention) {
+    public init(_ record: JobRecord, kept: Transition.Retention, log: JobLog? = nil) {
+        self.log = log
         self.record = record
         self.kept = kept
     }

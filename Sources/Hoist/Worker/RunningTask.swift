@@ -30,6 +30,9 @@ final class RunningTask: Sendable {
         if let reason { context.noteCancellation(reason) }
     }
 
+    /// What is known of the job; nil before its message was read.
+    var facts: SettlementFacts? { state.withLock { $0.context }?.facts }
+
     /// The run is over: there is nothing left to stop, or to keep.
     func finish() { state.withLock { ($0.stop, $0.context) = (nil, nil) } }
 

@@ -98,7 +98,7 @@ public final class Worker: Service {
         }
     }
 
-    private let backend: any Backend
+    private let backend: Backend
     private let queues: [QueueSubscription]
     private let lanes: [Lane]
     private let configuration: Configuration
@@ -116,10 +116,10 @@ public final class Worker: Service {
     ///   - logger: for the worker's own lines, and for handlers with the job added.
     ///   - handlers: the code of each kind of job.
     public init(
-        _ backend: any Backend, queues: [QueueSubscription] = ["default"], lanes: [Lane] = [],
+        _ backend: some BackendConvertible, queues: [QueueSubscription] = ["default"], lanes: [Lane] = [],
         configuration: Configuration = Configuration(), logger: Logger, @HandlerBuilder handlers: () -> [Handler]
     ) {
-        self.backend = backend
+        self.backend = backend.backend
         self.queues = queues
         self.lanes = lanes
         self.configuration = configuration

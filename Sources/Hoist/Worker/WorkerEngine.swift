@@ -28,7 +28,9 @@ actor WorkerEngine {
     /// Where the backend has none.
     private let ownThread: ThreadExecutor?
 
-    private let backend: any Backend
+    private let backend: Backend
+    /// The session of the present incarnation, also for the threads of jobs.
+    private let session = SessionBox()
     private let queues: [QueueSubscription]
     private let handlers: [String: RegisteredHandler]
     /// The names of jobs by what they take of the worker.
@@ -61,11 +63,11 @@ actor WorkerEngine {
     private var mustReconcile = false
     private var nextDue: Date?
     /// Of this incarnation.
-    private var lateResultCount = 0
+    private var arrivalsSeen = 0
     /// Whether claims may be left with the backend. Not of kinds that take slots or resources from one another, for
     /// only a turn knows what each has left; and not for children, whose number of jobs at hand changes with how long
     /// they take.
-    private let claimsMayWait: Bool
+    private let creditMayLast: Bool
     /// Set when claims that wait are for more than there is room for now.
     private var mustWithdraw = false
     private var stop: Worker.StopMode?
@@ -75,7 +77,7 @@ actor WorkerEngine {
     private var failures = 0
 
     init(
-        backend: any Backend, queues: [QueueSubscription], lanes: [Lane], handlers: [Handler],
+        backend: Backend, queues: [QueueSubscription], lanes: [Lane], handlers: [Handler],
         configuration: Worker.Configuration,
         logger: Logger, inbox: WorkerInbox, liveLimits: @escaping @Sendable (String) -> RunLimits
     ) throws(WorkerError) {
@@ -97,7 +99,7 @@ actor WorkerEngine {
         aliases = Dictionary(handlers.flatMap { handler in handler.names.dropFirst().map { ($0, handler.names[0]) } }) {
             first, _ in first
         }
-        if !(backend is any QueueControl), let target = limits.first(where: { !$0.value.isEmpty })?.key {
+        if backend.limits == nil, let target = limits.first(where: { !$0.value.isEmpty })?.key {
             throw WorkerError(message: "the \(target) has limits, and this backend cannot keep any; Redis can")
         }
         try Self.checkRouting(configuration, queues, backend)
@@ -118,8 +120,8 @@ actor WorkerEngine {
         }
         try Self.checkNeeds(handlers, slots: slots, lanes: lanes, resources: configuration.resources)
         self.backend = backend
-        if let tasks = backend.executor, let actors = backend.serialExecutor {
-            (executor, serialExecutor, ownThread) = (tasks, actors, nil)
+        if let threads = backend.broker.threads {
+            (executor, serialExecutor, ownThread) = (threads.tasks, threads.actors, nil)
         } else {
             let thread = ThreadExecutor(name: "hoist-worker")
             (executor, serialExecutor, ownThread) = (thread, thread, thread)
@@ -129,10 +131,10 @@ actor WorkerEngine {
         kinds = Dictionary(grouping: byName.keys.sorted()) { byName[$0]!.needs }.map { ($0.key, $0.value) }
             .sorted { $0.needs.budgetName < $1.needs.budgetName }
         // A worker that ends when its queues are empty waits for nothing.
-        claimsMayWait =
+        creditMayLast =
             !configuration.isBurst && !used.contains(.process) && Self.areIndependent(Set(byName.values.map(\.needs)))
         // A person may set limits for any job, so that it must be known for all of them what they belong to.
-        findsPartition = backend is any QueueControl ? Self.partitionFinder(byName, configuration.client.sealing) : nil
+        findsPartition = backend.limits != nil ? Self.partitionFinder(byName, configuration.client.sealing) : nil
         self.configuration = configuration
         self.logger = logger
         self.inbox = inbox
@@ -149,7 +151,8 @@ actor WorkerEngine {
         children =
             used.contains(.process)
             ? ChildPool(
-                program: configuration.processes.program(key: Worker.childKey(handlers), worker: name),
+                program: configuration.processes.program(
+                    key: Worker.childKey(handlers), shape: BackendShape(backend), worker: name),
                 settings: configuration.processes.settings, logger: logger, metrics: metrics,
                 onUsable: { inbox.noteProcessLane(isUsable: $0) }) : nil
         presence = WorkerPresence(
@@ -183,16 +186,18 @@ actor WorkerEngine {
     }
 
     private static func checkRouting(
-        _ configuration: Worker.Configuration, _ queues: [QueueSubscription], _ backend: any Backend
+        _ configuration: Worker.Configuration, _ queues: [QueueSubscription], _ backend: Backend
     ) throws(WorkerError) {
         guard SpecialQueue.areLabels(configuration.labels) else {
             throw WorkerError(
                 message:
                     "a worker has at most 4 labels, which must not be empty or hold commas, brackets or line breaks")
         }
-        let needsRouting = !configuration.broadcastChannels.isEmpty || queues.contains { !$0.topics.isEmpty }
-        guard !needsRouting || backend is any MessageRouting else {
-            throw WorkerError(message: "the worker asks for topics or broadcasts, and this backend has none; Redis has")
+        guard backend.topics != nil || queues.allSatisfy(\.topics.isEmpty) else {
+            throw WorkerError(message: "the worker asks for topics, and this backend has none; Redis has")
+        }
+        guard backend.broadcasts != nil || configuration.broadcastChannels.isEmpty else {
+            throw WorkerError(message: "the worker asks for broadcasts, and this backend has none; Redis has")
         }
     }
 
@@ -221,7 +226,6 @@ actor WorkerEngine {
     }
 
     private func start() async {
-        let listening = backend.workDoorbell.listen { [inbox] in inbox.noteWork() }
         // They get ready while the backend is asked for work.
         children?.resize(to: slots.capacity[.process] ?? 0)
         await renewUntilAlive()
@@ -238,8 +242,7 @@ actor WorkerEngine {
         scaler.cancel()
         for listener in listeners { listener.cancel() }
         await keeper.value
-        listening.cancel()
-        await attempt("leave") { try await self.backend.resign(self.presence.id) }
+        await attempt("leave") { try await self.session.current?.close() }
         isAlive = false
         isConsuming = false
         publishHealth()
@@ -356,7 +359,7 @@ actor WorkerEngine {
         if lane == .blocking { blockingThreads.resize(to: size) }
         presence.concurrency = slots.capacity.values.reduce(0, +)
         mayHaveWork = true
-        if size < old { mustWithdraw = claimsMayWait }
+        if size < old { mustWithdraw = creditMayLast }
     }
 
     /// Looks at the lanes that have a range of slots, as long as the worker runs.
@@ -382,7 +385,7 @@ actor WorkerEngine {
     /// What waits in the queues of this worker. Where the backend cannot tell, a lane that is full has enough to do.
     private func backlog() async -> LaneScaler.Backlog {
         let consumed = Set(presence.queues)
-        guard let administration = backend as? any JobAdministration, let queues = try? await administration.queues()
+        guard let directory = backend.directory, let queues = try? await directory.queues()
         else {
             return LaneScaler.Backlog(waiting: .max, oldestWait: 0)
         }
@@ -396,10 +399,10 @@ actor WorkerEngine {
     }
 
     private func makeTurn() -> WorkerTurn {
-        var request = WorkerTurn(worker: presence.id, settlements: unsettled)
+        var request = WorkerTurn(settlements: unsettled)
         if mustReconcile { request.holding = Set(running.values.map(\.token)) }
-        request.lateResultCount = lateResultCount
-        request.withdrawsClaims = mustWithdraw
+        request.arrivalsSeen = arrivalsSeen
+        request.withdrawsCredit = mustWithdraw
         takeProgress(into: &request)
         takeLogs(into: &request)
         guard mayHaveWork, stop == nil else { return request }
@@ -410,7 +413,7 @@ actor WorkerEngine {
                 if request.budget.available(to: claim) > 0 { request.claims.append(claim) }
             }
         }
-        if claimsMayWait { request.onLateResult = { [inbox, worker = presence.id] in inbox.deliver($0, to: worker) } }
+        request.creditLasts = creditMayLast
         return request
     }
 
@@ -420,7 +423,9 @@ actor WorkerEngine {
         guard !pendingProgress.isEmpty, uptime >= nextProgressAt else { return }
         for (run, progress) in pendingProgress {
             guard let job = running[run] else { continue }
-            request.progress.append(ProgressReport(jobID: job.jobID, token: job.token, progress: progress))
+            request.progress.append(
+                ProgressReport(
+                    jobID: job.jobID, token: job.token, progress: progress, facts: job.task.facts))
         }
         pendingProgress.removeAll()
         nextProgressAt = uptime + 50_000
@@ -440,18 +445,19 @@ actor WorkerEngine {
 
     private func turn(_ request: WorkerTurn) async {
         let settling = unsettled
+        let incarnation = presence.id
         unsettled = []
         if !request.claims.isEmpty { mayHaveWork = false }
         mustLook = false
         do {
-            let result = try await backend.turn(request)
+            let result = try await turnOfSession(request)
             // The lease was lost meanwhile: what was claimed under it belongs to others, or will.
-            guard request.worker == presence.id else {
+            guard incarnation == presence.id else {
                 mayHaveWork = true
                 return
             }
             if request.holding != nil { mustReconcile = false }
-            if request.withdrawsClaims { mustWithdraw = false }
+            if request.withdrawsCredit { mustWithdraw = false }
             failures = 0
             isConsuming = stop == nil
             presence.lastConsumedAt = backend.clock.now
@@ -466,7 +472,7 @@ actor WorkerEngine {
             accept(result, hasClaimed: !request.claims.isEmpty)
         } catch {
             // Nobody knows what was settled: the settlements are kept and tried again, for as long as it takes.
-            if request.worker == presence.id { unsettled = settling + unsettled }
+            if incarnation == presence.id { unsettled = settling + unsettled }
             // A worker that has nothing left to settle leaves, and its claims with it.
             if stop != nil, running.isEmpty, unsettled.isEmpty { mustWithdraw = false }
             mayHaveWork = true
@@ -488,7 +494,7 @@ actor WorkerEngine {
 
     /// Takes in what an earlier turn has brought after its end.
     private func accept(late result: Result<TurnResult, any Error>) {
-        lateResultCount += 1
+        arrivalsSeen += 1
         switch result {
         case .success(let result):
             presence.lastConsumedAt = backend.clock.now
@@ -615,9 +621,9 @@ actor WorkerEngine {
         execution.log(end.outcome)
         var settlement = Settlement(
             jobID: execution.jobID, token: execution.token, outcome: end.outcome, startedAt: startedAt,
-            finishedAt: clock.now, context: end.context, usage: usage, log: execution.log.take())
+            finishedAt: clock.now, facts: end.context?.facts, usage: usage, log: execution.log.take())
         settlement.followUps = end.followUps
-        inbox.finish(.init(settlement: backend.prepare(settlement), run: run))
+        inbox.finish(.init(settlement: session.current?.encode(settlement) ?? settlement, run: run))
     }
 
     private func cancel(_ id: JobID, _ reason: JobContext.CancellationReason) {
@@ -651,7 +657,7 @@ actor WorkerEngine {
         default: break
         }
         logger.info("worker takes no more jobs", metadata: ["running": "\(running.count)"])
-        mustWithdraw = claimsMayWait
+        mustWithdraw = creditMayLast
         // What waits for slots goes to others: it has not begun.
         slots.freeze()
         for run in slots.notStarted { handBack(run) }
@@ -696,15 +702,15 @@ actor WorkerEngine {
         await children?.close()
         takeInbox()
         for run in running.keys { handBack(run) }
-        var request = WorkerTurn(worker: presence.id, settlements: unsettled)
-        request.withdrawsClaims = mustWithdraw
-        await attempt("hand unfinished jobs back") { [request] in _ = try await self.backend.turn(request) }
+        var request = WorkerTurn(settlements: unsettled)
+        request.withdrawsCredit = mustWithdraw
+        await attempt("hand unfinished jobs back") { [request] in _ = try await self.turnOfSession(request) }
         unsettled = []
         // What had arrived before claims were withdrawn.
         takeInbox()
         if !unsettled.isEmpty {
-            let request = WorkerTurn(worker: presence.id, settlements: unsettled)
-            await attempt("hand late jobs back") { _ = try await self.backend.turn(request) }
+            let request = WorkerTurn(settlements: unsettled)
+            await attempt("hand late jobs back") { _ = try await self.turnOfSession(request) }
             unsettled = []
         }
         return true
@@ -733,13 +739,13 @@ actor WorkerEngine {
     // MARK: - Routing
 
     private func bindTopics() async throws {
-        guard let routing = backend as? any MessageRouting else { return }
+        guard let routing = backend.topics else { return }
         for queue in queues { for topics in queue.topics { try await routing.bind(queue: queue.name, to: topics) } }
     }
 
     /// Puts what is broadcast into the queue that is this worker's alone, where it is kept like any other job.
     private func hearBroadcasts(on channel: String) async {
-        guard let routing = backend as? any MessageRouting else { return }
+        guard let routing = backend.broadcasts else { return }
         while !Task.isCancelled {
             do {
                 for await message in try await routing.broadcasts(on: channel) {
@@ -776,14 +782,15 @@ actor WorkerEngine {
     private func renewUntilAlive() async {
         while stop == nil {
             do {
-                isAlive = try await backend.renew(presence, lease: configuration.lease)
-                if isAlive {
-                    try await (backend as? any QueueControl)?.declareLimits(limits, aliases: aliases)
-                    try await bindTopics()
-                    return publishHealth()
-                }
-                newIncarnation()
+                let sink = InboxSink(inbox: inbox, worker: presence.id)
+                session.current = try await backend.broker.open(presence, lease: configuration.lease, sink: sink)
+                isAlive = true
+                try await backend.limits?.declareLimits(limits, aliases: aliases)
+                try await bindTopics()
+                return publishHealth()
             } catch {
+                // Perhaps it is announced, and its lease passes before the next attempt.
+                newIncarnation()
                 await backOff(after: error, from: "announce itself")
                 takeInbox()
             }
@@ -797,7 +804,7 @@ actor WorkerEngine {
             if Task.isCancelled { return }
             presence.running = running.count
             do {
-                if try await backend.renew(presence, lease: configuration.lease) {
+                if try await session.current?.renew(presence) ?? false {
                     isAlive = true
                 } else {
                     loseLease()
@@ -818,7 +825,7 @@ actor WorkerEngine {
 
     /// Measures the queues now and then, where there is a metrics system to tell.
     private func countQueues() {
-        guard metrics.isListening, let administration = backend as? any JobAdministration else { return }
+        guard metrics.isListening, let directory = backend.directory else { return }
         let uptime = backend.clock.uptime
         if let queuesCountedAt, uptime - queuesCountedAt < 15_000_000 { return }
         queuesCountedAt = uptime
@@ -826,7 +833,7 @@ actor WorkerEngine {
         // Not awaited: counting may take longer than a lease may wait.
         let (metrics, clock) = (metrics, backend.clock)
         Task {
-            guard let queues = try? await administration.queues() else { return }
+            guard let queues = try? await directory.queues() else { return }
             metrics.queueLengths(queues.filter { consumed.contains($0.name) }, now: clock.now.microsecondsSinceEpoch)
         }
     }
@@ -842,9 +849,14 @@ actor WorkerEngine {
         newIncarnation()
     }
 
+    private func turnOfSession(_ turn: WorkerTurn) async throws -> TurnResult {
+        guard let session = session.current else { throw BackendError(.unavailable, "the worker is not announced") }
+        return try await session.turn(turn)
+    }
+
     private func newIncarnation() {
         presence.id = JobIdentifier.make()
-        lateResultCount = 0
+        arrivalsSeen = 0
         mustWithdraw = false
     }
 

@@ -84,3 +84,24 @@ final class WorkerInbox: Sendable {
         set { healthState.withLock { $0 = newValue } }
     }
 }
+
+/// Takes what a session brings between turns.
+struct InboxSink: SessionSink {
+    let inbox: WorkerInbox
+    /// The incarnation that the session is for.
+    let worker: WorkerID
+
+    func arrived(_ result: TurnResult) { inbox.deliver(.success(result), to: worker) }
+    func arrivalWasLost(_ error: any Error) { inbox.deliver(.failure(error), to: worker) }
+    func mayHaveWork() { inbox.noteWork() }
+}
+
+/// The session of a worker's present incarnation.
+final class SessionBox: Sendable {
+    private let session = Mutex<(any WorkerSession)?>(nil)
+
+    var current: (any WorkerSession)? {
+        get { session.withLock { $0 } }
+        set { session.withLock { $0 = newValue } }
+    }
+}

@@ -3,10 +3,18 @@ import Hoist
 
 /// The queue control of the backend, which pauses and limits queues. Not every backend has one.
 private func control(_ options: InspectionOptions) throws -> any QueueControl {
-    guard let control = try options.backend.open() as? any QueueControl else {
-        throw ValidationError("this backend cannot pause or limit queues; Redis can")
+    guard let control = try options.backend.open().queueControl else {
+        throw ValidationError("this backend cannot pause queues or limit their length; Redis can")
     }
     return control
+}
+
+/// The limits of the backend. Not every backend keeps any.
+private func limitKeeping(_ options: InspectionOptions) throws -> any LimitKeeping {
+    guard let limits = try options.backend.open().limits else {
+        throw ValidationError("this backend keeps no limits on how jobs start; Redis does")
+    }
+    return limits
 }
 
 struct PauseCommand: AsyncParsableCommand {
@@ -38,7 +46,7 @@ struct LimitsCommand: AsyncParsableCommand {
     @OptionGroup var options: InspectionOptions
 
     func run() async throws {
-        let limits = try await control(options).limits().sorted { $0.key.description < $1.key.description }
+        let limits = try await limitKeeping(options).limits().sorted { $0.key.description < $1.key.description }
         if options.json {
             let lines = limits.map { target, limits -> WireValue in
                 ["target": .string(target.description), "limits": .array(limits.map { .string($0.description) })]
@@ -84,21 +92,21 @@ struct LimitCommand: AsyncParsableCommand {
     enum Full: String, ExpressibleByArgument, CaseIterable { case wait, drop, cancel }
 
     func run() async throws {
-        let control = try control(options)
         let target = try parsedTarget()
         if let waiting {
-            guard target.description.hasPrefix("queue "), waiting == "none" || Int(waiting).map({ $0 >= 0 }) == true
+            guard target.kind == .queue, waiting == "none" || Int(waiting).map({ $0 >= 0 }) == true
             else {
                 throw ValidationError("--waiting takes a number or none, and is for queues")
             }
-            try await control.limit(queue: String(target.description.dropFirst(6)), to: Int(waiting))
+            try await control(options).limit(queue: target.name, to: Int(waiting))
         }
         let limits = try parsedLimits()
         guard waiting != nil || !limits.isEmpty || none || asDeclared else {
             throw ValidationError("name a limit, or --none, or --as-declared")
         }
-        if !limits.isEmpty || none || asDeclared { try await control.setLimits(asDeclared ? nil : limits, for: target) }
-        let now = try await control.limits()[target] ?? []
+        let keeping = try limitKeeping(options)
+        if !limits.isEmpty || none || asDeclared { try await keeping.setLimits(asDeclared ? nil : limits, for: target) }
+        let now = try await keeping.limits()[target] ?? []
         let words = now.isEmpty ? "no limits" : now.map(\.description).joined(separator: "; ")
         print(
             options.json

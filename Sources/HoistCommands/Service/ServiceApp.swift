@@ -20,7 +20,7 @@ public protocol ServiceApp: SendableMetatype {
     /// - Throws: Any error of the program's own, for instance for wrong options. It ends the command before a job is
     ///   taken, so a retry is safe.
     static func makeWorker(
-        _ backend: any Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: Options,
+        _ backend: Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: Options,
         logger: Logger
     ) throws -> Worker
 
@@ -28,7 +28,7 @@ public protocol ServiceApp: SendableMetatype {
     /// - Throws: Any error of the program's own, for instance for wrong options. It ends the command before a service
     ///   runs, so a retry is safe.
     static func makeServices(
-        _ backend: any JobAdministration, address: ServeAddress, options: Options, logger: Logger
+        _ backend: Backend, address: ServeAddress, options: Options, logger: Logger
     ) async throws -> [any Service]
 }
 

@@ -8,10 +8,12 @@ enum RedisScripts {
         PackageResources.limits_lua + PackageResources.place_lua + PackageResources.enqueue_lua)
     static let workerTurn = script(
         PackageResources.limits_lua + PackageResources.place_lua + PackageResources.worker_turn_lua)
+    static let compareAndSet = script(PackageResources.compare_and_set_lua)
     static let closeQueue = script(PackageResources.close_queue_lua)
     static let setLimits = script(PackageResources.set_limits_lua)
     static let renewLease = script(PackageResources.renew_lease_lua)
     static let retireWorker = script(PackageResources.retire_worker_lua)
+    static let findDeadWorkers = script(PackageResources.find_dead_workers_lua)
     static let findJob = script(PackageResources.find_job_lua)
     static let changeWaiting = script(PackageResources.change_waiting_lua)
     static let requeue = script(PackageResources.requeue_lua)

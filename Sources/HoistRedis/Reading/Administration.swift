@@ -1,7 +1,7 @@
 public import Hoist
 import RESP
 
-extension RedisBackend: JobAdministration {
+extension RedisBackend: JobDirectory, JobEditing {
     func knownQueues() async throws -> [String] {
         try await send(RESPCommand("SMEMBERS", [.text(keys.queues)]), doing: "list the queues").elements?.compactMap(
             \.text

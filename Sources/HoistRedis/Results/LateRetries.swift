@@ -51,7 +51,7 @@ extension RedisBackend {
     /// Remembers the outcomes of attempts that a Celery worker may have published.
     func noteOutcomes(of settlements: [Settlement], _ steps: [SettlingStep], except lost: [JobID]) {
         for (settlement, step) in zip(settlements, steps)
-        where settlement.context?.attempt ?? 1 > 1 && !lost.contains(step.id) {
+        where (settlement.facts?.attempt ?? 1) > 1 && !lost.contains(step.id) {
             guard let result = step.result, !result.isRemoval else { continue }
             if case .back = step.operation { continue }
             lateRetries.withLock { $0.note(result, at: clock.uptime) }

@@ -18,19 +18,19 @@ struct JobFacts {
     var ignoresResult: Bool
     var usage: ResourceUsage?
 
-    /// As the handler's context tells it, without asking the server.
-    init(_ context: JobContext, startedAt: Int64, now: Int64) {
-        id = context.id
-        queue = context.queue
-        headers = context.messageHeaders
-        record = StoredJob(queue: context.queue, name: context.name, state: .running, now: now)
-        record.urgency = RedisPriority.urgency(wire: context.messageProperties.priority)
+    /// As the worker tells it, without asking the server.
+    init(_ facts: SettlementFacts, id: JobID, startedAt: Int64, now: Int64) {
+        self.id = id
+        queue = facts.queue
+        headers = facts.headers
+        record = StoredJob(queue: facts.queue, name: facts.name, state: .running, now: now)
+        record.urgency = RedisPriority.urgency(wire: facts.properties.priority)
         record.enqueuedAt = headers.hoist.enqueuedAt?.microsecondsSinceEpoch
-        attempt = context.attempt
-        children = context.children.map(FollowUps.child)
-        ignoresResult = context.ignoresResult
+        attempt = facts.attempt
+        children = facts.children.map(FollowUps.child)
+        ignoresResult = facts.ignoresResult
         self.startedAt = startedAt
-        worker = context.worker
+        worker = facts.worker
     }
 
     /// As another store tells it.

@@ -1,9 +1,9 @@
-public import Hoist
+import Hoist
 import RESP
 import Synchronization
 
 extension RedisBackend {
-    public func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
+    func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
         if !worker.queues.isEmpty { try await declare(worker.queues) }
         if !isPreparedToTake.withLock({ $0 }) {
             try await prepareToTake()
@@ -16,7 +16,6 @@ extension RedisBackend {
             doing: "renew the lease of worker \(worker.name)")[0]
         guard let parts = reply.elements, parts.count == 3 else { throw unexpected(reply, "renew a lease") }
         let isAlive = parts[0].integer == 1
-        if isAlive { standing.welcome(worker.id) } else { stopClaiming(worker.id) }
         // The lease is renewed, whatever becomes of the rest: whoever comes next tries again.
         let dead = parts[1].elements?.compactMap(\.text) ?? []
         let dying = parts[2].elements?.compactMap(\.text) ?? []
@@ -25,8 +24,7 @@ extension RedisBackend {
         return isAlive
     }
 
-    public func resign(_ worker: WorkerID) async throws {
-        stopClaiming(worker)
+    func resign(_ worker: WorkerID) async throws {
         let queues = try await presence(of: worker)?.queues.filter(SpecialQueue.isDirect) ?? []
         try await giveBackJobs(of: worker, isResigning: true)
         try? await mendOutcomes(isLast: true)
@@ -156,7 +154,7 @@ extension RedisBackend {
 
     /// Removes what has passed its time, and restores what workers of Celery's left behind, once in ten seconds; puts
     /// outcomes back. All beside everything else, for nobody's lease may wait for it.
-    private func keepInOrder() {
+    func keepInOrder() {
         let uptime = clock.uptime
         if lateRetries.withLock({ $0.isDue(at: uptime) }) { Task { [weak self] in try? await self?.mendOutcomes() } }
         expireRecords()

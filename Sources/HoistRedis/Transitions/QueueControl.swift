@@ -1,7 +1,7 @@
 public import Hoist
 import RESP
 
-extension RedisBackend: QueueControl {
+extension RedisBackend: QueueControl, LimitKeeping {
     public func pause(queue: String) async throws {
         try await announce([queue])
         _ = try await send(

@@ -1,7 +1,7 @@
 public import Hoist
 import RESP
 
-extension RedisBackend: MessageRouting {
+extension RedisBackend: TopicRouting, JobBroadcasting {
     public func bind(queue: String, to topics: TopicBinding) async throws {
         try await announce([queue])
         for key in keys.bindings(of: topics.exchange) {

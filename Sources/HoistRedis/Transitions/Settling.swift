@@ -112,8 +112,8 @@ extension RedisBackend {
 
     /// Whether an outcome can be settled without asking what the server keeps of the job.
     func isPlain(_ settlement: Settlement) -> Bool {
-        guard case .succeeded = settlement.outcome, let context = settlement.context else { return false }
-        return context.attempt == 1 && context.lostWorkers == 0 && !configuration.extendsResults
+        guard case .succeeded = settlement.outcome, let facts = settlement.facts else { return false }
+        return facts.attempt == 1 && facts.lostWorkers == 0 && !configuration.extendsResults && settlement.storesResult
             && settlement.followUps == nil
     }
 

@@ -7,10 +7,12 @@ extension RedisBackend {
     ///
     /// Where one of them fails the turn fails, and what the others brought is put right as after any answer that got
     /// lost, see ``WorkerTurn/holding``.
-    func turn(inParts parts: [WorkerTurn]) async throws -> TurnResult {
+    func turn(inParts parts: [WorkerTurn], of session: RedisSession) async throws -> TurnResult {
         let results = try await withThrowingTaskGroup(of: (Int, TurnResult).self) { group in
             for (index, part) in parts.enumerated() {
-                group.addTask(executorPreference: thread) { (index, try await self.turnAtOnce(part, part: index)) }
+                group.addTask(executorPreference: thread) {
+                    (index, try await self.turnAtOnce(part, of: session, part: index))
+                }
                 // It is written, and on its way, before the next one is begun: nothing that a part does asks the server
                 // first.
                 await Task.yield()
@@ -31,18 +33,18 @@ extension RedisBackend {
     }
 
     /// - Returns: one part, the request itself, when that is small or has to do more than store outputs and claim.
-    func parts(of request: WorkerTurn) -> [WorkerTurn] {
+    func parts(of request: WorkerTurn, besideStandingClaims: Bool) -> [WorkerTurn] {
         let count = min(4, request.settlements.count / 32)
         // Whatever else there is to do asks the server first, and what comes behind must see what it has done. Claims
         // that wait are taken back by those that take their place, and there must be one turn that does both.
         guard count > 1, resultClient == nil, request.holding == nil, request.progress.isEmpty, request.logs.isEmpty,
-            request.settlements.allSatisfy({ $0.prepared != nil && $0.log == nil }), !request.withdrawsClaims,
-            !standing.hasAny(of: request)
+            request.settlements.allSatisfy({ $0.encoded != nil && $0.log == nil }), !request.withdrawsCredit,
+            !besideStandingClaims
         else { return [request] }
         return (0..<count).map { number in
             func share(_ total: Int) -> Range<Int> { total * number / count..<total * (number + 1) / count }
             var part = WorkerTurn(
-                worker: request.worker, settlements: Array(request.settlements[share(request.settlements.count)]))
+                settlements: Array(request.settlements[share(request.settlements.count)]))
             part.claims = request.claims
             part.budget.kinds = request.budget.kinds.mapValues { share(max(0, $0)).count }
             part.budget.queues = request.budget.queues.mapValues { share(max(0, $0)).count }

@@ -1,34 +1,38 @@
-public import Hoist
+import Hoist
 import RESP
+import Synchronization
 
 extension RedisBackend {
-    public func turn(_ request: WorkerTurn) async throws -> TurnResult {
-        let parts = parts(of: request)
-        return try await parts.count > 1 ? turn(inParts: parts) : turnAtOnce(request)
+    func turn(_ request: WorkerTurn, of session: RedisSession) async throws -> TurnResult {
+        let hasClaims = session.standing.withLock { $0.hasAny(arrivalsSeen: request.arrivalsSeen) }
+        let parts = parts(of: request, besideStandingClaims: hasClaims)
+        return try await parts.count > 1 ? turn(inParts: parts, of: session) : turnAtOnce(request, of: session)
     }
 
     /// - Parameter part: its number among several, after which another turn follows; nil when it is a whole.
-    func turnAtOnce(_ request: WorkerTurn, part: Int? = nil) async throws -> TurnResult {
+    func turnAtOnce(_ request: WorkerTurn, of session: RedisSession, part: Int? = nil) async throws -> TurnResult {
         let isFurtherPart = part.map { $0 > 0 } ?? false
         var result = TurnResult()
         var cancelledHere: Set<JobID> = []
         var unpublished: Set<JobID> = []
-        if request.withdrawsClaims { try await withdrawClaims(of: request.worker) }
+        if request.withdrawsCredit { try await withdrawClaims(of: session) }
         if let holding = request.holding {
-            guard standing.invalidate(request) else { throw BackendError(.busy, "a job is on its way to the worker") }
+            guard session.standing.withLock({ $0.invalidate(arrivalsSeen: request.arrivalsSeen) }) else {
+                throw BackendError(.busy, "a job is on its way to the worker")
+            }
             let known = holding.union(request.settlements.map(\.token))
-            try await putBackJobs(of: request.worker, except: known)
+            try await putBackJobs(of: session.id, except: known)
         }
         // First, so that a crash in between closes a queue for nothing and never leaves one open.
         for settlement in request.settlements {
-            guard case .snoozed(let date, closesQueue: true) = settlement.outcome, let queue = settlement.context?.queue
+            guard case .snoozed(let date, closesQueue: true) = settlement.outcome, let queue = settlement.facts?.queue
             else { continue }
             try await close(queue: queue, for: .microseconds(date.microsecondsSinceEpoch - now))
         }
-        let all = try await steps(for: request.settlements, of: request.worker)
+        let all = try await steps(for: request.settlements, of: session.id)
         var done = all.filter(\.isPlainlyDone)
         var steps = all.filter { !$0.isPlainlyDone }
-        var progress = try await progressSteps(for: request.progress, of: request.worker)
+        var progress = try await progressSteps(for: request.progress, of: session.id)
         // Before the script: what a job has written is there when its end is known.
         try await storeLogs(of: request)
         var claims = request.claims
@@ -37,13 +41,13 @@ extension RedisBackend {
         while true {
             rounds += 1
             var begun: StandingClaims.Begun?
-            if let deliver = request.onLateResult, configuration.clock == nil, !claims.isEmpty {
-                begun = standing.begin(request, deliver)
+            if request.creditLasts, configuration.clock == nil, !claims.isEmpty {
+                begun = session.standing.withLock { $0.begin(arrivalsSeen: request.arrivalsSeen, now: .now) }
                 if begun == nil { claims = [] }
             }
             let answer = try await turn(
-                worker: request.worker, done: done, steps: steps, progress: progress, claims: claims, budget: budget,
-                begun: begun,
+                worker: session.id, done: done, steps: steps, progress: progress, claims: claims, budget: budget,
+                begun: begun, session: session,
                 isFurtherPart: isFurtherPart)
             // Settled by now: another round is for claims alone.
             let settled = zip(steps, answer.codes)
@@ -58,7 +62,7 @@ extension RedisBackend {
                 JobDate(microsecondsSinceEpoch: due.microsecondsSinceEpoch - answer.now + now)
             }
             result.hasMore = answer.hasMore || claims.isEmpty != request.claims.isEmpty
-            let usable = try await setAside(answer.deliveries, worker: request.worker, claims: claims, now: answer.now)
+            let usable = try await setAside(answer.deliveries, worker: session.id, claims: claims, now: answer.now)
             result.deliveries += usable
             for delivery in usable {
                 if let claim = claims.first(where: {
@@ -68,7 +72,7 @@ extension RedisBackend {
                 }
             }
             if usable.count < answer.deliveries.count { result.hasMore = true }
-            if !claims.isEmpty, part == nil { watch(answer, for: request.onLateResult == nil ? nil : request.worker) }
+            if !claims.isEmpty, part == nil { watch(answer, for: request.creditLasts ? session : nil) }
             guard answer.problem.isEmpty else {
                 throw BackendError(
                     .corrupt,
@@ -83,14 +87,14 @@ extension RedisBackend {
         }
         if !cancelledHere.isEmpty {
             let again = request.settlements.filter { cancelledHere.contains($0.jobID) }
-            let steps = try await self.steps(for: again, of: request.worker, isCancelled: true)
-            let answer = try await turn(worker: request.worker, steps: steps)
+            let steps = try await self.steps(for: again, of: session.id, isCancelled: true)
+            let answer = try await turn(worker: session.id, steps: steps)
             result.lost += zip(steps, answer.codes).compactMap { $1 == 0 ? $0.id : nil }
         }
         if !unpublished.isEmpty {
             let failed = request.settlements.filter { unpublished.contains($0.jobID) }.map(\.withoutFollowUps)
-            let steps = try await self.steps(for: failed, of: request.worker)
-            let answer = try await turn(worker: request.worker, steps: steps)
+            let steps = try await self.steps(for: failed, of: session.id)
+            let answer = try await turn(worker: session.id, steps: steps)
             result.lost += zip(steps, answer.codes).compactMap { $1 == 0 ? $0.id : nil }
         }
         return result
@@ -127,21 +131,23 @@ extension RedisBackend {
     {
         guard !settlements.isEmpty else { return [] }
         let now = now
-        let asked = settlements.filter { isCancelled || !isPlain($0) && $0.prepared == nil }
+        let asked = settlements.filter { isCancelled || !isPlain($0) && $0.encoded == nil }
         let held = try await heldJobs(asked.map(\.jobID), of: worker)
         let name = try await held.isEmpty ? nil : presence(of: worker)?.name
         return settlements.map { settlement in
-            if !isCancelled, let step = settlement.prepared as? SettlingStep ?? plainStep(settlement, now: now) {
+            if !isCancelled, let step = settlement.encoded as? SettlingStep ?? plainStep(settlement, now: now) {
                 return step
             }
             var facts: JobFacts
             if let job = held[settlement.jobID], job.token == settlement.token {
                 facts = JobFacts(
-                    id: settlement.jobID, held: job, keys: keys, worker: settlement.context?.worker ?? name, now: now)
-                if let context = settlement.context {
-                    facts.children = context.children.map(FollowUps.child)
-                    facts.ignoresResult = context.ignoresResult
+                    id: settlement.jobID, held: job, keys: keys, worker: settlement.facts?.worker ?? name, now: now)
+                if let known = settlement.facts {
+                    facts.children = known.children.map(FollowUps.child)
+                    facts.ignoresResult = known.ignoresResult
                 }
+                // Its result is in another store.
+                if !settlement.storesResult { facts.ignoresResult = true }
             } else {
                 // Somebody else has it; no delivery has this token.
                 return SettlingStep(id: settlement.jobID, token: -1, operation: .done, result: nil, queue: "")
@@ -152,20 +158,21 @@ extension RedisBackend {
 
     /// The step of a job that can be settled without asking what the server keeps of it; nil for any other.
     private func plainStep(_ settlement: Settlement, now: Int64) -> SettlingStep? {
-        guard isPlain(settlement), let context = settlement.context else { return nil }
-        if case .succeeded(_, let retention) = settlement.outcome, retention == 0, context.ignoresResult {
+        guard isPlain(settlement), let known = settlement.facts else { return nil }
+        if case .succeeded(_, let retention) = settlement.outcome, retention == 0, known.ignoresResult {
             return SettlingStep(id: settlement.jobID, token: settlement.token, operation: .done, result: nil, queue: "")
         }
-        let facts = JobFacts(context, startedAt: settlement.startedAt.microsecondsSinceEpoch, now: now)
+        let facts = JobFacts(
+            known, id: settlement.jobID, startedAt: settlement.startedAt.microsecondsSinceEpoch, now: now)
         return step(settlement, facts, isCancelled: false, now: now)
     }
 
-    public func prepare(_ settlement: Settlement) -> Settlement {
+    func encode(_ settlement: Settlement) -> Settlement {
         guard let step = plainStep(settlement, now: now) else { return settlement }
         var settlement = settlement
-        settlement.prepared = step
+        settlement.encoded = step
         // The step says all that is to be known, and memory is given back soonest where it was taken.
-        settlement.context = nil
+        settlement.facts = nil
         return settlement
     }
 
@@ -282,6 +289,7 @@ extension RedisBackend {
         worker: WorkerID, isForced: Bool = false, done: [SettlingStep] = [], steps: [SettlingStep] = [],
         progress: [ProgressStep] = [],
         claims: [Claim] = [], budget: ClaimBudget = ClaimBudget(), begun: StandingClaims.Begun? = nil,
+        session: RedisSession? = nil,
         isFurtherPart: Bool = false
     ) async throws -> Answer {
         let storesApart = resultClient != nil
@@ -313,7 +321,9 @@ extension RedisBackend {
         let reply = try await run(RedisScripts.workerTurn, arguments, doing: "turn jobs")[0]
         let lists = Self.queues(of: claims).flatMap { queue in keys.lists(queue).map { (queue, $0) } }
         guard let answer = Answer(reply, lists: lists) else { throw unexpected(reply, "turn jobs") }
-        if let begun { standing.note(answer.standingVersion, of: worker, begun) }
+        if let begun, let session {
+            session.standing.withLock { $0.note(answer.standingVersion, begun, now: .now) }
+        }
         // What is on its way is not asked for over and over.
         if answer.standingVersion == "-" { try? await Task.sleep(for: .milliseconds(1)) }
         return answer
@@ -496,7 +506,7 @@ extension Settlement {
                 kind: .notEncodable, type: "BackendError",
                 message: "what follows the job cannot be published: the key of the queue \(queues) holds no list"))
         failed.followUps = nil
-        failed.prepared = nil
+        failed.encoded = nil
         return failed
     }
 }

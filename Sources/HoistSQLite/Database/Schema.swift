@@ -96,6 +96,8 @@ enum Schema {
             id TEXT PRIMARY KEY, state INTEGER NOT NULL, body BLOB NOT NULL, purge INTEGER,
             revision INTEGER NOT NULL DEFAULT 1
         ) WITHOUT ROWID;
+        CREATE TABLE foreign_log (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+        CREATE TABLE stored_value (key TEXT PRIMARY KEY, value BLOB NOT NULL, until INTEGER) WITHOUT ROWID;
         CREATE INDEX foreign_result_purge ON foreign_result (purge) WHERE purge IS NOT NULL;
         """
 }

@@ -1,7 +1,7 @@
 import GRDB
 public import Hoist
 
-extension SQLiteBackend: JobAdministration {
+extension SQLiteBackend: JobDirectory, JobEditing {
     public func queues() async throws -> [QueueStatistics] {
         try await read("count the queues") { database in
             let rows = try Row.fetchAll(

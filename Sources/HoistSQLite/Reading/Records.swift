@@ -21,7 +21,9 @@ extension SQLiteBackend {
             let row = try Row.fetchOne(
                 database, sql: "SELECT l.body FROM job_log l JOIN job j ON j.seq = l.seq WHERE j.id = ?",
                 arguments: [id])
-            return row.flatMap { StoredJSON.decode(JobLog.self, $0.bytes("body")) }
+            if let row { return StoredJSON.decode(JobLog.self, row.bytes("body")) }
+            let foreign = try Row.fetchOne(database, sql: "SELECT body FROM foreign_log WHERE id = ?", arguments: [id])
+            return foreign.flatMap { StoredJSON.decode(JobLog.self, $0.bytes("body")) }
         }
     }
 

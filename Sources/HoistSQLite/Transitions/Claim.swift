@@ -2,8 +2,8 @@ import Hoist
 
 extension JobStore {
     /// Hands ready jobs to the worker, claim by claim, the most urgent first and the oldest of those.
-    func claim(_ request: WorkerTurn, into result: inout TurnResult, now: Int64) throws {
-        guard !request.claims.isEmpty, let worker = try workerNumber(request.worker) else { return }
+    func claim(_ request: WorkerTurn, of session: WorkerID, into result: inout TurnResult, now: Int64) throws {
+        guard !request.claims.isEmpty, let worker = try workerNumber(session) else { return }
         try refreshLines()
         result.nextDue = try promoteDueJobs(request.claims, now: now)
         var budget = request.budget

@@ -1,4 +1,12 @@
-import Hoist
+public import Hoist
+
+extension SQLiteBackend {
+    public func store(_ results: [ResultWrite]) async throws {
+        let now = clock.now.microsecondsSinceEpoch
+        try await writer.transaction("store \(results.count) results") { try $0.store(results, now: now) }
+        ringChanged()
+    }
+}
 
 extension JobStore {
     /// Stores what follows from the end of a job, in the transaction that ends it.
@@ -36,6 +44,10 @@ extension JobStore {
                 """)
             insert.bind(id).bind(StoredState(write.record.state).rawValue).bind(StoredJSON.encode(write.record) ?? [])
             try insert.bind(write.record.state.hasEnded ? now + kept : nil).run()
+            if let log = write.log {
+                try sql("INSERT INTO foreign_log (id, body) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET body = ?2")
+                    .bind(id).bind(StoredJSON.encode(log) ?? []).run()
+            }
         }
     }
 
@@ -47,11 +59,14 @@ extension JobStore {
     }
 
     func forgetForeignResult(_ id: JobID) throws -> Bool {
-        try sql("DELETE FROM foreign_result WHERE id = ? AND state IN (4, 5, 6, 7)").bind(id).run() == 1
+        try sql("DELETE FROM foreign_log WHERE id = ?").bind(id).run()
+        return try sql("DELETE FROM foreign_result WHERE id = ? AND state IN (4, 5, 6, 7)").bind(id).run() == 1
     }
 
     /// Removes foreign results that have passed their time.
     func sweepForeignResults(now: Int64) throws {
-        try sql("DELETE FROM foreign_result WHERE purge <= ?").bind(now).run()
+        let removed = try sql("DELETE FROM foreign_result WHERE purge <= ?").bind(now).run()
+        guard removed > 0 else { return }
+        try sql("DELETE FROM foreign_log WHERE id NOT IN (SELECT id FROM foreign_result)").run()
     }
 }

@@ -1,7 +1,7 @@
-public import Hoist
+import Hoist
 
 extension SQLiteBackend {
-    public func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
+    func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
         let (isAlive, tookOver) = try await leases.transaction("renew the lease of worker \(worker.name)") {
             [clock] store in
             // The clocks are read once the file is ours: waiting for it must not count against the lease.
@@ -22,7 +22,7 @@ extension SQLiteBackend {
         return isAlive
     }
 
-    public func resign(_ worker: WorkerID) async throws {
+    func resign(_ worker: WorkerID) async throws {
         let now = clock.now.microsecondsSinceEpoch
         try await writer.transaction("take a worker off the list") { try $0.resign(worker, now: now) }
         ringReady()

@@ -1,12 +1,12 @@
-public import Hoist
+import Hoist
 
 extension SQLiteBackend {
-    public func turn(_ request: WorkerTurn) async throws -> TurnResult {
+    func turn(_ request: WorkerTurn, of worker: WorkerID) async throws -> TurnResult {
         let (result, madeReady) = try await writer.transaction("turn jobs") { [clock] store in
             let (now, uptime) = (clock.now.microsecondsSinceEpoch, clock.uptime)
             let tookOver = try store.takeOver(now: now, uptime: uptime)
-            var (result, putBack) = try store.settle(request, now: now)
-            try store.claim(request, into: &result, now: now)
+            var (result, putBack) = try store.settle(request, of: worker, now: now)
+            try store.claim(request, of: worker, into: &result, now: now)
             return (result, tookOver || putBack)
         }
         if madeReady { ringReady() }
@@ -16,10 +16,10 @@ extension SQLiteBackend {
 }
 
 extension JobStore {
-    func settle(_ request: WorkerTurn, now: Int64) throws -> (TurnResult, putBack: Bool) {
+    func settle(_ request: WorkerTurn, of session: WorkerID, now: Int64) throws -> (TurnResult, putBack: Bool) {
         var result = TurnResult()
         var putBack = false
-        guard let worker = try workerNumber(request.worker) else {
+        guard let worker = try workerNumber(session) else {
             result.lost = request.settlements.map(\.jobID) + request.progress.map(\.jobID)
             return (result, false)
         }
@@ -58,13 +58,22 @@ extension JobStore {
 
     private func settle(_ settlement: Settlement, worker: Int64, keysExist: Bool, now: Int64) throws -> Settled {
         let sequence = DeliveryToken.sequence(settlement.token)
-        if case .succeeded(let output, let retention) = settlement.outcome, retention != 0 {
+        if case .succeeded(let output, let retention) = settlement.outcome, retention != 0, settlement.storesResult {
             return try succeed(settlement, sequence, output, retention, worker: worker, keysExist: keysExist, now: now)
         }
         guard let facts = try facts(settlement, worker: worker) else { return .lost }
         try storeDetails(settlement, sequence)
         let isReady = try apply(Transition(settlement, of: facts), to: sequence, now: now)
+        // Its result is in another store. A dead letter stays, for it may be requeued.
+        if !settlement.storesResult { try deleteUnlessDead(sequence) }
         return isReady ? .putBack : .ended
+    }
+
+    private func deleteUnlessDead(_ sequence: Int64) throws {
+        let select = try sql("SELECT 1 FROM job WHERE seq = ? AND state IN (4, 6, 7)").bind(sequence)
+        let hasEnded = try select.step()
+        select.end()
+        if hasEnded { try delete(sequence) }
     }
 
     /// Stores what a transition says.

@@ -10,7 +10,7 @@ public import Hoist
 /// ```
 public enum BackendContract {
     /// Makes an empty backend that keeps time by `clock`.
-    public typealias Factory = @Sendable (_ clock: TestClock) async throws -> any JobAdministration
+    public typealias Factory = @Sendable (_ clock: TestClock) async throws -> any BackendConvertible
 
     public struct Check: Sendable, CustomStringConvertible {
         /// The behaviour, in words.
@@ -25,7 +25,7 @@ public enum BackendContract {
         /// - Throws: ``ContractViolation``, or what the backend throws.
         public func run(_ factory: Factory) async throws {
             let clock = TestClock()
-            try await body(ContractBench(backend: try await factory(clock), clock: clock))
+            try await body(ContractBench(try await factory(clock), clock: clock))
         }
     }
 
@@ -39,8 +39,15 @@ public struct ContractViolation: Error, CustomStringConvertible {
 
 /// A backend on the bench, with the motions that checks are made of.
 struct ContractBench: Sendable {
-    let backend: any JobAdministration
+    let backend: Backend
+    let sessions: WorkerSessions
     let clock: TestClock
+
+    init(_ backend: some BackendConvertible, clock: TestClock) {
+        self.backend = backend.backend
+        sessions = WorkerSessions(self.backend.broker)
+        self.clock = clock
+    }
 
     func expect(_ condition: Bool, _ what: @autoclosure () -> String, line: Int = #line) throws {
         guard condition else { throw ContractViolation(description: "line \(line): \(what())") }
@@ -67,13 +74,13 @@ struct ContractBench: Sendable {
     ) async throws {
         let presence = WorkerPresence(
             id: worker, name: "worker \(worker)", queues: queues, jobNames: names, startedAt: clock.now)
-        try expect(try await backend.renew(presence, lease: lease), "a new worker gets a lease")
+        try expect(try await sessions.join(presence, lease: lease), "a new worker gets a lease")
     }
 
     func renews(_ worker: WorkerID, lease: Duration = .seconds(10)) async throws -> Bool {
         let presence = WorkerPresence(
             id: worker, name: worker, queues: ["default"], jobNames: ["job"], startedAt: clock.now)
-        return try await backend.renew(presence, lease: lease)
+        return try await sessions.join(presence, lease: lease)
     }
 
     func claim(
@@ -85,9 +92,10 @@ struct ContractBench: Sendable {
     func turn(
         _ worker: WorkerID, limit: Int = 10, names: [String] = ["job"], queue: String = "default"
     ) async throws -> TurnResult {
-        try await backend.turn(
+        try await sessions.turn(
+            worker,
             WorkerTurn(
-                worker: worker, claims: [Claim(queue: queue, kind: "async", jobNames: names)],
+                claims: [Claim(queue: queue, kind: "async", jobNames: names)],
                 budget: ClaimBudget(kinds: ["async": limit]))
         )
     }
@@ -96,7 +104,7 @@ struct ContractBench: Sendable {
     func settle(_ worker: WorkerID, _ delivery: Delivery, _ outcome: Outcome) async throws -> TurnResult {
         let settlement = Settlement(
             jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: clock.now, finishedAt: clock.now)
-        return try await backend.turn(WorkerTurn(worker: worker, settlements: [settlement]))
+        return try await sessions.turn(worker, WorkerTurn(settlements: [settlement]))
     }
 
     /// The time so many seconds from now.

@@ -111,6 +111,6 @@ extension ContractBench {
         var settlement = Settlement(
             jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: clock.now, finishedAt: clock.now)
         settlement.followUps = followUps
-        return try await backend.turn(WorkerTurn(worker: worker, settlements: [settlement]))
+        return try await sessions.turn(worker, WorkerTurn(settlements: [settlement]))
     }
 }

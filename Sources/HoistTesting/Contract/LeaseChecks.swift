@@ -46,10 +46,11 @@ extension BackendContract {
             try await bench.join("slow")
             let stale = try await bench.claim("slow")[0]
             bench.clock.advance(by: .seconds(11))
-            let result = try await bench.backend.turn(
-                WorkerTurn(
-                    worker: "slow",
-                    progress: [ProgressReport(jobID: "a", token: stale.token, progress: JobProgress(fraction: 0.5))]))
+            let result = try await bench.sessions.turn(
+                "slow",
+                WorkerTurn(progress: [
+                    ProgressReport(jobID: "a", token: stale.token, progress: JobProgress(fraction: 0.5))
+                ]))
             try bench.expect(result.lost == ["a"], "refused")
         },
         Check("a finish is accepted once") { bench in
@@ -89,7 +90,7 @@ extension BackendContract {
             try await bench.publish(bench.message("a"))
             try await bench.join("going")
             _ = try await bench.claim("going")
-            try await bench.backend.resign("going")
+            try await bench.sessions.leave("going")
             try await bench.join("w")
             let again = try await bench.claim("w")
             try bench.expect(
@@ -100,9 +101,9 @@ extension BackendContract {
             try await bench.publish(bench.message("a"), bench.message("b"))
             try await bench.join("w")
             let deliveries = try await bench.claim("w")
-            var request = WorkerTurn(worker: "w")
+            var request = WorkerTurn()
             request.holding = [deliveries[0].token]
-            _ = try await bench.backend.turn(request)
+            _ = try await bench.sessions.turn("w", request)
             let states = try await [bench.state("a"), bench.state("b")]
             try bench.expect(states == [.running, .waiting], "b is ready again: \(states)")
         },
@@ -113,7 +114,7 @@ extension BackendContract {
             try await bench.join("w")
             let deliveries = try await bench.claim("w")
             try await bench.settle("w", deliveries[0], .handedBack)
-            try await bench.backend.resign("w")
+            try await bench.sessions.leave("w")
             let states = try await [bench.state("a"), bench.state("b")]
             try bench.expect(states == [.failed, .failed], "dead letters: \(states)")
         },
@@ -121,9 +122,9 @@ extension BackendContract {
             try await bench.publish(bench.message("a") { $0.headers.hoist.isAtMostOnce = true })
             try await bench.join("w")
             _ = try await bench.claim("w")
-            var request = WorkerTurn(worker: "w")
+            var request = WorkerTurn()
             request.holding = []
-            _ = try await bench.backend.turn(request)
+            _ = try await bench.sessions.turn("w", request)
             let record = try await bench.record("a")
             try bench.expect(record.state == .waiting && record.history.isEmpty, "untouched: \(record)")
             try bench.expect(try await bench.claim("w").first?.attempt == 1, "its first attempt")

@@ -22,9 +22,9 @@ extension BackendContract {
             let deliveries = try await bench.claim("w")
             let line = JobLog.Line(time: bench.clock.now, source: "output", text: "half way")
             let early = LogReport(jobID: "a", token: deliveries[0].token, log: JobLog(attempt: 1, lines: [line]))
-            var report = WorkerTurn(worker: "w")
+            var report = WorkerTurn()
             report.logs = [early]
-            _ = try await bench.backend.turn(report)
+            _ = try await bench.sessions.turn("w", report)
             try bench.expect(try await bench.backend.log(of: "a") == early.log, "readable while the job runs")
             try bench.expect(try await bench.backend.log(of: "b") == nil, "the other wrote nothing")
             let usage = ResourceUsage(cpuSeconds: 1.5, wallSeconds: 2, peakMemory: 1000)
@@ -35,7 +35,7 @@ extension BackendContract {
                     finishedAt: bench.clock.now)
                 settlement.usage = usage
                 settlement.log = JobLog(attempt: 1, lines: [line, line], omitted: 3)
-                _ = try await bench.backend.turn(WorkerTurn(worker: "w", settlements: [settlement]))
+                _ = try await bench.sessions.turn("w", WorkerTurn(settlements: [settlement]))
                 let log = try await bench.backend.log(of: delivery.jobID)
                 try bench.expect(log == settlement.log, "readable afterwards: \(String(describing: log))")
                 let record = try await bench.record(delivery.jobID)
@@ -178,9 +178,8 @@ extension BackendContract {
             var updates = bench.backend.updates(of: "a").makeAsyncIterator()
             try bench.expect(try await updates.next()?.state == .running, "it runs")
             let progress = JobProgress(fraction: 0.5, message: "half", details: ["frame": "7"])
-            _ = try await bench.backend.turn(
-                WorkerTurn(
-                    worker: "w", progress: [ProgressReport(jobID: "a", token: delivery.token, progress: progress)]))
+            _ = try await bench.sessions.turn(
+                "w", WorkerTurn(progress: [ProgressReport(jobID: "a", token: delivery.token, progress: progress)]))
             try bench.expect(try await updates.next()?.progress == progress, "the progress arrives")
             try await bench.settle("w", delivery, .succeeded(output: Array("1".utf8), retention: nil))
             try bench.expect(try await updates.next()?.state == .succeeded, "and the end")

@@ -49,9 +49,9 @@ extension BackendContract {
                 try await bench.publish(bench.message("a\(index)", queue: "a"), bench.message("b\(index)", queue: "b"))
             }
             try await bench.join("w", queues: ["a", "b"])
-            let result = try await bench.backend.turn(
+            let result = try await bench.sessions.turn(
+                "w",
                 WorkerTurn(
-                    worker: "w",
                     claims: ["a", "b"].map { Claim(queue: $0, kind: "async", jobNames: ["job"]) },
                     budget: ClaimBudget(kinds: ["async": 3], queues: ["a": 2])))
             try bench.expect(result.deliveries.map(\.jobID) == ["a0", "a1", "b0"], "two of a, one of b")
@@ -84,9 +84,9 @@ extension BackendContract {
             try bench.expect(ids.count == 20 && Set(ids).count == 20, "each once: \(ids.count)")
         },
         Check("publishing rings") { bench in
-            let mark = bench.backend.workDoorbell.mark
+            let mark = bench.backend.broker.workDoorbell.mark
             try await bench.publish(bench.message("a"))
-            try bench.expect(bench.backend.workDoorbell.mark != mark, "the work doorbell was rung")
+            try bench.expect(bench.backend.broker.workDoorbell.mark != mark, "the work doorbell was rung")
         },
     ]
 }

@@ -85,10 +85,10 @@ extension MemoryBackend {
             _ = try await edit(record.id, .reschedule(.distantPast))
             let worker = WorkerPresence(
                 id: "peek", name: "peek", queues: [record.queue], jobNames: [record.name], startedAt: clock.now)
-            _ = try await renew(worker, lease: .seconds(10))
+            _ = try await join(worker, lease: .seconds(10))
             let claim = Claim(queue: record.queue, kind: "async", jobNames: [record.name])
             let result = try await turn(
-                WorkerTurn(worker: "peek", claims: [claim], budget: ClaimBudget(kinds: ["async": 1])))
+                "peek", WorkerTurn(claims: [claim], budget: ClaimBudget(kinds: ["async": 1])))
             for case .message(var message) in result.deliveries.map(\.payload) {
                 message.headers.eta = record.dueAt
                 messages.append(message)

@@ -1,18 +1,26 @@
-/// A backend that finds queues by topic, and reaches every worker there is.
-public protocol MessageRouting: Backend {
+/// Finds queues by topic.
+public protocol TopicRouting: Sendable {
     /// Has `queue` get a copy of every job that is published to a topic of this kind, until ``unbind(queue:from:)``.
     /// Doing it twice is doing it once.
+    /// - Throws: ``BackendError``; the binding may be made then, and a retry is safe.
     func bind(queue: String, to topics: TopicBinding) async throws
     /// Undoes ``bind(queue:to:)``. Jobs that are in the queue stay there.
+    /// - Throws: ``BackendError``; the binding may be gone then, and a retry is safe.
     func unbind(queue: String, from topics: TopicBinding) async throws
     /// The queues that get a job of this topic, each once.
+    /// - Throws: ``BackendError``; asking again is safe.
     func queues(of exchange: String, topic: String) async throws -> [String]
+}
 
-    /// Sends a message to whoever listens at this moment. Nothing of it is stored.
-    /// - Returns: how many programs heard it.
+/// Broadcasts jobs to the workers that listen.
+public protocol JobBroadcasting: Sendable {
+    /// Sends a message to every program that listens to the channel at this moment. Nothing of it is stored.
+    /// - Returns: the number of programs that heard it.
+    /// - Throws: ``BackendError``; the message may have been sent then, and a retry sends it a second time.
     func broadcast(_ message: Message, on channel: String) async throws -> Int
-    /// What is sent on a channel from now on, until the stream is given up. What is sent while the connection is lost
-    /// is missed.
+    /// The messages that are sent on a channel from now on, until the stream is given up. A message that is sent while
+    /// the connection is lost is missed.
+    /// - Throws: ``BackendError`` when the subscription cannot be made; a retry is safe.
     func broadcasts(on channel: String) async throws -> AsyncStream<Message>
 }
 

@@ -4,27 +4,51 @@ public import FoundationEssentials
 public import Foundation
 #endif
 
-/// Looking into a backend and putting things right by hand: what the command line tool and a dashboard stand on.
-public protocol JobAdministration: Backend {
+/// Lists what a backend holds: what the command line tool and a dashboard stand on.
+public protocol JobDirectory: Sendable {
+    /// The queues that hold jobs, by name.
+    /// - Throws: ``BackendError``; asking again is safe.
     func queues() async throws -> [QueueStatistics]
+
+    /// The workers that are alive.
+    /// - Throws: ``BackendError``; asking again is safe.
     func workers() async throws -> [WorkerPresence]
+
     /// The jobs that fit `filter`, the newest first.
+    /// - Throws: ``BackendError``; asking again is safe.
     func jobs(_ filter: JobFilter) async throws -> [JobRecord]
+
     /// The arguments of a job as they will be, or were, handed to its handler; nil when the id is unknown or they
     /// cannot be read.
+    /// - Throws: ``BackendError``; asking again is safe.
     func arguments(of id: JobID) async throws -> Arguments?
+}
+
+/// Changes jobs by hand.
+public protocol JobEditing: Sendable {
     /// Gives ended jobs another life: waiting again, attempts counted from zero.
     /// - Parameters:
     ///   - filter: which; those that have not ended are left alone.
     ///   - arguments: what replaces the arguments; nil leaves them.
     /// - Returns: how many there were.
+    /// - Throws: ``BackendError``; some of the jobs may be requeued then, and a retry leaves them alone. `.misuse` when
+    ///   the arguments of a sealed job are to be replaced.
     func requeue(_ filter: JobFilter, arguments: Arguments?) async throws -> Int
+
     /// Removes ended jobs for good.
+    /// - Returns: how many there were.
+    /// - Throws: ``BackendError``; some of the jobs may be gone then, and a retry is safe.
     func drop(_ filter: JobFilter) async throws -> Int
+
     /// Removes every job of `queue` that has not been started.
+    /// - Returns: how many there were.
+    /// - Throws: ``BackendError``; some of the jobs may be gone then, and a retry is safe.
     func purge(queue: String) async throws -> Int
+
     /// Changes a job that waits.
     /// - Returns: false when there is no such waiting job.
+    /// - Throws: ``BackendError``; the job may be changed then, and a retry is safe. `.misuse` when the arguments of a
+    ///   sealed job are to be replaced.
     func edit(_ id: JobID, _ edit: JobEdit) async throws -> Bool
 }
 

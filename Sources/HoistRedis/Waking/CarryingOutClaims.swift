@@ -1,13 +1,14 @@
 import Hoist
 import RESP
+import Synchronization
 
 /// Claims that found too little, and wait on the server for jobs to come.
 extension RedisBackend {
     /// Has Redis wake this process when one of the lists gets something: with the job itself, where the claims of
     /// `worker` wait.
-    func watch(_ answer: Answer, for worker: WorkerID?) {
-        if let worker, standing.isGone(worker) { return }
-        for (queue, list) in answer.emptyLists { watcher.arm(list, for: worker.map { claimant($0, queue, list) }) }
+    func watch(_ answer: Answer, for session: RedisSession?) {
+        if let session, session.standing.withLock({ $0.isOver }) { return }
+        for (queue, list) in answer.emptyLists { watcher.arm(list, for: session.map { claimant($0, queue, list) }) }
         // Others may take what is there and leave room for ours behind it: nobody rings then.
         if answer.hasStrangers, !answer.hasMore {
             watcher.lookAgainLater(clock: clock)
@@ -21,18 +22,21 @@ extension RedisBackend {
         _ = try await call("load a script") { try await client.load(RedisScripts.claimStanding, key: keys.own) }
     }
 
-    private func claimant(_ worker: WorkerID, _ queue: String, _ list: String) -> ListWatcher.Claimant {
-        let (keys, arguments) = ([keys.own], [RESPArgument.text(worker), .text(queue), .text(list)])
+    private func claimant(_ session: RedisSession, _ queue: String, _ list: String) -> ListWatcher.Claimant {
+        let (keys, arguments) = ([keys.own], [RESPArgument.text(session.id), .text(queue), .text(list)])
         return ListWatcher.Claimant(
-            worker: worker, claim: { RedisScripts.claimStanding.call(keys: keys, arguments: arguments) },
-            answered: { [weak self] in self?.received($0, worker, queue) ?? .ring },
-            lost: { [standing] in
-                standing.fail(worker, BackendError(.unavailable, "the answer to a claim got lost", isRetrySafe: false))
+            worker: session.id, claim: { RedisScripts.claimStanding.call(keys: keys, arguments: arguments) },
+            answered: { [weak self, weak session] reply in
+                guard let self, let session else { return .ring }
+                return received(reply, session, queue)
+            },
+            lost: { [weak session] in
+                session?.failed(BackendError(.unavailable, "the answer to a claim got lost", isRetrySafe: false))
             })
     }
 
     /// Takes in what claim_standing.lua has handed out.
-    private func received(_ reply: RESPValue, _ worker: WorkerID, _ queue: String) -> ListWatcher.Verdict {
+    private func received(_ reply: RESPValue, _ session: RedisSession, _ queue: String) -> ListWatcher.Verdict {
         if reply == .integer(1) { return .again }
         // The server has been started again.
         if case .error(let error) = reply, error.code == "NOSCRIPT" { Task { try? await self.prepareToTake() } }
@@ -43,13 +47,13 @@ extension RedisBackend {
             let token = parts[2].integer, let id = parts[3].text, let name = parts[4].text,
             let envelope = parts[5].bytes
         else {
-            standing.fail(worker, unexpected(reply, "take what was claimed"))
+            session.failed(unexpected(reply, "take what was claimed"))
             return .ring
         }
         let isListEmpty = parts[6].integer == 0
-        guard let claimed = standing.claimed(moment, of: worker, nowWaiting: version) else { return .ring }
+        guard let isValid = session.standing.withLock({ $0.claimed(moment, nowWaiting: version) }) else { return .ring }
         var result = TurnResult()
-        if claimed.isValid {
+        if isValid {
             let delivery = Delivery(
                 jobID: id, jobName: name, queue: queue, payload: .envelope(envelope), attempt: 1, lostWorkers: 0,
                 token: token)
@@ -57,27 +61,27 @@ extension RedisBackend {
         }
         // Claims that do not wait any more have used up their slots, of which some may be free again.
         result.hasMore = version.isEmpty || !isListEmpty
-        claimed.deliver(.success(result))
+        session.sink.arrived(result)
         return isListEmpty ? .again : .taken
     }
 
     /// Takes back the claims of a worker that wait here. What they have brought by then has been delivered when this
     /// returns.
-    func withdrawClaims(of worker: WorkerID) async throws {
-        guard let withdrawn = standing.withdraw(worker) else { return }
-        let key = keys.own + "standing:" + worker
+    func withdrawClaims(of session: RedisSession) async throws {
+        guard let withdrawn = session.standing.withLock({ $0.withdraw() }) else { return }
+        let key = keys.own + "standing:" + session.id
         let waiting = try await send(RESPCommand("GETDEL", [.text(key)]), doing: "take claims back").text ?? ""
         guard !withdrawn.version.isEmpty, !waiting.hasPrefix(withdrawn.version + "\n") else { return }
         // They have been carried out a moment ago.
         let deadline = ContinuousClock.now + StandingClaims.patience
-        while !standing.hasDelivered(worker, since: withdrawn), .now < deadline {
+        while !session.standing.withLock({ $0.hasDelivered(since: withdrawn) }), .now < deadline {
             try await Task.sleep(for: .milliseconds(2))
         }
     }
 
     /// This worker takes nothing any more.
-    func stopClaiming(_ worker: WorkerID) {
-        standing.forget(worker)
-        watcher.drop(worker)
+    func stopClaiming(_ session: RedisSession) {
+        session.standing.withLock { $0.end() }
+        watcher.drop(session.id)
     }
 }

@@ -1,0 +1,87 @@
+import Synchronization
+
+/// Those who listen to frames in this process, and what they want to hear.
+package final class FanoutListeners: Sendable {
+    private struct Listener {
+        var exchange: String
+        var pattern: TopicPattern
+        var continuation: AsyncStream<FanoutFrame>.Continuation
+    }
+
+    private let state = Mutex<(next: Int, listeners: [Int: Listener])>((0, [:]))
+    /// Called with the number of listeners of an exchange whenever it changes.
+    private let onChange: @Sendable (_ exchange: String, _ count: Int) -> Void
+
+    package init(onChange: @escaping @Sendable (_ exchange: String, _ count: Int) -> Void = { _, _ in }) {
+        self.onChange = onChange
+    }
+
+    package func listen(exchange: String, pattern: String) -> AsyncStream<FanoutFrame> {
+        let (stream, continuation) = AsyncStream.makeStream(
+            of: FanoutFrame.self, bufferingPolicy: .bufferingNewest(10_000))
+        let listener = Listener(exchange: exchange, pattern: TopicPattern(pattern), continuation: continuation)
+        let (id, count) = state.withLock { state in
+            state.next += 1
+            state.listeners[state.next] = listener
+            return (state.next, Self.count(state.listeners, exchange))
+        }
+        continuation.onTermination = { [weak self] _ in self?.remove(id, exchange) }
+        onChange(exchange, count)
+        return stream
+    }
+
+    /// - Returns: how many heard the frame.
+    @discardableResult
+    package func hear(_ frame: FanoutFrame, exchange: String) -> Int {
+        let hearing = state.withLock { state in
+            state.listeners.values.filter { $0.exchange == exchange && $0.pattern.matches(frame.key) }
+                .map(\.continuation)
+        }
+        for continuation in hearing { continuation.yield(frame) }
+        return hearing.count
+    }
+
+    package func count(of exchange: String) -> Int { state.withLock { Self.count($0.listeners, exchange) } }
+
+    private static func count(_ listeners: [Int: Listener], _ exchange: String) -> Int {
+        listeners.values.count { $0.exchange == exchange }
+    }
+
+    private func remove(_ id: Int, _ exchange: String) {
+        let count = state.withLock { state in
+            state.listeners[id] = nil
+            return Self.count(state.listeners, exchange)
+        }
+        onChange(exchange, count)
+    }
+}
+
+/// Routing keys as AMQP's topic exchanges match them: words with dots between, `*` for one word, `#` for any number of
+/// words, also none.
+///
+/// Topics of jobs are matched by ``TopicBinding``, which reads `#` as kombu on Redis does.
+package struct TopicPattern: Sendable {
+    private let words: [Substring]
+
+    package init(_ pattern: String) { words = pattern.split(separator: ".", omittingEmptySubsequences: false) }
+
+    package func matches(_ key: String) -> Bool {
+        let key = key.isEmpty ? [] : key.split(separator: ".", omittingEmptySubsequences: false)
+        // Where `#` may begin to match: all places at once, so that the time is bounded by words times words.
+        var reached = [Bool](repeating: false, count: key.count + 1)
+        reached[0] = true
+        for word in words where !(words.count == 1 && word.isEmpty) {
+            var next = [Bool](repeating: false, count: key.count + 1)
+            if word == "#" {
+                guard let first = reached.firstIndex(of: true) else { return false }
+                for index in first...key.count { next[index] = true }
+            } else {
+                for index in key.indices where reached[index] && (word == "*" || word == key[index]) {
+                    next[index + 1] = true
+                }
+            }
+            reached = next
+        }
+        return reached[key.count]
+    }
+}

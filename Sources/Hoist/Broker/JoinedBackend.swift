@@ -1,0 +1,160 @@
+extension Backend {
+    /// A broker with another result store.
+    ///
+    /// What became of a job is stored first, then what follows from it is published, and then the delivery is
+    /// acknowledged: a crash in between repeats the job and loses nothing. Where broker and store are one, this is one
+    /// step.
+    /// - Parameters:
+    ///   - broker: holds the queues. Its other parts are kept.
+    ///   - results: keeps states and outputs.
+    public init(_ broker: some BackendConvertible, results: some BackendConvertible) {
+        var joined = broker.backend
+        let store = results.backend.results
+        joined.results = JoinedResults(store: store, directory: joined.directory, clock: joined.clock)
+        joined.broker = JoinedBroker(base: joined.broker, store: store)
+        self = joined
+    }
+}
+
+/// A broker whose deliveries are settled in another store.
+struct JoinedBroker: Broker {
+    let base: any Broker
+    let store: any ResultStore
+
+    var clock: any JobClock { base.clock }
+    var abilities: BrokerAbilities { base.abilities.subtracting(.storesResults) }
+    var workDoorbell: Doorbell { base.workDoorbell }
+    var threads: WorkerThreads? { base.threads }
+
+    func publish(_ messages: [Message]) async throws -> [PublishResult] { try await base.publish(messages) }
+
+    func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult] {
+        try await base.publish(messages, within: limit)
+    }
+
+    func cancel(_ id: JobID) async throws -> CancelResult {
+        let result = try await base.cancel(id)
+        guard result == .cancelled else { return result }
+        let record = JobRecord(id: id, name: "", queue: "", state: .cancelled, endedAt: clock.now)
+        try await store.store([ResultWrite(record, kept: .standard)])
+        return result
+    }
+
+    func open(_ worker: WorkerPresence, lease: Duration, sink: any SessionSink) async throws -> any WorkerSession {
+        Settler(
+            session: try await base.open(worker, lease: lease, sink: sink), broker: base, store: store,
+            worker: worker.name)
+    }
+}
+
+/// Settles in two places, in the order that repeats and never loses: store, publish what follows, acknowledge.
+struct Settler: WorkerSession {
+    let session: any WorkerSession
+    let broker: any Broker
+    let store: any ResultStore
+    let worker: String
+
+    func renew(_ worker: WorkerPresence) async throws -> Bool { try await session.renew(worker) }
+    func close() async throws { try await session.close() }
+
+    func turn(_ turn: WorkerTurn) async throws -> TurnResult {
+        var turn = turn
+        var writes: [ResultWrite] = []
+        var messages: [Message] = []
+        for index in turn.settlements.indices {
+            let settlement = turn.settlements[index]
+            let transition = Transition(settlement, of: facts(settlement))
+            if var write = write(settlement, transition) {
+                write.log = settlement.log
+                writes.append(write)
+            }
+            writes += transition.followUps?.ends ?? []
+            messages += transition.followUps?.messages ?? []
+            turn.settlements[index].storesResult = false
+            turn.settlements[index].followUps = nil
+        }
+        for report in turn.progress {
+            guard var record = report.facts.map({ Self.record(report.jobID, $0, .running) }) else { continue }
+            record.progress = report.progress
+            writes.append(ResultWrite(record, kept: .standard))
+        }
+        if !writes.isEmpty { try await store.store(writes) }
+        if !messages.isEmpty { _ = try await broker.publish(messages) }
+        return try await session.turn(turn)
+    }
+
+    private func facts(_ settlement: Settlement) -> DeliveryFacts {
+        DeliveryFacts(
+            attempt: settlement.facts?.attempt ?? 1, worker: settlement.facts?.worker ?? worker,
+            lostWorkers: settlement.facts?.lostWorkers ?? 0,
+            isAtMostOnce: settlement.facts?.headers.hoist.isAtMostOnce ?? false)
+    }
+
+    /// What the store is told; nil for a job that goes back as if it had never been claimed, or whose result is ignored.
+    private func write(_ settlement: Settlement, _ transition: Transition) -> ResultWrite? {
+        guard transition.attempt != nil || transition.output != nil || transition.failure != nil else { return nil }
+        if settlement.facts?.ignoresResult == true, transition.output != nil { return nil }
+        var record =
+            settlement.facts.map { Self.record(settlement.jobID, $0, transition.state(at: settlement.finishedAt)) }
+            ?? JobRecord(
+                id: settlement.jobID, name: "(unreadable)", queue: "",
+                state: transition.state(at: settlement.finishedAt))
+        record.startedAt = settlement.startedAt
+        record.usage = settlement.usage
+        record.failure = transition.failure
+        if transition.countsDeath { record.lostWorkers += 1 }
+        if let attempt = transition.attempt { record.history = [attempt] }
+        if let output = transition.output { record.output = (try? JSONParser.parse(output)) ?? .null }
+        switch transition.move {
+        case .end(_, let date, let kept):
+            record.endedAt = date
+            return ResultWrite(record, kept: kept == .standard ? asked(settlement) : kept)
+        case .back(_, let due, _):
+            record.dueAt = due
+            return ResultWrite(record, kept: .standard)
+        }
+    }
+
+    private func asked(_ settlement: Settlement) -> Transition.Retention {
+        settlement.facts?.headers.hoist.resultRetention.map { .seconds($0) } ?? .standard
+    }
+
+    private static func record(_ id: JobID, _ facts: SettlementFacts, _ state: JobState) -> JobRecord {
+        var record = JobRecord(
+            id: id, name: facts.name, queue: facts.queue, state: state, priority: facts.properties.priority ?? 0,
+            attempts: facts.attempt, lostWorkers: facts.lostWorkers, enqueuedAt: facts.headers.hoist.enqueuedAt,
+            worker: facts.worker)
+        record.describe(facts.headers)
+        return record
+    }
+}
+
+/// The results of a store, and what the broker's directory tells of jobs that have not ended.
+struct JoinedResults: ResultStore {
+    let store: any ResultStore
+    let directory: (any JobDirectory)?
+    let clock: any JobClock
+
+    func store(_ results: [ResultWrite]) async throws { try await store.store(results) }
+
+    func record(of id: JobID) async throws -> JobRecord? {
+        let stored = try await store.record(of: id)
+        if let stored, stored.state.hasEnded { return stored }
+        guard var held = try await directory?.jobs(JobFilter(ids: [id], limit: 1)).first else { return stored }
+        // What a running job reports is in the store, and where it runs is at the broker.
+        held.progress = held.progress ?? stored?.progress
+        if held.history.isEmpty { held.history = stored?.history ?? [] }
+        held.failure = held.failure ?? stored?.failure
+        held.revision = held.revision &* 1_000_003 &+ (stored?.revision ?? 0)
+        return held
+    }
+
+    func updates(of id: JobID) -> JobUpdates {
+        // The store rings when the job ends; the waits in between bring what only the broker knows.
+        store.updates(of: id).reading { try await record(of: id) }
+    }
+
+    func log(of id: JobID) async throws -> JobLog? { try await store.log(of: id) }
+
+    func forget(_ id: JobID) async throws -> Bool { try await store.forget(id) }
+}

@@ -1,0 +1,61 @@
+public import Hoist
+import RESP
+import Synchronization
+
+extension RedisBackend {
+    public func open(
+        _ worker: WorkerPresence, lease: Duration, sink: any SessionSink
+    ) async throws -> any WorkerSession {
+        guard try await renew(worker, lease: lease) else {
+            throw BackendError(
+                .misuse, "the worker id \(worker.id) has been used before; each incarnation needs its own")
+        }
+        return RedisSession(self, worker.id, lease: lease, sink: sink)
+    }
+}
+
+/// A session of a worker on Redis. What makes turns fast lives here: claims that wait on the server, settlements that
+/// are encoded on the threads of jobs, turns in parts.
+final class RedisSession: WorkerSession {
+    let id: WorkerID
+    let sink: any SessionSink
+    let standing = Mutex(StandingClaims())
+    private let backend: RedisBackend
+    private let lease: Duration
+    private let listening: ScheduledCall
+
+    init(_ backend: RedisBackend, _ id: WorkerID, lease: Duration, sink: any SessionSink) {
+        (self.backend, self.id, self.lease, self.sink) = (backend, id, lease, sink)
+        listening = backend.workDoorbell.listen { sink.mayHaveWork() }
+    }
+
+    deinit {
+        listening.cancel()
+        backend.watcher.drop(id)
+    }
+
+    func encode(_ settlement: Settlement) -> Settlement { backend.encode(settlement) }
+
+    func turn(_ turn: WorkerTurn) async throws -> TurnResult { try await backend.turn(turn, of: self) }
+
+    func renew(_ worker: WorkerPresence) async throws -> Bool {
+        let isAlive = try await backend.renew(worker, lease: lease)
+        if !isAlive { end() }
+        return isAlive
+    }
+
+    func close() async throws {
+        end()
+        try await backend.resign(id)
+    }
+
+    private func end() {
+        listening.cancel()
+        backend.stopClaiming(self)
+    }
+
+    /// Jobs that claims got may be lost on the way.
+    func failed(_ error: BackendError) {
+        if standing.withLock({ $0.fail() }) { sink.arrivalWasLost(error) }
+    }
+}

@@ -1,0 +1,78 @@
+public import Hoist
+import RESP
+import Synchronization
+
+/// Frames on kombu's fanout channels: `/<database>.<exchange>`, with `/<key>` behind where there is a key.
+extension RedisBackend: Fanout {
+    public func send(_ frame: [UInt8], exchange: String, key: String) async throws -> Int? {
+        let channel = broadcasts.name(of: exchange) + (key.isEmpty ? "" : "/" + key)
+        let heard = try await send(
+            RESPCommand("PUBLISH", [.text(channel), .bytes(frame)]), doing: "send a frame on \(exchange)")
+        // In a cluster the number counts the listeners of one node alone.
+        if case .cluster = client.configuration.topology { return nil }
+        return Int(heard.integer ?? 0)
+    }
+
+    public func frames(exchange: String, pattern: String) async throws -> AsyncStream<FanoutFrame> {
+        try await frames.listen(to: exchange, pattern: pattern, clock: clock)
+    }
+}
+
+/// Who listens to the frames of which exchange. Two subscriptions serve all listeners of an exchange in this program.
+final class FanoutChannels: Sendable {
+    private let subscriptions: RESPSubscriptions
+    private let prefix: String
+    private let listeners = FanoutListeners()
+    private let confirmed = Mutex<[String: Set<RESPSubscriptions.Target>]>([:])
+    private let bell = Doorbell()
+
+    /// - Parameter prefix: in front of the names of exchanges, as ``Broadcasts``.
+    init(_ subscriptions: RESPSubscriptions, prefix: String) {
+        self.subscriptions = subscriptions
+        self.prefix = prefix
+    }
+
+    private func targets(_ exchange: String) -> [RESPSubscriptions.Target] {
+        let quoted = String((prefix + exchange).flatMap { "*?[]\\".contains($0) ? ["\\", $0] : [$0] as [Character] })
+        // A name of its own for each: a broadcast of jobs on the same exchange has its own subscriptions.
+        return [.pattern(quoted), .pattern(quoted + "/?*")]
+    }
+
+    /// Returns once the server has the subscriptions, so that no later frame is missed.
+    func listen(to exchange: String, pattern: String, clock: any JobClock) async throws -> AsyncStream<FanoutFrame> {
+        let stream = listeners.listen(exchange: exchange, pattern: pattern)
+        // Under the lock, so that the last listener who leaves does not undo the subscription of a new one.
+        confirmed.withLock { confirmed in
+            guard confirmed[exchange] == nil else { return }
+            confirmed[exchange] = []
+            for target in targets(exchange) {
+                subscriptions.subscribe(to: target) { [weak self] event in self?.heard(event, target, exchange) }
+            }
+        }
+        let end = clock.uptime + 10_000_000
+        while true {
+            let mark = bell.mark
+            if confirmed.withLock({ $0[exchange]?.count == 2 }) { return stream }
+            guard clock.uptime < end, !Task.isCancelled else {
+                throw BackendError(.timedOut, "the server did not confirm the subscription to \(exchange)")
+            }
+            await bell.wait(after: mark, for: .microseconds(end - clock.uptime), clock: clock)
+        }
+    }
+
+    private func heard(_ event: RESPSubscriptions.Event, _ target: RESPSubscriptions.Target, _ exchange: String) {
+        switch event {
+        case .subscribed:
+            confirmed.withLock { _ = $0[exchange]?.insert(target) }
+            bell.ring()
+        case .message(let channel, let bytes):
+            let key = channel.dropFirst(prefix.count + exchange.count)
+            let frame = FanoutFrame(key: key.hasPrefix("/") ? String(key.dropFirst()) : "", bytes: bytes)
+            guard listeners.hear(frame, exchange: exchange) == 0 else { return }
+            confirmed.withLock { confirmed in
+                guard listeners.count(of: exchange) == 0, confirmed.removeValue(forKey: exchange) != nil else { return }
+                for target in targets(exchange) { subscriptions.unsubscribe(from: target) }
+            }
+        }
+    }
+}
