@@ -230,7 +230,7 @@ let package = Package(
         .testTarget(
             name: "HoistRedisTests",
             dependencies: [
-                "Hoist", "HoistRedis", "HoistTesting", "RESP", "TestServers",
+                "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "RESP", "TestServers",
                 .product(name: "Logging", package: "swift-log"),
             ],
             exclude: ["Python"],

@@ -56,6 +56,7 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
     public let workDoorbell = Doorbell()
     let changes: Doorbell
     let follower: JobFollower
+    let frameReader = FrameReader()
 
     public let abilities: BrokerAbilities = [
         .uniqueKeys, .knownIDs, .delays, .fencing, .selectsByName, .storesResults, .tenPriorities, .leases,
@@ -66,6 +67,7 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
         var backend = Backend(broker: self, results: self)
         backend.directory = self
         backend.editing = self
+        backend.fanout = self
         backend.coordination = self
         backend.upkeep = self
         return backend

@@ -1,6 +1,7 @@
 import Foundation
 import Hoist
 import HoistRedis
+import HoistSQLite
 import HoistTesting
 import Logging
 import RESP
@@ -9,14 +10,17 @@ import Testing
 
 @Suite("The contract on Redis", .timeLimit(.minutes(3)))
 struct RedisContractTests {
-    @Test(arguments: BackendContract.checks)
+    /// The clock for a backend: none, for the server's own time, where the check does not move one.
+    private func moved(_ clock: any JobClock) -> (any JobClock)? { clock is SystemJobClock ? nil : clock }
+
+    @Test(arguments: BackendContract.checks + BackendContract.realChecks)
     func contract(_ check: BackendContract.Check) async throws {
         let server = try RedisServer.shared.get()
         try await check.run { clock in
             try RedisBackend(
                 RESPConfiguration(url: server.url),
                 configuration: .init(
-                    keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString, clock: clock))
+                    keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString, clock: moved(clock)))
         }
     }
 
@@ -30,7 +34,7 @@ struct RedisContractTests {
                     RESPConfiguration(url: server.url),
                     configuration: .init(
                         keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString, results: results,
-                        clock: clock))
+                        clock: moved(clock)))
             }
         }
     }
@@ -49,7 +53,26 @@ struct RedisContractTests {
                     configuration: .init(
                         keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString,
                         results: try RESPConfiguration(url: other.url),
-                        clock: clock))
+                        clock: moved(clock)))
+            }
+        }
+    }
+
+    @Test("the whole contract holds with results in SQLite")
+    func resultsInSQLite() async throws {
+        let server = try RedisServer.shared.get()
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        for check in BackendContract.checks {
+            try await check.run { clock in
+                let prefix = "\(UUID().uuidString):"
+                let broker = try RedisBackend(
+                    RESPConfiguration(url: server.url),
+                    configuration: .init(keyPrefix: prefix, resultKeyPrefix: prefix, clock: moved(clock)))
+                let path = folder.appendingPathComponent(UUID().uuidString).path
+                let results = try SQLiteBackend(path: path, configuration: .init(clock: clock))
+                return Backend(broker, results: results)
             }
         }
     }
@@ -60,7 +83,7 @@ struct RedisContractTests {
         for check in BackendContract.checks {
             for client in cluster.clients { try await client.send(RESPCommand("FLUSHALL")) }
             try await check.run { clock in
-                try RedisBackend(RESPConfiguration(url: cluster.url), configuration: .init(clock: clock))
+                try RedisBackend(RESPConfiguration(url: cluster.url), configuration: .init(clock: moved(clock)))
             }
         }
         // A worker on a cluster is woken as well.

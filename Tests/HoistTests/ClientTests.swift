@@ -61,11 +61,27 @@ struct ClientTests {
 
     @Test("an unknown job is not a waiting one, and a wait ends")
     func unknown() async throws {
-        let client = JobClient(backend, logger: quiet)
+        var configuration = JobClient.Configuration()
+        configuration.unknownPatience = .milliseconds(50)
+        let client = JobClient(backend, configuration: configuration, logger: quiet)
         let nobody = client.handle(of: "nobody", Echo.self)
         #expect(try await nobody.state() == nil)
-        let error = await #expect(throws: JobError.self) { try await nobody.output(timeout: .seconds(30)) }
+        let error = await #expect(throws: JobError.self) { try await nobody.output() }
         #expect(error?.code == .unknown)
+        // A caller may be less patient than the client.
+        let patient = JobClient(backend, logger: quiet).handle(of: "nobody", Echo.self)
+        let early = await #expect(throws: JobError.self) { try await patient.output(timeout: .milliseconds(20)) }
+        #expect(early?.code == .unknown)
+        // One that comes while it is waited for is found.
+        configuration.unknownPatience = .seconds(30)
+        let waited = JobClient(backend, configuration: configuration, logger: quiet).handle(of: "late", Echo.self)
+        let output = Task { try await waited.output(timeout: .seconds(20)) }
+        try await client.enqueue(Echo(text: "here"), .id("late"))
+        let worker = Worker(backend, logger: quiet) { Handler(Echo.self) { job, _ in job.text } }
+        try await withWorker(worker) {
+            let text = try await output.value
+            #expect(text == "here")
+        }
         let waiting = try await client.enqueue(Echo(text: ""))
         let late = await #expect(throws: JobError.self) { try await waiting.output(timeout: .milliseconds(20)) }
         #expect(late?.code == .notEnded)

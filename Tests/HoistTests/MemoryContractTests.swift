@@ -4,7 +4,7 @@ import Testing
 
 @Suite("Memory backend", .timeLimit(.minutes(1)))
 struct MemoryContractTests {
-    @Test(arguments: BackendContract.checks)
+    @Test(arguments: BackendContract.checks + BackendContract.realChecks)
     func contract(_ check: BackendContract.Check) async throws {
         try await check.run { clock in MemoryBackend(clock: clock) }
     }

@@ -10,7 +10,8 @@ extension Backend {
     public init(_ broker: some BackendConvertible, results: some BackendConvertible) {
         var joined = broker.backend
         let store = results.backend.results
-        joined.results = JoinedResults(store: store, directory: joined.directory, clock: joined.clock)
+        joined.results = JoinedResults(
+            store: store, local: joined.results, knowsWaiting: joined.broker.abilities.contains(.storesResults))
         joined.broker = JoinedBroker(base: joined.broker, store: store)
         self = joined
     }
@@ -22,7 +23,8 @@ struct JoinedBroker: Broker {
     let store: any ResultStore
 
     var clock: any JobClock { base.clock }
-    var abilities: BrokerAbilities { base.abilities.subtracting(.storesResults) }
+    /// A late finish is refused by the broker, and its output is in the store all the same.
+    var abilities: BrokerAbilities { base.abilities.subtracting([.storesResults, .fencing]) }
     var workDoorbell: Doorbell { base.workDoorbell }
     var threads: WorkerThreads? { base.threads }
 
@@ -64,6 +66,8 @@ struct Settler: WorkerSession {
         for index in turn.settlements.indices {
             let settlement = turn.settlements[index]
             let transition = Transition(settlement, of: facts(settlement))
+            // Only the broker knows whether a cancellation was asked for: what gives way to one it keeps itself.
+            if case .end = transition.move, transition.yieldsToCancellation { continue }
             if var write = write(settlement, transition) {
                 write.log = settlement.log
                 writes.append(write)
@@ -77,6 +81,11 @@ struct Settler: WorkerSession {
             guard var record = report.facts.map({ Self.record(report.jobID, $0, .running) }) else { continue }
             record.progress = report.progress
             writes.append(ResultWrite(record, kept: .standard))
+        }
+        for report in turn.logs {
+            let record = report.facts.map { Self.record(report.jobID, $0, .running) }
+            let unknown = JobRecord(id: report.jobID, name: "", queue: "", state: .running)
+            writes.insert(ResultWrite(record ?? unknown, kept: .standard, log: report.log), at: 0)
         }
         if !writes.isEmpty { try await store.store(writes) }
         if !messages.isEmpty { _ = try await broker.publish(messages) }
@@ -129,18 +138,23 @@ struct Settler: WorkerSession {
     }
 }
 
-/// The results of a store, and what the broker's directory tells of jobs that have not ended.
+/// The results of a store, and what the broker itself tells of jobs that the store knows nothing final of.
 struct JoinedResults: ResultStore {
     let store: any ResultStore
-    let directory: (any JobDirectory)?
-    let clock: any JobClock
+    /// What the broker knows of the jobs that it holds.
+    let local: any ResultStore
+    /// Whether the broker knows of the jobs that wait.
+    let knowsWaiting: Bool
 
     func store(_ results: [ResultWrite]) async throws { try await store.store(results) }
 
     func record(of id: JobID) async throws -> JobRecord? {
         let stored = try await store.record(of: id)
         if let stored, stored.state.hasEnded { return stored }
-        guard var held = try await directory?.jobs(JobFilter(ids: [id], limit: 1)).first else { return stored }
+        guard var held = try await local.record(of: id) else {
+            // It may have been settled between the two looks.
+            return try await store.record(of: id)
+        }
         // What a running job reports is in the store, and where it runs is at the broker.
         held.progress = held.progress ?? stored?.progress
         if held.history.isEmpty { held.history = stored?.history ?? [] }
@@ -154,7 +168,20 @@ struct JoinedResults: ResultStore {
         store.updates(of: id).reading { try await record(of: id) }
     }
 
-    func log(of id: JobID) async throws -> JobLog? { try await store.log(of: id) }
+    func recordAtEnd(of id: JobID, isNew: Bool, patience: Duration) async throws -> JobRecord? {
+        // A published job that waits has no record at such a broker: it is waited for as long as the caller does.
+        let known: Duration = knowsWaiting ? .zero : .seconds(365 * 86_400)
+        return try await updates(of: id).patient(isNew ? known : patience).lastIfEnded
+    }
 
-    func forget(_ id: JobID) async throws -> Bool { try await store.forget(id) }
+    func log(of id: JobID) async throws -> JobLog? {
+        if let log = try await store.log(of: id) { return log }
+        return try await local.log(of: id)
+    }
+
+    func forget(_ id: JobID) async throws -> Bool {
+        let wasStored = try await store.forget(id)
+        let wasHeld = try await local.forget(id)
+        return wasStored || wasHeld
+    }
 }

@@ -10,18 +10,20 @@ public protocol ResultStore: Sendable {
     func record(of id: JobID) async throws -> JobRecord?
 
     /// The record now, and again whenever it changes, until the job has ended. Changes close together may arrive as
-    /// one.
+    /// one. There are none for an unknown id.
     func updates(of id: JobID) -> JobUpdates
 
     /// Waits until the job has ended, one way or the other.
     /// - Parameters:
-    ///   - id: of any job. One that nobody knows may be on its way: whether that is waited for is the backend's affair.
-    ///   - isNew: whether a publish has answered ``PublishResult/enqueued`` for it. A backend may then look for the
-    ///     result alone, and such a job is never on its way.
+    ///   - id: of any job.
+    ///   - isNew: whether a publish has answered ``PublishResult/enqueued`` for it. A store may then look for the result
+    ///     alone.
+    ///   - patience: how long an id that nobody knows is waited for. It may be on its way, and a message of a Python
+    ///     producer that waits has no record either.
     /// - Returns: its record then, as far as its result tells; nil when the id is unknown, or nothing was kept of the
     ///   job.
     /// - Throws: ``BackendError``; `CancellationError` when the task is cancelled.
-    func recordAtEnd(of id: JobID, isNew: Bool) async throws -> JobRecord?
+    func recordAtEnd(of id: JobID, isNew: Bool, patience: Duration) async throws -> JobRecord?
 
     /// The last lines that the job wrote, of its last attempt: while it runs, a second or so old; kept as long as its
     /// record. nil when it wrote nothing, or is unknown.
@@ -35,7 +37,8 @@ public protocol ResultStore: Sendable {
 }
 
 extension ResultStore {
-    public func recordAtEnd(of id: JobID, isNew: Bool) async throws -> JobRecord? {
-        try await updates(of: id).lastIfEnded
+    public func recordAtEnd(of id: JobID, isNew: Bool, patience: Duration) async throws -> JobRecord? {
+        // Of a job that was published, no record means that none was kept.
+        try await updates(of: id).patient(isNew ? .zero : patience).lastIfEnded
     }
 }

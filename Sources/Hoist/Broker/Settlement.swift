@@ -25,6 +25,16 @@ public struct Settlement: Sendable {
     /// For the session alone, see ``WorkerSession/encode(_:)``.
     public var encoded: (any Sendable)?
 
+    /// Whether the broker is to keep nothing of the job once it has ended, for another store has its end. A dead letter
+    /// stays, for it may be requeued; so does a job that the broker cancels in place of what the worker said.
+    package var leavesNoRecord: Bool {
+        guard !storesResult else { return false }
+        switch outcome {
+        case .succeeded, .cancelled, .expired: return true
+        case .failed, .retry, .snoozed, .handedBack, .notStarted: return false
+        }
+    }
+
     public init(
         jobID: JobID, token: Int64, outcome: Outcome, startedAt: Date, finishedAt: Date, facts: SettlementFacts? = nil,
         usage: ResourceUsage? = nil, log: JobLog? = nil

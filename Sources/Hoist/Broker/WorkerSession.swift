@@ -176,6 +176,14 @@ public struct Delivery: Sendable {
         self.lostWorkers = lostWorkers
         self.token = token
     }
+
+    /// The decoded message; nil when it cannot be read.
+    package var message: Message? {
+        switch payload {
+        case .message(let message): message
+        case .envelope(let bytes): try? Message(envelope: bytes)
+        }
+    }
 }
 
 public struct ProgressReport: Sendable {
@@ -198,8 +206,11 @@ public struct LogReport: Sendable {
     public var jobID: JobID
     public var token: Int64
     public var log: JobLog
+    /// What the worker knew of the job; nil when its message was not read yet.
+    public var facts: SettlementFacts?
 
-    public init(jobID: JobID, token: Int64, log: JobLog) {
+    public init(jobID: JobID, token: Int64, log: JobLog, facts: SettlementFacts? = nil) {
+        self.facts = facts
         self.jobID = jobID
         self.token = token
         self.log = log

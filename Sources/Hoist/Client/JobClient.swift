@@ -30,6 +30,9 @@ public struct JobClient: Sendable {
         /// Signs or encrypts arguments and outputs; nil for not at all, the default. Workers take theirs from
         /// ``Worker/Configuration/client``.
         public var sealing: (any Sealing)?
+        /// How long ``JobHandle/output(timeout:)`` and ``JobHandle/updates`` wait for an id that nobody knows: it may be
+        /// on its way, and a message of a Python producer that waits is known to nobody. 60 seconds by default.
+        public var unknownPatience = Duration.seconds(60)
 
         public init(
             defaultQueue: String = "default", routes: [RoutingRule] = [], middleware: [any EnqueueMiddleware] = [],
@@ -92,7 +95,7 @@ public struct JobClient: Sendable {
                 Arguments(keyword: try WireEncoder.encodeArguments(job)),
                 request.partition ?? job.partitionKey ?? defaultPartition
             )
-        }.map { JobHandle($0, backend: backend, sealing: configuration.sealing) }
+        }.map { JobHandle($0, backend: backend, configuration) }
     }
 
     /// Enqueues a job that this program has no type for.
@@ -109,7 +112,7 @@ public struct JobClient: Sendable {
     ) async throws -> JobHandle<WireValue> {
         let request = request(name, [], defaults: defaults, options)
         let published = try await publish([arguments], as: request, queue: defaults.queue) { ($0, request.partition) }
-        return JobHandle(published[0], backend: backend, sealing: configuration.sealing)
+        return JobHandle(published[0], backend: backend, configuration)
     }
 
     /// Enqueues a copy of the job, with an id of its own, in every queue that is bound to its topic: see
@@ -168,12 +171,12 @@ public struct JobClient: Sendable {
 
     /// The handle of a job enqueued earlier or elsewhere.
     public func handle<J: Job>(of id: JobID, _ type: J.Type) -> JobHandle<J.Output> {
-        JobHandle((id, false), backend: backend, sealing: configuration.sealing)
+        JobHandle((id, false), backend: backend, configuration)
     }
 
     /// The handle of any job, with its output as a wire value.
     public func handle(of id: JobID) -> JobHandle<WireValue> {
-        JobHandle((id, false), backend: backend, sealing: configuration.sealing)
+        JobHandle((id, false), backend: backend, configuration)
     }
 
     /// The request of a call, with one time for all of its jobs: jobs with the same delay are due in the order of their

@@ -5,9 +5,11 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     public let isNew: Bool
     private let backend: Backend
     private let sealing: (any Sealing)?
+    private let patience: Duration
 
-    init(_ published: (id: JobID, isNew: Bool), backend: Backend, sealing: (any Sealing)? = nil) {
-        self.sealing = sealing
+    init(_ published: (id: JobID, isNew: Bool), backend: Backend, _ configuration: JobClient.Configuration) {
+        sealing = configuration.sealing
+        patience = configuration.unknownPatience
         id = published.id
         isNew = published.isNew
         self.backend = backend
@@ -22,8 +24,8 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     ///   `CancellationError` when the task is cancelled. The call only reads, so a retry is safe.
     @discardableResult
     public func output(timeout: Duration? = nil) async throws -> Output {
-        let follow: @Sendable () async throws -> JobRecord? = { [id, isNew, backend] in
-            try await backend.results.recordAtEnd(of: id, isNew: isNew)
+        let follow: @Sendable () async throws -> JobRecord? = { [id, isNew, backend, patience] in
+            try await backend.results.recordAtEnd(of: id, isNew: isNew, patience: patience)
         }
         let record: JobRecord?
         do {
@@ -32,7 +34,9 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
                     try await follow()
                 }
         } catch let error as BackendError where error.code == .timedOut {
-            throw JobError(.notEnded, jobID: id)
+            // The caller was less patient than the client.
+            if isNew { throw JobError(.notEnded, jobID: id) }
+            throw JobError(try await backend.record(of: id) == nil ? .unknown : .notEnded, jobID: id)
         }
         guard let record else { throw JobError(.unknown, jobID: id) }
         switch record.state {
@@ -47,7 +51,7 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     }
 
     /// The record now, and again whenever it changes, until the job has ended.
-    public var updates: JobUpdates { backend.updates(of: id) }
+    public var updates: JobUpdates { backend.updates(of: id).patient(isNew ? .zero : patience) }
 
     /// Everything known about the job; nil when the id is unknown or the record is no longer kept.
     /// - Throws: ``BackendError`` when the backend cannot answer; `CancellationError` when the task is cancelled. The
@@ -107,6 +111,10 @@ public struct JobError: Error, Sendable, CustomStringConvertible {
     }
 
     public var description: String {
-        failure.map { "the job \(jobID) failed: \($0)" } ?? "the job \(jobID) has no output: \(code)"
+        if let failure { return "the job \(jobID) failed: \(failure)" }
+        guard code == .unknown else { return "the job \(jobID) has no output: \(code)" }
+        return
+            "the job \(jobID) is unknown: it was never enqueued, or nothing was kept of it, or it waits as a message of "
+            + "a Python producer, which looks the same"
     }
 }

@@ -264,10 +264,7 @@ struct MemoryStore: Sendable {
             if let log = settlement.log { job.log = log }
         }
         let isReady = apply(Transition(settlement, of: facts(job)), to: id, now: now)
-        // Its result is in another store. A dead letter stays, for it may be requeued.
-        if !settlement.storesResult, let state = jobs[id]?.record.state, state.hasEnded, state != .failed {
-            jobs[id] = nil
-        }
+        if settlement.leavesNoRecord { jobs[id] = nil }
         return isReady
     }
 

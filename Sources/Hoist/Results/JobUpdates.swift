@@ -6,6 +6,8 @@ public struct JobUpdates: AsyncSequence, Sendable {
     private let changes: Doorbell
     private let clock: any JobClock
     private let read: @Sendable () async throws -> JobRecord?
+    /// How long an id that nobody knows is waited for.
+    private var patience = Duration.zero
 
     /// - Parameters:
     ///   - changes: rung when any record may have changed.
@@ -18,13 +20,25 @@ public struct JobUpdates: AsyncSequence, Sendable {
 
     /// The same changes, of records that are read in another way.
     func reading(_ read: @escaping @Sendable () async throws -> JobRecord?) -> JobUpdates {
-        JobUpdates(changes: changes, clock: clock, read: read)
+        var updates = JobUpdates(changes: changes, clock: clock, read: read)
+        updates.patience = patience
+        return updates
+    }
+
+    /// The same changes, of an id that may be unknown for a while.
+    package func patient(_ patience: Duration) -> JobUpdates {
+        var updates = self
+        updates.patience = patience
+        return updates
     }
 
     public struct AsyncIterator: AsyncIteratorProtocol {
         let updates: JobUpdates
         var lastRevision: Int64?
         var hasEnded = false
+        /// Since when it is known that the id is not known, by the uptime; nil once a record was seen.
+        var unknownSince: Int64?
+        var hasSeen = false
 
         /// - Throws: ``BackendError`` when the record cannot be read; `CancellationError` when the task is cancelled.
         ///   The call only reads, so a retry is safe.
@@ -33,9 +47,14 @@ public struct JobUpdates: AsyncSequence, Sendable {
                 try Task.checkCancellation()
                 let mark = updates.changes.mark
                 guard let record = try await updates.read() else {
+                    if let left = patienceLeft() {
+                        await updates.changes.wait(after: mark, for: Swift.min(left, .seconds(2)), clock: updates.clock)
+                        continue
+                    }
                     hasEnded = true
                     return nil
                 }
+                hasSeen = true
                 if record.revision != lastRevision || record.state.hasEnded {
                     lastRevision = record.revision
                     hasEnded = record.state.hasEnded
@@ -45,6 +64,15 @@ public struct JobUpdates: AsyncSequence, Sendable {
                 await updates.changes.wait(after: mark, for: .seconds(2), clock: updates.clock)
             }
             return nil
+        }
+
+        /// Nil when an unknown id is not waited for any more. A job that was seen and is gone has ended.
+        private mutating func patienceLeft() -> Duration? {
+            let now = updates.clock.uptime
+            let since = unknownSince ?? now
+            unknownSince = since
+            let left = updates.patience.inMicroseconds - (now - since)
+            return hasSeen || left <= 0 ? nil : .microseconds(left)
         }
     }
 

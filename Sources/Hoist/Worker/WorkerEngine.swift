@@ -437,7 +437,7 @@ actor WorkerEngine {
         guard !writtenRuns.isEmpty, uptime >= nextLogsAt else { return }
         for run in writtenRuns {
             guard let job = running[run], let log = job.log.take() else { continue }
-            request.logs.append(LogReport(jobID: job.jobID, token: job.token, log: log))
+            request.logs.append(LogReport(jobID: job.jobID, token: job.token, log: log, facts: job.task.facts))
         }
         writtenRuns.removeAll()
         nextLogsAt = uptime + 1_000_000
@@ -558,8 +558,7 @@ actor WorkerEngine {
 
     private func admit(_ delivery: Delivery) -> Admitted? {
         guard let handler = handlers[delivery.jobName] else {
-            logger.error(
-                "the backend delivered a job that was not asked for", metadata: ["job.name": "\(delivery.jobName)"])
+            refuse(delivery)
             return nil
         }
         nextRun += 1
@@ -578,6 +577,20 @@ actor WorkerEngine {
             handBack(nextRun)
         }
         return nil
+    }
+
+    /// A broker that cannot choose by name has delivered a job that has no handler here.
+    private func refuse(_ delivery: Delivery) {
+        logger.error(
+            "a job has no handler in this worker",
+            metadata: ["job.id": "\(delivery.jobID)", "job.name": "\(delivery.jobName)"])
+        let failure = JobFailure(
+            kind: .unsupported, type: "NotRegistered", message: "no handler is registered for \(delivery.jobName)")
+        let now = backend.clock.now
+        var settlement = Settlement(
+            jobID: delivery.jobID, token: delivery.token, outcome: .failed(failure), startedAt: now, finishedAt: now)
+        settlement.facts = delivery.message.map { SettlementFacts($0, of: delivery, worker: presence.name) }
+        unsettled.append(settlement)
     }
 
     private func launch(_ admitted: [Admitted]) {

@@ -119,22 +119,17 @@ extension RedisBackend {
     }
 
     public func updates(of id: JobID) -> JobUpdates {
-        let known = Seen()
-        return JobUpdates(changes: follower.doorbell(of: id, hearsStart: true), clock: clock) { [weak self] in
-            guard let self else { return nil }
-            if let record = try await record(of: id) {
-                known.note()
-                return record
-            }
-            // An unknown id may belong to a job that a Celery worker has not begun yet: Celery calls it PENDING.
-            return known.isNoted ? nil : JobRecord(id: id, name: "", queue: "", state: .waiting)
+        JobUpdates(changes: follower.doorbell(of: id, hearsStart: true), clock: clock) { [weak self] in
+            try await self?.record(of: id)
         }
     }
 
-    public func recordAtEnd(of id: JobID, isNew: Bool) async throws -> JobRecord? {
+    public func recordAtEnd(of id: JobID, isNew: Bool, patience: Duration) async throws -> JobRecord? {
         // An id that has a result is not accepted for a new job, so a result found now is that of this job; reading the
         // result alone costs the server least.
-        guard isNew, resultClient == nil, resultDatabase.isEmpty else { return try await updates(of: id).lastIfEnded }
+        guard isNew, resultClient == nil, resultDatabase.isEmpty else {
+            return try await updates(of: id).patient(isNew ? .zero : patience).lastIfEnded
+        }
         let bell = follower.doorbell(of: id, hearsStart: false)
         while true {
             try Task.checkCancellation()
@@ -155,13 +150,6 @@ extension RedisBackend {
             if mayHaveEnded { await bell.wait(after: mark, for: .seconds(2), clock: clock) }
         }
     }
-}
-
-/// Whether a job has been seen.
-private final class Seen: Sendable {
-    private let flag = Atomic(false)
-    func note() { flag.store(true, ordering: .relaxed) }
-    var isNoted: Bool { flag.load(ordering: .relaxed) }
 }
 
 extension RedisBackend.Location {

@@ -147,7 +147,7 @@ extension RedisBackend {
                     facts.ignoresResult = known.ignoresResult
                 }
                 // Its result is in another store.
-                if !settlement.storesResult { facts.ignoresResult = true }
+                if settlement.leavesNoRecord { facts.ignoresResult = true }
             } else {
                 // Somebody else has it; no delivery has this token.
                 return SettlingStep(id: settlement.jobID, token: -1, operation: .done, result: nil, queue: "")

@@ -97,6 +97,15 @@ enum Schema {
             revision INTEGER NOT NULL DEFAULT 1
         ) WITHOUT ROWID;
         CREATE TABLE foreign_log (id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+        CREATE TABLE frame (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, exchange TEXT NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL,
+            sent INTEGER NOT NULL
+        );
+        CREATE INDEX frame_sent ON frame (sent);
+        CREATE TABLE frame_listener (
+            id TEXT NOT NULL, exchange TEXT NOT NULL, listeners INTEGER NOT NULL, until INTEGER NOT NULL,
+            PRIMARY KEY (id, exchange)
+        ) WITHOUT ROWID;
         CREATE TABLE stored_value (key TEXT PRIMARY KEY, value BLOB NOT NULL, until INTEGER) WITHOUT ROWID;
         CREATE INDEX foreign_result_purge ON foreign_result (purge) WHERE purge IS NOT NULL;
         """

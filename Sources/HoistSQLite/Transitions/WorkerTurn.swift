@@ -64,16 +64,8 @@ extension JobStore {
         guard let facts = try facts(settlement, worker: worker) else { return .lost }
         try storeDetails(settlement, sequence)
         let isReady = try apply(Transition(settlement, of: facts), to: sequence, now: now)
-        // Its result is in another store. A dead letter stays, for it may be requeued.
-        if !settlement.storesResult { try deleteUnlessDead(sequence) }
+        if settlement.leavesNoRecord { try delete(sequence) }
         return isReady ? .putBack : .ended
-    }
-
-    private func deleteUnlessDead(_ sequence: Int64) throws {
-        let select = try sql("SELECT 1 FROM job WHERE seq = ? AND state IN (4, 6, 7)").bind(sequence)
-        let hasEnded = try select.step()
-        select.end()
-        if hasEnded { try delete(sequence) }
     }
 
     /// Stores what a transition says.

@@ -8,28 +8,101 @@ public import Hoist
 ///     try await check.run { clock in MyBackend(clock: clock) }
 /// }
 /// ```
+/// A check names the abilities and parts that it needs, and is skipped where the backend declares that it has not all of
+/// them. ``realChecks`` repeat the checks as workers really call a backend: by the real clock, and with settlements that
+/// are encoded on the thread of a job.
 public enum BackendContract {
     /// Makes an empty backend that keeps time by `clock`.
-    public typealias Factory = @Sendable (_ clock: TestClock) async throws -> any BackendConvertible
+    public typealias Factory = @Sendable (_ clock: any JobClock) async throws -> any BackendConvertible
 
     public struct Check: Sendable, CustomStringConvertible {
         /// The behaviour, in words.
         public let description: String
+        /// What the broker must be able to do.
+        public fileprivate(set) var abilities: BrokerAbilities = []
+        /// The parts that the backend must have.
+        fileprivate var parts: [Part] = []
+        /// Whether the time is the machine's own, and settlements are encoded.
+        fileprivate var isReal = false
         let body: @Sendable (ContractBench) async throws -> Void
 
-        init(_ description: String, _ body: @escaping @Sendable (ContractBench) async throws -> Void) {
+        init(
+            _ description: String, needs abilities: BrokerAbilities = [], parts: [Part] = [],
+            _ body: @escaping @Sendable (ContractBench) async throws -> Void
+        ) {
             self.description = description
+            self.abilities = abilities
+            self.parts = parts
             self.body = body
         }
 
+        /// - Returns: why the check was skipped; nil when the backend passed it.
         /// - Throws: ``ContractViolation``, or what the backend throws.
-        public func run(_ factory: Factory) async throws {
+        @discardableResult
+        public func run(_ factory: Factory) async throws -> String? {
             let clock = TestClock()
-            try await body(ContractBench(try await factory(clock), clock: clock))
+            let backend = try await factory(isReal ? SystemJobClock() : clock).backend
+            let missing = abilities.subtracting(backend.broker.abilities)
+            guard missing.isEmpty else { return "the broker has not all abilities: \(missing.names)" }
+            if let part = parts.first(where: { !$0.isThere(backend) }) { return "the backend has no \(part)" }
+            do {
+                try await body(ContractBench(backend, clock: isReal ? nil : clock))
+                return nil
+            } catch is ContractBench.NeedsMovableClock {
+                return "the rest needs a clock that can be moved"
+            }
         }
     }
 
-    public static let checks: [Check] = queueing + leases + outcomes + followUps + timing + uniqueness + administration
+    /// A part that a check needs.
+    enum Part: Sendable {
+        case directory, editing, fanout, coordination, upkeep
+
+        func isThere(_ backend: Backend) -> Bool {
+            switch self {
+            case .directory: backend.directory != nil
+            case .editing: backend.editing != nil
+            case .fanout: backend.fanout != nil
+            case .coordination: backend.coordination != nil
+            case .upkeep: backend.upkeep != nil
+            }
+        }
+    }
+
+    /// With a clock that the check moves.
+    public static let checks: [Check] =
+        queueing + leases.map { $0.needing([.leases]) }
+        + outcomes.map { $0.needing([], [.directory]) } + followUps.map { $0.needing([], [.directory]) } + timing
+        + uniqueness.map { $0.needing([.uniqueKeys]) } + administration + sharing
+
+    /// By the real clock, with settlements as workers encode them. Checks go as far as they can without moving the time.
+    public static let realChecks: [Check] =
+        (checks + credit).map { check in
+            var check = check
+            check.isReal = true
+            return check
+        }
+}
+
+extension BackendContract.Check {
+    fileprivate func needing(_ abilities: BrokerAbilities, _ parts: [BackendContract.Part] = []) -> Self {
+        var check = self
+        check.abilities.formUnion(abilities)
+        check.parts += parts
+        return check
+    }
+}
+
+extension BrokerAbilities {
+    fileprivate var names: String {
+        let all: [(BrokerAbilities, String)] = [
+            (.uniqueKeys, "unique keys"), (.knownIDs, "known ids"), (.delays, "delays"), (.fencing, "fencing"),
+            (.selectsByName, "selection by name"), (.storesResults, "results"), (.tenPriorities, "ten priorities"),
+            (.leases, "leases"), (.cancellation, "cancellation"), (.expiry, "expiry"), (.progress, "progress"),
+            (.history, "history"), (.lastingCredit, "lasting credit"),
+        ]
+        return all.filter { contains($0.0) }.map(\.1).joined(separator: ", ")
+    }
 }
 
 /// A backend did something else than the contract says.
@@ -41,12 +114,33 @@ public struct ContractViolation: Error, CustomStringConvertible {
 struct ContractBench: Sendable {
     let backend: Backend
     let sessions: WorkerSessions
-    let clock: TestClock
+    /// Nil when the time is the machine's own.
+    private let testClock: TestClock?
 
-    init(_ backend: some BackendConvertible, clock: TestClock) {
-        self.backend = backend.backend
-        sessions = WorkerSessions(self.backend.broker)
-        self.clock = clock
+    init(_ backend: Backend, clock: TestClock?) {
+        self.backend = backend
+        sessions = WorkerSessions(backend.broker)
+        testClock = clock
+    }
+
+    struct NeedsMovableClock: Error {}
+
+    /// A client that waits for an unknown id no longer than it takes to look twice.
+    var impatient: JobClient.Configuration {
+        var configuration = JobClient.Configuration()
+        configuration.unknownPatience = testClock == nil ? .milliseconds(100) : .zero
+        return configuration
+    }
+
+    /// In whole microseconds, as backends keep times.
+    var now: JobDate {
+        testClock?.now ?? JobDate(microsecondsSinceEpoch: SystemJobClock().now.microsecondsSinceEpoch)
+    }
+
+    /// Moves the time. A check ends here where the time is the machine's own.
+    func advance(by duration: Duration) throws {
+        guard let testClock else { throw NeedsMovableClock() }
+        testClock.advance(by: duration)
     }
 
     func expect(_ condition: Bool, _ what: @autoclosure () -> String, line: Int = #line) throws {
@@ -58,7 +152,7 @@ struct ContractBench: Sendable {
     ) -> Message {
         var headers = MessageHeaders(task: name, id: id)
         headers.rootID = id
-        headers.hoist.enqueuedAt = clock.now
+        headers.hoist.enqueuedAt = now
         let body = MessageBody(arguments: Arguments(keyword: ["n": 1])).encoded()
         var message = Message(
             headers: headers, properties: MessageProperties(routingKey: queue, deliveryTag: id), body: body)
@@ -70,16 +164,19 @@ struct ContractBench: Sendable {
     func publish(_ messages: Message...) async throws -> [PublishResult] { try await backend.publish(messages) }
 
     func join(
-        _ worker: WorkerID, names: [String] = ["job"], queues: [String] = ["default"], lease: Duration = .seconds(10)
+        _ worker: WorkerID, names: [String] = ["job"], queues: [String] = ["default"], lease: Duration = .seconds(10),
+        sink: (any SessionSink)? = nil
     ) async throws {
         let presence = WorkerPresence(
-            id: worker, name: "worker \(worker)", queues: queues, jobNames: names, startedAt: clock.now)
-        try expect(try await sessions.join(presence, lease: lease), "a new worker gets a lease")
+            id: worker, name: "worker \(worker)", queues: queues, jobNames: names, startedAt: now)
+        // By the real clock no check waits for a lease to pass, and a busy machine must not make one do.
+        let lease = testClock == nil ? max(lease, .seconds(300)) : lease
+        try expect(try await sessions.join(presence, lease: lease, sink: sink), "a new worker gets a lease")
     }
 
     func renews(_ worker: WorkerID, lease: Duration = .seconds(10)) async throws -> Bool {
         let presence = WorkerPresence(
-            id: worker, name: worker, queues: ["default"], jobNames: ["job"], startedAt: clock.now)
+            id: worker, name: worker, queues: ["default"], jobNames: ["job"], startedAt: now)
         return try await sessions.join(presence, lease: lease)
     }
 
@@ -102,14 +199,30 @@ struct ContractBench: Sendable {
 
     @discardableResult
     func settle(_ worker: WorkerID, _ delivery: Delivery, _ outcome: Outcome) async throws -> TurnResult {
-        let settlement = Settlement(
-            jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: clock.now, finishedAt: clock.now)
-        return try await sessions.turn(worker, WorkerTurn(settlements: [settlement]))
+        try await settle(worker, settlement(delivery, outcome))
+    }
+
+    /// A settlement as workers make them.
+    func settlement(_ delivery: Delivery, _ outcome: Outcome) -> Settlement {
+        var settlement = Settlement(
+            jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: now, finishedAt: now)
+        let message: Message? =
+            switch delivery.payload {
+            case .message(let message): message
+            case .envelope(let bytes): try? Message(envelope: bytes)
+            }
+        settlement.facts = message.map { SettlementFacts($0, of: delivery, worker: "worker w") }
+        return settlement
+    }
+
+    func settle(_ worker: WorkerID, _ settlement: Settlement) async throws -> TurnResult {
+        let encoded = testClock == nil ? sessions.encode(settlement, of: worker) : settlement
+        return try await sessions.turn(worker, WorkerTurn(settlements: [encoded]))
     }
 
     /// The time so many seconds from now.
     func after(_ seconds: Int64) -> JobDate {
-        JobDate(microsecondsSinceEpoch: clock.now.microsecondsSinceEpoch + seconds * 1_000_000)
+        JobDate(microsecondsSinceEpoch: now.microsecondsSinceEpoch + seconds * 1_000_000)
     }
 
     func record(_ id: JobID) async throws -> JobRecord {

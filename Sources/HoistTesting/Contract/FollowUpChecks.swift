@@ -11,19 +11,19 @@ extension BackendContract {
             try bench.expect(try await bench.state("b") == .waiting, "the next one waits")
             try bench.expect(try await bench.claim("w").map(\.jobID) == ["b"], "and is delivered")
         },
-        Check("a refused settlement starts nothing") { bench in
+        Check("a refused settlement starts nothing", needs: [.fencing, .leases]) { bench in
             try await bench.publish(bench.message("a"))
             try await bench.join("slow")
             try await bench.join("other", lease: .seconds(1000))
             let stale = try await bench.claim("slow")[0]
-            bench.clock.advance(by: .seconds(11))
+            try bench.advance(by: .seconds(11))
             _ = try await bench.claim("other")
             let outcome = Outcome.succeeded(output: Array("1".utf8), retention: nil)
             let result = try await bench.settle("slow", stale, outcome, bench.next("b"))
             try bench.expect(result.lost == ["a"], "refused")
             try bench.expect(try await bench.backend.record(of: "b") == nil, "and nothing follows")
         },
-        Check("a job that waits already is not started again") { bench in
+        Check("a job that waits already is not started again", needs: [.knownIDs]) { bench in
             try await bench.publish(bench.message("a"), bench.message("b"))
             try await bench.join("w", lease: .seconds(1000))
             let first = try await bench.claim("w", 1)
@@ -31,7 +31,7 @@ extension BackendContract {
                 "w", first[0], .succeeded(output: Array("1".utf8), retention: nil), bench.next("b"))
             try bench.expect(try await bench.claim("w").map(\.jobID) == ["b"], "it comes once")
         },
-        Check("a job that has succeeded already is not started again") { bench in
+        Check("a job that has succeeded already is not started again", needs: [.knownIDs, .storesResults]) { bench in
             try await bench.publish(bench.message("a"), bench.message("b"))
             try await bench.join("w", lease: .seconds(1000))
             let deliveries = try await bench.claim("w")
@@ -40,7 +40,7 @@ extension BackendContract {
             try await bench.settle("w", deliveries[1], outcome, bench.next("a"))
             try bench.expect(try await bench.claim("w").isEmpty, "it is known to have ended")
         },
-        Check("a later job may follow") { bench in
+        Check("a later job may follow", needs: [.delays]) { bench in
             try await bench.publish(bench.message("a"))
             try await bench.join("w", lease: .seconds(1000))
             let delivery = try await bench.claim("w")[0]
@@ -49,7 +49,7 @@ extension BackendContract {
             try await bench.settle("w", delivery, .succeeded(output: Array("1".utf8), retention: 0), next)
             try bench.expect(try await bench.state("b") == .scheduled, "it is due later")
             try bench.expect(try await bench.claim("w").isEmpty, "not yet")
-            bench.clock.advance(by: .seconds(31))
+            try bench.advance(by: .seconds(31))
             try bench.expect(try await bench.claim("w").map(\.jobID) == ["b"], "now")
         },
         Check("jobs that will never be published end with the one that failed, and a success stays") { bench in
@@ -60,7 +60,7 @@ extension BackendContract {
             let failure = JobFailure(kind: .raised, type: "Oops", message: "it broke")
             var followUps = FollowUps()
             followUps.ends = ["rest", "done"].map { id in
-                var record = JobRecord(id: id, name: "job", queue: "", state: .failed, endedAt: bench.clock.now)
+                var record = JobRecord(id: id, name: "job", queue: "", state: .failed, endedAt: bench.now)
                 record.failure = failure
                 return ResultWrite(record, kept: .standard)
             }
@@ -71,7 +71,7 @@ extension BackendContract {
             try bench.expect(try await bench.backend.forget("rest"), "it can be forgotten")
             try bench.expect(try await bench.backend.record(of: "rest") == nil, "and is gone")
         },
-        Check("errbacks run also for a job that was given up because its worker died") { bench in
+        Check("errbacks run also for a job that was given up because its worker died", needs: [.leases]) { bench in
             let errback: WireValue = [
                 "task": "rescue", "args": [], "kwargs": [:], "options": ["queue": "default"], "subtask_type": nil,
             ]
@@ -86,7 +86,7 @@ extension BackendContract {
                 })
             try await bench.join("dead")
             _ = try await bench.claim("dead")
-            bench.clock.advance(by: .seconds(11))
+            try bench.advance(by: .seconds(11))
             try await bench.join("w", names: ["job", "rescue"])
             let rescue = try await bench.claim("w", names: ["job", "rescue"])
             try bench.expect(rescue.map(\.jobName) == ["rescue"], "the errback is there: \(rescue.map(\.jobName))")
@@ -108,9 +108,8 @@ extension ContractBench {
     func settle(
         _ worker: WorkerID, _ delivery: Delivery, _ outcome: Outcome, _ followUps: FollowUps
     ) async throws -> TurnResult {
-        var settlement = Settlement(
-            jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: clock.now, finishedAt: clock.now)
+        var settlement = settlement(delivery, outcome)
         settlement.followUps = followUps
-        return try await sessions.turn(worker, WorkerTurn(settlements: [settlement]))
+        return try await settle(worker, settlement)
     }
 }

@@ -7,7 +7,7 @@ extension BackendContract {
             try await bench.join("dead")
             try await bench.join("alive", lease: .seconds(1000))
             let first = try await bench.claim("dead")[0]
-            bench.clock.advance(by: .seconds(11))
+            try bench.advance(by: .seconds(11))
             let again = try await bench.claim("alive")
             try bench.expect(again.count == 1 && again[0].jobID == "a", "it is delivered again")
             try bench.expect(again[0].attempt == 1 && again[0].lostWorkers == 1, "no attempt spent, one worker lost")
@@ -20,17 +20,17 @@ extension BackendContract {
             try await bench.join("other", lease: .seconds(100_000))
             _ = try await bench.claim("w")
             for _ in 0..<20 {
-                bench.clock.advance(by: .seconds(9))
+                try bench.advance(by: .seconds(9))
                 try bench.expect(try await bench.renews("w"), "the lease is renewed")
                 try bench.expect(try await bench.claim("other").isEmpty, "nobody else gets the job")
             }
         },
-        Check("a late finish by a worker that lost its lease is refused") { bench in
+        Check("a late finish by a worker that lost its lease is refused", needs: [.fencing]) { bench in
             try await bench.publish(bench.message("a"))
             try await bench.join("slow")
             try await bench.join("next", lease: .seconds(1000))
             let stale = try await bench.claim("slow")[0]
-            bench.clock.advance(by: .seconds(11))
+            try bench.advance(by: .seconds(11))
             let fresh = try await bench.claim("next")[0]
             let late = try await bench.settle("slow", stale, .succeeded(output: Array("\"late\"".utf8), retention: nil))
             try bench.expect(late.lost == ["a"], "the finish is refused")
@@ -41,11 +41,11 @@ extension BackendContract {
             try bench.expect(finish.lost.isEmpty, "its finish counts")
             try bench.expect(try await bench.record("a").output == "good", "and its output")
         },
-        Check("late progress is refused as well") { bench in
+        Check("late progress is refused as well", needs: [.fencing]) { bench in
             try await bench.publish(bench.message("a"))
             try await bench.join("slow")
             let stale = try await bench.claim("slow")[0]
-            bench.clock.advance(by: .seconds(11))
+            try bench.advance(by: .seconds(11))
             let result = try await bench.sessions.turn(
                 "slow",
                 WorkerTurn(progress: [
@@ -53,7 +53,7 @@ extension BackendContract {
                 ]))
             try bench.expect(result.lost == ["a"], "refused")
         },
-        Check("a finish is accepted once") { bench in
+        Check("a finish is accepted once", needs: [.fencing]) { bench in
             try await bench.publish(bench.message("a"))
             try await bench.join("w")
             let delivery = try await bench.claim("w")[0]
@@ -68,7 +68,7 @@ extension BackendContract {
             for round in 1...3 {
                 try await bench.join("w\(round)")
                 try bench.expect(try await bench.claim("w\(round)").count == 1, "round \(round): delivered")
-                bench.clock.advance(by: .seconds(11))
+                try bench.advance(by: .seconds(11))
             }
             try await bench.join("last")
             try bench.expect(try await bench.claim("last").isEmpty, "not a fourth time")
@@ -81,7 +81,7 @@ extension BackendContract {
             try await bench.publish(bench.message("a") { $0.headers.hoist.isAtMostOnce = true })
             try await bench.join("dead")
             _ = try await bench.claim("dead")
-            bench.clock.advance(by: .seconds(11))
+            try bench.advance(by: .seconds(11))
             try await bench.join("w")
             try bench.expect(try await bench.claim("w").isEmpty, "not delivered again")
             try bench.expect(try await bench.state("a") == .failed, "a dead letter instead")

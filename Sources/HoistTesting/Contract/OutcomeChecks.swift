@@ -1,4 +1,5 @@
 import Hoist
+import Logging
 
 extension BackendContract {
     private static let failure = JobFailure(kind: .raised, type: "Oops", message: "it broke")
@@ -12,7 +13,7 @@ extension BackendContract {
             let record = try await bench.record("a")
             try bench.expect(
                 record.state == .succeeded && record.output == ["size": 7] && record.attempts == 1, "kept: \(record)")
-            bench.clock.advance(by: .seconds(61))
+            try bench.advance(by: .seconds(61))
             try await bench.join("sweeper")
             try bench.expect(try await bench.backend.record(of: "a") == nil, "gone after its time")
         },
@@ -20,7 +21,7 @@ extension BackendContract {
             try await bench.publish(bench.message("a"), bench.message("b"))
             try await bench.join("w", lease: .seconds(1000))
             let deliveries = try await bench.claim("w")
-            let line = JobLog.Line(time: bench.clock.now, source: "output", text: "half way")
+            let line = JobLog.Line(time: bench.now, source: "output", text: "half way")
             let early = LogReport(jobID: "a", token: deliveries[0].token, log: JobLog(attempt: 1, lines: [line]))
             var report = WorkerTurn()
             report.logs = [early]
@@ -30,12 +31,10 @@ extension BackendContract {
             let usage = ResourceUsage(cpuSeconds: 1.5, wallSeconds: 2, peakMemory: 1000)
             let outcomes: [Outcome] = [.succeeded(output: Array("1".utf8), retention: nil), .failed(failure)]
             for (delivery, outcome) in zip(deliveries, outcomes) {
-                var settlement = Settlement(
-                    jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: bench.clock.now,
-                    finishedAt: bench.clock.now)
+                var settlement = bench.settlement(delivery, outcome)
                 settlement.usage = usage
                 settlement.log = JobLog(attempt: 1, lines: [line, line], omitted: 3)
-                _ = try await bench.sessions.turn("w", WorkerTurn(settlements: [settlement]))
+                _ = try await bench.settle("w", settlement)
                 let log = try await bench.backend.log(of: delivery.jobID)
                 try bench.expect(log == settlement.log, "readable afterwards: \(String(describing: log))")
                 let record = try await bench.record(delivery.jobID)
@@ -61,14 +60,14 @@ extension BackendContract {
                 crash: .init(signal: 11, lastLines: ["x"]))
             try await bench.publish(bench.message("a"))
             try await bench.join("first", lease: .seconds(1000))
-            try await bench.settle("first", try await bench.claim("first")[0], .retry(at: bench.clock.now, death))
+            try await bench.settle("first", try await bench.claim("first")[0], .retry(at: bench.now, death))
             let second = try await bench.claim("first")
             try bench.expect(second.first?.lostWorkers == 1 && second.first?.attempt == 2, "one death: \(second)")
-            try await bench.settle("first", second[0], .retry(at: bench.clock.now, failure))
+            try await bench.settle("first", second[0], .retry(at: bench.now, failure))
             try await bench.join("dying")
             let third = try await bench.claim("dying")
             try bench.expect(third.first?.lostWorkers == 1, "a failure is no death")
-            bench.clock.advance(by: .seconds(11))
+            try bench.advance(by: .seconds(11))
             let fourth = try await bench.claim("first")
             try bench.expect(
                 fourth.first?.lostWorkers == 2 && fourth.first?.attempt == 3, "a worker died too: \(fourth)")
@@ -92,7 +91,7 @@ extension BackendContract {
             try bench.expect(try await bench.state("a") == .retrying, "it waits")
             let early = try await bench.turn("w")
             try bench.expect(early.deliveries.isEmpty && early.nextDue != nil, "not yet, and the worker knows when")
-            bench.clock.advance(by: .seconds(31))
+            try bench.advance(by: .seconds(31))
             let again = try await bench.claim("w")
             try bench.expect(again.count == 1 && again[0].attempt == 2, "the second attempt")
             let record = try await bench.record("a")
@@ -105,7 +104,7 @@ extension BackendContract {
             try await bench.join("w")
             let delivery = try await bench.claim("w")[0]
             try await bench.settle(
-                "w", delivery, .retry(at: bench.clock.now, failure, change: .arguments(Arguments(keyword: ["n": 5]))))
+                "w", delivery, .retry(at: bench.now, failure, change: .arguments(Arguments(keyword: ["n": 5]))))
             let arguments = try await bench.backend.arguments(of: "a")
             try bench.expect(arguments?.keyword == ["n": 5], "the new ones: \(String(describing: arguments))")
             try bench.expect(try await bench.claim("w").first?.attempt == 2, "the second attempt")
@@ -115,7 +114,7 @@ extension BackendContract {
             try await bench.join("w", lease: .seconds(1000))
             try await bench.settle("w", try await bench.claim("w")[0], .snoozed(until: bench.after(30)))
             try bench.expect(try await bench.state("a") == .scheduled, "it waits")
-            bench.clock.advance(by: .seconds(31))
+            try bench.advance(by: .seconds(31))
             try bench.expect(try await bench.claim("w").first?.attempt == 1, "still the first attempt")
         },
         Check("a job handed back is ready at once without spending an attempt") { bench in
@@ -129,7 +128,7 @@ extension BackendContract {
             try await bench.publish(bench.message("a"))
             try await bench.join("w", lease: .seconds(10_000_000))
             try await bench.settle("w", try await bench.claim("w")[0], .failed(failure))
-            bench.clock.advance(by: .seconds(3 * 86_400))
+            try bench.advance(by: .seconds(3 * 86_400))
             let dead = try await bench.backend.jobs(JobFilter(states: [.failed]))
             try bench.expect(dead.map(\.id) == ["a"] && dead[0].failure == failure, "kept with its reason")
             let count = try await bench.backend.requeue(JobFilter(ids: ["a"]), arguments: Arguments(keyword: ["n": 2]))
@@ -164,8 +163,8 @@ extension BackendContract {
             let deliveries = try await bench.claim("w")
             _ = try await bench.backend.cancel("a")
             _ = try await bench.backend.cancel("b")
-            try await bench.settle("w", deliveries[0], .retry(at: bench.clock.now, failure))
-            bench.clock.advance(by: .seconds(11))
+            try await bench.settle("w", deliveries[0], .retry(at: bench.now, failure))
+            try bench.advance(by: .seconds(11))
             try await bench.join("v")
             try bench.expect(try await bench.claim("v").isEmpty, "neither is delivered")
             let states = try await [bench.state("a"), bench.state("b")]
@@ -206,6 +205,25 @@ extension BackendContract {
                 return try await group.reduce(into: [JobID: WireValue?]()) { $0[$1?.id ?? ""] = $1?.output }
             }
             try bench.expect(ends.count == 60 && ends.allSatisfy { $1 == .string($0) }, "all of them: \(ends)")
+        },
+        Check("an id that nobody knows has the same answers everywhere") { bench in
+            try bench.expect(try await bench.backend.cancel("nobody") == .unknown, "there is nothing to cancel")
+            try bench.expect(try await bench.backend.record(of: "nobody") == nil, "no record")
+            try bench.expect(try await bench.backend.log(of: "nobody") == nil, "no log")
+            try bench.expect(try await !bench.backend.forget("nobody"), "nothing to forget")
+            var count = 0
+            for try await _ in bench.backend.updates(of: "nobody") { count += 1 }
+            try bench.expect(count == 0, "no updates")
+            let client = JobClient(
+                bench.backend, configuration: bench.impatient,
+                logger: Logger(label: "contract") { _ in SwiftLogNoOpLogHandler() })
+            do {
+                _ = try await client.handle(of: "nobody").output()
+                try bench.expect(false, "an output")
+            } catch let error as JobError {
+                try bench.expect(error.code == .unknown, "unknown: \(error)")
+                try bench.expect(error.description.contains("Python"), "and it says what looks the same: \(error)")
+            }
         },
         Check("forget removes an ended job and leaves others alone") { bench in
             try await bench.publish(bench.message("a"))

@@ -2,7 +2,7 @@ import Hoist
 
 extension BackendContract {
     static let queueing: [Check] = [
-        Check("a published job is delivered with what it was published with") { bench in
+        Check("a published job is delivered with what it was published with", needs: [], parts: [.directory]) { bench in
             let message = bench.message("a") { $0.headers.custom["tenant"] = "acme" }
             try bench.expect(try await bench.publish(message) == [.enqueued], "the job is enqueued")
             try bench.expect(try await bench.state("a") == .waiting, "it waits")
@@ -44,7 +44,7 @@ extension BackendContract {
             let second = try await bench.turn("w", limit: 2)
             try bench.expect(second.deliveries.count == 1 && !second.hasMore, "the rest")
         },
-        Check("lanes and queues keep to their own slots in one turn") { bench in
+        Check("lanes and queues keep to their own slots in one turn", needs: [.selectsByName]) { bench in
             for index in 0..<4 {
                 try await bench.publish(bench.message("a\(index)", queue: "a"), bench.message("b\(index)", queue: "b"))
             }
@@ -56,7 +56,10 @@ extension BackendContract {
                     budget: ClaimBudget(kinds: ["async": 3], queues: ["a": 2])))
             try bench.expect(result.deliveries.map(\.jobID) == ["a0", "a1", "b0"], "two of a, one of b")
         },
-        Check("a job whose name nobody knows waits, holds nothing up, and says why") { bench in
+        Check(
+            "a job whose name nobody knows waits, holds nothing up, and says why", needs: [.selectsByName],
+            parts: [.directory]
+        ) { bench in
             try await bench.publish(bench.message("strange", name: "strange"))
             try await bench.publish(bench.message("known"))
             try await bench.join("w")
@@ -67,7 +70,7 @@ extension BackendContract {
             try bench.expect(
                 try await bench.claim("v", names: ["strange"]).count == 1, "a worker that knows it gets it")
         },
-        Check("an id is stored once") { bench in
+        Check("an id is stored once", needs: [.knownIDs]) { bench in
             try bench.expect(
                 try await bench.publish(bench.message("a"), bench.message("a")) == [.enqueued, .alreadyEnqueued],
                 "the second is known")

@@ -2,25 +2,33 @@ import Hoist
 
 extension BackendContract {
     static let timing: [Check] = [
-        Check("a delayed job waits in the backend, for months, and is delivered once") { bench in
+        Check(
+            "a delayed job waits in the backend, for months, and is delivered once", needs: [.delays],
+            parts: [.directory]
+        ) { bench in
             let due = bench.after(100 * 86_400)
             try await bench.publish(bench.message("a") { $0.headers.eta = due })
             try bench.expect(try await bench.state("a") == .scheduled, "scheduled")
             try await bench.join("w", lease: .seconds(200 * 86_400))
             let early = try await bench.turn("w")
+            let nextDue = early.nextDue?.microsecondsSinceEpoch ?? 0
+            // Where the broker keeps time by its own clock, it may be told a little off.
             try bench.expect(
-                early.deliveries.isEmpty && early.nextDue == due,
+                early.deliveries.isEmpty && abs(nextDue - due.microsecondsSinceEpoch) < 1_000_000,
                 "not yet, due \(due): \(String(describing: early.nextDue))")
-            bench.clock.advance(by: .seconds(99 * 86_400))
+            try bench.advance(by: .seconds(99 * 86_400))
             try bench.expect(try await bench.claim("w").isEmpty, "not a day too soon")
-            bench.clock.advance(by: .seconds(86_401))
+            try bench.advance(by: .seconds(86_401))
             try bench.expect(try await bench.claim("w").count == 1, "at its time")
             try bench.expect(try await bench.claim("w").isEmpty, "once")
         },
-        Check("a waiting job can be moved, made urgent and given other arguments") { bench in
+        Check(
+            "a waiting job can be moved, made urgent and given other arguments", needs: [.delays],
+            parts: [.directory, .editing]
+        ) { bench in
             try await bench.publish(
                 bench.message("later") { $0.headers.eta = bench.after(1000) }, bench.message("first"))
-            try bench.expect(try await bench.backend.edit("later", .reschedule(bench.clock.now)), "found")
+            try bench.expect(try await bench.backend.edit("later", .reschedule(bench.now)), "found")
             try bench.expect(try await bench.backend.edit("later", .priority(7)), "found")
             try bench.expect(try await bench.backend.edit("later", .arguments(Arguments(keyword: ["n": 9]))), "found")
             try bench.expect(try await !bench.backend.edit("nobody", .priority(1)), "unknown ids are told")
@@ -29,10 +37,10 @@ extension BackendContract {
             try bench.expect(order == ["later", "first"], "now and first: \(order)")
             try bench.expect(try await bench.record("later").argumentsText == "{'n': 9}", "with new arguments")
         },
-        Check("a job that is not started in time expires") { bench in
+        Check("a job that is not started in time expires", needs: [.expiry], parts: [.directory]) { bench in
             let expires = bench.after(10)
             try await bench.publish(bench.message("a") { $0.headers.expires = expires })
-            bench.clock.advance(by: .seconds(11))
+            try bench.advance(by: .seconds(11))
             try await bench.join("w")
             try bench.expect(try await bench.claim("w").isEmpty, "not delivered")
             try bench.expect(try await bench.state("a") == .expired, "marked expired")
@@ -70,7 +78,7 @@ extension BackendContract {
             try await bench.settle(
                 "w", try await bench.claim("w")[0], .succeeded(output: Array("1".utf8), retention: nil))
             try bench.expect(try await bench.publish(unique("b")) == [.keyHeld(by: "a")], "remembered")
-            bench.clock.advance(by: .seconds(61))
+            try bench.advance(by: .seconds(61))
             try bench.expect(try await bench.publish(unique("b")) == [.enqueued], "forgotten")
         },
         Check("a window lets one job through, whatever becomes of it") { bench in
@@ -80,7 +88,7 @@ extension BackendContract {
             try await bench.publish(unique("a"))
             _ = try await bench.backend.cancel("a")
             try bench.expect(try await bench.publish(unique("b")) == [.keyHeld(by: "a")], "closed")
-            bench.clock.advance(by: .seconds(61))
+            try bench.advance(by: .seconds(61))
             try bench.expect(try await bench.publish(unique("b")) == [.enqueued], "open again")
         },
         Check("replace gives the waiting job new arguments, reschedule a new time as well") { bench in
@@ -95,13 +103,13 @@ extension BackendContract {
             try bench.expect(
                 try await bench.publish(unique("b", .replace, n: 2, after: 500)) == [.replaced("a")], "replaced")
             try bench.expect(try await bench.record("a").argumentsText == "{'n': 2}", "new arguments")
-            bench.clock.advance(by: .seconds(50))
+            try bench.advance(by: .seconds(50))
             try bench.expect(
                 try await bench.publish(unique("c", .reschedule, n: 3, after: 100)) == [.replaced("a")], "rescheduled")
-            bench.clock.advance(by: .seconds(60))
+            try bench.advance(by: .seconds(60))
             try await bench.join("w", lease: .seconds(1000))
             try bench.expect(try await bench.claim("w").isEmpty, "the old time passes")
-            bench.clock.advance(by: .seconds(41))
+            try bench.advance(by: .seconds(41))
             try bench.expect(try await bench.claim("w").map(\.jobID) == ["a"], "the new time holds")
         },
         Check("a job that ends does not give up a key that another holds by now") { bench in
@@ -143,7 +151,8 @@ extension BackendContract {
     ]
 
     static let administration: [Check] = [
-        Check("queues are counted by state") { bench in
+        Check("queues are counted by state", needs: [], parts: [.directory]) { bench in
+            let began = bench.now
             try await bench.publish(
                 bench.message("a"), bench.message("b"), bench.message("c") { $0.headers.eta = bench.after(100) },
                 bench.message("d", queue: "other"))
@@ -153,9 +162,11 @@ extension BackendContract {
             try bench.expect(queues.map(\.name) == ["default", "other"], "both queues")
             try bench.expect(
                 queues[0].waiting == 1 && queues[0].running == 1 && queues[0].scheduled == 1, "\(queues[0])")
-            try bench.expect(queues[0].oldestWaiting == bench.clock.now, "the age of the oldest")
+            try bench.expect(
+                queues[0].oldestWaiting.map { $0 >= began && $0 <= bench.now } == true, "the age of the oldest")
         },
-        Check("jobs are found by state, queue, name and text in their arguments") { bench in
+        Check("jobs are found by state, queue, name and text in their arguments", needs: [], parts: [.directory]) {
+            bench in
             try await bench.publish(
                 bench.message("a"), bench.message("b", name: "other"),
                 bench.message("c", queue: "q") { $0.setArguments(Arguments(keyword: ["city": "Oslo"])) })
@@ -168,14 +179,14 @@ extension BackendContract {
             try bench.expect(try await bench.backend.jobs(JobFilter(states: [.running])).isEmpty, "by state")
             try bench.expect(try await bench.backend.jobs(JobFilter(limit: 2)).count == 2, "at most so many")
         },
-        Check("live workers are listed with what they do") { bench in
+        Check("live workers are listed with what they do", needs: [], parts: [.directory]) { bench in
             try await bench.join("w", names: ["x", "y"])
             let workers = try await bench.backend.workers()
             try bench.expect(workers.map(\.id) == ["w"] && workers[0].jobNames == ["x", "y"], "\(workers)")
-            bench.clock.advance(by: .seconds(11))
+            try bench.advance(by: .seconds(11))
             try bench.expect(try await bench.backend.workers().isEmpty, "a dead one is not")
         },
-        Check("drop removes ended jobs only") { bench in
+        Check("drop removes ended jobs only", needs: [], parts: [.directory, .editing]) { bench in
             try await bench.publish(bench.message("a"), bench.message("b"))
             _ = try await bench.backend.cancel("a")
             try bench.expect(try await bench.backend.drop(JobFilter()) == 1, "one has ended")
