@@ -253,6 +253,7 @@ let package = Package(
                 "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "KillTestWorker", "RESP", "TestServers",
                 .product(name: "Logging", package: "swift-log"),
             ],
+            exclude: ["Python"],
             swiftSettings: houseSettings
         ),
         .target(

@@ -18,6 +18,7 @@ let package = Package(
                 .product(name: "Hoist", package: "hoist"),
                 .product(name: "HoistRedis", package: "hoist"),
                 .product(name: "HoistSQLite", package: "hoist"),
+                .product(name: "HoistTesting", package: "hoist"),
                 .product(name: "RESP", package: "hoist"),
                 .product(name: "Logging", package: "swift-log"),
             ],

@@ -22,6 +22,7 @@ struct Main {
         var configuration = Worker.Configuration()
         if arguments.count > 3, let seconds = Double(arguments[3]) { configuration.lease = .seconds(seconds) }
         configuration.drainTimeout = .seconds(1)
+        configuration.celeryQueue = "default"
         let logger = Logger(label: "kill-test", factory: { StreamLogHandler.standardError(label: $0) })
         let worker = Worker(backend, lanes: [.async(8)], configuration: configuration, logger: logger) {
             Handler(Step.self) { job, context in
@@ -34,6 +35,14 @@ struct Main {
                 }
                 journal.write("end \(context.id) \(getpid())")
                 return Int(getpid())
+            }
+            // A step of the chains that run through Swift and Python workers.
+            Handler(named: "kill.add") { arguments, context in
+                journal.write("begin \(context.id) \(getpid())")
+                try await Task.sleep(for: .milliseconds(20))
+                let sum = arguments.positional.compactMap(\.integerValue).reduce(0, +)
+                journal.write("end \(context.id) \(getpid())")
+                return .integer(sum)
             }
         }
         let group = ServiceGroup(

@@ -7,8 +7,8 @@ import Synchronization
 /// The parts of the isolation benchmarks that run in processes of their own. Each program runs again as its own
 /// children.
 enum IsolationBenchmark {
-    private static func backend(_ url: String) throws -> any BackendConvertible {
-        try WorkerChild.backend ?? RedisBackend(url: url)
+    private static func backend(_ url: String) throws -> Backend {
+        try WorkerChild.backend ?? RedisBackend(url: url).backend
     }
 
     /// Performs all waiting jobs in `children` child processes, prints the rate, and ends.

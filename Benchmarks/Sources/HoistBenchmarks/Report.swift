@@ -2,6 +2,7 @@ import CSQLiteLimit
 import Foundation
 import Hoist
 import HoistSQLite
+import HoistTesting
 
 struct Report {
     let python: String?
