@@ -1,7 +1,7 @@
 /// Holds the queues. What a worker and a producer need of a place that keeps jobs.
 ///
 /// Every method is one atomic step where the broker can do that, and otherwise ordered so that a crash repeats and never
-/// loses. A broker proves itself with the contract suite of HoistTesting. The article <doc:Backends> tells how to write
+/// loses. A broker proves itself with the contract suite of HoistTesting. The article <doc:WritingABackend> tells how to write
 /// one.
 public protocol Broker: Sendable {
     /// The clock that due times and leases are measured by.

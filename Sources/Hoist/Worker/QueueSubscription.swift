@@ -8,7 +8,7 @@ public struct QueueSubscription: Sendable, Hashable, ExpressibleByStringLiteral 
     /// How its jobs start, for all workers together; nil to leave that to others. See ``JobLimit``.
     public var limits: [JobLimit]?
     /// The topics whose jobs come to this queue. A worker binds them when it starts, and nobody unbinds them: see
-    /// ``MessageRouting``.
+    /// ``TopicRouting``.
     public var topics: [TopicBinding]
 
     public init(
