@@ -10,6 +10,7 @@ extension RedisBackend {
             throw BackendError(
                 .misuse, "the worker id \(worker.id) has been used before; each incarnation needs its own")
         }
+        givenUpJobs.add(worker, sink)
         return RedisSession(self, worker.id, lease: lease, sink: sink)
     }
 }
@@ -31,6 +32,7 @@ final class RedisSession: WorkerSession {
 
     deinit {
         listening.cancel()
+        backend.givenUpJobs.remove(id)
         backend.watcher.drop(id)
     }
 
@@ -51,6 +53,7 @@ final class RedisSession: WorkerSession {
 
     private func end() {
         listening.cancel()
+        backend.givenUpJobs.remove(id)
         backend.stopClaiming(self)
     }
 

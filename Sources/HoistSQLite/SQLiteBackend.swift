@@ -57,6 +57,7 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
     let changes: Doorbell
     let follower: JobFollower
     let frameReader = FrameReader()
+    let givenUpJobs = GivenUpJobs()
 
     public let abilities: BrokerAbilities = [
         .uniqueKeys, .knownIDs, .delays, .fencing, .selectsByName, .storesResults, .tenPriorities, .leases,

@@ -8,6 +8,7 @@ extension SQLiteBackend {
             throw BackendError(
                 .misuse, "the worker id \(worker.id) has been used before; each incarnation needs its own")
         }
+        givenUpJobs.add(worker, sink)
         return SQLiteSession(self, worker.id, lease: lease, listening: workDoorbell.listen { sink.mayHaveWork() })
     }
 }
@@ -23,7 +24,10 @@ final class SQLiteSession: WorkerSession {
         (self.backend, self.worker, self.lease, self.listening) = (backend, worker, lease, listening)
     }
 
-    deinit { listening.cancel() }
+    deinit {
+        listening.cancel()
+        backend.givenUpJobs.remove(worker)
+    }
 
     func turn(_ turn: WorkerTurn) async throws -> TurnResult { try await backend.turn(turn, of: worker) }
 
@@ -31,6 +35,7 @@ final class SQLiteSession: WorkerSession {
 
     func close() async throws {
         listening.cancel()
+        backend.givenUpJobs.remove(worker)
         try await backend.resign(worker)
     }
 }

@@ -106,12 +106,16 @@ public final class PushBroker: Broker, BackendConvertible {
         state.queues[waiting.message.queue, default: []].insert(again, at: 0)
     }
 
-    fileprivate func turn(_ turn: WorkerTurn, of worker: WorkerID) -> TurnResult {
+    fileprivate func turn(_ turn: WorkerTurn, of worker: WorkerID) throws -> TurnResult {
         var result = TurnResult()
-        state.withLock { state in
+        try state.withLock { state in
             guard var channel = state.channels[worker] else {
                 result.lost = turn.settlements.map(\.jobID) + turn.progress.map(\.jobID)
                 return
+            }
+            // What is on its way to the sink is not known to the worker yet.
+            guard turn.holding == nil || channel.arrivals <= turn.arrivalsSeen else {
+                throw BackendError(.busy, "a job is on its way to the worker")
             }
             for settlement in turn.settlements {
                 guard let waiting = channel.unacknowledged.removeValue(forKey: settlement.token) else {
@@ -125,7 +129,8 @@ public final class PushBroker: Broker, BackendConvertible {
                 if case .notStarted = settlement.outcome { Self.putBack(waiting, &state) }
             }
             if let holding = turn.holding {
-                for (tag, waiting) in channel.unacknowledged where !holding.contains(tag) {
+                for (tag, waiting) in channel.unacknowledged.sorted(by: { $0.key > $1.key })
+                where !holding.contains(tag) {
                     channel.unacknowledged[tag] = nil
                     Self.putBack(waiting, &state)
                 }
@@ -208,7 +213,7 @@ private final class PushSession: WorkerSession {
 
     init(_ broker: PushBroker, _ worker: WorkerID) { (self.broker, self.worker) = (broker, worker) }
 
-    func turn(_ turn: WorkerTurn) async throws -> TurnResult { broker.turn(turn, of: worker) }
+    func turn(_ turn: WorkerTurn) async throws -> TurnResult { try broker.turn(turn, of: worker) }
 
     /// The connection is the lease.
     func renew(_ presence: WorkerPresence) async throws -> Bool { broker.isOpen(worker) }

@@ -28,6 +28,11 @@ public protocol Broker: Sendable {
     /// - Throws: as ``publish(_:)``, and ``BackendError`` `.timedOut`; the jobs may be stored then.
     func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult]
 
+    /// Stores messages that follow from the end of a job, where that is not one step with the end: see ``FollowUps``.
+    /// Their priority is the number on this broker's wire. By default as ``publish(_:)``.
+    /// - Throws: as ``publish(_:)``.
+    func publish(followUps messages: [Message]) async throws
+
     /// Asks for a job to be stopped: a waiting one is cancelled at once, a running one is told.
     /// - Throws: ``BackendError``; the cancellation may have been asked for then, and asking again is safe.
     func cancel(_ id: JobID) async throws -> CancelResult
@@ -43,6 +48,8 @@ public protocol Broker: Sendable {
 
 extension Broker {
     public var threads: WorkerThreads? { nil }
+
+    public func publish(followUps messages: [Message]) async throws { _ = try await publish(messages) }
 
     public func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult] {
         try await withDeadline(limit, clock: clock) { try await publish(messages) }

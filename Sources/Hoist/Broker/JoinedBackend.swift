@@ -34,6 +34,8 @@ struct JoinedBroker: Broker {
         try await base.publish(messages, within: limit)
     }
 
+    func publish(followUps messages: [Message]) async throws { try await base.publish(followUps: messages) }
+
     func cancel(_ id: JobID) async throws -> CancelResult {
         let result = try await base.cancel(id)
         guard result == .cancelled else { return result }
@@ -75,7 +77,8 @@ struct Settler: WorkerSession {
             writes += transition.followUps?.ends ?? []
             messages += transition.followUps?.messages ?? []
             turn.settlements[index].storesResult = false
-            turn.settlements[index].followUps = nil
+            // None, which is not the same as unknown: the broker must not make them again from the message.
+            turn.settlements[index].followUps = FollowUps()
         }
         for report in turn.progress {
             guard var record = report.facts.map({ Self.record(report.jobID, $0, .running) }) else { continue }
@@ -88,7 +91,7 @@ struct Settler: WorkerSession {
             writes.insert(ResultWrite(record ?? unknown, kept: .standard, log: report.log), at: 0)
         }
         if !writes.isEmpty { try await store.store(writes) }
-        if !messages.isEmpty { _ = try await broker.publish(messages) }
+        if !messages.isEmpty { try await broker.publish(followUps: messages) }
         return try await session.turn(turn)
     }
 

@@ -46,6 +46,27 @@ public protocol SessionSink: Sendable {
     func arrivalWasLost(_ error: any Error)
     /// A job may have become ready, or a running one is to be stopped: worth a turn.
     func mayHaveWork()
+    /// Jobs of a dead worker have become dead letters. By default nothing.
+    func gaveUp(_ jobs: [GivenUpJob])
+}
+
+extension SessionSink {
+    public func gaveUp(_ jobs: [GivenUpJob]) {}
+}
+
+/// A job that became a dead letter because its worker died, and not by a settlement.
+public struct GivenUpJob: Sendable {
+    /// The last delivery of the job.
+    public var delivery: Delivery
+    public var failure: JobFailure
+    /// The incarnation that died with it.
+    public var lostWorker: WorkerID
+
+    public init(_ delivery: Delivery, _ failure: JobFailure, lostWorker: WorkerID) {
+        self.delivery = delivery
+        self.failure = failure
+        self.lostWorker = lostWorker
+    }
 }
 
 /// One round trip of a worker.

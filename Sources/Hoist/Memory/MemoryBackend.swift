@@ -37,10 +37,13 @@ public final class MemoryBackend: Broker, ResultStore, JobDirectory, JobEditing,
         rethrows -> T
     {
         let (now, uptime) = (clock.now, clock.uptime)
-        let result = try state.withLock { store in
+        let (result, givenUp) = try state.withLock { store in
             store.maintain(now: now, uptime: uptime)
-            return try body(&store, now, uptime)
+            let result = try body(&store, now, uptime)
+            defer { store.givenUp = [] }
+            return (result, store.givenUp)
         }
+        givenUpJobs.tell(givenUp)
         for bell in bells { bell.ring() }
         return result
     }
@@ -58,6 +61,7 @@ public final class MemoryBackend: Broker, ResultStore, JobDirectory, JobEditing,
             throw BackendError(
                 .misuse, "the worker id \(worker.id) has been used before; each incarnation needs its own")
         }
+        givenUpJobs.add(worker, sink)
         return MemorySession(self, worker.id, lease: lease, listening: workDoorbell.listen { sink.mayHaveWork() })
     }
 
@@ -162,6 +166,7 @@ public final class MemoryBackend: Broker, ResultStore, JobDirectory, JobEditing,
     // MARK: - Fanout, coordination, upkeep
 
     private let listeners = FanoutListeners()
+    let givenUpJobs = GivenUpJobs()
 
     public func send(_ frame: [UInt8], exchange: String, key: String) async throws -> Int? {
         listeners.hear(FanoutFrame(key: key, bytes: frame), exchange: exchange)
@@ -186,7 +191,7 @@ public final class MemoryBackend: Broker, ResultStore, JobDirectory, JobEditing,
     }
 
     /// Everything is done beside each call: an empty one is enough.
-    public func tick() async throws {
+    public func tick(every interval: Duration) async throws {
         let tookOver = change(ringing: []) { store, _, _ in
             defer { store.tookOver = false }
             return store.tookOver
@@ -208,7 +213,10 @@ final class MemorySession: WorkerSession {
         (self.backend, self.worker, self.lease, self.listening) = (backend, worker, lease, listening)
     }
 
-    deinit { listening.cancel() }
+    deinit {
+        listening.cancel()
+        backend.givenUpJobs.remove(worker)
+    }
 
     func turn(_ turn: WorkerTurn) async throws -> TurnResult { backend.turn(turn, of: worker) }
 
@@ -216,6 +224,7 @@ final class MemorySession: WorkerSession {
 
     func close() async throws {
         listening.cancel()
+        backend.givenUpJobs.remove(worker)
         backend.resign(worker)
     }
 }

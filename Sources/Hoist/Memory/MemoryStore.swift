@@ -57,6 +57,8 @@ struct MemoryStore: Sendable {
     private var nextEvent = Date.distantFuture
     /// Set when jobs of a dead worker became ready again.
     var tookOver = false
+    /// Jobs of dead workers that became dead letters, for the workers of this process.
+    var givenUp: [GivenUpJob] = []
 
     // MARK: - Time passing
 
@@ -75,7 +77,7 @@ struct MemoryStore: Sendable {
             noteEvents(of: job)
             if let keptUntil = job.keptUntil, keptUntil <= now { jobs[id] = nil }
             if isWaiting(job.record.state), let expires = job.message.headers.expires, expires <= now {
-                end(id, as: .expired, now: now)
+                _ = apply(.waitedInVain(.expired, at: now), to: id, now: now)
             } else if job.record.state == .scheduled || job.record.state == .retrying, let due = job.record.dueAt,
                 due <= now
             {
@@ -132,6 +134,8 @@ struct MemoryStore: Sendable {
         }
         let job = Job(message: message, record: record, sequence: nextSequence, retries: message.headers.retries)
         jobs[message.id] = job
+        // It takes the place of what was stored for its id before, for instance when its chain had failed.
+        foreign[message.id] = nil
         noteEvents(of: job)
         return .enqueued
     }
@@ -358,6 +362,13 @@ struct MemoryStore: Sendable {
         guard let job = jobs[id] else { return }
         let transition = Transition.workerLost(facts(job), worker: name, maximum: maximumLostWorkers, at: now)
         if apply(transition, to: id, now: now) { tookOver = true }
+        guard let failure = transition.deadLetter else { return }
+        givenUp.append(
+            GivenUpJob(
+                Delivery(
+                    jobID: id, jobName: job.record.name, queue: job.record.queue, payload: .message(job.message),
+                    attempt: job.record.attempts, lostWorkers: job.record.lostWorkers + 1, token: job.token), failure,
+                lostWorker: job.worker ?? ""))
     }
 
     // MARK: - Workers and clients
@@ -385,7 +396,7 @@ struct MemoryStore: Sendable {
         guard let job = jobs[id] else { return .unknown }
         switch job.record.state {
         case .waiting, .scheduled, .retrying:
-            end(id, as: .cancelled, now: now)
+            _ = apply(.waitedInVain(.cancelled, at: now), to: id, now: now)
             return .cancelled
         case .running:
             change(id) { $0.record.isCancelRequested = true }

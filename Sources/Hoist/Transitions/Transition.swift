@@ -65,6 +65,11 @@ public struct Transition: Sendable {
         return transition
     }
 
+    /// Why the job has become a dead letter; nil when it has not.
+    public var deadLetter: JobFailure? {
+        if case .end(.failed, _, _) = move { failure } else { nil }
+    }
+
     /// The state of the job afterwards, as of `now`.
     public func state(at now: Date) -> JobState {
         switch move {
@@ -166,6 +171,11 @@ extension Transition {
         var transition = Transition(back: .waiting, due: nil, inFront: true, job, at: now)
         transition.countsStart = false
         return transition
+    }
+
+    /// A job that waited has expired, or was cancelled.
+    public static func waitedInVain(_ state: JobState, at now: Date) -> Transition {
+        Transition(.end(state, at: now, kept: .standard))
     }
 
     /// The worker left in order, and the job was still with it.

@@ -277,6 +277,16 @@ final class Execution: Sendable {
         return bytes
     }
 
+    /// Runs the hooks of a job that failed without having ended here.
+    func runHooks(afterGivingUp failure: JobFailure) async {
+        guard let message = try? takeMessage() else {
+            await environment.onDeadLetter?(jobID, failure)
+            return
+        }
+        let (_, context) = begin(message, onProgress: { _ in })
+        await runHooks(after: .failed(failure), context)
+    }
+
     func runHooks(after outcome: Outcome, _ context: JobContext) async {
         switch outcome {
         case .succeeded: for hook in handler.hooks.success { await hook(context) }

@@ -29,7 +29,7 @@ public struct UpkeepService: Service {
         await withGracefulShutdownHandler {
             while stop.mark == mark, !Task.isCancelled {
                 do {
-                    try await upkeep.tick()
+                    try await upkeep.tick(every: interval)
                 } catch {
                     logger.warning(
                         "the backend could not be put in order; it is tried again", metadata: ["error": "\(error)"])

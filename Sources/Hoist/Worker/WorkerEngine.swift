@@ -290,7 +290,17 @@ actor WorkerEngine {
         }
         for (run, progress) in contents.progress { pendingProgress[run] = progress }
         writtenRuns.formUnion(contents.written)
+        for job in contents.givenUp { tell(of: job) }
         if let isUsable = contents.isProcessLaneUsable { noteProcessLane(isUsable: isUsable) }
+    }
+
+    /// Runs the hooks of a job that was given up because its worker died. Beside the loop, for they are the user's code.
+    private nonisolated func tell(of job: GivenUpJob) {
+        let handler = handlers[job.delivery.jobName]
+        Task(executorPreference: globalConcurrentExecutor) { [environment] in
+            guard let handler else { return await environment.onDeadLetter?(job.delivery.jobID, job.failure) ?? () }
+            await Execution(job.delivery, handler, environment).runHooks(afterGivingUp: job.failure)
+        }
     }
 
     /// Jobs whose children cannot be started wait where another worker can take them.

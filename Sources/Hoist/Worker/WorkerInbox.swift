@@ -22,6 +22,8 @@ final class WorkerInbox: Sendable {
         /// What the backend handed out by itself, and to which incarnation of the worker.
         var late: [(worker: WorkerID, result: Result<TurnResult, any Error>)] = []
         var stop: Worker.StopMode?
+        /// Jobs of dead workers that became dead letters.
+        var givenUp: [GivenUpJob] = []
     }
 
     private let contents = Mutex(Contents())
@@ -63,6 +65,11 @@ final class WorkerInbox: Sendable {
         bell.ring()
     }
 
+    func noteGivenUp(_ jobs: [GivenUpJob]) {
+        contents.withLock { $0.givenUp += jobs }
+        bell.ring()
+    }
+
     func stop(_ mode: Worker.StopMode) {
         contents.withLock { contents in
             if mode.rank > (contents.stop?.rank ?? 0) { contents.stop = mode }
@@ -94,6 +101,7 @@ struct InboxSink: SessionSink {
     func arrived(_ result: TurnResult) { inbox.deliver(.success(result), to: worker) }
     func arrivalWasLost(_ error: any Error) { inbox.deliver(.failure(error), to: worker) }
     func mayHaveWork() { inbox.noteWork() }
+    func gaveUp(_ jobs: [GivenUpJob]) { inbox.noteGivenUp(jobs) }
 }
 
 /// The session of a worker's present incarnation.

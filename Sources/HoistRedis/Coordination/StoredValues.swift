@@ -23,9 +23,9 @@ extension RedisBackend: Coordination, Upkeep {
         return reply.integer == 1
     }
 
-    public func tick() async throws {
+    public func tick(every interval: Duration) async throws {
         let reply = try await run(
-            RedisScripts.findDeadWorkers, [timeArgument, .integer(Duration.seconds(2).inMicroseconds)],
+            RedisScripts.findDeadWorkers, [timeArgument, .integer(max(1, interval.inMicroseconds))],
             doing: "look for dead workers")[0]
         guard let parts = reply.elements, parts.count == 2 else { throw unexpected(reply, "look for dead workers") }
         for worker in (parts[0].elements ?? []) + (parts[1].elements ?? []) {

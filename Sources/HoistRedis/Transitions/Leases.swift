@@ -65,6 +65,7 @@ extension RedisBackend {
             let now = now
             var settled = 0
             for start in stride(from: 0, to: jobs.count, by: 200) {
+                var givenUp: [JobID: GivenUpJob] = [:]
                 let steps = jobs[start..<min(start + 200, jobs.count)].map { id, held in
                     let facts = JobFacts(id: id, held: held, keys: keys, worker: name, now: now)
                     let delivery = facts.ofDelivery(isCancelled: cancelled.contains(id))
@@ -74,9 +75,30 @@ extension RedisBackend {
                         ? Transition.resigned(delivery, at: date)
                         : .workerLost(
                             delivery, worker: name ?? "", maximum: configuration.maximumLostWorkers, at: date)
+                    if !isResigning, let failure = transition.deadLetter {
+                        givenUp[id] = GivenUpJob(
+                            Delivery(
+                                jobID: id, jobName: facts.record.name, queue: facts.queue,
+                                payload: .envelope(held.envelope), attempt: facts.attempt,
+                                lostWorkers: facts.record.lostWorkers + 1, token: held.token), failure,
+                            lostWorker: worker)
+                    }
                     return step(transition, facts, held.token, now: now)
                 }
-                let codes = try await turn(worker: worker, isForced: true, steps: steps).codes
+                var codes = try await turn(worker: worker, isForced: true, steps: steps).codes
+                // What follows cannot be published: the job ends without it, so that it ends at all.
+                let unpublished = zip(steps, codes).compactMap { $1 == 3 ? $0 : nil }
+                if !unpublished.isEmpty {
+                    let again = unpublished.map { step in
+                        var step = step
+                        step.followUps.removeAll { if case .message = $0 { true } else { false } }
+                        return step
+                    }
+                    let second = try await turn(worker: worker, isForced: true, steps: again).codes
+                    let ended = Dictionary(zip(again.map(\.id), second)) { first, _ in first }
+                    codes = zip(steps, codes).map { $1 == 3 ? ended[$0.id] ?? 3 : $1 }
+                }
+                givenUpJobs.tell(zip(steps, codes).compactMap { $1 == 1 ? givenUp[$0.id] : nil })
                 settled += codes.count { $0 == 1 }
             }
             workDoorbell.ring()

@@ -62,6 +62,16 @@ extension RedisBackend {
         return results
     }
 
+    /// The number on Redis' wire is 0 for the most urgent, and 0 where there is none.
+    public func publish(followUps messages: [Message]) async throws {
+        let converted = messages.map { message in
+            var message = message
+            message.properties.priority = RedisPriority.urgency(wire: message.properties.priority ?? 0)
+            return message
+        }
+        _ = try await publish(converted)
+    }
+
     /// A job as it goes to the server.
     private struct Enqueued: Sendable {
         var id: JobID

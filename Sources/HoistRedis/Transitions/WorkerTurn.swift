@@ -54,7 +54,7 @@ extension RedisBackend {
             result.lost += settled.compactMap { $1 == 0 ? $0.id : nil } + answer.refused
             cancelledHere.formUnion(settled.compactMap { $1 == 2 ? $0.id : nil })
             unpublished.formUnion(settled.compactMap { $1 == 3 ? $0.id : nil })
-            if rounds == 1 { noteOutcomes(of: request.settlements, all, except: result.lost) }
+            if rounds == 1 { noteOutcomes(of: request.settlements, all, except: result.lost + unpublished) }
             (done, steps, progress) = ([], [], [])
             result.cancellations = answer.cancellations
             // By the clock here: the server's may be another.
@@ -94,7 +94,8 @@ extension RedisBackend {
         if !unpublished.isEmpty {
             let failed = request.settlements.filter { unpublished.contains($0.jobID) }.map(\.withoutFollowUps)
             let steps = try await self.steps(for: failed, of: session.id)
-            let answer = try await turn(worker: session.id, steps: steps)
+            // What a store of its own was told before is no success after all.
+            let answer = try await turn(worker: session.id, steps: steps, overwritesResults: true)
             result.lost += zip(steps, answer.codes).compactMap { $1 == 0 ? $0.id : nil }
         }
         return result
@@ -290,10 +291,10 @@ extension RedisBackend {
         progress: [ProgressStep] = [],
         claims: [Claim] = [], budget: ClaimBudget = ClaimBudget(), begun: StandingClaims.Begun? = nil,
         session: RedisSession? = nil,
-        isFurtherPart: Bool = false
+        isFurtherPart: Bool = false, overwritesResults: Bool = false
     ) async throws -> Answer {
         let storesApart = resultClient != nil
-        if storesApart { try await storeApart(done + steps, progress, worker: worker) }
+        if storesApart { try await storeApart(done + steps, progress, worker: worker, overwrites: overwritesResults) }
         var arguments: [RESPArgument] = [
             timeArgument, .text(worker), brokerDatabase, .text(resultDatabase), .text(keys.results),
             .integer(Int64(configuration.scanLimit)), isForced ? "1" : "",
@@ -359,10 +360,14 @@ extension RedisBackend {
 
     /// Results on a server of their own are stored first: a crash between the two repeats the job and never loses its
     /// result.
-    private func storeApart(_ steps: [SettlingStep], _ progress: [ProgressStep], worker: WorkerID) async throws {
+    private func storeApart(
+        _ steps: [SettlingStep], _ progress: [ProgressStep], worker: WorkerID, overwrites: Bool
+    ) async throws {
         var stored: [(id: JobID, token: Int64, result: SettlingStep.StoredMeta, isFinal: Bool)] = []
         for step in steps {
-            if let result = step.result { stored.append((step.id, step.token, result, step.isPlainlyDone)) }
+            if let result = step.result {
+                stored.append((step.id, step.token, result, step.isPlainlyDone || overwrites))
+            }
             for case .result(let result) in step.followUps { stored.append((step.id, step.token, result, false)) }
         }
         for step in progress {
@@ -409,10 +414,7 @@ extension RedisBackend {
                 }
             case .unreadable: steps.append(stepForUnreadable(delivery, now: now))
             case .unplaced: steps.append(stepToPlace(delivery, claims, now: now))
-            case .dropped:
-                steps.append(
-                    end(facts(delivery, now: now), delivery.token, as: .cancelled, failure: .dropped, at: now, now: now)
-                )
+            case .dropped: steps.append(cancelStep(delivery, failure: .dropped, now: now))
             }
         }
         // The first of those that go back in front is to come out first again.
@@ -421,10 +423,7 @@ extension RedisBackend {
             let codes = try await turn(worker: worker, steps: steps).codes
             // Somebody wanted it cancelled just now.
             let cancelled = zip(steps, codes).compactMap { step, code in
-                code == 2
-                    ? deliveries.first { $0.id == step.id }.map {
-                        end(facts($0, now: now), $0.token, as: .cancelled, at: now, now: now)
-                    } : nil
+                code == 2 ? deliveries.first { $0.id == step.id }.map { cancelStep($0, now: now) } : nil
             }
             if !cancelled.isEmpty { _ = try await turn(worker: worker, steps: cancelled) }
         }
@@ -438,6 +437,17 @@ extension RedisBackend {
         var facts = JobFacts(id: delivery.id, held: held, keys: keys, worker: nil, now: now)
         facts.startedAt = nil
         return facts
+    }
+
+    /// Ends a job that was claimed and has not begun, and with it the rest of its chain.
+    private func cancelStep(_ delivery: RawDelivery, failure: JobFailure? = nil, now: Int64) -> SettlingStep {
+        let facts = facts(delivery, now: now)
+        var step = end(facts, delivery.token, as: .cancelled, failure: failure, at: now, now: now)
+        if let message = facts.message {
+            let date = JobDate(microsecondsSinceEpoch: now)
+            step.followUps = followUps(FollowUps(of: message, endedAs: .cancelled, nil, now: date), now: now)
+        }
+        return step
     }
 
     private func stepAside(_ delivery: RawDelivery, now: Int64) -> SettlingStep? {
@@ -505,7 +515,8 @@ extension Settlement {
             JobFailure(
                 kind: .notEncodable, type: "BackendError",
                 message: "what follows the job cannot be published: the key of the queue \(queues) holds no list"))
-        failed.followUps = nil
+        // None, which is not the same as unknown: they would be made again from the message.
+        failed.followUps = FollowUps()
         failed.encoded = nil
         return failed
     }

@@ -22,7 +22,7 @@ extension RedisBackend: Fanout {
 final class FanoutChannels: Sendable {
     private let subscriptions: RESPSubscriptions
     private let prefix: String
-    private let listeners = FanoutListeners()
+    private let listeners: FanoutListeners
     private let confirmed = Mutex<[String: Set<RESPSubscriptions.Target>]>([:])
     private let bell = Doorbell()
 
@@ -30,6 +30,23 @@ final class FanoutChannels: Sendable {
     init(_ subscriptions: RESPSubscriptions, prefix: String) {
         self.subscriptions = subscriptions
         self.prefix = prefix
+        let left = Left()
+        listeners = FanoutListeners(onChange: { exchange, count in if count == 0 { left.tell(exchange) } })
+        left.whom.withLock { $0 = { [weak self] exchange in self?.release(exchange) } }
+    }
+
+    /// Passes on that the last listener of an exchange has left.
+    private final class Left: Sendable {
+        let whom = Mutex<(@Sendable (String) -> Void)?>(nil)
+
+        func tell(_ exchange: String) { whom.withLock { $0 }?(exchange) }
+    }
+
+    private func release(_ exchange: String) {
+        confirmed.withLock { confirmed in
+            guard listeners.count(of: exchange) == 0, confirmed.removeValue(forKey: exchange) != nil else { return }
+            for target in targets(exchange) { subscriptions.unsubscribe(from: target) }
+        }
     }
 
     private func targets(_ exchange: String) -> [RESPSubscriptions.Target] {
@@ -68,11 +85,7 @@ final class FanoutChannels: Sendable {
         case .message(let channel, let bytes):
             let key = channel.dropFirst(prefix.count + exchange.count)
             let frame = FanoutFrame(key: key.hasPrefix("/") ? String(key.dropFirst()) : "", bytes: bytes)
-            guard listeners.hear(frame, exchange: exchange) == 0 else { return }
-            confirmed.withLock { confirmed in
-                guard listeners.count(of: exchange) == 0, confirmed.removeValue(forKey: exchange) != nil else { return }
-                for target in targets(exchange) { subscriptions.unsubscribe(from: target) }
-            }
+            listeners.hear(frame, exchange: exchange)
         }
     }
 }

@@ -77,10 +77,10 @@ final class FrameReader: Sendable {
 
     func listen(exchange: String, pattern: String, on backend: SQLiteBackend) async throws -> AsyncStream<FanoutFrame> {
         let stream = listeners.listen(exchange: exchange, pattern: pattern)
-        let count = listeners.count(of: exchange)
         let now = backend.clock.now.microsecondsSinceEpoch
-        let last = try await backend.writer.transaction("listen to \(exchange)") { [id] store in
-            try store.listen(id, exchange: exchange, count: count, now: now)
+        // Counted within the transaction, so that of two that change the number at once the later one is right.
+        let last = try await backend.writer.transaction("listen to \(exchange)") { [id, listeners] store in
+            try store.listen(id, exchange: exchange, count: listeners.count(of: exchange), now: now)
         }
         state.withLock { state in
             state.lastID = state.lastID ?? last
@@ -112,12 +112,14 @@ final class FrameReader: Sendable {
     private func refresh(_ backend: SQLiteBackend) async {
         let now = backend.clock.now.microsecondsSinceEpoch
         for exchange in state.withLock({ $0.exchanges }) {
-            let count = listeners.count(of: exchange)
             // What fails now is said again in twenty seconds.
-            _ = try? await backend.writer.transaction("listen to \(exchange)") { [id] store in
-                try store.listen(id, exchange: exchange, count: count, now: now)
+            _ = try? await backend.writer.transaction("listen to \(exchange)") {
+                [id, listeners] store in
+                try store.listen(id, exchange: exchange, count: listeners.count(of: exchange), now: now)
             }
-            if count == 0 { state.withLock { _ = $0.exchanges.remove(exchange) } }
+            state.withLock { state in
+                if listeners.count(of: exchange) == 0 { state.exchanges.remove(exchange) }
+            }
         }
         let isIdle = state.withLock { state in
             guard state.exchanges.isEmpty else { return false }

@@ -19,10 +19,13 @@ extension SQLiteBackend: Coordination, Upkeep {
         }
     }
 
-    public func tick() async throws {
-        let tookOver = try await leases.transaction("give the jobs of dead workers to others") { [clock] store in
-            try store.takeOver(now: clock.now.microsecondsSinceEpoch, uptime: clock.uptime)
+    public func tick(every interval: Duration) async throws {
+        let (tookOver, givenUp) = try await leases.transaction("give the jobs of dead workers to others") {
+            [clock] store in
+            let tookOver = try store.takeOver(now: clock.now.microsecondsSinceEpoch, uptime: clock.uptime)
+            return (tookOver, store.takeGivenUp())
         }
+        givenUpJobs.tell(givenUp)
         try await sweepIfDue()
         if tookOver {
             ringReady()
@@ -37,6 +40,11 @@ extension JobStore {
         select.bind(key).bind(now)
         defer { select.end() }
         return try select.step() ? select.bytes(0) : nil
+    }
+
+    /// Removes values that have expired.
+    func sweepValues(now: Int64) throws {
+        try sql("DELETE FROM stored_value WHERE until <= ?").bind(now).run()
     }
 
     func set(_ key: String, to value: [UInt8]?, until: Int64?) throws {

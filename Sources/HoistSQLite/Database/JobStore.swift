@@ -31,6 +31,8 @@ final class JobStore {
 
     private let beginTransaction: PreparedStatement
     let commitTransaction: PreparedStatement
+    /// Jobs of dead workers that became dead letters in this transaction.
+    var givenUp: [GivenUpJob] = []
 
     init(_ database: Database, rules: Rules) throws {
         self.database = database
@@ -69,6 +71,12 @@ final class JobStore {
     func begin() throws {
         try beginTransaction.begin().run()
         freshLines.removeAll(keepingCapacity: true)
+        givenUp = []
+    }
+
+    func takeGivenUp() -> [GivenUpJob] {
+        defer { givenUp = [] }
+        return givenUp
     }
 
     /// Reads the lines that other connections have inserted.

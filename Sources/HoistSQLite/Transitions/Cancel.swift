@@ -23,7 +23,8 @@ extension JobStore {
         select.end()
         switch StoredState(rawValue: state) {
         case .waiting?, .scheduled?, .retrying?:
-            try end(sequence, as: .cancelled, now: now)
+            _ = try apply(
+                .waitedInVain(.cancelled, at: JobDate(microsecondsSinceEpoch: now)), to: sequence, now: now)
             return .cancelled
         case .running?:
             try sql("UPDATE job SET cancel = 1, revision = revision + 1 WHERE seq = ?").bind(sequence).run()

@@ -66,7 +66,8 @@ extension JobStore {
         let envelope = select.bytes(7)
         select.end()
         if let expires, expires <= now {
-            try end(sequence, as: .expired, now: now)
+            _ = try apply(
+                .waitedInVain(.expired, at: JobDate(microsecondsSinceEpoch: now)), to: sequence, now: now)
             return nil
         }
         let update = try sql(

@@ -15,6 +15,7 @@ extension JobStore {
         guard let followUps else { return false }
         if !followUps.messages.isEmpty { try refreshLines() }
         for message in followUps.messages { _ = try publish(PreparedJob(message), now: now) }
+        try forgetForeignResults(of: followUps.messages.map(\.id))
         try store(followUps.ends, now: now)
         return !followUps.messages.isEmpty
     }
@@ -49,6 +50,14 @@ extension JobStore {
                     .bind(id).bind(StoredJSON.encode(log) ?? []).run()
             }
         }
+    }
+
+    func forgetForeignResults(of ids: [JobID]) throws {
+        let any = try sql("SELECT 1 FROM foreign_result LIMIT 1")
+        let areThereAny = try any.step()
+        any.end()
+        guard areThereAny else { return }
+        for id in ids { try sql("DELETE FROM foreign_result WHERE id = ?").bind(id).run() }
     }
 
     /// The message of a job; nil when it cannot be read.

@@ -2,15 +2,16 @@ import Hoist
 
 extension SQLiteBackend {
     func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
-        let (isAlive, tookOver) = try await leases.transaction("renew the lease of worker \(worker.name)") {
+        let (isAlive, tookOver, givenUp) = try await leases.transaction("renew the lease of worker \(worker.name)") {
             [clock] store in
             // The clocks are read once the file is ours: waiting for it must not count against the lease.
             let (now, uptime) = (clock.now.microsecondsSinceEpoch, clock.uptime)
             // Ours first: whoever still has a lease here has not been taken over, however late this comes.
             let isAlive = try store.renew(worker, until: uptime + lease.inMicroseconds, now: now)
             let tookOver = try store.takeOver(now: now, uptime: uptime)
-            return (isAlive, tookOver)
+            return (isAlive, tookOver, store.takeGivenUp())
         }
+        givenUpJobs.tell(givenUp)
         try await sweepIfDue()
         if tookOver {
             ringReady()
@@ -54,12 +55,12 @@ extension JobStore {
     func takeOver(now: Int64, uptime: Int64) throws -> Bool {
         let expired = try sql(
             """
-            SELECT id, name FROM worker WHERE lease_until > 0 AND lease_until <= ?1
-            UNION ALL SELECT id, name FROM worker WHERE lease_until > ?1 AND boot <> ?2
+            SELECT id, name, session FROM worker WHERE lease_until > 0 AND lease_until <= ?1
+            UNION ALL SELECT id, name, session FROM worker WHERE lease_until > ?1 AND boot <> ?2
             """)
         expired.bind(uptime).bind(BootIdentity.current)
-        var dead: [(id: Int64, name: String)] = []
-        while try expired.step() { dead.append((expired.int(0), expired.text(1) ?? "")) }
+        var dead: [(id: Int64, name: String, session: WorkerID)] = []
+        while try expired.step() { dead.append((expired.int(0), expired.text(1) ?? "", expired.text(2) ?? "")) }
         var madeReady = false
         for worker in dead {
             try sql("UPDATE worker SET lease_until = 0 WHERE id = ?").bind(worker.id).run()
@@ -68,9 +69,25 @@ extension JobStore {
                     job.facts, worker: worker.name, maximum: rules.maximumLostWorkers,
                     at: JobDate(microsecondsSinceEpoch: now))
                 if try apply(transition, to: job.sequence, now: now) { madeReady = true }
+                if let failure = transition.deadLetter { try noteGivenUp(job, failure, of: worker.session) }
             }
         }
         return madeReady
+    }
+
+    private func noteGivenUp(_ job: RunningJob, _ failure: JobFailure, of worker: WorkerID) throws {
+        let sequence = job.sequence
+        let select = try sql("SELECT id, line, retries, lost FROM job WHERE seq = ?").bind(sequence)
+        guard try select.step() else { return }
+        let line = try knownLine(select.int(1))
+        let (id, attempt, lost) = (select.text(0) ?? "", Int(select.int(2)) + 1, Int(select.int(3)))
+        select.end()
+        let payload: Delivery.Payload = try message(of: sequence).map { .message($0) } ?? .envelope([])
+        givenUp.append(
+            GivenUpJob(
+                Delivery(
+                    jobID: id, jobName: line.name, queue: line.queue, payload: payload, attempt: attempt,
+                    lostWorkers: lost, token: job.token), failure, lostWorker: worker))
     }
 
     /// Gives the jobs of a worker back that it does not hold any more, or never heard of.
@@ -121,12 +138,16 @@ extension JobStore {
             "SELECT seq FROM job WHERE expires IS NOT NULL AND state IN (0, 1, 2) AND expires <= ? ORDER BY expires LIMIT 500"
         )
         let lateOnes = try sequences(late.bind(now))
-        for sequence in lateOnes { try end(sequence, as: .expired, now: now) }
+        for sequence in lateOnes {
+            _ = try apply(
+                .waitedInVain(.expired, at: JobDate(microsecondsSinceEpoch: now)), to: sequence, now: now)
+        }
         let old = try sql("SELECT seq FROM job WHERE purge IS NOT NULL AND purge <= ? ORDER BY purge LIMIT 500")
         let oldOnes = try sequences(old.bind(now))
         for sequence in oldOnes { try delete(sequence) }
         try sql("DELETE FROM unique_key WHERE until <= ?").bind(now).run()
         try sweepForeignResults(now: now)
+        try sweepValues(now: now)
         try sql(
             "DELETE FROM worker WHERE lease_until = 0 AND seen < ? AND NOT EXISTS (SELECT 1 FROM job WHERE worker = worker.id AND state = 3)"
         )

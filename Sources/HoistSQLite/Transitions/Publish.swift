@@ -18,7 +18,10 @@ extension SQLiteBackend {
         let results = try await writer.transaction("enqueue \(messages.count) jobs") { [clock] store in
             let now = clock.now.microsecondsSinceEpoch
             try store.refreshLines()
-            return try jobs.map { try store.publish($0, now: now) }
+            let results = try jobs.map { try store.publish($0, now: now) }
+            // A job takes the place of what was stored for its id before, for instance when its chain had failed.
+            try store.forgetForeignResults(of: zip(jobs, results).compactMap { $1 == .enqueued ? $0.message.id : nil })
+            return results
         }
         ringReady()
         if results.contains(where: { if case .replaced = $0 { true } else { false } }) { ringChanged() }
@@ -72,7 +75,8 @@ extension JobStore {
         guard try select.step() else { return false }
         let sequence = select.int(0)
         select.end()
-        try end(sequence, as: .expired, now: now)
+        _ = try apply(
+            .waitedInVain(.expired, at: JobDate(microsecondsSinceEpoch: now)), to: sequence, now: now)
         return try self.holder(of: key, now: now) == nil
     }
 

@@ -2,13 +2,14 @@ import Hoist
 
 extension SQLiteBackend {
     func turn(_ request: WorkerTurn, of worker: WorkerID) async throws -> TurnResult {
-        let (result, madeReady) = try await writer.transaction("turn jobs") { [clock] store in
+        let (result, madeReady, givenUp) = try await writer.transaction("turn jobs") { [clock] store in
             let (now, uptime) = (clock.now.microsecondsSinceEpoch, clock.uptime)
             let tookOver = try store.takeOver(now: now, uptime: uptime)
             var (result, putBack) = try store.settle(request, of: worker, now: now)
             try store.claim(request, of: worker, into: &result, now: now)
-            return (result, tookOver || putBack)
+            return (result, tookOver || putBack, store.takeGivenUp())
         }
+        givenUpJobs.tell(givenUp)
         if madeReady { ringReady() }
         if !request.settlements.isEmpty || !request.progress.isEmpty || !result.deliveries.isEmpty { ringChanged() }
         return result

@@ -71,6 +71,37 @@ extension BackendContract {
             try bench.expect(try await bench.backend.forget("rest"), "it can be forgotten")
             try bench.expect(try await bench.backend.record(of: "rest") == nil, "and is gone")
         },
+        Check("an errback that the worker names runs once, and not again by the message") { bench in
+            let errback: WireValue = [
+                "task": "rescue", "args": [], "kwargs": [:], "options": ["queue": "default"], "subtask_type": nil,
+            ]
+            try await bench.publish(
+                bench.message("a") { message in
+                    message.body = MessageBody(arguments: Arguments(), embed: ["errbacks": [errback]]).encoded()
+                })
+            try await bench.join("w", names: ["job", "rescue"], lease: .seconds(1000))
+            let delivery = try await bench.claim("w")[0]
+            var next = bench.next("b")
+            next.messages[0].headers.task = "rescue"
+            let failure = JobFailure(kind: .raised, type: "Oops", message: "it broke")
+            try await bench.settle("w", delivery, .failed(failure), next)
+            let rescues = try await bench.claim("w", names: ["job", "rescue"])
+            try bench.expect(rescues.map(\.jobID) == ["b"], "once: \(rescues.map(\.jobID))")
+        },
+        Check(
+            "the rest of a chain ends with a step that is cancelled or expires while it waits", needs: [.cancellation]
+        ) {
+            bench in
+            let step: WireValue = [
+                "task": "job", "args": [], "kwargs": [:], "options": ["task_id": "next"], "subtask_type": nil,
+            ]
+            try await bench.publish(
+                bench.message("a") { message in
+                    message.body = MessageBody(arguments: Arguments(), embed: ["chain": [step]]).encoded()
+                })
+            try bench.expect(try await bench.backend.cancel("a") == .cancelled, "it waits")
+            try bench.expect(try await bench.state("next") == .cancelled, "and so is the rest")
+        },
         Check("errbacks run also for a job that was given up because its worker died", needs: [.leases]) { bench in
             let errback: WireValue = [
                 "task": "rescue", "args": [], "kwargs": [:], "options": ["queue": "default"], "subtask_type": nil,

@@ -143,6 +143,20 @@ extension BackendContract {
                 try bench.expect(state == .cancelled, "\(delivery.jobID) is cancelled: \(state)")
             }
         },
+        Check("a live worker hears of a job that was given up because its worker died, once") { bench in
+            try await bench.publish(bench.message("a") { $0.headers.hoist.isAtMostOnce = true })
+            let ear = ArrivalEar()
+            try await bench.join("alive", names: ["job"], lease: .seconds(1000), sink: ear)
+            try await bench.join("dead")
+            _ = try await bench.claim("dead")
+            try bench.advance(by: .seconds(11))
+            try bench.expect(try await bench.renews("alive", lease: .seconds(1000)), "it renews")
+            _ = try await bench.claim("alive")
+            try bench.expect(ear.givenUp.count == 1, "it hears once: \(ear.givenUp.count)")
+            let job = ear.givenUp[0]
+            try bench.expect(job.delivery.jobID == "a" && job.failure.kind == .workerLost, "of which, and why")
+            try bench.expect(job.delivery.message?.id == "a", "with its message")
+        },
         Check("a worker without a lease gets no jobs") { bench in
             try await bench.publish(bench.message("a"))
             try bench.expect(try await bench.claim("nobody").isEmpty, "nothing")

@@ -22,7 +22,7 @@ extension BackendContract {
                 keys.map(\.key) == ["task.failed", "worker.online", "task.a.b", ""], "all of them: \(keys.map(\.key))")
             try bench.expect(keys.allSatisfy { $0.bytes == bytes }, "byte for byte")
             try bench.expect(try await some.first(1).map(\.key) == ["task.failed"], "one word behind task")
-            try bench.expect(other.count == 0, "nothing of another exchange")
+            try bench.expect(some.count == 1 && other.count == 0, "nothing of other keys or of another exchange")
             for ear in [all, some, other] { ear.close() }
         },
         Check("a frame that nobody listens for is gone", parts: [.fanout]) { bench in
@@ -135,13 +135,21 @@ extension BackendContract {
             let ear = ArrivalEar()
             try await bench.join("w", sink: ear)
             _ = try await bench.sessions.turn("w", bench.lastingTurn(room: 4, seen: 0))
+            try await bench.publish(bench.message("first"))
+            try bench.expect(try await eventually { ear.count == 1 }, "one arrives")
             var turn = WorkerTurn()
             turn.withdrawsCredit = true
-            _ = try await bench.sessions.turn("w", turn)
+            turn.arrivalsSeen = ear.count
+            turn.settlements = ear.deliveries.map {
+                let outcome = Outcome.succeeded(output: Array("1".utf8), retention: nil)
+                return bench.sessions.encode(bench.settlement($0, outcome), of: "w")
+            }
+            let result = try await bench.sessions.turn("w", turn)
+            try bench.expect(turn.settlements.count == 1 && result.lost.isEmpty, "it is settled")
             try await bench.publish(bench.message("a"))
             try await bench.join("v")
             let others = try await bench.claim("v")
-            try bench.expect(others.map(\.jobID) == ["a"] && ear.count == 0, "another worker gets it")
+            try bench.expect(others.map(\.jobID) == ["a"] && ear.count == 1, "another worker gets it")
         },
         Check("a large turn settles each job once, and takes no more than there is room for") { bench in
             try await bench.join("w")
@@ -181,10 +189,17 @@ extension ContractBench {
 }
 
 /// Collects what a session brings between turns.
-private final class ArrivalEar: SessionSink {
-    private let state = Mutex<(deliveries: [Delivery], count: Int)>(([], 0))
+final class ArrivalEar: SessionSink {
+    private struct State {
+        var deliveries: [Delivery] = []
+        var count = 0
+        var givenUp: [GivenUpJob] = []
+    }
+
+    private let state = Mutex(State())
     var deliveries: [Delivery] { state.withLock { $0.deliveries } }
     var count: Int { state.withLock { $0.count } }
+    var givenUp: [GivenUpJob] { state.withLock { $0.givenUp } }
 
     func arrived(_ result: TurnResult) {
         state.withLock { state in
@@ -195,6 +210,7 @@ private final class ArrivalEar: SessionSink {
 
     func arrivalWasLost(_ error: any Error) { state.withLock { $0.count += 1 } }
     func mayHaveWork() {}
+    func gaveUp(_ jobs: [GivenUpJob]) { state.withLock { $0.givenUp += jobs } }
 }
 
 /// Collects frames.

@@ -1,6 +1,7 @@
 import Foundation
 import Hoist
 import HoistTesting
+import Synchronization
 import Testing
 
 @Suite("Stopping a worker", .timeLimit(.minutes(1)))
@@ -105,5 +106,41 @@ struct StoppingTests {
         #expect(states.count == 20)
         #expect(states.allSatisfy { $0 == .succeeded }, "\(states)")
         #expect(done.value >= 20)
+    }
+
+    @Test("a job that was given up because its worker died runs the failure hooks of a live worker, once")
+    func hooksAfterDeath() async throws {
+        let clock = TestClock()
+        let backend = MemoryBackend(clock: clock)
+        let client = JobClient(backend, logger: quiet)
+        let heard = Mutex<[String]>([])
+        var configuration = Worker.Configuration()
+        configuration.onDeadLetter = { id, failure in heard.withLock { $0.append("dead letter \(id) \(failure.kind)") }
+        }
+        let worker = Worker(backend, configuration: configuration, logger: quiet) {
+            Handler(named: "known") { _, _ in .null }.onFailure { context, failure in
+                heard.withLock { $0.append("failure \(context.id) \(failure.kind) \(context.lostWorkers)") }
+            }
+        }
+        let dead = WorkerPresence(
+            id: "dead", name: "dead", queues: ["default"], jobNames: ["known", "strange"], startedAt: clock.now)
+        #expect(try await backend.join(dead, lease: .seconds(10)))
+        let atMostOnce = JobOptions(delivery: .atMostOnce)
+        for name in ["known", "strange"] {
+            try await client.enqueue(named: name, defaults: atMostOnce, options: [.id(name)])
+        }
+        let claims = [Claim(queue: "default", kind: "k", jobNames: ["known", "strange"])]
+        let turn = WorkerTurn(claims: claims, budget: ClaimBudget(kinds: ["k": 9]))
+        #expect(try await backend.turn("dead", turn).deliveries.count == 2)
+        try await withWorker(worker) {
+            let isConsuming = try await eventually { worker.health.isConsuming }
+            clock.advance(by: .seconds(11))
+            let hasHeard = try await eventually { heard.withLock { $0.count } >= 3 }
+            #expect(isConsuming && hasHeard)
+        }
+        #expect(
+            heard.withLock { $0.sorted() } == [
+                "dead letter known workerLost", "dead letter strange workerLost", "failure known workerLost 1",
+            ])
     }
 }
