@@ -76,6 +76,8 @@ struct Settler: WorkerSession {
             }
             writes += transition.followUps?.ends ?? []
             messages += transition.followUps?.messages ?? []
+            // What goes back may end after all, by a cancellation that only the broker knows of.
+            guard case .end = transition.move else { continue }
             turn.settlements[index].storesResult = false
             // None, which is not the same as unknown: the broker must not make them again from the message.
             turn.settlements[index].followUps = FollowUps()
@@ -102,10 +104,9 @@ struct Settler: WorkerSession {
             isAtMostOnce: settlement.facts?.headers.hoist.isAtMostOnce ?? false)
     }
 
-    /// What the store is told; nil for a job that goes back as if it had never been claimed, or whose result is ignored.
+    /// What the store is told; nil for a job that goes back as if it had never been claimed.
     private func write(_ settlement: Settlement, _ transition: Transition) -> ResultWrite? {
         guard transition.attempt != nil || transition.output != nil || transition.failure != nil else { return nil }
-        if settlement.facts?.ignoresResult == true, transition.output != nil { return nil }
         var record =
             settlement.facts.map { Self.record(settlement.jobID, $0, transition.state(at: settlement.finishedAt)) }
             ?? JobRecord(
@@ -120,7 +121,9 @@ struct Settler: WorkerSession {
         switch transition.move {
         case .end(_, let date, let kept):
             record.endedAt = date
-            return ResultWrite(record, kept: kept == .standard ? asked(settlement) : kept)
+            // What the job reported while it ran is removed with an ignored result.
+            let isIgnored = settlement.facts?.ignoresResult == true && transition.output != nil
+            return ResultWrite(record, kept: isIgnored ? .nothing : kept == .standard ? asked(settlement) : kept)
         case .back(_, let due, _):
             record.dueAt = due
             return ResultWrite(record, kept: .standard)

@@ -10,7 +10,8 @@ import Synchronization
 public protocol JobClock: Sendable {
     /// Wall-clock time, for ETAs and expiries.
     var now: Date { get }
-    /// Microseconds that only ever grow, for leases. All processes of one machine agree on the value.
+    /// Microseconds that only ever grow, for waits and for the leases of backends on one machine. All processes of one
+    /// machine agree on the value. Leases on Redis are measured by the server's clock.
     var uptime: Int64 { get }
     /// Calls `body` once, `delay` from now, on a thread that runs no job code.
     func schedule(after delay: Duration, _ body: @escaping @Sendable () -> Void) -> ScheduledCall

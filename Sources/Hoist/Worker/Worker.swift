@@ -62,7 +62,8 @@ public final class Worker: Service {
         /// Called once before the first job, for clients that handlers share. What it throws ends the worker.
         public var onStart: (@Sendable () async throws -> Void)?
         public var onStop: (@Sendable () async -> Void)?
-        /// Called for every job that becomes a dead letter here.
+        /// Called for every job that becomes a dead letter here: its last attempt failed in this worker, or this worker
+        /// found that the worker which ran it has died once too often.
         public var onDeadLetter: (@Sendable (JobID, JobFailure) async -> Void)?
 
         public init(
@@ -128,11 +129,13 @@ public final class Worker: Service {
     }
 
     /// Works until a graceful shutdown has drained it, ``stop(_:)`` was called, or the queues are empty in burst mode.
-    /// - Throws: ``WorkerError`` when handlers or queues make no sense, what `onStart` throws, and `CancellationError`
-    ///   when its task is cancelled: running jobs are handed back then as well. A backend that is away is waited for.
+    /// It also returns when its task is cancelled; running jobs are handed back then, as they are by a drain that runs
+    /// out of time. A backend that is away is waited for.
     ///
     /// In a child of the process lane, see ``WorkerChild``, it performs what the worker hands it, until that is done
     /// with it.
+    /// - Throws: ``WorkerError`` when handlers or queues make no sense, what `onStart` throws, and in a child that
+    ///   another worker has started `CancellationError` when its task is cancelled. A retry is safe: no job was taken.
     public func run() async throws {
         if let channel = ChildChannel.inherited, let parent = ParentBackend.shared {
             return try await runAsChild(channel, parent)

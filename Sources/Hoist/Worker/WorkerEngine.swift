@@ -600,6 +600,7 @@ actor WorkerEngine {
         var settlement = Settlement(
             jobID: delivery.jobID, token: delivery.token, outcome: .failed(failure), startedAt: now, finishedAt: now)
         settlement.facts = delivery.message.map { SettlementFacts($0, of: delivery, worker: presence.name) }
+        settlement.followUps = delivery.message.flatMap { FollowUps(of: $0, endedAs: .failed, failure, now: now) }
         unsettled.append(settlement)
     }
 
@@ -804,15 +805,19 @@ actor WorkerEngine {
 
     private func renewUntilAlive() async {
         while stop == nil {
+            var opened: (any WorkerSession)?
             do {
                 let sink = InboxSink(inbox: inbox, worker: presence.id)
-                session.current = try await backend.broker.open(presence, lease: configuration.lease, sink: sink)
-                isAlive = true
+                opened = try await backend.broker.open(presence, lease: configuration.lease, sink: sink)
                 try await backend.limits?.declareLimits(limits, aliases: aliases)
                 try await bindTopics()
+                // Last, for the worker claims as soon as there is a session.
+                session.current = opened
+                isAlive = true
                 return publishHealth()
             } catch {
-                // Perhaps it is announced, and its lease passes before the next attempt.
+                // Perhaps it is announced. What cannot be closed either has a lease that passes.
+                try? await opened?.close()
                 newIncarnation()
                 await backOff(after: error, from: "announce itself")
                 takeInbox()
@@ -878,6 +883,7 @@ actor WorkerEngine {
     }
 
     private func newIncarnation() {
+        session.current = nil
         presence.id = JobIdentifier.make()
         arrivalsSeen = 0
         mustWithdraw = false

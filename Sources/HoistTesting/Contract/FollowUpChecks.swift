@@ -102,6 +102,23 @@ extension BackendContract {
             try bench.expect(try await bench.backend.cancel("a") == .cancelled, "it waits")
             try bench.expect(try await bench.state("next") == .cancelled, "and so is the rest")
         },
+        Check("the rest of a chain ends with a step that is cancelled in place of a retry", needs: [.cancellation]) {
+            bench in
+            let step: WireValue = [
+                "task": "job", "args": [], "kwargs": [:], "options": ["task_id": "next"], "subtask_type": nil,
+            ]
+            try await bench.publish(
+                bench.message("a") { message in
+                    message.body = MessageBody(arguments: Arguments(), embed: ["chain": [step]]).encoded()
+                })
+            try await bench.join("w", lease: .seconds(1000))
+            let delivery = try await bench.claim("w")[0]
+            _ = try await bench.backend.cancel("a")
+            let failure = JobFailure(kind: .raised, type: "Oops", message: "it broke")
+            try await bench.settle("w", delivery, .retry(at: bench.after(30), failure))
+            try bench.expect(try await bench.state("a") == .cancelled, "it was asked for")
+            try bench.expect(try await bench.state("next") == .cancelled, "and the rest ends with it")
+        },
         Check("errbacks run also for a job that was given up because its worker died", needs: [.leases]) { bench in
             let errback: WireValue = [
                 "task": "rescue", "args": [], "kwargs": [:], "options": ["queue": "default"], "subtask_type": nil,
