@@ -142,6 +142,8 @@ extension RedisBackend {
             let mayHaveEnded = found?.last?.bytes.flatMap(StoredJob.init)?.state.hasEnded ?? true
             if !mayHaveEnded {
                 await bell.wait(after: mark, for: .seconds(2), clock: clock)
+                // The caller waits no longer, so the server need not look.
+                try Task.checkCancellation()
                 // After a time-out a ring may have got lost.
                 if bell.mark != mark { continue }
             }
