@@ -3,7 +3,7 @@ public struct ResultWrite: Sendable, Hashable {
     public var record: JobRecord
     /// For how long the store keeps an ended job.
     public var kept: Transition.Retention
-    /// What the job wrote; nil leaves what is there.
+    /// What the job wrote; nil keeps the log that is stored.
     public var log: JobLog?
 
     public init(_ record: JobRecord, kept: Transition.Retention, log: JobLog? = nil) {

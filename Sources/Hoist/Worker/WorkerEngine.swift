@@ -774,7 +774,7 @@ actor WorkerEngine {
             do {
                 for await message in try await routing.broadcasts(on: channel) {
                     guard handlers[message.jobName] != nil, let copy = ownCopy(of: message) else { continue }
-                    // Whoever broadcasts does not wait; so this may take as long as the backend needs.
+                    // The sender of a broadcast does not wait, so this may take as long as the backend needs.
                     await attempt("keep a broadcast") { _ = try await self.backend.publish([copy]) }
                 }
             } catch {

@@ -365,7 +365,7 @@ if claim_count > 0 and is_alive then
             end
         end
 
-        -- Whether a job is not to start now whatever limits say: it is not due, or too late. Whoever gets it puts it aside.
+        -- Whether a job is not to start now whatever limits say: it is not due, or too late. The worker that gets it puts it aside.
         function is_out_of_time(eta, expires)
             local due, last = microseconds_of(eta), microseconds_of(expires)
             return (due and due > now) or (last and last <= now)
@@ -574,7 +574,7 @@ if claim_count > 0 and is_alive then
             end
         end
         if not lane then
-            -- It cannot be read here: whoever asked finds out why, and puts it aside.
+            -- It cannot be read here: the worker that asked finds out why, and puts it aside.
             word, retries, name = 'u', 0, ''
             id = 'unreadable-' .. redis.call('INCR', P .. 'token')
             for _, candidate in pairs(claim.lanes) do lane = candidate end

@@ -16,7 +16,7 @@ extension RedisBackend {
             doing: "renew the lease of worker \(worker.name)")[0]
         guard let parts = reply.elements, parts.count == 3 else { throw unexpected(reply, "renew a lease") }
         let isAlive = parts[0].integer == 1
-        // The lease is renewed, whatever becomes of the rest: whoever comes next tries again.
+        // The lease is renewed even if the rest fails: the next renewal of any worker tries it again.
         let dead = parts[1].elements?.compactMap(\.text) ?? []
         let dying = parts[2].elements?.compactMap(\.text) ?? []
         for worker in dead + dying { try? await giveBackJobs(of: worker, isResigning: false) }

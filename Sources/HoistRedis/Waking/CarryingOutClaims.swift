@@ -9,7 +9,7 @@ extension RedisBackend {
     func watch(_ answer: Answer, for session: RedisSession?) {
         if let session, session.standing.withLock({ $0.isOver }) { return }
         for (queue, list) in answer.emptyLists { watcher.arm(list, for: session.map { claimant($0, queue, list) }) }
-        // Others may take what is there and leave room for ours behind it: nobody rings then.
+        // Other workers may take the jobs in front and leave one for this worker: nobody rings then.
         if answer.hasStrangers, !answer.hasMore {
             watcher.lookAgainLater(clock: clock)
         } else {

@@ -6,7 +6,7 @@ extension SQLiteBackend {
             [clock] store in
             // The clocks are read once the file is ours: waiting for it must not count against the lease.
             let (now, uptime) = (clock.now.microsecondsSinceEpoch, clock.uptime)
-            // Ours first: whoever still has a lease here has not been taken over, however late this comes.
+            // This worker first: while its lease is here it has not been taken over, however late the renewal comes.
             let isAlive = try store.renew(worker, until: uptime + lease.inMicroseconds, now: now)
             let tookOver = try store.takeOver(now: now, uptime: uptime)
             return (isAlive, tookOver, store.takeGivenUp())
@@ -17,7 +17,7 @@ extension SQLiteBackend {
             ringReady()
             ringChanged()
         } else {
-            // Whoever died between a commit and its ring is made up for here.
+            // A process may have died between its commit and its ring: this ring replaces it.
             workDoorbell.ring()
         }
         return isAlive

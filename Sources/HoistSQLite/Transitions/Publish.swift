@@ -33,7 +33,7 @@ extension JobStore {
     func publish(_ job: PreparedJob, now: Int64) throws -> PublishResult {
         let headers = job.message.headers
         if let unique = headers.hoist.unique {
-            // The same message again, after an answer that got lost: it must not clash with whoever holds the key by
+            // The same message again, after an answer that got lost: it must not clash with the job that holds the key by
             // now.
             let known = try sql("SELECT 1 FROM job WHERE id = ?").bind(headers.id)
             let isKnown = try known.step()
