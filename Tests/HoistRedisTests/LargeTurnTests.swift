@@ -17,21 +17,6 @@ struct LargeTurnTests {
         typealias Output = Int
     }
 
-    /// What claims that wait have brought.
-    private final class Arrivals: SessionSink {
-        let state = Mutex<(deliveries: [Delivery], count: Int)>(([], 0))
-
-        func arrived(_ result: TurnResult) {
-            state.withLock { state in
-                state.count += 1
-                state.deliveries += result.deliveries
-            }
-        }
-
-        func arrivalWasLost(_ error: any Error) { state.withLock { $0.count += 1 } }
-        func mayHaveWork() {}
-    }
-
     private let arrivals = Arrivals()
     private let silent = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
     private let worker = "w-\(UUID().uuidString.prefix(8))"

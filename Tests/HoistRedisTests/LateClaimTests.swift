@@ -17,25 +17,6 @@ struct LateClaimTests {
         typealias Output = String
     }
 
-    /// The deliveries that claims have brought after their turn.
-    private final class Arrivals: SessionSink {
-        private let state = Mutex<(deliveries: [Delivery], count: Int)>(([], 0))
-        var deliveries: [Delivery] { state.withLock { $0.deliveries } }
-        /// How often something arrived.
-        var count: Int { state.withLock { $0.count } }
-        var all: (deliveries: [Delivery], count: Int) { state.withLock { $0 } }
-
-        func arrived(_ result: TurnResult) {
-            state.withLock { state in
-                state.count += 1
-                state.deliveries += result.deliveries
-            }
-        }
-
-        func arrivalWasLost(_ error: any Error) { state.withLock { $0.count += 1 } }
-        func mayHaveWork() {}
-    }
-
     private let silent = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
     private let arrivals = Arrivals()
     private let workerID = "w-\(UUID().uuidString.prefix(8))"
