@@ -86,7 +86,15 @@ public final class PushBroker: Broker, BackendConvertible {
         push()
     }
 
-    fileprivate func isOpen(_ worker: WorkerID) -> Bool { state.withLock { $0.channels[worker] != nil } }
+    /// - Returns: false when the channel is gone.
+    fileprivate func consume(_ queues: [String], by worker: WorkerID) -> Bool {
+        let isOpen = state.withLock { state in
+            state.channels[worker]?.queues = queues
+            return state.channels[worker] != nil
+        }
+        push()
+        return isOpen
+    }
 
     fileprivate func close(_ worker: WorkerID) {
         state.withLock { Self.close(worker, &$0) }
@@ -216,7 +224,7 @@ private final class PushSession: WorkerSession {
     func turn(_ turn: WorkerTurn) async throws -> TurnResult { try broker.turn(turn, of: worker) }
 
     /// The connection is the lease.
-    func renew(_ presence: WorkerPresence) async throws -> Bool { broker.isOpen(worker) }
+    func renew(_ presence: WorkerPresence) async throws -> Bool { broker.consume(presence.queues, by: worker) }
 
     func close() async throws { broker.close(worker) }
 }

@@ -128,11 +128,23 @@ func killStorm(on bench: KillBench) async throws {
         kills.append((clock.uptime, victim.processIdentifier))
         try bench.startWorker()
     }
-    #expect(try await eventually(.seconds(60)) { try await bench.unfinished() == 0 })
-    let succeeded = try await bench.backend.jobs(JobFilter(states: [.succeeded], limit: .max))
-    #expect(succeeded.count == total)
-
+    // The counts of a queue are not of one moment: a job on its way to a worker may be in none of them.
+    let filter = JobFilter(states: [.succeeded], limit: .max)
+    _ = try await eventually(.seconds(60)) { [total] in
+        guard try await bench.unfinished() == 0 else { return false }
+        return try await bench.backend.jobs(filter).count == total
+    }
+    let succeeded = try await bench.backend.jobs(filter)
     let journal = bench.journal()
+    let others = Set(journal.map(\.job)).subtracting(succeeded.map(\.id))
+    var found: [String] = []
+    for id in others.prefix(5) {
+        let record = try await bench.backend.record(of: id)
+        let story = record?.history.map { "\($0.number) \($0.outcome)" } ?? []
+        found.append("\(id) \(record.map { "\($0.state)" } ?? "has no record") \(story)")
+    }
+    #expect(succeeded.count == total, "not succeeded: \(found.joined(separator: "; "))")
+
     let ends = Dictionary(grouping: journal.filter { $0.event == "end" }, by: \.job)
     let begins = Dictionary(grouping: journal.filter { $0.event == "begin" }, by: \.job)
     var inFlight: Set<String> = []

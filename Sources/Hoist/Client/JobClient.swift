@@ -33,6 +33,8 @@ public struct JobClient: Sendable {
         /// How long ``JobHandle/output(timeout:)`` and ``JobHandle/updates`` wait for an id that nobody knows: it may be
         /// on its way, and a message of a Python producer that waits is known to nobody. 60 seconds by default.
         public var unknownPatience = Duration.seconds(60)
+        /// Are told of each job once the broker has it: ``JobEvent/Kind/sent(_:)``. None by default.
+        public var sinks: [any EventSink] = []
 
         public init(
             defaultQueue: String = "default", routes: [RoutingRule] = [], middleware: [any EnqueueMiddleware] = [],
@@ -53,12 +55,14 @@ public struct JobClient: Sendable {
     public let configuration: Configuration
     private let logger: Logger
     private let origin: String
+    private let events: EventStream
 
     public init(_ backend: some BackendConvertible, configuration: Configuration = Configuration(), logger: Logger) {
         self.backend = backend.backend
         self.configuration = configuration
         self.logger = logger
         self.origin = ProcessIdentity.name
+        events = EventStream(configuration.sinks)
     }
 
     /// Enqueues one job.
@@ -166,7 +170,9 @@ public struct JobClient: Sendable {
         message.headers.hoist.unique = nil
         message.properties.exchange = channel
         if let sealing = configuration.sealing { try message.seal(with: sealing) }
-        return try await backend.broadcasting().broadcast(message, on: channel)
+        let listeners = try await backend.broadcasting().broadcast(message, on: channel)
+        events.tell(.sent) { JobEvent(sent: message, at: backend.clock.now) }
+        return listeners
     }
 
     /// The handle of a job enqueued earlier or elsewhere.
@@ -252,6 +258,11 @@ public struct JobClient: Sendable {
                 try await backend.broker.publish(messages, within: configuration.enqueueTimeout)
             }
         }.run(messages)
+        if events.wants(.sent) {
+            for (message, result) in zip(messages, results) where result == .enqueued {
+                events.tell(.sent) { JobEvent(sent: message, at: backend.clock.now) }
+            }
+        }
         let refused = zip(messages, results).compactMap { message, result -> EnqueueError.Refusal? in
             guard case .keyHeld(let holder) = result, message.headers.hoist.unique?.onClash == .refuse else {
                 return nil

@@ -21,6 +21,8 @@ final class ChildPool: Sendable {
     /// A job in the lane, as the pool sees it.
     struct Job: Sendable {
         var call: IsolatedCall
+        /// Called when a child has been given the job.
+        var onBegin: @Sendable () -> Void
         /// Called at each sign of progress, with the progress that the job reported; nil for a sign alone.
         var onProgress: @Sendable (JobProgress?) -> Void
         var log: JobLogRecorder
@@ -147,6 +149,7 @@ final class ChildPool: Sendable {
                     effects += perform(state.machine.undelivered(id, run, now: clock.uptime), &state)
                     continue
                 }
+                effects.append(job.onBegin)
                 // The listening thread may sleep for long, and must measure the memory of this job.
                 if link.hasBacklog || job.call.limits.memory != nil || state.machine.busyCount == 1 {
                     effects.append(wake.ring)
@@ -368,19 +371,27 @@ final class ChildPool: Sendable {
             link.cancelRequest(watched)
             return []
         case .watch(let jobID):
-            link.requests[request] = Task { [weak self] in
+            begin(request, of: link) { [weak self] in
                 do {
                     for try await record in job.follow(jobID) { self?.send(.update(request, record), to: id) }
                 } catch {}
                 self?.send(.update(request, nil), to: id, answering: request)
             }
         default:
-            link.requests[request] = Task { [weak self] in
+            begin(request, of: link) { [weak self] in
                 let reply = await job.onRequest(what)
                 self?.send(.reply(request, reply), to: id, answering: request)
             }
         }
         return []
+    }
+
+    /// Works on a request of a child. A task of its own, for the caller is the thread that hears all children; it ends
+    /// with the child.
+    private func begin(
+        _ request: ChildRequest.ID, of link: ChildLink, _ body: @escaping @Sendable () async -> Void
+    ) {
+        link.requests[request] = Task { await body() }
     }
 
     private func send(_ command: ChildCommand, to id: ChildID, answering request: ChildRequest.ID? = nil) {

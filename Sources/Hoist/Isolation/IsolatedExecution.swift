@@ -9,9 +9,13 @@ import Darwin
 extension Execution {
     /// Has a child perform the job. Hooks and middleware run in the child; the worker decides here the outcome of a job
     /// whose child died without a result.
-    /// - Parameter onEnd: called once, with the outcome.
+    /// - Parameters:
+    ///   - onBegin: called when a child begins.
+    ///   - onProgress: called with what the handler reports.
+    ///   - onEnd: called once, with the outcome.
     func isolate(
         in pool: ChildPool, run: WorkerInbox.RunID, _ box: RunningTask,
+        onBegin: @escaping @Sendable () -> Void,
         onProgress: @escaping @Sendable (JobProgress) -> Void,
         onEnd: @escaping @Sendable (_ end: End, _ usage: ResourceUsage?) -> Void
     ) {
@@ -22,13 +26,13 @@ extension Execution {
             message = try Message(envelope: envelope)
             continuation = try self.continuation(of: message)
         } catch {
-            Task { onEnd(End(outcome: await undecodable(error)), nil) }
+            afterwards { onEnd(End(outcome: await self.undecodable(error)), nil) }
             return
         }
         let (call, context) = begin(message, onProgress: onProgress)
         if let continuation, let refusal = refusal(continuation, message.headers) {
-            Task {
-                let end = await refuse(refusal, continuation, message, context)
+            afterwards {
+                let end = await self.refuse(refusal, continuation, message, context)
                 onEnd(
                     End(outcome: end.outcome, waited: call.waited, context: context, followUps: end.followUps), nil)
             }
@@ -44,6 +48,7 @@ extension Execution {
                 call: IsolatedCall(
                     run: run, jobID: jobID, jobName: jobName, queue: queue, attempt: attempt, lostWorkers: lostWorkers,
                     limits: call.limits, envelope: envelope),
+                onBegin: onBegin,
                 onProgress: { progress in
                     context.heartbeat()
                     if let progress { onProgress(progress) }
@@ -109,12 +114,18 @@ extension Execution {
     /// Runs the hooks after the death of a child, in the worker. Goes on when they are done, or after 10 seconds: a
     /// hook that hangs must not keep the slot.
     private func afterHooks(_ outcome: Outcome, _ context: JobContext, _ next: @escaping @Sendable () -> Void) {
-        Task {
+        afterwards {
             try? await withDeadline(.seconds(10), clock: SystemJobClock()) {
-                await self.runHooks(after: outcome, context)
+                await self.hooks.ended(outcome, context)
             }
             next()
         }
+    }
+
+    /// Runs the user's hooks for a job whose child cannot run them, on the threads of handlers. A task of its own, for
+    /// the caller is the thread that hears the children.
+    private func afterwards(_ body: @escaping @Sendable () async -> Void) {
+        Task(executorPreference: globalConcurrentExecutor) { await body() }
     }
 
     /// A child sends changed arguments unsealed; the worker, which has the keys, seals them again.

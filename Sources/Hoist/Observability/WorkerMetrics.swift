@@ -13,7 +13,7 @@ import Synchronization
 /// | `hoist_leases_lost_total` | counter | |
 /// | `hoist_queue_length` | gauge | `queue` |
 /// | `hoist_queue_oldest_age_seconds` | gauge | `queue` |
-final class WorkerMetrics: Sendable {
+final class WorkerMetrics: EventSink {
     private struct Key: Hashable {
         var queue: String
         var job: String
@@ -40,18 +40,35 @@ final class WorkerMetrics: Sendable {
         leasesLost = Counter(label: "hoist_leases_lost_total", factory: factory)
     }
 
-    func finished(
-        queue: String, job: String, outcome: String, runMicroseconds: Int64, waitMicroseconds: Int64?,
-        usage: ResourceUsage? = nil
-    ) {
-        guard isListening else { return }
-        let key = Key(queue: queue, job: job, outcome: outcome)
-        let instruments = instruments.withLock { known in
+    var interests: EventInterests { isListening ? [.ends, .workers] : [] }
+
+    func record(_ event: JobEvent) {
+        switch event.kind {
+        case .ended(let end), .retried(let end), .putBack(let end): record(end, of: event)
+        case .sent, .received, .started, .progressed, .givenUp: break
+        }
+    }
+
+    func record(_ event: WorkerEvent) { if event.kind == .leaseLost { leasesLost.increment() } }
+
+    private func record(_ end: JobEvent.End, of event: JobEvent) {
+        let instruments = instruments(Key(queue: event.queue, job: event.jobName, outcome: end.outcome.label))
+        instruments.count.increment()
+        instruments.run.recordMicroseconds(end.runTime.inMicroseconds)
+        if let usage = end.usage {
+            instruments.cpu.recordMicroseconds(Int64(usage.cpuSeconds * 1_000_000))
+            if let peak = usage.peakMemory { instruments.peakMemory.record(peak) }
+        }
+        if let wait = end.waitTime { instruments.wait.recordMicroseconds(wait.inMicroseconds) }
+    }
+
+    private func instruments(_ key: Key) -> Instruments {
+        instruments.withLock { known in
             if let found = known[key] { return found }
-            let labels = [("queue", queue), ("job", job)]
+            let labels = [("queue", key.queue), ("job", key.job)]
             let made = Instruments(
                 count: Counter(
-                    label: "hoist_jobs_total", dimensions: labels + [("outcome", outcome)], factory: factory),
+                    label: "hoist_jobs_total", dimensions: labels + [("outcome", key.outcome)], factory: factory),
                 run: Metrics.Timer(label: "hoist_job_run_seconds", dimensions: labels, factory: factory),
                 wait: Metrics.Timer(label: "hoist_job_wait_seconds", dimensions: labels, factory: factory),
                 cpu: Metrics.Timer(label: "hoist_job_cpu_seconds", dimensions: labels, factory: factory),
@@ -59,16 +76,7 @@ final class WorkerMetrics: Sendable {
             known[key] = made
             return made
         }
-        instruments.count.increment()
-        instruments.run.recordMicroseconds(runMicroseconds)
-        if let usage {
-            instruments.cpu.recordMicroseconds(Int64(usage.cpuSeconds * 1_000_000))
-            if let peak = usage.peakMemory { instruments.peakMemory.record(peak) }
-        }
-        if let waitMicroseconds { instruments.wait.recordMicroseconds(waitMicroseconds) }
     }
-
-    func leaseLost() { leasesLost.increment() }
 
     func queueLengths(_ queues: [QueueStatistics], now: Int64) {
         for queue in queues {

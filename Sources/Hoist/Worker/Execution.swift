@@ -152,7 +152,7 @@ final class Execution: Sendable {
         _ failure: JobFailure, _ continuation: Continuation, _ message: Message, _ context: JobContext
     ) async -> (outcome: Outcome, followUps: FollowUps?) {
         let followUps = followUps(continuation, after: .failed(failure), message.headers)
-        await runHooks(after: .failed(failure), context)
+        await hooks.ended(.failed(failure), context)
         return (.failed(failure), followUps)
     }
 
@@ -193,7 +193,7 @@ final class Execution: Sendable {
 
     func undecodable(_ error: WireError) async -> Outcome {
         let failure = JobFailure(kind: .undecodable, type: "WireError", message: error.message)
-        await environment.onDeadLetter?(jobID, failure)
+        await hooks.ended(failure, unreadable: jobID)
         return .failed(failure)
     }
 
@@ -247,7 +247,7 @@ final class Execution: Sendable {
     private func attempt(
         _ call: Call, _ arguments: Arguments, _ context: JobContext, _ continuation: Continuation?
     ) async -> (Outcome, FollowUps?) {
-        for hook in handler.hooks.start { await hook(context) }
+        await hooks.started(context)
         var outcome: Outcome
         var followUps: FollowUps?
         do {
@@ -261,7 +261,7 @@ final class Execution: Sendable {
             outcome = self.outcome(of: error, call, context)
             followUps = self.followUps(continuation, after: outcome, context.messageHeaders)
         }
-        await runHooks(after: outcome, context)
+        await hooks.ended(outcome, context)
         return (outcome, followUps)
     }
 
@@ -279,25 +279,12 @@ final class Execution: Sendable {
 
     /// Runs the hooks of a job that failed without having ended here.
     func runHooks(afterGivingUp failure: JobFailure) async {
-        guard let message = try? takeMessage() else {
-            await environment.onDeadLetter?(jobID, failure)
-            return
-        }
+        guard let message = try? takeMessage() else { return await hooks.ended(failure, unreadable: jobID) }
         let (_, context) = begin(message, onProgress: { _ in })
-        await runHooks(after: .failed(failure), context)
+        await hooks.ended(.failed(failure), context)
     }
 
-    func runHooks(after outcome: Outcome, _ context: JobContext) async {
-        switch outcome {
-        case .succeeded: for hook in handler.hooks.success { await hook(context) }
-        case .retry(_, let failure, _): for hook in handler.hooks.retry { await hook(context, failure) }
-        case .failed(let failure):
-            for hook in handler.hooks.failure { await hook(context, failure) }
-            await environment.onDeadLetter?(context.id, failure)
-        case .snoozed, .cancelled, .expired, .handedBack, .notStarted: break
-        }
-        for hook in handler.hooks.finish { await hook(context) }
-    }
+    var hooks: JobHooks { JobHooks(hooks: handler.hooks, onDeadLetter: environment.onDeadLetter) }
 
     /// What an error that the handler threw means for the job.
     private func outcome(of error: any Error, _ call: Call, _ context: JobContext) -> Outcome {
@@ -384,16 +371,6 @@ final class Execution: Sendable {
         logger[metadataKey: "job.queue"] = "\(queue)"
         logger[metadataKey: "job.attempt"] = "\(attempt)"
         return logger
-    }
-
-    func log(_ outcome: Outcome) {
-        switch outcome {
-        case .failed(let failure): logger.warning("job failed for good", metadata: ["error": "\(failure)"])
-        case .retry(let date, let failure, _):
-            logger.info("job failed and will be retried", metadata: ["error": "\(failure)", "at": "\(date)"])
-        default:
-            if environment.logger.logLevel <= .debug { logger.debug("job \(outcome.label)") }
-        }
     }
 }
 

@@ -45,6 +45,12 @@ struct SlotLedger {
         freeOfQueue = queues
     }
 
+    /// Gives a queue a limit of its own, or takes the limit away. Jobs of the queue that are here count.
+    mutating func limit(_ queue: String, to count: Int?) {
+        let here = running.values.count { $0.queue == queue } + waiting.count { $0.entry.queue == queue }
+        freeOfQueue[queue] = count.map { $0 - here }
+    }
+
     /// How many jobs of each kind of needs may be claimed.
     func budget(for kinds: [SlotNeeds]) -> ClaimBudget {
         var budget = ClaimBudget(queues: freeOfQueue)

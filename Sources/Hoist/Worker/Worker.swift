@@ -59,6 +59,8 @@ public final class Worker: Service {
         /// The client that handlers enqueue through; its logger is the worker's.
         public var client: JobClient.Configuration
         public var metrics: any MetricsFactory
+        /// Are told what happens to this worker and its jobs. None by default.
+        public var sinks: [any EventSink] = []
         /// Called once before the first job, for clients that handlers share. What it throws ends the worker.
         public var onStart: (@Sendable () async throws -> Void)?
         public var onStop: (@Sendable () async -> Void)?
@@ -106,6 +108,8 @@ public final class Worker: Service {
     private let logger: Logger
     private let handlers: [Handler]
     let inbox = WorkerInbox()
+    /// Set while the worker runs.
+    private let engine = Mutex<WorkerEngine?>(nil)
     private let liveLimits = Mutex<[String: RunLimits]>([:])
 
     /// - Parameters:
@@ -145,6 +149,8 @@ public final class Worker: Service {
             logger: logger,
             inbox: inbox, liveLimits: { [weak self] name in self?.liveLimits.withLock { $0[name] } ?? RunLimits() })
         try await configuration.onStart?()
+        self.engine.withLock { $0 = engine }
+        defer { self.engine.withLock { $0 = nil } }
         await withTaskCancellationHandler {
             await withGracefulShutdownHandler {
                 await engine.run()
@@ -159,6 +165,14 @@ public final class Worker: Service {
 
     /// Stops the worker from inside the program. A second, harder call shortens the first.
     public func stop(_ mode: StopMode = .drain) { inbox.stop(mode) }
+
+    /// Asks the live worker something, or tells it something. It answers also while its backend is away, and while jobs
+    /// occupy all of its lanes.
+    /// - Returns: the answer; a refusal where the worker does not run in this process now.
+    public func perform(_ command: WorkerCommand) async -> WorkerReply {
+        guard let engine = engine.withLock({ $0 }) else { return .refused("the worker does not run") }
+        return await engine.perform(command)
+    }
 
     /// Performs the jobs of one process, with no backend of its own.
     private func runAsChild(_ channel: ChildChannel, _ parent: ParentBackend) async throws {

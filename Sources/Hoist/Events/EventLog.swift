@@ -1,0 +1,59 @@
+import Logging
+
+/// Writes the log lines of a worker: how jobs end, and how the worker comes and goes.
+struct EventLog: EventSink {
+    let logger: Logger
+
+    var interests: EventInterests { [.ends, .workers] }
+
+    func record(_ event: JobEvent) {
+        switch event.kind {
+        case .ended(let end), .retried(let end), .putBack(let end): record(end, of: event)
+        case .givenUp(let failure, _):
+            logger.warning(
+                "a job was given up: it has cost too many workers",
+                metadata: metadata(of: event).merging(["error": "\(failure)"]) { $1 })
+        case .sent, .received, .started, .progressed: break
+        }
+    }
+
+    private func record(_ end: JobEvent.End, of event: JobEvent) {
+        switch end.outcome {
+        case .failed(let failure):
+            logger.warning(
+                "job failed for good", metadata: metadata(of: event).merging(["error": "\(failure)"]) { $1 })
+        case .retry(let date, let failure, _):
+            guard logger.logLevel <= .info else { return }
+            logger.info(
+                "job failed and will be retried",
+                metadata: metadata(of: event).merging(["error": "\(failure)", "at": "\(date)"]) { $1 })
+        case .succeeded, .snoozed, .cancelled, .expired, .handedBack, .notStarted:
+            guard logger.logLevel <= .debug else { return }
+            logger.debug("job \(end.outcome.label)", metadata: metadata(of: event))
+        }
+    }
+
+    private func metadata(of event: JobEvent) -> Logger.Metadata {
+        [
+            "job.id": "\(event.jobID)", "job.name": "\(event.jobName)", "job.queue": "\(event.queue)",
+            "job.attempt": "\(event.attempt)",
+        ]
+    }
+
+    func record(_ event: WorkerEvent) {
+        switch event.kind {
+        case .online:
+            logger.info(
+                "worker started",
+                metadata: [
+                    "worker": "\(event.worker.name)", "queues": "\(event.worker.queues.joined(separator: ", "))",
+                ])
+        case .heartbeat: break
+        case .leaseLost:
+            logger.warning(
+                "the lease was lost: running jobs are stopped, their results refused",
+                metadata: ["jobs": "\(event.worker.running)"])
+        case .offline: logger.info("worker stopped", metadata: ["worker": "\(event.worker.name)"])
+        }
+    }
+}

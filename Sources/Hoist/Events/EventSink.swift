@@ -1,0 +1,68 @@
+/// Is told what happens to jobs and workers: ``Worker/Configuration/sinks``, ``JobClient/Configuration/sinks``.
+///
+/// Metrics and log lines of a worker are sinks as well. Both methods may be called on any thread and at the same time.
+/// They run between the steps of jobs and leases, so that they must be quick and must not block; a sink that sends
+/// something somewhere keeps it, and sends from a task of its own.
+public protocol EventSink: Sendable {
+    /// What the sink wants to hear at this moment. It is read before each event. An event that no sink wants is not
+    /// even made.
+    var interests: EventInterests { get }
+
+    /// Takes an event of a job. By default nothing.
+    func record(_ event: JobEvent)
+
+    /// Takes an event of a worker. By default nothing.
+    func record(_ event: WorkerEvent)
+}
+
+extension EventSink {
+    public func record(_ event: JobEvent) {}
+    public func record(_ event: WorkerEvent) {}
+}
+
+/// Kinds of events.
+public struct EventInterests: OptionSet, Sendable {
+    public let rawValue: UInt8
+    public init(rawValue: UInt8) { self.rawValue = rawValue }
+
+    /// ``JobEvent/Kind/sent(_:)``
+    public static let sent = EventInterests(rawValue: 1)
+    /// ``JobEvent/Kind/received(_:)``
+    public static let received = EventInterests(rawValue: 2)
+    /// ``JobEvent/Kind/started``
+    public static let started = EventInterests(rawValue: 4)
+    /// ``JobEvent/Kind/progressed(_:)``
+    public static let progress = EventInterests(rawValue: 8)
+    /// ``JobEvent/Kind/retried(_:)``, ``JobEvent/Kind/putBack(_:)``, ``JobEvent/Kind/ended(_:)`` and
+    /// ``JobEvent/Kind/givenUp(_:lostWorker:)``
+    public static let ends = EventInterests(rawValue: 16)
+    /// Every ``WorkerEvent``.
+    public static let workers = EventInterests(rawValue: 32)
+    public static let all: EventInterests = [.sent, .received, .started, .progress, .ends, .workers]
+}
+
+/// The sinks of a worker or a client: every event has one place where it is told to all of them.
+struct EventStream: Sendable {
+    private let sinks: [any EventSink]
+
+    init(_ sinks: [any EventSink]) { self.sinks = sinks }
+
+    /// Whether any sink wants to hear of this now.
+    func wants(_ interest: EventInterests) -> Bool { sinks.contains { !$0.interests.isDisjoint(with: interest) } }
+
+    /// - Parameter event: called when a sink wants it.
+    func tell(_ interest: EventInterests, _ event: () -> JobEvent) {
+        var made: JobEvent?
+        for sink in sinks where !sink.interests.isDisjoint(with: interest) {
+            let event = made ?? event()
+            sink.record(event)
+            made = event
+        }
+    }
+
+    func tell(_ kind: WorkerEvent.Kind, _ worker: WorkerPresence, at clock: any JobClock) {
+        for sink in sinks where sink.interests.contains(.workers) {
+            sink.record(WorkerEvent(kind, worker, at: clock.now))
+        }
+    }
+}

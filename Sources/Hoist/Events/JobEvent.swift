@@ -1,0 +1,120 @@
+#if canImport(FoundationEssentials)
+public import FoundationEssentials
+#else
+public import Foundation
+#endif
+
+/// Something that happened to a job, as it is told to every ``EventSink``.
+public struct JobEvent: Sendable {
+    public enum Kind: Sendable {
+        /// The broker has the job. Told by the client that enqueued it, with the message as it was sent.
+        case sent(Message)
+        /// A worker has claimed the job.
+        case received(Delivery)
+        /// The handler is about to begin, here or in a child of the process lane.
+        case started
+        /// The handler has reported progress.
+        case progressed(JobProgress)
+        /// The attempt failed, and there will be another.
+        case retried(End)
+        /// The job went back with no attempt spent: it was snoozed, handed back, or given back before it began.
+        case putBack(End)
+        /// The job has ended: it succeeded, failed for good, was cancelled, or expired.
+        case ended(End)
+        /// The job became a dead letter because the worker that had it died. Told by the worker that found out.
+        case givenUp(JobFailure, lostWorker: WorkerID)
+    }
+
+    /// How a delivery of a job ended.
+    public struct End: Sendable {
+        public var outcome: Outcome
+        public var startedAt: Date
+        public var runTime: Duration
+        /// How long the job has waited since it was enqueued or due; nil where that is not known.
+        public var waitTime: Duration?
+        /// What the attempt used, where that can be told.
+        public var usage: ResourceUsage?
+        /// What the worker knew of the job; nil when its message could not be read.
+        public var facts: SettlementFacts?
+    }
+
+    public var kind: Kind
+    public var jobID: JobID
+    /// The wire name.
+    public var jobName: String
+    public var queue: String
+    /// The number of the attempt, 1 for the first; 0 before the first.
+    public var attempt: Int
+    /// The name of the worker; nil for what a client tells.
+    public var worker: String?
+    public var at: Date
+
+    package init(
+        _ kind: Kind, jobID: JobID, jobName: String, queue: String, attempt: Int, worker: String?, at: Date
+    ) {
+        self.kind = kind
+        self.jobID = jobID
+        self.jobName = jobName
+        self.queue = queue
+        self.attempt = attempt
+        self.worker = worker
+        self.at = at
+    }
+
+    package init(_ kind: Kind, _ delivery: Delivery, worker: String, at: Date) {
+        self.init(
+            kind, jobID: delivery.jobID, jobName: delivery.jobName, queue: delivery.queue, attempt: delivery.attempt,
+            worker: worker, at: at)
+    }
+
+    package init(sent message: Message, at: Date) {
+        self.init(
+            .sent(message), jobID: message.id, jobName: message.jobName, queue: message.queue,
+            attempt: message.headers.retries, worker: nil, at: at)
+    }
+}
+
+extension JobEvent.Kind {
+    /// The kind of the end of a delivery.
+    package init(_ end: JobEvent.End) {
+        switch end.outcome {
+        case .succeeded, .failed, .cancelled, .expired: self = .ended(end)
+        case .retry: self = .retried(end)
+        case .snoozed, .handedBack, .notStarted: self = .putBack(end)
+        }
+    }
+
+    var interest: EventInterests {
+        switch self {
+        case .sent: .sent
+        case .received: .received
+        case .started: .started
+        case .progressed: .progress
+        case .retried, .putBack, .ended, .givenUp: .ends
+        }
+    }
+}
+
+/// Something that happened to a worker, as it is told to every ``EventSink``.
+public struct WorkerEvent: Sendable {
+    public enum Kind: Sendable, Hashable {
+        /// The worker has announced itself.
+        case online
+        /// The worker has renewed its lease. Five times in the length of the lease.
+        case heartbeat
+        /// The worker was away for longer than its lease: what it ran belongs to others.
+        case leaseLost
+        /// The worker has left in order.
+        case offline
+    }
+
+    public var kind: Kind
+    public var worker: WorkerPresence
+    public var at: Date
+
+    package init(_ kind: Kind, _ worker: WorkerPresence, at: Date) {
+        self.kind = kind
+        self.worker = worker
+        self.at = at
+    }
+}

@@ -1,0 +1,51 @@
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+
+/// Looks at the lanes that have a range of slots, as long as the worker runs.
+struct LaneScaling: Sendable {
+    let engine: WorkerEngine
+    let backend: Backend
+    let interval: Duration
+    var scalers: [LaneKind: LaneScaler]
+
+    /// A lane as the worker has it now.
+    struct Lane: Sendable {
+        var slots: Int
+        var used: Int
+    }
+
+    func run() async {
+        guard !scalers.isEmpty else { return }
+        var scalers = scalers
+        while !Task.isCancelled {
+            await backend.clock.sleep(for: interval)
+            guard !Task.isCancelled, let (lanes, queues) = await engine.lanesToScale() else { return }
+            let isAnyFull = scalers.keys.contains { lanes[$0].map { $0.used >= $0.slots } ?? false }
+            let backlog = isAnyFull ? await self.backlog(of: queues) : LaneScaler.Backlog(waiting: 0, oldestWait: 0)
+            for kind in scalers.keys {
+                guard let lane = lanes[kind] else { continue }
+                let wanted = scalers[kind]?.slots(
+                    used: lane.used, of: lane.slots, backlog: backlog, now: backend.clock.uptime)
+                if let wanted, wanted != lane.slots { await engine.resize(kind, to: wanted) }
+            }
+        }
+    }
+
+    /// What waits in the queues. Where the backend cannot tell, a lane that is full has enough to do.
+    private func backlog(of consumed: Set<String>) async -> LaneScaler.Backlog {
+        guard let directory = backend.directory, let queues = try? await directory.queues() else {
+            return LaneScaler.Backlog(waiting: .max, oldestWait: 0)
+        }
+        let now = backend.clock.now
+        var sum = LaneScaler.Backlog(waiting: 0, oldestWait: 0)
+        for queue in queues where consumed.contains(queue.name) {
+            sum.waiting += queue.waiting
+            let wait = queue.oldestWaiting.map { Duration.seconds(now.timeIntervalSince($0)).inMicroseconds } ?? 0
+            sum.oldestWait = max(sum.oldestWait, wait)
+        }
+        return sum
+    }
+}

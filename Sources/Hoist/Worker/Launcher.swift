@@ -1,0 +1,88 @@
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+
+/// Starts jobs in their lanes, and puts what comes of them into the inbox of the worker.
+struct Launcher: Sendable {
+    let inbox: WorkerInbox
+    let clock: any JobClock
+    let events: EventStream
+    /// The session of the present incarnation.
+    let session: SessionBox
+    let blockingThreads: ThreadExecutor
+    /// Nil when no handler runs in the process lane.
+    let children: ChildPool?
+
+    /// A job that was taken in.
+    struct Job: Sendable {
+        var execution: Execution
+        var run: WorkerInbox.RunID
+        var task: RunningTask
+    }
+
+    /// Called from no actor, so that handlers inherit none.
+    func launch(_ job: Job) {
+        if job.execution.handler.lane == .process, let children { isolate(job, in: children) } else { run(job) }
+    }
+
+    private func run(_ job: Job) {
+        let (execution, task) = (job.execution, job.task)
+        let lane: any TaskExecutor = execution.handler.lane == .blocking ? blockingThreads : globalConcurrentExecutor
+        // A task of its own, in no group: it can be cancelled alone, and a handler that does not stop holds up nobody.
+        task.set(
+            Task(executorPreference: lane) {
+                let (startedAt, start) = (clock.now, clock.uptime)
+                events.tell(.started) { event(.started, of: execution) }
+                let end = await execution.run(
+                    onContext: { task.set($0) }, onProgress: { report($0, of: job) }, cancel: { task.cancel($0) })
+                task.finish()
+                finish(job, end, nil, startedAt: startedAt, start: start)
+            })
+    }
+
+    private func isolate(_ job: Job, in children: ChildPool) {
+        let (startedAt, start) = (clock.now, clock.uptime)
+        job.execution.isolate(
+            in: children, run: job.run, job.task,
+            onBegin: { events.tell(.started) { event(.started, of: job.execution) } },
+            onProgress: { report($0, of: job) },
+            onEnd: { end, usage in
+                // It may have waited for a child.
+                let began = usage.map { clock.now.addingTimeInterval(-$0.wallSeconds) } ?? startedAt
+                job.task.finish()
+                finish(job, end, usage, startedAt: began, start: start)
+            })
+    }
+
+    private func report(_ progress: JobProgress, of job: Job) {
+        events.tell(.progress) { event(.progressed(progress), of: job.execution) }
+        inbox.report(progress, run: job.run)
+    }
+
+    private func finish(
+        _ job: Job, _ end: Execution.End, _ usage: ResourceUsage?, startedAt: JobDate, start: Int64
+    ) {
+        let execution = job.execution
+        let facts = end.context?.facts
+        events.tell(.ends) {
+            let runTime = usage.map { Duration.seconds($0.wallSeconds) } ?? .microseconds(clock.uptime - start)
+            let told = JobEvent.End(
+                outcome: end.outcome, startedAt: startedAt, runTime: runTime,
+                waitTime: end.waited.map { .microseconds($0) }, usage: usage, facts: facts)
+            return event(JobEvent.Kind(told), of: execution)
+        }
+        var settlement = Settlement(
+            jobID: execution.jobID, token: execution.token, outcome: end.outcome, startedAt: startedAt,
+            finishedAt: clock.now, facts: facts, usage: usage, log: execution.log.take())
+        settlement.followUps = end.followUps
+        inbox.finish(.init(settlement: session.current?.encode(settlement) ?? settlement, run: job.run))
+    }
+
+    private func event(_ kind: JobEvent.Kind, of job: Execution) -> JobEvent {
+        JobEvent(
+            kind, jobID: job.jobID, jobName: job.jobName, queue: job.queue, attempt: job.attempt,
+            worker: job.environment.worker, at: clock.now)
+    }
+}

@@ -1,0 +1,39 @@
+import Logging
+import Synchronization
+
+/// How a worker waits for a backend that is away: longer with each failure, 5 seconds at most.
+final class Patience: Sendable {
+    let logger: Logger
+    private let clock: any JobClock
+    private let failures = Mutex(0)
+
+    init(clock: any JobClock, logger: Logger) {
+        self.clock = clock
+        self.logger = logger
+    }
+
+    /// The backend has answered.
+    func reset() { failures.withLock { $0 = 0 } }
+
+    /// - Parameter what: what the worker could not do, as a verb.
+    func backOff(after error: any Error, from what: String) async {
+        let failures = failures.withLock { failures in
+            failures += 1
+            return failures
+        }
+        logger.warning(
+            "the worker could not \(what); it tries again", metadata: ["error": "\(error)", "failures": "\(failures)"])
+        await clock.sleep(for: .milliseconds(min(5000, 50 << min(failures, 7))))
+    }
+
+    /// Tries five times.
+    func attempt(_ what: String, _ body: () async throws -> Void) async {
+        for _ in 0..<5 {
+            do {
+                return try await body()
+            } catch {
+                await backOff(after: error, from: what)
+            }
+        }
+    }
+}

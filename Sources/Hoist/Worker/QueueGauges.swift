@@ -1,0 +1,18 @@
+/// Measures the queues of a worker now and then, where there is a metrics system to tell.
+struct QueueGauges: Sendable {
+    let engine: WorkerEngine
+    let backend: Backend
+    let metrics: WorkerMetrics
+
+    func run() async {
+        guard metrics.isListening, let directory = backend.directory else { return }
+        while !Task.isCancelled {
+            if let queues = try? await directory.queues() {
+                let consumed = await engine.consumedQueues
+                metrics.queueLengths(
+                    queues.filter { consumed.contains($0.name) }, now: backend.clock.now.microsecondsSinceEpoch)
+            }
+            await backend.clock.sleep(for: .seconds(15))
+        }
+    }
+}
