@@ -11,6 +11,35 @@ let houseSettings: [SwiftSetting] = [
     .treatWarning("DeprecatedDeclaration", as: .warning),
 ]
 
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
+let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let signals = Target.Dependency.product(name: "UnixSignals", package: "swift-service-lifecycle")
+let tracing = Target.Dependency.product(name: "Tracing", package: "swift-distributed-tracing")
+
+func module(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
+    .target(name: name, dependencies: dependencies, resources: resources, swiftSettings: houseSettings)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency], exclude: [String] = []) -> Target {
+    .testTarget(name: name, dependencies: dependencies, exclude: exclude, swiftSettings: houseSettings)
+}
+
+/// A module that only tests use.
+func support(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(name: name, dependencies: dependencies, path: "Tests/Support/" + name, swiftSettings: houseSettings)
+}
+
+/// A program that only tests start.
+func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(
+        name: name, dependencies: dependencies, path: "Tests/Support/" + name, swiftSettings: houseSettings)
+}
+
 let package = Package(
     name: "hoist",
     platforms: [.macOS(.v15)],
@@ -24,7 +53,6 @@ let package = Package(
         .library(name: "HoistTesting", targets: ["HoistTesting"]),
         .library(name: "HoistCommands", targets: ["HoistCommands"]),
         .executable(name: "hoist", targets: ["HoistCLI"]),
-        .executable(name: "VideoService", targets: ["VideoService"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -37,29 +65,21 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
-        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/swiftlang/swift-docc-plugin", from: "1.5.0"),
-        .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
     ],
     targets: [
-        // The queue itself. Knows no NIO, SQLite or HTTP.
-        .target(
-            name: "Hoist",
-            dependencies: [
-                "CCompression", "CProcess",
-                .product(name: "Logging", package: "swift-log"),
+        // The queue itself. Knows no NIO, SQLite, HTTP or YAML.
+        module(
+            "Hoist",
+            [
+                "CCompression", "CProcess", lifecycle, logging, tracing,
                 .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "OrderedCollections", package: "swift-collections"),
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-                .product(name: "Tracing", package: "swift-distributed-tracing"),
-                .product(name: "Yams", package: "Yams"),
-            ],
-            swiftSettings: houseSettings
-        ),
+            ]),
         // What Swift cannot say of processes.
         .target(name: "CProcess"),
         // zlib, bzip2 and xz of the system.
@@ -68,236 +88,76 @@ let package = Package(
             providers: [.apt(["zlib1g-dev", "libbz2-dev", "liblzma-dev"]), .brew(["xz"])]
         ),
         // The embedded backend.
-        .target(
-            name: "HoistSQLite",
-            dependencies: [
-                "Hoist",
-                .product(name: "GRDB", package: "GRDB.swift"),
+        module(
+            "HoistSQLite",
+            [
+                "Hoist", .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "GRDBSQLite", package: "GRDB.swift"),
-            ],
-            swiftSettings: houseSettings
-        ),
+            ]),
         // Redis' protocol. Knows nothing of jobs.
-        .target(
-            name: "RESP",
-            dependencies: [
-                .product(name: "DequeModule", package: "swift-collections"),
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
+        module(
+            "RESP",
+            [
+                nioCore, nioPosix, .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
-            ],
-            swiftSettings: houseSettings
-        ),
+            ]),
         // Redis and Valkey, in Celery's form.
-        .target(
-            name: "HoistRedis",
-            dependencies: [
-                "Hoist", "RESP", .product(name: "Logging", package: "swift-log"),
-                .product(name: "NIOCore", package: "swift-nio"),
-            ],
-            resources: [.embedInCode("Scripts")],
-            swiftSettings: houseSettings
-        ),
+        module("HoistRedis", ["Hoist", "HoistYAML", "RESP", nioCore], resources: [.embedInCode("Scripts")]),
+        // Messages in YAML, as Celery's users may send them.
+        module("HoistYAML", ["Hoist", .product(name: "Yams", package: "Yams")]),
         // Signed and encrypted jobs.
-        .target(
-            name: "HoistSealing",
-            dependencies: ["Hoist", .product(name: "Crypto", package: "swift-crypto")],
-            swiftSettings: houseSettings
-        ),
+        module("HoistSealing", ["Hoist", .product(name: "Crypto", package: "swift-crypto")]),
         // Job routes and work after the response, for Hummingbird servers.
-        .target(
-            name: "HoistHummingbird",
-            dependencies: [
-                "Hoist",
-                .product(name: "Hummingbird", package: "hummingbird"),
-                .product(name: "HTTPTypes", package: "swift-http-types"),
-                .product(name: "Logging", package: "swift-log"),
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-            ],
-            swiftSettings: houseSettings
-        ),
+        module("HoistHummingbird", ["Hoist", hummingbird, httpTypes, lifecycle, logging, nioCore]),
         // For users' tests, and the contract that every backend passes.
-        .target(
-            name: "HoistTesting",
-            dependencies: ["Hoist", .product(name: "Logging", package: "swift-log")],
-            swiftSettings: houseSettings
-        ),
+        module("HoistTesting", ["Hoist", logging]),
         // Command groups: for the hoist tool, and for users' own binaries.
-        .target(
-            name: "HoistCommands",
-            dependencies: [
-                "Hoist", "HoistRedis", "HoistSQLite",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        module(
+            "HoistCommands",
+            [
+                "Hoist", "HoistRedis", "HoistSQLite", argumentParser, lifecycle, logging, signals,
                 .product(name: "Configuration", package: "swift-configuration"),
-                .product(name: "Logging", package: "swift-log"),
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
-            ],
-            swiftSettings: houseSettings
-        ),
+            ]),
         .executableTarget(
-            name: "HoistCLI",
-            dependencies: ["HoistCommands", .product(name: "ArgumentParser", package: "swift-argument-parser")],
-            swiftSettings: houseSettings
-        ),
+            name: "HoistCLI", dependencies: ["HoistCommands", argumentParser], swiftSettings: houseSettings),
 
-        .executableTarget(
-            name: "VideoService",
-            dependencies: [
-                "Hoist", "HoistCommands", "HoistHummingbird",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
-                .product(name: "Hummingbird", package: "hummingbird"),
-                .product(name: "HTTPTypes", package: "swift-http-types"),
-                .product(name: "Logging", package: "swift-log"),
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-                .product(name: "Subprocess", package: "swift-subprocess"),
-                .product(name: "SystemPackage", package: "swift-system"),
-                .product(name: "_NIOFileSystem", package: "swift-nio"),
-            ],
-            path: "Examples/VideoService/Sources",
-            swiftSettings: houseSettings
-        ),
-
-        .executableTarget(
-            name: "Torture",
-            dependencies: [
-                "Hoist", "HoistCommands",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
-                .product(name: "Logging", package: "swift-log"),
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-            ],
-            path: "Examples/Torture/Sources",
-            swiftSettings: houseSettings
-        ),
-
-        .executableTarget(
-            name: "CeleryConformance",
-            dependencies: [
-                "Hoist", "HoistRedis", "RESP",
-                .product(name: "Logging", package: "swift-log"),
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
-            ],
-            path: "Examples/CeleryConformance/Sources",
-            swiftSettings: houseSettings
-        ),
-
-        .testTarget(
-            name: "HoistTests",
-            dependencies: [
-                "Hoist", "HoistTesting",
-                .product(name: "MetricsTestKit", package: "swift-metrics"),
-                .product(name: "InMemoryTracing", package: "swift-distributed-tracing"),
-                .product(name: "Tracing", package: "swift-distributed-tracing"),
-                .product(name: "Logging", package: "swift-log"),
-            ],
-            exclude: ["Fixtures", "Wire/celery_peer.py"],
-            swiftSettings: houseSettings
-        ),
-        .testTarget(
-            name: "HoistSQLiteTests",
-            dependencies: [
-                "Hoist", "HoistSQLite", "HoistTesting",
-                .product(name: "GRDB", package: "GRDB.swift"),
-                .product(name: "Logging", package: "swift-log"),
-            ],
-            swiftSettings: houseSettings
-        ),
-        .testTarget(
-            name: "HoistSealingTests",
-            dependencies: ["Hoist", "HoistSealing", "HoistTesting", .product(name: "Logging", package: "swift-log")],
-            swiftSettings: houseSettings
-        ),
         // Servers and peers that tests start for themselves.
-        .target(
-            name: "TestServers",
-            dependencies: [
-                "RESP", .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-            ],
-            path: "Tests/TestServers",
-            swiftSettings: houseSettings
-        ),
-        .testTarget(
-            name: "RESPTests",
-            dependencies: [
-                "RESP", "TestServers", .product(name: "NIOCore", package: "swift-nio"),
-            ],
-            swiftSettings: houseSettings
-        ),
-        .testTarget(
-            name: "HoistRedisTests",
-            dependencies: [
-                "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "RESP", "TestServers",
-                .product(name: "Logging", package: "swift-log"),
-            ],
-            exclude: ["Python"],
-            swiftSettings: houseSettings
-        ),
-        .executableTarget(
-            name: "KillTestWorker",
-            dependencies: [
-                "Hoist", "HoistRedis", "HoistSQLite",
-                .product(name: "Logging", package: "swift-log"),
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
-            ],
-            path: "Tests/KillTestWorker",
-            swiftSettings: houseSettings
-        ),
-        .testTarget(
-            name: "KillTests",
-            dependencies: [
-                "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "KillTestWorker", "RESP", "TestServers",
-                .product(name: "Logging", package: "swift-log"),
-            ],
-            exclude: ["Python"],
-            swiftSettings: houseSettings
-        ),
-        .target(
-            name: "IsolationTestJobs", dependencies: ["Hoist", .product(name: "Logging", package: "swift-log")],
-            path: "Tests/IsolationTestJobs", swiftSettings: houseSettings),
-        .executableTarget(
-            name: "IsolationTestChild",
-            dependencies: [
-                "Hoist", "HoistRedis", "HoistSQLite", "IsolationTestJobs",
-                .product(name: "Logging", package: "swift-log"),
-            ],
-            path: "Tests/IsolationTestChild",
-            swiftSettings: houseSettings
-        ),
-        .testTarget(
-            name: "IsolationTests",
-            dependencies: [
+        support("TestServers", ["RESP", nioCore, nioPosix]),
+        support("IsolationTestJobs", ["Hoist", logging]),
+        program("IsolationTestChild", ["Hoist", "HoistRedis", "HoistSQLite", "IsolationTestJobs", logging]),
+        program("KillTestWorker", ["Hoist", "HoistRedis", "HoistSQLite", lifecycle, logging, signals]),
+        tests(
+            "HoistTests",
+            [
+                "Hoist", "HoistTesting", "HoistYAML", logging, tracing,
+                .product(name: "InMemoryTracing", package: "swift-distributed-tracing"),
+                .product(name: "MetricsTestKit", package: "swift-metrics"),
+            ], exclude: ["Fixtures", "Wire/celery_peer.py"]),
+        tests(
+            "HoistSQLiteTests",
+            ["Hoist", "HoistSQLite", "HoistTesting", logging, .product(name: "GRDB", package: "GRDB.swift")]),
+        tests("HoistSealingTests", ["Hoist", "HoistSealing", "HoistTesting", logging]),
+        tests("RESPTests", ["RESP", "TestServers", nioCore]),
+        tests(
+            "HoistRedisTests", ["Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "RESP", "TestServers", logging],
+            exclude: ["Python"]),
+        tests(
+            "KillTests",
+            ["Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "KillTestWorker", "RESP", "TestServers", logging],
+            exclude: ["Python"]),
+        tests(
+            "IsolationTests",
+            [
                 "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "IsolationTestChild", "IsolationTestJobs", "RESP",
-                "TestServers",
-                "Torture",
-                .product(name: "Logging", package: "swift-log"),
-            ],
-            swiftSettings: houseSettings
-        ),
-        .testTarget(
-            name: "HoistHummingbirdTests",
-            dependencies: [
-                "Hoist", "HoistHummingbird", "HoistTesting",
-                .product(name: "Hummingbird", package: "hummingbird"),
+                "TestServers", logging,
+            ]),
+        tests(
+            "HoistHummingbirdTests",
+            [
+                "Hoist", "HoistHummingbird", "HoistTesting", hummingbird, httpTypes, lifecycle, logging, nioCore,
                 .product(name: "HummingbirdTesting", package: "hummingbird"),
-                .product(name: "HTTPTypes", package: "swift-http-types"),
-                .product(name: "Logging", package: "swift-log"),
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
-            ],
-            swiftSettings: houseSettings
-        ),
-        .testTarget(
-            name: "ServiceTests",
-            dependencies: [
-                "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "HoistCLI", "TestServers", "VideoService",
-                .product(name: "Logging", package: "swift-log"),
-            ],
-            swiftSettings: houseSettings
-        ),
+            ]),
+        tests(
+            "ServiceTests", ["Hoist", "HoistCLI", "HoistRedis", "HoistSQLite", "HoistTesting", "TestServers", logging]),
     ]
 )

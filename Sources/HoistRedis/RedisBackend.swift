@@ -1,4 +1,5 @@
 public import Hoist
+import HoistYAML
 public import RESP
 import Synchronization
 
@@ -144,6 +145,7 @@ public final class RedisBackend: Broker, ResultStore, BackendConvertible {
     /// - Throws: `BackendError` `.misuse` when the configuration makes no sense or certificates cannot be read. No
     ///   connection is made yet.
     public init(_ server: RESPConfiguration, configuration: Configuration = Configuration()) throws {
+        YAMLText.register()
         actorThread = EventLoopSerialExecutor(thread)
         var configuration = configuration
         var server = server

@@ -9,8 +9,6 @@ import RESP
 import TestServers
 import Testing
 
-@testable import Torture
-
 /// A worker that is a process of its own, on a database in a folder of its own.
 private final class TortureBench {
     private let folder: URL
@@ -38,6 +36,7 @@ private final class TortureBench {
     @discardableResult
     func start(_ command: String = "worker", _ more: [String] = [], asFirstProcess: Bool = false) throws -> Process {
         let process = Process()
+        // Beside the tests: `scripts/build-examples` builds into the same folder.
         let program = IsolationBench.binaries.appendingPathComponent("Torture")
         process.executableURL = asFirstProcess ? URL(fileURLWithPath: "/usr/bin/unshare") : program
         process.arguments =
@@ -79,7 +78,7 @@ extension OneAfterTheOther {
             let id = worker.processIdentifier
             try await bench.warmUp(worker)
             let (files, memory) = (Processes.openFiles(of: id), Processes.memory(of: id))
-            let jobs = FeedCommand.mixture(of: 3000, bad: 50)
+            let jobs = Ordeal.mixture(of: 3000, bad: 50)
             let start = SystemJobClock().uptime
             var handles: [JobHandle<Int>] = []
             for job in jobs {

@@ -31,6 +31,7 @@ final class ServiceBench {
     var backendURL: String { "sqlite:" + path("jobs.db") }
     func path(_ name: String) -> String { folder.appendingPathComponent(name).path }
 
+    /// Beside the tests: `scripts/build-examples` builds into the same folder.
     private func program(_ name: String) -> URL {
         URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
             .appendingPathComponent(name)

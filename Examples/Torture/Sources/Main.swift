@@ -53,8 +53,8 @@ struct FeedCommand: AsyncParsableCommand {
     func run() async throws {
         let backend = try backend.open()
         let client = JobClient(backend, logger: Logger(label: "torture"))
-        let handles = try await client.enqueue(contentsOf: Self.mixture(of: jobs, bad: bad))
-        let deeds = Self.mixture(of: jobs, bad: bad)
+        let handles = try await client.enqueue(contentsOf: Ordeal.mixture(of: jobs, bad: bad))
+        let deeds = Ordeal.mixture(of: jobs, bad: bad)
         var fates: [Ordeal.Deed: [String: Int]] = [:]
         var wrong = 0
         for (job, handle) in zip(deeds, handles) {
@@ -76,17 +76,6 @@ struct FeedCommand: AsyncParsableCommand {
         if wrong > 0 {
             print("\(wrong) jobs did not end as they should")
             throw ExitCode(1)
-        }
-    }
-
-    /// The same jobs each time: bad ones scattered among good ones.
-    static func mixture(of count: Int, bad: Int) -> [Ordeal] {
-        let kinds = Ordeal.Deed.allCases.filter { $0 != .good }
-        let step = max(1, count / max(1, bad * kinds.count))
-        return (0..<count).map { index in
-            let number = index / step
-            let isBad = index % step == 0 && number < bad * kinds.count
-            return Ordeal(deed: isBad ? kinds[number % kinds.count] : .good, number: index)
         }
     }
 }

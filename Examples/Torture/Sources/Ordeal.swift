@@ -35,3 +35,16 @@ extension Ordeal.Deed {
         }
     }
 }
+
+extension Ordeal {
+    /// The same jobs each time: bad ones scattered among good ones.
+    static func mixture(of count: Int, bad: Int) -> [Ordeal] {
+        let kinds = Ordeal.Deed.allCases.filter { $0 != .good }
+        let step = max(1, count / max(1, bad * kinds.count))
+        return (0..<count).map { index in
+            let number = index / step
+            let isBad = index % step == 0 && number < bad * kinds.count
+            return Ordeal(deed: isBad ? kinds[number % kinds.count] : .good, number: index)
+        }
+    }
+}

@@ -6,7 +6,8 @@ import Hummingbird
 import Logging
 import ServiceLifecycle
 
-/// One binary for all roles: `VideoService serve`, `VideoService worker`, and `VideoService up` for several workers.
+/// One binary for all roles: `VideoService serve`, `VideoService worker`, `VideoService up` for several workers, and
+/// `VideoService hoist` to look into the queue.
 @main
 struct Main {
     struct VideoCommand: AsyncParsableCommand {
@@ -14,7 +15,7 @@ struct Main {
             commandName: "VideoService", abstract: "Uploads videos and has workers transcode them.",
             subcommands: [
                 ServeCommand<VideoApp>.self, WorkerCommand<VideoApp>.self, UpCommand<VideoApp>.self,
-                UpkeepCommand.self,
+                UpkeepCommand.self, HoistCommand.self,
             ])
     }
 

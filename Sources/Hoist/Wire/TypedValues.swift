@@ -5,7 +5,7 @@ import Foundation
 #endif
 
 /// The values that JSON lacks and kombu writes as `{"__type__": T, "__value__": V}`.
-enum TypedValue {
+package enum TypedValue {
     private static func tagged(_ type: String, _ value: WireValue) -> WireValue {
         .object(["__type__": .string(type), "__value__": value])
     }
@@ -21,7 +21,7 @@ enum TypedValue {
 
     static func wire(_ data: Data) -> WireValue { wire(bytes: Array(data)) }
 
-    static func wire(bytes: [UInt8]) -> WireValue {
+    package static func wire(bytes: [UInt8]) -> WireValue {
         if let text = String(validating: bytes, as: UTF8.self) { return tagged("bytes", .string(text)) }
         var encoded: [UInt8] = []
         Base64.append(bytes, to: &encoded)

@@ -108,10 +108,10 @@ struct StoredResult: Sendable {
         switch bytes[0] {
         case UInt8(ascii: "{"):
             return (try? JSONParser.parse(bytes))
-                ?? (try? Serialization.parse(bytes, as: "application/x-yaml", limits: .default))
+                ?? (try? Serialization.parse(bytes, as: Serialization.yaml, limits: .default))
         case 0x80...0x8F, 0xDE, 0xDF:
             return try? Serialization.parse(bytes, as: "application/x-msgpack", limits: .default)
-        default: return try? Serialization.parse(bytes, as: "application/x-yaml", limits: .default)
+        default: return try? Serialization.parse(bytes, as: Serialization.yaml, limits: .default)
         }
     }
 

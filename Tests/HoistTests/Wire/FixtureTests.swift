@@ -1,10 +1,13 @@
 import Foundation
 import Hoist
+import HoistYAML
 import Testing
 
 /// Messages captured from Celery 5.7, and how a Celery worker took them.
 @Suite("Captured messages")
 struct FixtureTests {
+    init() { YAMLText.register() }
+
     static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .appendingPathComponent("Fixtures")
 

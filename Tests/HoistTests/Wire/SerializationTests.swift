@@ -1,6 +1,7 @@
 import Testing
 
 @testable import Hoist
+@testable import HoistYAML
 
 @Suite("Serializations and compression")
 struct SerializationTests {
@@ -51,6 +52,12 @@ struct SerializationTests {
                 [1, -2.5, true, nil, "123", "2026-11-21", .bigInteger("170141183460469231731687303715884105727")],
                 ["city": "Oslo", "n": 16], ["callbacks": nil, "data": ["__type__": "base64", "__value__": "//4="]],
             ])
+    }
+
+    @Test("YAML is a serialization like any other once its module has registered it")
+    func registeredYAML() throws {
+        YAMLText.register()
+        #expect(try Serialization.parse(Array("a: 1".utf8), as: Serialization.yaml, limits: .default) == ["a": 1])
     }
 
     @Test("YAML that asks for objects, nests too deep or multiplies is refused")

@@ -1,8 +1,18 @@
+package import Hoist
 import Yams
 
 /// Reads YAML as Python's safe dumper writes it: the types of JSON, dates and bytes. Other tags are refused.
-enum YAMLText {
-    static func parse(_ bytes: [UInt8], limits: WireLimits = .default) throws(WireError) -> WireValue {
+package enum YAMLText {
+    /// Has every message of this process that is in YAML read.
+    package static func register() {
+        Serialization.accept(Serialization.yaml) { bytes, limits throws(WireError) in
+            try parse(bytes, limits: limits)
+        }
+    }
+
+    /// - Throws: `WireError` when the bytes are no YAML, exceed `limits`, or hold a tag that is not accepted. A retry
+    ///   cannot help.
+    package static func parse(_ bytes: [UInt8], limits: WireLimits = .default) throws(WireError) -> WireValue {
         guard bytes.count <= limits.maximumBytes else {
             throw WireError("\(bytes.count) bytes of YAML exceed the limit of \(limits.maximumBytes)")
         }

@@ -1,0 +1,1 @@
+../../Examples/Torture/Sources/Ordeal.swift
