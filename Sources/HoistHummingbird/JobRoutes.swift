@@ -135,6 +135,7 @@ struct EventStream: Sendable {
 
     func events() -> AsyncStream<String> {
         let (stream, continuation) = AsyncStream.makeStream(of: String.self, bufferingPolicy: .bufferingNewest(64))
+        // A task of its own: it ends with the stream, which outlives this call.
         let task = Task {
             await withTaskGroup(of: Void.self) { group in
                 group.addTask {

@@ -24,6 +24,22 @@ struct RedisContractTests {
         }
     }
 
+    @Test(
+        "all ten priorities are kept apart where the server has a list for each, and the ability says so",
+        arguments: BackendContract.checks + BackendContract.realChecks)
+    func tenPriorities(_ check: BackendContract.Check) async throws {
+        let server = try RedisServer.shared.get()
+        try await check.run { clock in
+            let backend = try RedisBackend(
+                RESPConfiguration(url: server.url),
+                configuration: .init(
+                    keyPrefix: "\(UUID().uuidString):", resultKeyPrefix: UUID().uuidString,
+                    prioritySteps: Array(0...9), clock: moved(clock)))
+            #expect(backend.abilities.contains(.tenPriorities))
+            return backend
+        }
+    }
+
     @Test("the whole contract holds with results in another database")
     func otherDatabase() async throws {
         let server = try RedisServer.shared.get()

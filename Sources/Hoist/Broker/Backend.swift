@@ -156,6 +156,16 @@ extension Backend {
         try await part(directory, "list jobs").jobs(filter)
     }
 
+    /// See ``JobDirectory/page(_:after:)``.
+    /// - Throws: as ``JobDirectory/page(_:after:)``; ``BackendError`` `.misuse` without a directory.
+    public func page(_ filter: JobFilter, after cursor: JobCursor?) async throws -> JobPage {
+        try await part(directory, "list jobs").page(filter, after: cursor)
+    }
+
+    /// See ``JobDirectory/counts()``.
+    /// - Throws: as ``JobDirectory/counts()``; ``BackendError`` `.misuse` without a directory.
+    public func counts() async throws -> [JobCount] { try await part(directory, "count jobs").counts() }
+
     /// See ``JobDirectory/arguments(of:)``.
     /// - Throws: as ``JobDirectory/arguments(of:)``; ``BackendError`` `.misuse` without a directory.
     public func arguments(of id: JobID) async throws -> Arguments? {

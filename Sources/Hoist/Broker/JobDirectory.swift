@@ -18,6 +18,22 @@ public protocol JobDirectory: Sendable {
     /// - Throws: ``BackendError``; asking again is safe.
     func jobs(_ filter: JobFilter) async throws -> [JobRecord]
 
+    /// The jobs that fit `filter`, ``JobFilter/limit`` of them at a time, in an order of the backend's own. A page costs
+    /// what it holds, however many jobs there are.
+    ///
+    /// Every job that is there from the first page to the last, in one state, comes at least once. A job that changes
+    /// or comes meanwhile may come twice or not at all.
+    /// - Parameters:
+    ///   - filter: which jobs; its limit is the size of a page, 1,000 at most.
+    ///   - cursor: where the page begins; nil for the first one.
+    /// - Throws: ``BackendError``; asking again is safe. `.misuse` for a cursor that is not of this backend.
+    func page(_ filter: JobFilter, after cursor: JobCursor?) async throws -> JobPage
+
+    /// How many jobs there are, by queue, name and state, without reading every job. Where a backend keeps succeeded
+    /// jobs as results alone, as Redis does, those are not counted.
+    /// - Throws: ``BackendError``; asking again is safe.
+    func counts() async throws -> [JobCount]
+
     /// The arguments of a job as they will be, or were, handed to its handler; nil when the id is unknown or they
     /// cannot be read.
     /// - Throws: ``BackendError``; asking again is safe.
@@ -98,6 +114,9 @@ public struct JobFilter: Sendable {
         self.argumentText = argumentText
         self.limit = limit
     }
+
+    /// The size of a page of ``JobDirectory/page(_:after:)``.
+    package var pageSize: Int { limit.clamped(to: 1...1000) }
 
     package func matches(_ record: JobRecord) -> Bool {
         if let ids, !ids.contains(record.id) { return false }

@@ -86,6 +86,7 @@ package final class JobFollower: Sendable {
             return ([], true)
         }
         for bell in bells { bell.ring() }
+        // A task of its own, for the bell is rung on any thread.
         if mustLook { Task { await look(revisions) } }
     }
 

@@ -333,6 +333,7 @@ func withDeadline<T: Sendable>(
     _ limit: Duration, clock: any JobClock, _ body: @escaping @Sendable () async throws -> T
 ) async throws -> T {
     let outcome = FirstOutcome<T>()
+    // In no group, for a group would wait for it.
     let task = Task { outcome.set(await Result { try await body() }) }
     let timer = clock.schedule(after: limit) {
         outcome.set(.failure(BackendError(.timedOut, "the backend did not answer within \(limit)", isRetrySafe: false)))

@@ -84,6 +84,7 @@ final class ChildWorker: Sendable {
             return channel.send(.finished(IsolatedResult(run: call.run, outcome: .failed(failure))))
         }
         let (channel, environment) = (channel, environment)
+        // A task of its own, for the caller is the thread that hears the worker.
         let task = Task(executorPreference: globalConcurrentExecutor) {
             let meter = JobMeter(memoryLimit: call.limits.memory)
             let base = environment.logger

@@ -26,12 +26,12 @@ extension Execution {
             message = try Message(envelope: envelope)
             continuation = try self.continuation(of: message)
         } catch {
-            afterwards { onEnd(End(outcome: await self.undecodable(error)), nil) }
+            Self.afterwards { onEnd(End(outcome: await self.undecodable(error)), nil) }
             return
         }
         let (call, context) = begin(message, onProgress: onProgress)
         if let continuation, let refusal = refusal(continuation, message.headers) {
-            afterwards {
+            Self.afterwards {
                 let end = await self.refuse(refusal, continuation, message, context)
                 onEnd(
                     End(outcome: end.outcome, waited: call.waited, context: context, followUps: end.followUps), nil)
@@ -114,18 +114,12 @@ extension Execution {
     /// Runs the hooks after the death of a child, in the worker. Goes on when they are done, or after 10 seconds: a
     /// hook that hangs must not keep the slot.
     private func afterHooks(_ outcome: Outcome, _ context: JobContext, _ next: @escaping @Sendable () -> Void) {
-        afterwards {
+        Self.afterwards {
             try? await withDeadline(.seconds(10), clock: SystemJobClock()) {
                 await self.hooks.ended(outcome, context)
             }
             next()
         }
-    }
-
-    /// Runs the user's hooks for a job whose child cannot run them, on the threads of handlers. A task of its own, for
-    /// the caller is the thread that hears the children.
-    private func afterwards(_ body: @escaping @Sendable () async -> Void) {
-        Task(executorPreference: globalConcurrentExecutor) { await body() }
     }
 
     /// A child sends changed arguments unsealed; the worker, which has the keys, seals them again.

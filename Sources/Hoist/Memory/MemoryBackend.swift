@@ -129,6 +129,17 @@ public final class MemoryBackend: Broker, ResultStore, JobDirectory, JobEditing,
         change(ringing: []) { store, _, _ in store.records(filter) }
     }
 
+    public func page(_ filter: JobFilter, after cursor: JobCursor?) async throws -> JobPage {
+        var before: Int?
+        if let cursor {
+            guard let sequence = Int(cursor.text) else { throw BackendError(strange: cursor) }
+            before = sequence
+        }
+        return change(ringing: []) { [before] store, _, _ in store.page(filter, before: before) }
+    }
+
+    public func counts() async throws -> [JobCount] { change(ringing: []) { store, _, _ in store.counts() } }
+
     public func arguments(of id: JobID) async throws -> Arguments? {
         change(ringing: []) { store, _, _ in (try? store.jobs[id]?.message.decodedBody())?.arguments }
     }

@@ -493,6 +493,30 @@ struct MemoryStore: Sendable {
         return fitting.prefix(filter.limit).map(described)
     }
 
+    /// Sorts all jobs: a queue in memory is small.
+    func page(_ filter: JobFilter, before sequence: Int?) -> JobPage {
+        let fitting = jobs.values.filter { job in
+            sequence.map { job.sequence < $0 } ?? true && filter.matches(job.record)
+        }.sorted { $0.sequence > $1.sequence }
+        let size = filter.pageSize
+        let page = fitting.prefix(size)
+        let next = fitting.count > size ? page.last.map { JobCursor("\($0.sequence)") } : nil
+        return JobPage(jobs: page.map(described), next: next)
+    }
+
+    func counts() -> [JobCount] {
+        var counts: [JobCount: Int] = [:]
+        for job in jobs.values {
+            let record = job.record
+            counts[JobCount(queue: record.queue, name: record.name, state: record.state, count: 0), default: 0] += 1
+        }
+        return counts.map { kind, count in
+            var kind = kind
+            kind.count = count
+            return kind
+        }
+    }
+
     func queues() -> [QueueStatistics] {
         var byName: [String: QueueStatistics] = [:]
         for job in jobs.values {

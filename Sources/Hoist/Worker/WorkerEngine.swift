@@ -316,12 +316,13 @@ actor WorkerEngine {
 
     /// Runs the hooks of a dead letter that no handler of this worker has failed.
     private func noteDeadLetter(_ delivery: Delivery, _ failure: JobFailure) {
-        let handler = setup.handlers[delivery.jobName]
-        // A task of its own, in no group: it is the user's code, and a worker that stops does not wait for it.
-        Task(executorPreference: globalConcurrentExecutor) { [environment] in
-            guard let handler else { return await environment.onDeadLetter?(delivery.jobID, failure) ?? () }
-            await Execution(delivery, handler, environment).runHooks(afterGivingUp: failure)
+        guard let handler = setup.handlers[delivery.jobName] else {
+            return Execution.afterwards { [environment] in
+                await environment.onDeadLetter?(delivery.jobID, failure)
+            }
         }
+        let execution = Execution(delivery, handler, environment)
+        Execution.afterwards { await execution.runHooks(afterGivingUp: failure) }
     }
 
     // MARK: - The lease

@@ -64,11 +64,33 @@ struct JobsCommand: AsyncParsableCommand {
     @OptionGroup var options: InspectionOptions
     @OptionGroup var filter: FilterOptions
     @Option(name: .long, help: "Only jobs in this state; may be repeated.") var state: [JobStateArgument] = []
+    @Flag(
+        name: .long,
+        help: "All of them, page by page, in an order of the backend's own. With --json, a line for each job.")
+    var all = false
 
     func run() async throws {
         let states = Set(state.compactMap { JobState(rawValue: $0.rawValue) })
-        let records = try await options.backend.open().jobs(filter.filter(states: states.isEmpty ? nil : states))
+        let filter = filter.filter(states: states.isEmpty ? nil : states)
+        let backend = try options.backend.open()
+        if all { return try await list(filter, in: backend) }
+        let records = try await backend.jobs(filter)
         print(options.json ? WireValue.array(records.map(\.wireValue)).description : Printing.jobs(records))
+    }
+
+    private func list(_ filter: JobFilter, in backend: Backend) async throws {
+        var filter = filter
+        filter.limit = 500
+        var cursor: JobCursor?
+        repeat {
+            let page = try await backend.page(filter, after: cursor)
+            if options.json {
+                for record in page.jobs { print(record.wireValue.description) }
+            } else if !page.jobs.isEmpty {
+                print(Printing.jobs(page.jobs))
+            }
+            cursor = page.next
+        } while cursor != nil
     }
 }
 

@@ -47,10 +47,20 @@ final class Supervisor: Service {
         await withTaskCancellationHandler {
             await withGracefulShutdownHandler {
                 await withTaskGroup { group in
-                    for index in 1...max(1, settings.workers) { group.addTask { await self.keep(index) } }
-                    let reaping = Task { await self.reapOrphans() }
-                    await group.waitForAll()
-                    reaping.cancel()
+                    let workers = max(1, settings.workers)
+                    for index in 1...workers {
+                        group.addTask {
+                            await self.keep(index)
+                            return true
+                        }
+                    }
+                    group.addTask {
+                        await self.reapOrphans()
+                        return false
+                    }
+                    var ended = 0
+                    while ended < workers, let isWorker = await group.next() { ended += isWorker ? 1 : 0 }
+                    group.cancelAll()
                 }
             } onGracefulShutdown: {
                 self.stop()

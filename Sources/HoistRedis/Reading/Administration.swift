@@ -48,7 +48,7 @@ extension RedisBackend: JobDirectory, JobEditing {
     }
 
     /// The workers that may hold jobs: live workers, and dead workers whose jobs are being given back.
-    private func holders() async throws -> [WorkerID] {
+    func holders() async throws -> [WorkerID] {
         let found = try await pipeline(
             [
                 RESPCommand("ZRANGE", [.text(keys.own + "workers"), 0, -1]),
@@ -118,33 +118,37 @@ extension RedisBackend: JobDirectory, JobEditing {
         return records
     }
 
-    /// Reads each list from its newest job, a thousand at a time and at most 100,000, until enough jobs match the
-    /// filter; the lists after that are not read.
+    /// Reads each list from its newest job, a thousand at a time and at most 100,000, until enough jobs of it match the
+    /// filter.
     private func waitingJobs(_ queue: String, _ filter: JobFilter) async throws -> [JobRecord] {
         var records: [JobRecord] = []
         for list in try await allLists(queue) {
             var start: Int64 = 0
-            while records.count < filter.limit, start < 100_000 {
+            // Of each list, for the newest job of all may be in any of them.
+            let enough = records.count + filter.limit.clamped(to: 0...1_000_000)
+            while records.count < enough, start < 100_000 {
                 let slice =
                     try await send(
                         RESPCommand("LRANGE", [.text(list), .integer(start), .integer(start + 999)]),
                         doing: "list the queue \(queue)"
                     ).elements ?? []
-                for element in slice {
-                    guard let message = element.bytes.flatMap({ try? Message(envelope: $0) }) else { continue }
-                    var record = JobRecord(
-                        id: message.id, name: message.jobName, queue: queue, state: .waiting,
-                        priority: RedisPriority.urgency(wire: message.properties.priority),
-                        attempts: message.headers.retries,
-                        enqueuedAt: message.headers.hoist.enqueuedAt)
-                    record.describe(message)
-                    if filter.matches(record) { records.append(record) }
-                }
+                records += slice.compactMap { waitingJob($0.bytes, queue) }.filter(filter.matches)
                 if slice.count < 1000 { break }
                 start += 1000
             }
         }
         return records
+    }
+
+    /// The record of an element of a list; nil where it is no message.
+    func waitingJob(_ element: [UInt8]?, _ queue: String) -> JobRecord? {
+        guard let message = element.flatMap({ try? Message(envelope: $0) }) else { return nil }
+        var record = JobRecord(
+            id: message.id, name: message.jobName, queue: queue, state: .waiting,
+            priority: RedisPriority.urgency(wire: message.properties.priority), attempts: message.headers.retries,
+            enqueuedAt: message.headers.hoist.enqueuedAt)
+        record.describe(message)
+        return record
     }
 
     private func keptJobs(_ kind: String, _ queue: String) async throws -> [JobRecord] {
@@ -162,22 +166,14 @@ extension RedisBackend: JobDirectory, JobEditing {
         var cursor = "0"
         var records: [JobRecord] = []
         repeat {
-            let scan = RESPCommand("SCAN", [.text(cursor), "MATCH", .text(keys.resultPattern), "COUNT", 1000])
-            let page = try await sendToResults([scan]).first?.elements ?? []
-            cursor = page.first?.text ?? "0"
-            let found = page.last?.elements?.compactMap(\.text) ?? []
-            let values = try await sendToResults(found.map { RESPCommand("GET", [.text($0)]) })
-            for (key, value) in zip(found, values) {
-                guard let result = value.bytes.flatMap(StoredResult.init), result.state == .succeeded else { continue }
-                var location = Location(isCancelRequested: false)
-                location.result = result
-                if let record = record(String(key.dropFirst(keys.results.count)), location) { records.append(record) }
-            }
+            let page = try await results(from: cursor)
+            records += page.records
+            cursor = page.cursor
         } while cursor != "0"
         return records
     }
 
-    private func sendToResults(_ commands: [RESPCommand]) async throws -> [RESPValue] {
+    func sendToResults(_ commands: [RESPCommand]) async throws -> [RESPValue] {
         guard !commands.isEmpty else { return [] }
         if let resultClient {
             return try await call("read results") { try await resultClient.send(pipeline: commands) }

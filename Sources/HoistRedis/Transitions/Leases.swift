@@ -178,26 +178,34 @@ extension RedisBackend {
     /// outcomes back. All beside everything else, for nobody's lease may wait for it.
     func keepInOrder() {
         let uptime = clock.uptime
-        if lateRetries.withLock({ $0.isDue(at: uptime) }) { Task { [weak self] in try? await self?.mendOutcomes() } }
+        if lateRetries.withLock({ $0.isDue(at: uptime) }) { beside { try await $0.mendOutcomes() } }
         expireRecords()
         guard isDue(restoredAt) else { return }
-        Task { [weak self] in
-            guard let self else { return }
-            // What fails now is tried again in ten seconds.
-            _ = try? await run(
-                RedisScripts.removeExpired, [timeArgument, .integer(Int64(configuration.deadLetterLimit))],
+        beside { backend in
+            _ = try await backend.run(
+                RedisScripts.removeExpired,
+                [backend.timeArgument, .integer(Int64(backend.configuration.deadLetterLimit))],
                 doing: "remove what has passed its time"
             )
-            try? await restoreUnacknowledged()
         }
+        beside { try await $0.restoreUnacknowledged() }
     }
 
     /// Has the records expire of jobs that have waited long, once in ten seconds.
     func expireRecords() {
         guard isDue(expiredAt) else { return }
+        beside { backend in
+            _ = try await backend.run(
+                RedisScripts.expireRecords, [backend.timeArgument], doing: "have old records expire")
+        }
+    }
+
+    /// Works beside everything else. A task of its own, for a worker that renews its lease, or takes an answer, must not
+    /// wait for upkeep; what fails now is done by the next one who is due.
+    func beside(_ body: @escaping @Sendable (RedisBackend) async throws -> Void) {
         Task { [weak self] in
             guard let self else { return }
-            _ = try? await run(RedisScripts.expireRecords, [timeArgument], doing: "have old records expire")
+            try? await body(self)
         }
     }
 

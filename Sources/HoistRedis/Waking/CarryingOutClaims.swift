@@ -39,7 +39,7 @@ extension RedisBackend {
     private func received(_ reply: RESPValue, _ session: RedisSession, _ queue: String) -> ListWatcher.Verdict {
         if reply == .integer(1) { return .again }
         // The server has been started again.
-        if case .error(let error) = reply, error.code == "NOSCRIPT" { Task { try? await self.prepareToTake() } }
+        if case .error(let error) = reply, error.code == "NOSCRIPT" { beside { try await $0.prepareToTake() } }
         // It is not as simple as that.
         guard let parts = reply.elements else { return .ring }
         guard parts.count == 7, let moment = parts[0].text.flatMap(StandingClaims.Moment.init),

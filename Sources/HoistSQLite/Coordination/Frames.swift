@@ -103,8 +103,7 @@ final class FrameReader: Sendable {
             state.refresh = backend.clock.schedule(after: delay) { [weak self, weak backend] in
                 guard let self, let backend else { return }
                 self.state.withLock { $0.refresh = nil }
-                // A timer's thread must not wait for the database.
-                Task { await self.refresh(backend) }
+                beside { await self.refresh(backend) }
             }
         }
     }
@@ -139,12 +138,11 @@ final class FrameReader: Sendable {
             return !state.isReading
         }
         guard mustBegin else { return }
-        // The bell is rung on any thread, which must not wait for the database.
-        Task {
+        beside {
             var mustGoOn = true
             while mustGoOn {
                 await self.readOnce(backend)
-                mustGoOn = state.withLock { state in
+                mustGoOn = self.state.withLock { state in
                     state.isReading = state.mustReadAgain
                     state.mustReadAgain = false
                     return state.isReading
@@ -152,6 +150,9 @@ final class FrameReader: Sendable {
             }
         }
     }
+
+    /// A task of its own, for timers and bells call on threads that must not wait for the database.
+    private func beside(_ body: @escaping @Sendable () async -> Void) { Task { await body() } }
 
     private func readOnce(_ backend: SQLiteBackend) async {
         guard let last = state.withLock({ $0.lastID }) else { return }

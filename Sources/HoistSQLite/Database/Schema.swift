@@ -6,7 +6,7 @@ import Hoist
 /// `job` is narrow, because it is written three times in a job's life. The message and the result have tables of their
 /// own and are written once.
 enum Schema {
-    static let version = 3
+    static let version = 4
     /// "Hois" in ASCII: distinguishes Hoist's files from those of other programs.
     static let applicationID = 0x486F_6973
 
@@ -29,6 +29,7 @@ enum Schema {
                 if found < 1 { try database.execute(sql: versionOne) }
                 if found < 2 { try database.execute(sql: versionTwo) }
                 if found < 3 { try database.execute(sql: versionThree) }
+                if found < 4 { try database.execute(sql: versionFour) }
                 try database.execute(sql: "PRAGMA application_id = \(applicationID)")
                 try database.execute(sql: "PRAGMA user_version = \(version)")
                 return .commit
@@ -108,6 +109,13 @@ enum Schema {
         ) WITHOUT ROWID;
         CREATE TABLE stored_value (key TEXT PRIMARY KEY, value BLOB NOT NULL, until INTEGER) WITHOUT ROWID;
         CREATE INDEX foreign_result_purge ON foreign_result (purge) WHERE purge IS NOT NULL;
+        """
+
+    // Counts ended jobs without reading them.
+    private static let versionFour = """
+        CREATE INDEX job_ended ON job (line, state) WHERE state IN (4, 6, 7);
+        DROP INDEX job_due;
+        CREATE INDEX job_due ON job (line, due, state) WHERE state IN (1, 2);
         """
 }
 

@@ -65,12 +65,58 @@ extension SQLiteBackend {
         }
     }
 
-    static func rows(_ filter: JobFilter, _ database: Database) throws -> [Row] {
+    public func page(_ filter: JobFilter, after cursor: JobCursor?) async throws -> JobPage {
+        var before: Int64?
+        if let cursor {
+            guard let sequence = Int64(cursor.text) else { throw BackendError(strange: cursor) }
+            before = sequence
+        }
+        var one = filter
+        one.limit = filter.pageSize + 1
+        let (now, uptime) = (clock.now, clock.uptime)
+        return try await read("read jobs") { [before, one] database in
+            let workers = try Self.liveWorkers(database, uptime: uptime)
+            let rows = try Self.rows(one, before: before, database)
+            let page = rows.prefix(one.limit - 1)
+            let next = rows.count == one.limit ? page.last.map { JobCursor("\($0["seq"] as Int64)") } : nil
+            return JobPage(
+                jobs: try page.map { try Self.record($0, database, workers: workers, now: now) }, next: next)
+        }
+    }
+
+    /// Each count reads an index of its state, and no job.
+    public func counts() async throws -> [JobCount] {
+        try await read("count the jobs") { database in
+            let rows = try Row.fetchAll(
+                database,
+                sql: """
+                    SELECT l.queue, l.name, s.state, s.count FROM (
+                        SELECT line, 0 AS state, count(*) AS count FROM job INDEXED BY job_ready WHERE state = 0 GROUP BY line
+                        UNION ALL SELECT line, state, count(*) FROM job INDEXED BY job_due WHERE state IN (1, 2) GROUP BY line, state
+                        UNION ALL SELECT line, 3, count(*) FROM job INDEXED BY job_running WHERE state = 3 GROUP BY line
+                        UNION ALL SELECT line, 5, count(*) FROM job INDEXED BY job_failed WHERE state = 5 GROUP BY line
+                        UNION ALL SELECT line, state, count(*) FROM job INDEXED BY job_ended WHERE state IN (4, 6, 7)
+                            GROUP BY line, state
+                    ) s JOIN line l ON l.id = s.line
+                    """)
+            return rows.compactMap { row in
+                StoredState(rawValue: row["state"]).map {
+                    JobCount(queue: row["queue"], name: row["name"], state: $0.state, count: row["count"])
+                }
+            }
+        }
+    }
+
+    static func rows(_ filter: JobFilter, before sequence: Int64? = nil, _ database: Database) throws -> [Row] {
         var conditions: [String] = []
         var arguments: [(any DatabaseValueConvertible)?] = []
         func oneOf(_ column: String, _ values: [any DatabaseValueConvertible]) {
             conditions.append("\(column) IN (\(values.map { _ in "?" }.joined(separator: ", ")))")
             arguments += values
+        }
+        if let sequence {
+            conditions.append("j.seq < ?")
+            arguments.append(sequence)
         }
         if let ids = filter.ids { oneOf("j.id", ids) }
         if let states = filter.states { oneOf("j.state", states.map { StoredState($0).rawValue }) }

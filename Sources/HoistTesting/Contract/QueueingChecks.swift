@@ -36,6 +36,23 @@ extension BackendContract {
             let order = try await bench.claim("w", names: ["job", "other"]).map(\.jobID)
             try bench.expect(order == ["nine", "five", "none", "zero"], "by urgency, then age: \(order)")
         },
+        Check("ten priorities come in exact order, and jobs of one priority by age", needs: [.tenPriorities]) { bench in
+            let published = [4, 9, 0, 7, 2, 5, 1, 8, 3, 6, 9, 0, 5, nil]
+            for (index, priority) in published.enumerated() {
+                try await bench.publish(
+                    bench.message("\(priority.map { "\($0)" } ?? "none") \(index)") {
+                        $0.properties.priority = priority
+                    })
+            }
+            try await bench.join("w")
+            var order: [String] = []
+            // One at a time, so that the order of claims counts and not that of one answer.
+            for _ in published { order += try await bench.turn("w", limit: 1).deliveries.map(\.jobID) }
+            let expected = [
+                "9 1", "9 10", "8 7", "7 3", "6 9", "5 5", "5 12", "4 0", "3 8", "2 4", "1 6", "0 2", "0 11", "none 13",
+            ]
+            try bench.expect(order == expected, "by urgency, then age: \(order)")
+        },
         Check("a claim takes no more than its budget and says that there is more") { bench in
             for index in 0..<3 { try await bench.publish(bench.message("\(index)")) }
             try await bench.join("w")

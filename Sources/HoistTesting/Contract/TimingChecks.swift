@@ -182,6 +182,63 @@ extension BackendContract {
             try bench.expect(try await bench.backend.jobs(JobFilter(states: [.running])).isEmpty, "by state")
             try bench.expect(try await bench.backend.jobs(JobFilter(limit: 2)).count == 2, "at most so many")
         },
+        Check("jobs are listed page by page, each once, and pages end", needs: [.delays], parts: [.directory]) {
+            bench in
+            for index in 0..<7 {
+                try await bench.publish(
+                    bench.message("a\(index)", name: index == 3 ? "other" : "job", queue: index < 5 ? "q" : "r"))
+            }
+            try await bench.publish(bench.message("late", queue: "q") { $0.headers.eta = bench.after(100) })
+            try await bench.join("w")
+            func listed(_ filter: JobFilter) async throws -> [JobID] {
+                var (ids, cursor): ([JobID], JobCursor?) = ([], nil)
+                for _ in 0..<50 {
+                    let page = try await bench.backend.page(filter, after: cursor)
+                    try bench.expect(page.jobs.count <= filter.limit, "no page is too long")
+                    ids += page.jobs.map(\.id)
+                    guard let next = page.next else { return ids.sorted() }
+                    cursor = JobCursor(next.text)
+                }
+                throw ContractViolation(description: "the pages do not end")
+            }
+            let all = ["a0", "a1", "a2", "a3", "a4", "a5", "a6", "late"]
+            try bench.expect(try await listed(JobFilter(limit: 3)) == all, "all of them")
+            try bench.expect(try await listed(JobFilter(limit: 100)) == all, "at once")
+            try bench.expect(try await listed(JobFilter(queue: "r", limit: 1)) == ["a5", "a6"], "of a queue")
+            try bench.expect(try await listed(JobFilter(name: "other", limit: 2)) == ["a3"], "of a name")
+            try bench.expect(try await listed(JobFilter(states: [.scheduled], limit: 2)) == ["late"], "of a state")
+            do {
+                _ = try await bench.backend.page(JobFilter(), after: JobCursor("strange"))
+                throw ContractViolation(description: "a strange cursor is refused")
+            } catch let error as BackendError {
+                try bench.expect(error.code == .misuse, "as a misuse")
+            }
+        },
+        Check(
+            "jobs are counted by queue, name and state", needs: [.delays, .cancellation, .storesResults],
+            parts: [.directory]
+        ) { bench in
+            for index in 0..<3 { try await bench.publish(bench.message("a\(index)", queue: "q")) }
+            try await bench.publish(
+                bench.message("b", name: "other", queue: "q"),
+                bench.message("c", queue: "q") { $0.headers.eta = bench.after(100) }, bench.message("d", queue: "r"),
+                bench.message("e", queue: "r"))
+            _ = try await bench.backend.cancel("d")
+            try await bench.join("w", queues: ["q"])
+            let first = try await bench.turn("w", limit: 2, queue: "q").deliveries
+            let failure = JobFailure(kind: .raised, type: "Broken", message: "it broke")
+            try await bench.settle("w", first[0], .failed(failure))
+            var counts: [String: Int] = [:]
+            for count in try await bench.backend.counts() where count.count > 0 {
+                try bench.expect(!count.isEstimate, "small counts are exact")
+                counts["\(count.queue) \(count.name) \(count.state)"] = count.count
+            }
+            let expected = [
+                "q job waiting": 1, "q job running": 1, "q job failed": 1, "q other waiting": 1, "q job scheduled": 1,
+                "r job cancelled": 1, "r job waiting": 1,
+            ]
+            try bench.expect(counts == expected, "\(counts)")
+        },
         Check("live workers are listed with what they do", needs: [], parts: [.directory]) { bench in
             try await bench.join("w", names: ["x", "y"])
             let workers = try await bench.backend.workers()

@@ -110,8 +110,8 @@ public final class RedisServer: Sendable {
 
     private func waitUntilListening() throws {
         for _ in 0..<500 {
-            // It listens on its port before it makes the socket.
-            let hasSocket = !arguments.contains("--unixsocket") || FileManager.default.fileExists(atPath: socketPath)
+            // It listens on its port before it makes the socket, and makes the socket before it listens there.
+            let hasSocket = !arguments.contains("--unixsocket") || Self.canConnect(toSocket: socketPath)
             if hasSocket, Self.canConnect(port) { return }
             usleep(10_000)
         }
@@ -128,6 +128,19 @@ public final class RedisServer: Sendable {
         return withUnsafePointer(to: &address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
                 connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
+            }
+        }
+    }
+
+    private static func canConnect(toSocket path: String) -> Bool {
+        let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+        defer { close(descriptor) }
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8.prefix($0.count - 1)) }
+        return withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) == 0
             }
         }
     }
