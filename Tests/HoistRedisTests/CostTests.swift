@@ -87,7 +87,8 @@ struct CostTests {
         let options: [EnqueueOption] = keepsResults ? [] : [.result(.ignore)]
         try await client.enqueue(contentsOf: jobs, options)
         let cost = try await cost { try await runWorker() } / jobs.count
-        #expect(cost.commands <= (keepsResults ? 3.4 : 1.3) && cost.reads <= 0.1, "\(cost)")
+        // On a busy machine turns carry fewer jobs, and there are more of them.
+        #expect(cost.reads <= 0.5 && cost.commands <= (keepsResults ? 3 : 1) + 12 * cost.reads, "\(cost)")
     }
 
     @Test("a worker that starts, finds nothing and leaves costs a few round trips")

@@ -6,8 +6,11 @@ enum RedisScripts {
     static let claimStanding = RESPScript(String(decoding: PackageResources.claim_standing_lua, as: UTF8.self))
     static let enqueue = script(
         PackageResources.limits_lua + PackageResources.place_lua + PackageResources.enqueue_lua)
+    /// The fragments of a worker's turn share their locals, and run in this order.
     static let workerTurn = script(
-        PackageResources.limits_lua + PackageResources.place_lua + PackageResources.worker_turn_lua)
+        PackageResources.limits_lua + PackageResources.place_lua + Array(TurnWire.prologue.utf8)
+            + PackageResources.worker_turn_lua + PackageResources.settle_lua + PackageResources.lines_lua
+            + PackageResources.claim_lua + PackageResources.standing_lua + PackageResources.answer_lua)
     static let compareAndSet = script(PackageResources.compare_and_set_lua)
     static let closeQueue = script(PackageResources.close_queue_lua)
     static let setLimits = script(PackageResources.set_limits_lua)

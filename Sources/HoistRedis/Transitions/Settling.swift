@@ -41,48 +41,6 @@ struct SettlingStep {
 
     /// Whether the script that lets many jobs go at once may do it.
     var isPlainlyDone: Bool { if case .done = operation { followUps.isEmpty } else { false } }
-
-    func append(to arguments: inout [RESPArgument], withResult: Bool) {
-        arguments.append(.text(id))
-        arguments.append(.integer(token))
-        switch operation {
-        case .done: arguments.append("S")
-        case .ended(_, _, _, let yields): arguments.append(yields ? "H" : "E")
-        case .back: arguments.append("B")
-        }
-        arguments.append(withResult ? result.map { .text($0.key) } ?? "" : "")
-        arguments.append(.integer(result?.seconds ?? 0))
-        arguments.append(withResult ? result.map { .bytes($0.value) } ?? "" : "")
-        arguments.append(.text(queue))
-        switch operation {
-        case .done: arguments += ["", "", ""]
-        case .ended(let kind, let keepUntil, let record, _):
-            arguments += [.text(kind), .integer(keepUntil), .bytes(record.encoded)]
-        case .back(let list, let due, let inFront, let record, let envelope):
-            arguments += [
-                .text(list),
-                .text((due.map { String($0) } ?? "") + (inFront ? countsAsStart ? "R" : "F" : isBegun ? "L" : "A")),
-                .bytes(record.encoded),
-                .bytes(envelope ?? []),
-            ]
-        }
-        arguments.append(.integer(Int64(followUps.count)))
-        for followUp in followUps {
-            switch followUp {
-            case .message(let message, let list, let record):
-                arguments += [
-                    "m", .text(message.id), .text(list), .text(message.queue), .bytes(record.encoded),
-                    .bytes(message.encodedEnvelope()),
-                    message.headers.eta.map { .integer($0.microsecondsSinceEpoch) } ?? "",
-                ]
-            case .result(let result):
-                arguments += [
-                    "r", .text(withResult ? result.key : ""), .integer(result.seconds), .bytes(result.value), "", "",
-                    "",
-                ]
-            }
-        }
-    }
 }
 
 extension RedisBackend {

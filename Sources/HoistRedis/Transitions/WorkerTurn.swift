@@ -250,29 +250,6 @@ extension RedisBackend {
         var kind: Kind
         var envelope: [UInt8]
 
-        /// - Parameter parts: the six of worker_turn.lua.
-        init?(_ parts: ArraySlice<RESPValue>, token: Int64, lists: [(queue: String, list: String)]) {
-            let first = parts.startIndex
-            guard parts.count == 6, let number = parts[first].integer,
-                lists.indices.contains(Int(clamping: number - 1)),
-                let id = parts[first + 1].text, let name = parts[first + 2].text, let word = parts[first + 3].bytes,
-                let letter = word.last,
-                let record = parts[first + 4].bytes, let envelope = parts[first + 5].bytes
-            else { return nil }
-            (queue, list) = lists[Int(number - 1)]
-            (self.id, self.name, self.token, self.record, self.envelope) = (id, name, token, record, envelope)
-            let digits = word.dropLast().reduce(0) { min($0 * 10 + Int($1 &- 48), 1_000_000_000) }
-            retries = max(0, digits)
-            kind =
-                switch letter {
-                case UInt8(ascii: "t"): .timed
-                case UInt8(ascii: "u"): .unreadable
-                case UInt8(ascii: "k"): .unplaced
-                case UInt8(ascii: "d"): .dropped
-                default: .ready
-                }
-        }
-
         /// How many workers died with it; most records are not looked into.
         var lostWorkers: Int {
             record.isEmpty ? 0 : StoredJob(record)?.lostWorkers ?? 0
@@ -295,29 +272,26 @@ extension RedisBackend {
     ) async throws -> Answer {
         let storesApart = resultClient != nil
         if storesApart { try await storeApart(done + steps, progress, worker: worker, overwrites: overwritesResults) }
-        var arguments: [RESPArgument] = [
-            timeArgument, .text(worker), brokerDatabase, .text(resultDatabase), .text(keys.results),
-            .integer(Int64(configuration.scanLimit)), isForced ? "1" : "",
-        ]
-        arguments += begun.map { [.integer($0.number), .text($0.replaced)] } ?? [isFurtherPart ? "-" : "", ""]
-        arguments.append(.integer(Int64(done.count)))
-        arguments.reserveCapacity(64 + done.count * 4 + steps.count * 11)
-        for step in done { arguments.append(.text(step.id)) }
-        for step in done { arguments.append(.integer(step.token)) }
-        let results = done.map { storesApart ? nil : $0.result }
-        for result in results { arguments.append(result.map { $0.isRemoval ? "-" : .integer($0.seconds) } ?? "") }
-        for result in results { arguments.append(result.map { .bytes($0.value) } ?? "") }
-        arguments.append(.integer(Int64(steps.count)))
-        for step in steps { step.append(to: &arguments, withResult: !storesApart) }
-        arguments.append(.integer(Int64(progress.count)))
-        for step in progress {
-            let result = storesApart ? nil : step.result
-            arguments += [
-                .text(step.report.jobID), .integer(step.report.token), .text(result?.key ?? ""),
-                .integer(result?.seconds ?? 0),
-                .bytes(result?.value ?? []),
-            ]
+        var arguments: [RESPArgument] = []
+        arguments.reserveCapacity(64 + done.count * 4 + steps.count * 12)
+        for place in TurnWire.Argument.allCases {
+            switch place {
+            case .now: arguments.append(timeArgument)
+            case .worker: arguments.append(.text(worker))
+            case .brokerDatabase: arguments.append(brokerDatabase)
+            case .resultDatabase: arguments.append(.text(resultDatabase))
+            case .resultPrefix: arguments.append(.text(keys.results))
+            case .scanLimit: arguments.append(.integer(Int64(configuration.scanLimit)))
+            case .isForced: arguments.append(isForced ? "1" : "")
+            case .claimsNumber: arguments.append(begun.map { .integer($0.number) } ?? (isFurtherPart ? "-" : ""))
+            case .knownVersion: arguments.append(begun.map { .text($0.replaced) } ?? "")
+            }
         }
+        TurnWire.append(done: done, withResults: !storesApart, to: &arguments)
+        arguments.append(.integer(Int64(steps.count)))
+        for step in steps { TurnWire.append(step, withResult: !storesApart, to: &arguments) }
+        arguments.append(.integer(Int64(progress.count)))
+        for step in progress { TurnWire.append(step, withResult: !storesApart, to: &arguments) }
         append(claims, budget, to: &arguments)
         let reply = try await run(RedisScripts.workerTurn, arguments, doing: "turn jobs")[0]
         let lists = Self.queues(of: claims).flatMap { queue in keys.lists(queue).map { (queue, $0) } }
@@ -519,32 +493,5 @@ extension Settlement {
         failed.followUps = FollowUps()
         failed.encoded = nil
         return failed
-    }
-}
-
-extension RedisBackend.Answer {
-    init?(_ reply: RESPValue, lists: [(queue: String, list: String)]) {
-        guard let parts = reply.elements, parts.count == 14, let token = parts[9].integer, let time = parts[11].integer
-        else { return nil }
-        now = time
-        problem = parts[12].text ?? ""
-        standingVersion = parts[13].text ?? ""
-        func texts(_ index: Int) -> [String] { parts[index].elements?.compactMap(\.text) ?? [] }
-        isAlive = parts[0].integer == 1
-        codes = parts[1].elements?.compactMap(\.integer) ?? []
-        refused = texts(2)
-        cancellations = texts(3)
-        dead = texts(4)
-        nextDue = parts[5].integer.map(JobDate.init(microsecondsSinceEpoch:))
-        hasMore = parts[6].integer == 1
-        hasStrangers = parts[7].integer == 1
-        emptyLists =
-            parts[8].elements?.compactMap { number in
-                number.integer.flatMap { lists.indices.contains(Int(clamping: $0 - 1)) ? lists[Int($0 - 1)] : nil }
-            } ?? []
-        let flat = parts[10].elements ?? []
-        deliveries = stride(from: 0, to: flat.count, by: 6).compactMap { index in
-            .init(flat[index..<min(index + 6, flat.count)], token: token + Int64(index / 6), lists: lists)
-        }
     }
 }
