@@ -4,7 +4,7 @@ import Logging
 struct EventLog: EventSink {
     let logger: Logger
 
-    var interests: EventInterests { [.ends, .workers] }
+    var interests: EventInterests { logger.logLevel <= .debug ? [.ends, .workers] : [.failures, .workers] }
 
     func record(_ event: JobEvent) {
         switch event.kind {

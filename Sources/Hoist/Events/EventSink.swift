@@ -36,9 +36,11 @@ public struct EventInterests: OptionSet, Sendable {
     /// ``JobEvent/Kind/retried(_:)``, ``JobEvent/Kind/putBack(_:)``, ``JobEvent/Kind/ended(_:)`` and
     /// ``JobEvent/Kind/givenUp(_:lostWorker:)``
     public static let ends = EventInterests(rawValue: 16)
+    /// Of the ends those of attempts and jobs that failed.
+    public static let failures = EventInterests(rawValue: 64)
     /// Every ``WorkerEvent``.
     public static let workers = EventInterests(rawValue: 32)
-    public static let all: EventInterests = [.sent, .received, .started, .progress, .ends, .workers]
+    public static let all: EventInterests = [.sent, .received, .started, .progress, .ends, .failures, .workers]
 }
 
 /// The sinks of a worker or a client: every event has one place where it is told to all of them.
@@ -50,7 +52,9 @@ struct EventStream: Sendable {
     /// Whether any sink wants to hear of this now.
     func wants(_ interest: EventInterests) -> Bool { sinks.contains { !$0.interests.isDisjoint(with: interest) } }
 
-    /// - Parameter event: called when a sink wants it.
+    /// - Parameters:
+    ///   - interest: what the event is; a sink hears it that wants any of these.
+    ///   - event: called when a sink wants it.
     func tell(_ interest: EventInterests, _ event: () -> JobEvent) {
         var made: JobEvent?
         for sink in sinks where !sink.interests.isDisjoint(with: interest) {

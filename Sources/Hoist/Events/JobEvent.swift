@@ -83,14 +83,14 @@ extension JobEvent.Kind {
         case .snoozed, .handedBack, .notStarted: self = .putBack(end)
         }
     }
+}
 
-    var interest: EventInterests {
+extension Outcome {
+    /// Whether the attempt failed, for good or not.
+    var isFailure: Bool {
         switch self {
-        case .sent: .sent
-        case .received: .received
-        case .started: .started
-        case .progressed: .progress
-        case .retried, .putBack, .ended, .givenUp: .ends
+        case .failed, .retry: true
+        case .succeeded, .snoozed, .cancelled, .expired, .handedBack, .notStarted: false
         }
     }
 }

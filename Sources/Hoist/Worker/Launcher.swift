@@ -66,7 +66,7 @@ struct Launcher: Sendable {
     ) {
         let execution = job.execution
         let facts = end.context?.facts
-        events.tell(.ends) {
+        events.tell(end.outcome.isFailure ? [.ends, .failures] : .ends) {
             let runTime = usage.map { Duration.seconds($0.wallSeconds) } ?? .microseconds(clock.uptime - start)
             let told = JobEvent.End(
                 outcome: end.outcome, startedAt: startedAt, runTime: runTime,

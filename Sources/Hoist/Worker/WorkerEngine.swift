@@ -306,7 +306,7 @@ actor WorkerEngine {
 
     /// Tells of a job that was given up because its worker died.
     private func tell(of job: GivenUpJob) {
-        events.tell(.ends) {
+        events.tell([.ends, .failures]) {
             JobEvent(
                 .givenUp(job.failure, lostWorker: job.lostWorker), job.delivery, worker: setup.name,
                 at: backend.clock.now)

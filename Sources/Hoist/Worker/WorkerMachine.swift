@@ -141,8 +141,8 @@ struct WorkerMachine {
 
     /// A run has ended. Runs that are off the list are ignored.
     mutating func finished(_ run: RunID, _ settlement: Settlement) {
-        guard let job = runs[run] else { return }
-        if job.needs.lane == .process { learn(from: settlement) }
+        guard let lane = runs[run]?.needs.lane else { return }
+        if lane == .process { learn(from: settlement) }
         forget(run)
         unsettled.append(settlement)
     }

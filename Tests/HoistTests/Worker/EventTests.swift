@@ -67,13 +67,17 @@ struct EventTests {
 
     @Test("a sink hears only what it is interested in, as of now")
     func interests() async throws {
-        let listener = Listener(interests: [.ends])
+        let (ends, failures) = (Listener(interests: [.ends]), Listener(interests: [.failures]))
         let backend = MemoryBackend()
         var options = Worker.Configuration(isBurst: true)
-        options.sinks = [listener, Listener(interests: [])]
-        try await JobClient(backend, logger: quiet).enqueue(Work())
-        try await Worker(backend, configuration: options, logger: quiet) { Handler(Work.self) { _, _ in } }.run()
-        #expect(listener.heard.value == ["ended: succeeded"])
+        options.sinks = [ends, failures, Listener(interests: [])]
+        try await JobClient(backend, logger: quiet).enqueue(contentsOf: [Work(number: 1), Work(number: 2)])
+        let worker = Worker(backend, lanes: [.async(1)], configuration: options, logger: quiet) {
+            Handler(Work.self) { job, _ in if job.number == 2 { throw JobDirective.deadLetter("no") } }
+        }
+        try await worker.run()
+        #expect(ends.heard.value == ["ended: succeeded", "ended: failed"])
+        #expect(failures.heard.value == ["ended: failed"])
     }
 
     @Test("a job given up because its worker died, and a lost lease, are heard")
