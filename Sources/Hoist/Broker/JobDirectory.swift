@@ -21,8 +21,8 @@ public protocol JobDirectory: Sendable {
     /// The jobs that fit `filter`, ``JobFilter/limit`` of them at a time, in an order of the backend's own. A page costs
     /// what it holds, however many jobs there are.
     ///
-    /// Every job that is there from the first page to the last, in one state, comes at least once. A job that changes
-    /// or comes meanwhile may come twice or not at all.
+    /// A page is of its own moment. Jobs that change, come or go between two pages may come twice or not at all; on a
+    /// backend that tells places by counting, as Redis does, others may then come twice or be missed as well.
     /// - Parameters:
     ///   - filter: which jobs; its limit is the size of a page, 1,000 at most.
     ///   - cursor: where the page begins; nil for the first one.

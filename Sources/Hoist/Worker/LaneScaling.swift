@@ -22,9 +22,11 @@ struct LaneScaling: Sendable {
         var scalers = scalers
         while !Task.isCancelled {
             await backend.clock.sleep(for: interval)
-            guard !Task.isCancelled, let (lanes, queues) = await engine.lanesToScale() else { return }
-            let isAnyFull = scalers.keys.contains { lanes[$0].map { $0.used >= $0.slots } ?? false }
+            guard !Task.isCancelled, let (before, queues) = await engine.lanesToScale() else { return }
+            let isAnyFull = scalers.keys.contains { before[$0].map { $0.used >= $0.slots } ?? false }
             let backlog = isAnyFull ? await self.backlog(of: queues) : LaneScaler.Backlog(waiting: 0, oldestWait: 0)
+            // A person may have given a lane another size meanwhile.
+            guard let (lanes, _) = await engine.lanesToScale() else { return }
             for kind in scalers.keys {
                 guard let lane = lanes[kind] else { continue }
                 let wanted = scalers[kind]?.slots(
@@ -36,7 +38,11 @@ struct LaneScaling: Sendable {
 
     /// What waits in the queues. Where the backend cannot tell, a lane that is full has enough to do.
     private func backlog(of consumed: Set<String>) async -> LaneScaler.Backlog {
-        guard let directory = backend.directory, let queues = try? await directory.queues() else {
+        // A worker that stops does not wait for the answer.
+        let asked = backend.directory.map { directory in
+            { @Sendable in try await directory.queues() }
+        }
+        guard let asked, let queues = try? await withDeadline(.seconds(30), clock: SystemJobClock(), asked) else {
             return LaneScaler.Backlog(waiting: .max, oldestWait: 0)
         }
         let now = backend.clock.now

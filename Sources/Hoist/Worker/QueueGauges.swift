@@ -7,7 +7,11 @@ struct QueueGauges: Sendable {
     func run() async {
         guard metrics.isListening, let directory = backend.directory else { return }
         while !Task.isCancelled {
-            if let queues = try? await directory.queues() {
+            // A worker that stops does not wait for the answer.
+            let counted = try? await withDeadline(.seconds(30), clock: SystemJobClock()) {
+                try await directory.queues()
+            }
+            if let queues = counted {
                 let consumed = await engine.consumedQueues
                 metrics.queueLengths(
                     queues.filter { consumed.contains($0.name) }, now: backend.clock.now.microsecondsSinceEpoch)

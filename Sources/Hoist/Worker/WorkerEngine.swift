@@ -93,9 +93,10 @@ actor WorkerEngine {
     }
 
     /// Runs with the engine's thread as the preferred executor, so that nothing on the way hops to a cooperative
-    /// thread.
+    /// thread. In a task of its own: when the caller's task is cancelled the lease is kept until everything is handed
+    /// back.
     nonisolated func run() async {
-        await withTaskExecutorPreference(executor) { await self.start() }
+        await Task(executorPreference: executor) { await self.start() }.value
         ownThread?.close()
     }
 
@@ -334,7 +335,12 @@ actor WorkerEngine {
             do {
                 let sink = InboxSink(inbox: inbox, worker: presence.id)
                 opened = try await backend.broker.open(presence, lease: configuration.lease, sink: sink)
-                try await backend.limits?.declareLimits(setup.limits, aliases: setup.aliases)
+                // Those of queues that were added later as well.
+                let added = machine.queues.compactMap { queue in
+                    queue.limits.map { (LimitTarget.queue(queue.name), $0) }
+                }
+                let limits = setup.limits.merging(added) { _, later in later }
+                try await backend.limits?.declareLimits(limits, aliases: setup.aliases)
                 for queue in machine.queues { try await bindTopics(of: queue) }
                 // Last, for the worker claims as soon as there is a session.
                 session.current = opened

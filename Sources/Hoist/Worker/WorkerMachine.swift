@@ -251,11 +251,13 @@ struct WorkerMachine {
             return false
         }
         if turn.request.holding != nil { mustReconcile = false }
-        if turn.request.withdrawsCredit { mustWithdraw = false }
         isConsuming = stop == nil
         let lost = Set(result.lost)
-        let tokens = Set(turn.request.progress.filter { lost.contains($0.jobID) }.map(\.token))
-        if !tokens.isEmpty { abandon { tokens.contains($0.token) } }
+        if !lost.isEmpty {
+            // Of settlements nothing is left to stop.
+            let reported = Set(turn.progress.map(\.run))
+            abandon { run, job in lost.contains(job.jobID) && reported.contains(run) }
+        }
         if !turn.request.claims.isEmpty { nextDue = result.nextDue }
         take(result, time)
         return true
@@ -263,7 +265,10 @@ struct WorkerMachine {
 
     /// Nobody knows what of a turn has happened. Its settlements are kept and sent again, for as long as it takes.
     mutating func failed(_ turn: Turn) {
-        if turn.incarnation == incarnation { unsettled = inFlight + unsettled }
+        if turn.incarnation == incarnation {
+            unsettled = inFlight + unsettled
+            if turn.request.withdrawsCredit { mustWithdraw = true }
+        }
         inFlight = []
         // A worker that has nothing left to settle leaves, and its credit with it.
         if stop != nil, runs.isEmpty, unsettled.isEmpty { mustWithdraw = false }
@@ -297,7 +302,7 @@ struct WorkerMachine {
 
     /// The lease was lost: every job belongs to others, and what is unsettled is theirs to settle.
     mutating func loseLease() {
-        abandon { _ in true }
+        abandon { _, _ in true }
         (unsettled, inFlight) = ([], [])
         renewed()
     }
@@ -310,9 +315,9 @@ struct WorkerMachine {
     }
 
     /// Stops jobs that are no longer this worker's, and forgets what they return.
-    private mutating func abandon(_ isMeant: (Run) -> Bool) {
+    private mutating func abandon(_ isMeant: (RunID, Run) -> Bool) {
         slots.freeze()
-        for (run, job) in runs where isMeant(job) {
+        for (run, job) in runs where isMeant(run, job) {
             actions.append(.cancel(run, .leaseLost))
             forget(run)
         }
@@ -398,6 +403,8 @@ struct WorkerMachine {
             if let drainDeadline, time.uptime >= drainDeadline { return .handBack }
         }
         if let due = nextDue, due <= time.now { (mayHaveWork, nextDue) = (true, nil) }
+        // Without a queue there is nothing to ask for.
+        if queues.isEmpty { (mayHaveWork, nextDue) = (false, nil) }
         let turn = makeTurn(time)
         guard turn.request.settlements.isEmpty, turn.progress.isEmpty, turn.written.isEmpty,
             turn.request.claims.isEmpty,
@@ -405,7 +412,8 @@ struct WorkerMachine {
         else {
             (inFlight, unsettled) = (unsettled, [])
             if !turn.request.claims.isEmpty { mayHaveWork = false }
-            mustLook = false
+            // A withdrawal that is asked for meanwhile is one more.
+            (mustLook, mustWithdraw) = (false, false)
             return .turn(turn)
         }
         return isBurstOver ? .end : .sleep(idleLimit(time))

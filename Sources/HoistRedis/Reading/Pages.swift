@@ -37,7 +37,7 @@ private struct Progress {
 
 extension RedisBackend {
     public func page(_ filter: JobFilter, after cursor: JobCursor?) async throws -> JobPage {
-        if filter.ids != nil { return JobPage(jobs: try await jobs(filter), next: nil) }
+        if let ids = filter.ids { return try await page(ids, filter, after: cursor) }
         var places = try await places(filter)[...]
         var progress = Progress()
         if let cursor {
@@ -60,6 +60,21 @@ extension RedisBackend {
             }
         }
         return JobPage(jobs: found, next: nil)
+    }
+
+    /// A page of jobs that are named, in the order of their ids.
+    private func page(_ ids: [JobID], _ filter: JobFilter, after cursor: JobCursor?) async throws -> JobPage {
+        var begin = 0
+        if let cursor {
+            guard let count = Int(cursor.text), ids.indices.contains(count) else { throw BackendError(strange: cursor) }
+            begin = count
+        }
+        let end = min(ids.count, begin + filter.pageSize)
+        var found: [JobRecord] = []
+        for id in ids[begin..<end] {
+            if let record = try await record(of: id), filter.matches(record) { found.append(record) }
+        }
+        return JobPage(jobs: found, next: end < ids.count ? JobCursor("\(end)") : nil)
     }
 
     private func places(_ filter: JobFilter) async throws -> [Place] {
@@ -157,22 +172,23 @@ extension RedisBackend {
     public func counts() async throws -> [JobCount] {
         let places = try await places(JobFilter(states: Set(JobState.allCases).subtracting([.succeeded])))
         let sample = 1000
-        var counts: [JobCount: Int] = [:]
+        var counts: [JobCount: JobCount] = [:]
         for place in places {
             let (length, kinds) = try await kinds(in: place, sample)
             guard !kinds.isEmpty else { continue }
             let share = Double(length) / Double(kinds.count)
             for (kind, count) in Dictionary(grouping: kinds, by: \.self).mapValues(\.count) {
+                let unmarked = kind
                 var kind = kind
-                kind.isEstimate = length > sample
-                counts[kind, default: 0] += kind.isEstimate ? Int((Double(count) * share).rounded()) : count
+                let isEstimate = length > sample
+                // One count for all places of a kind; an estimate in one of them makes all an estimate.
+                let before = counts.removeValue(forKey: kind)
+                kind.count = (before?.count ?? 0) + (isEstimate ? Int((Double(count) * share).rounded()) : count)
+                kind.isEstimate = isEstimate || before?.isEstimate == true
+                counts[unmarked] = kind
             }
         }
-        return counts.map { kind, count in
-            var kind = kind
-            kind.count = count
-            return kind
-        }
+        return Array(counts.values)
     }
 
     /// What kind the first jobs of a place are, each with a count of 0.

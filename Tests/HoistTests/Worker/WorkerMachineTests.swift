@@ -226,8 +226,7 @@ struct WorkerMachineTests {
     func refusedReport() throws {
         var machine = try working(on: [delivery("a", token: 1), delivery("b", token: 2)])
         machine.reported(1, JobProgress(fraction: 0.5))
-        var report = try #require(turn(&machine))
-        report.request.progress = [ProgressReport(jobID: "a", token: 1, progress: JobProgress(fraction: 0.5))]
+        let report = try #require(turn(&machine))
         #expect(ended(&machine, report, TurnResult(lost: ["a"]), at(0)))
         #expect(told(&machine) == ["cancel 1 leaseLost", "drop 1"] && machine.runs.keys.sorted() == [2])
     }
@@ -307,6 +306,29 @@ struct WorkerMachineTests {
         #expect(ended(&machine, without, TurnResult(), at(0)))
         #expect(noteProcessLane(&machine, isUsable: true))
         #expect(turn(&machine)?.request.claims.flatMap(\.jobNames).sorted() == ["isolated", "light"])
+    }
+
+    @Test("a withdrawal that is asked for while another is under way is done as well, and again after a failure")
+    func twoWithdrawals() throws {
+        var machine = machine(queues: ["q", "r", "s"]) { $0.creditMayLast = true }
+        let first = try #require(turn(&machine))
+        #expect(ended(&machine, first, TurnResult(), at(0)))
+        #expect(remove(&machine, queue: "q"))
+        let one = try #require(turn(&machine))
+        #expect(one.request.withdrawsCredit && remove(&machine, queue: "r"))
+        #expect(ended(&machine, one, TurnResult(), at(0)))
+        let two = try #require(turn(&machine))
+        #expect(two.request.withdrawsCredit)
+        machine.failed(two)
+        #expect(turn(&machine)?.request.withdrawsCredit == true)
+    }
+
+    @Test("a burst without any queue is over")
+    func burstWithoutQueues() throws {
+        var machine = machine { $0.isBurst = true }
+        #expect(remove(&machine, queue: "q"))
+        machine.rang()
+        guard case .end = machine.next(at(0)) else { Issue.record("it goes on"); return }
     }
 
     // MARK: - Stopping
