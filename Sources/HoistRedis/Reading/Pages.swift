@@ -178,14 +178,10 @@ extension RedisBackend {
             guard !kinds.isEmpty else { continue }
             let share = Double(length) / Double(kinds.count)
             for (kind, count) in Dictionary(grouping: kinds, by: \.self).mapValues(\.count) {
-                let unmarked = kind
-                var kind = kind
-                let isEstimate = length > sample
                 // One count for all places of a kind; an estimate in one of them makes all an estimate.
-                let before = counts.removeValue(forKey: kind)
-                kind.count = (before?.count ?? 0) + (isEstimate ? Int((Double(count) * share).rounded()) : count)
-                kind.isEstimate = isEstimate || before?.isEstimate == true
-                counts[unmarked] = kind
+                let isEstimate = length > sample
+                counts[kind, default: kind].count += isEstimate ? Int((Double(count) * share).rounded()) : count
+                if isEstimate { counts[kind]?.isEstimate = true }
             }
         }
         return Array(counts.values)

@@ -4,7 +4,7 @@
 -- The script is put together from fragments that run one after another and share their locals:
 --   limits.lua, place.lua   what limits say, and where a message goes
 --   TurnWire.swift          the places of arguments and reply by name: turn.worker, step.queue, reply_of
---   worker_turn.lua         this one: the fixed arguments, and what is there at all
+--   worker_turn.lua         this fragment: reads the fixed arguments, and finds out which keys exist
 --   settle.lua              what the worker has finished and reports
 --   lines.lua               lines of jobs that limits hold up; made only where there are limits
 --   claim.lua               new jobs, out of the lists
@@ -15,8 +15,8 @@
 -- the claims (claim.lua). The fixed ones, see TurnWire.Argument:
 --   now             '' for the server's time
 --   worker          its id
---   broker_database  the database of the queues
---   result_database  the database of the results; '' when it is the same
+--   broker_database the database of the queues
+--   result_database the database of the results; '' when it is the same
 --   result_prefix   in front of the key of a result
 --   scan_limit      the number of elements that may be looked at in each list
 --   is_forced       1 to settle for a worker whose lease is over

@@ -92,25 +92,13 @@ extension BackendContract {
             "the rest of a chain ends with a step that is cancelled or expires while it waits", needs: [.cancellation]
         ) {
             bench in
-            let step: WireValue = [
-                "task": "job", "args": [], "kwargs": [:], "options": ["task_id": "next"], "subtask_type": nil,
-            ]
-            try await bench.publish(
-                bench.message("a") { message in
-                    message.body = MessageBody(arguments: Arguments(), embed: ["chain": [step]]).encoded()
-                })
+            try await bench.publish(firstOfTwo(bench))
             try bench.expect(try await bench.backend.cancel("a") == .cancelled, "it waits")
             try bench.expect(try await bench.state("next") == .cancelled, "and so is the rest")
         },
         Check("the rest of a chain ends with a step that is cancelled in place of a retry", needs: [.cancellation]) {
             bench in
-            let step: WireValue = [
-                "task": "job", "args": [], "kwargs": [:], "options": ["task_id": "next"], "subtask_type": nil,
-            ]
-            try await bench.publish(
-                bench.message("a") { message in
-                    message.body = MessageBody(arguments: Arguments(), embed: ["chain": [step]]).encoded()
-                })
+            try await bench.publish(firstOfTwo(bench))
             try await bench.join("w", lease: .seconds(1000))
             let delivery = try await bench.claim("w")[0]
             _ = try await bench.backend.cancel("a")
@@ -159,5 +147,15 @@ extension ContractBench {
         var settlement = settlement(delivery, outcome)
         settlement.followUps = followUps
         return try await settle(worker, settlement)
+    }
+}
+
+/// The message of the job `a`, the first step of a chain whose second is `next`.
+private func firstOfTwo(_ bench: ContractBench) -> Message {
+    let next: WireValue = [
+        "task": "job", "args": [], "kwargs": [:], "options": ["task_id": "next"], "subtask_type": nil,
+    ]
+    return bench.message("a") { message in
+        message.body = MessageBody(arguments: Arguments(), embed: ["chain": [next]]).encoded()
     }
 }
