@@ -143,7 +143,10 @@ let package = Package(
             exclude: ["Python"]),
         tests(
             "KillTests",
-            ["Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "KillTestWorker", "RESP", "TestServers", logging],
+            [
+                "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "KillTestWorker", "RESP", "TestServers", logging,
+                .product(name: "GRDB", package: "GRDB.swift"),
+            ],
             exclude: ["Python"]),
         tests(
             "IsolationTests",

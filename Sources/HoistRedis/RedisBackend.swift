@@ -135,6 +135,10 @@ public final class RedisBackend: Broker, ResultStore, BackendConvertible {
     let restoredAt = Mutex<Int64>(0)
     let expiredAt = Mutex<Int64>(0)
     let isPreparedToTake = Mutex(false)
+    let isTakingOver = Mutex(false)
+    /// Clients that renew leases, by the length of the lease.
+    let leaseClients = Mutex<[Duration: RESPClient]>([:])
+    let leaseThread = EventLoopExecutor()
     /// Until this time, jobs are enqueued by the script that checks caps and limits.
     let specialUntil = Mutex(ContinuousClock.now)
     let lateRetries = Mutex(LateRetries())
@@ -248,6 +252,7 @@ public final class RedisBackend: Broker, ResultStore, BackendConvertible {
         subscriptions.close()
         client.close()
         resultClient?.close()
+        for client in leaseClients.withLock({ Array($0.values) }) { client.close() }
     }
 
     deinit { close() }

@@ -6,12 +6,14 @@ extension RedisBackend {
     public func open(
         _ worker: WorkerPresence, lease: Duration, sink: any SessionSink
     ) async throws -> any WorkerSession {
-        guard try await renew(worker, lease: lease) else {
+        try await prepare(worker)
+        let leases = try leaseClient(for: lease)
+        guard try await renew(worker, lease: lease, over: leases) else {
             throw BackendError(
                 .misuse, "the worker id \(worker.id) has been used before; each incarnation needs its own")
         }
         givenUpJobs.add(worker, sink)
-        return RedisSession(self, worker.id, lease: lease, sink: sink)
+        return RedisSession(self, worker.id, lease: lease, over: leases, sink: sink)
     }
 }
 
@@ -23,10 +25,12 @@ final class RedisSession: WorkerSession {
     let standing = Mutex(StandingClaims())
     private let backend: RedisBackend
     private let lease: Duration
+    /// For renewals alone.
+    private let leases: RESPClient
     private let listening: ScheduledCall
 
-    init(_ backend: RedisBackend, _ id: WorkerID, lease: Duration, sink: any SessionSink) {
-        (self.backend, self.id, self.lease, self.sink) = (backend, id, lease, sink)
+    init(_ backend: RedisBackend, _ id: WorkerID, lease: Duration, over leases: RESPClient, sink: any SessionSink) {
+        (self.backend, self.id, self.lease, self.leases, self.sink) = (backend, id, lease, leases, sink)
         listening = backend.workDoorbell.listen { sink.mayHaveWork() }
     }
 
@@ -41,7 +45,7 @@ final class RedisSession: WorkerSession {
     func turn(_ turn: WorkerTurn) async throws -> TurnResult { try await backend.turn(turn, of: self) }
 
     func renew(_ worker: WorkerPresence) async throws -> Bool {
-        let isAlive = try await backend.renew(worker, lease: lease)
+        let isAlive = try await backend.renew(worker, lease: lease, over: leases)
         if !isAlive { end() }
         return isAlive
     }

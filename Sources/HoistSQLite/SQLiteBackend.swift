@@ -33,13 +33,14 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
         public var maximumLostWorkers: Int
         /// How long to wait for another process that holds the file. 5 seconds by default.
         public var busyTimeout: Duration
-        public var clock: any JobClock
+        /// The clock of tests; the machine's own by default.
+        public var clock: (any JobClock)?
 
         public init(
             durability: Durability = .everyCheckpoint, resultRetention: Duration = .seconds(86_400),
             deadLetterRetention: Duration = .seconds(90 * 86_400), deadLetterLimit: Int = 10_000,
             maximumLostWorkers: Int = 3,
-            busyTimeout: Duration = .seconds(5), clock: any JobClock = SystemJobClock()
+            busyTimeout: Duration = .seconds(5), clock: (any JobClock)? = nil
         ) {
             self.durability = durability
             self.resultRetention = resultRetention
@@ -74,7 +75,7 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
         return backend
     }
 
-    public var clock: any JobClock { configuration.clock }
+    public let clock: any JobClock
 
     /// Transitions of workers and clients.
     let writer: JobDatabase
@@ -93,6 +94,7 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
     public init(path: String, configuration: Configuration = Configuration()) throws {
         self.path = path
         self.configuration = configuration
+        clock = configuration.clock ?? SystemJobClock()
         changes = Doorbell()
         follower = JobFollower(changes: changes)
         let settings = ConnectionSettings(
@@ -125,8 +127,9 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
     private let sweptAt = Mutex<Int64?>(nil)
 
     /// Ends jobs that were not started in time and removes records whose retention has passed, at most every ten
-    /// seconds. A sweep that did not finish goes on at the next call.
-    func sweepIfDue() async throws {
+    /// seconds. Nobody waits for it: a lease renewal must not. What fails now, or does not finish, goes on at the next
+    /// call.
+    func sweepBesideTheRest() async throws {
         let uptime = clock.uptime
         let isDue = sweptAt.withLock { sweptAt in
             if let last = sweptAt, uptime - last < 10_000_000 { return false }
@@ -134,15 +137,21 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
             return true
         }
         guard isDue else { return }
-        // In small transactions and for a fifth of a second at most: the caller is a lease renewal, and the next
-        // renewal waits for this. The rest is done at the next renewal.
-        var mayBeMore = true
-        while mayBeMore, clock.uptime - uptime < 200_000 {
-            mayBeMore = try await writer.transaction("sweep") { [clock] store in
-                try store.sweep(now: clock.now.microsecondsSinceEpoch)
-            }
+        guard configuration.clock != nil else { return sweep(until: uptime + 200_000) }
+        // Who moves time wants to see at once what comes of it.
+        _ = try await writer.transaction("sweep") { [clock] store in
+            try store.sweep(now: clock.now.microsecondsSinceEpoch)
         }
-        if mayBeMore { sweptAt.withLock { $0 = nil } }
+    }
+
+    /// In small transactions, so that the file is free again and again.
+    private func sweep(until end: Int64) {
+        writer.transactionLater { [clock] store in
+            try store.sweep(now: clock.now.microsecondsSinceEpoch)
+        } completion: { [weak self] mayBeMore in
+            guard let self, mayBeMore ?? true else { return }
+            if mayBeMore == true, clock.uptime < end { sweep(until: end) } else { sweptAt.withLock { $0 = nil } }
+        }
     }
 
     func ringReady() {
@@ -162,6 +171,6 @@ extension JobStore.Rules {
             resultRetention: configuration.resultRetention.inMicroseconds,
             deadLetterRetention: configuration.deadLetterRetention.inMicroseconds,
             deadLetterLimit: configuration.deadLetterLimit,
-            maximumLostWorkers: configuration.maximumLostWorkers)
+            maximumLostWorkers: configuration.maximumLostWorkers, keepsRealTime: configuration.clock == nil)
     }
 }

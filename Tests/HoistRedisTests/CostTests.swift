@@ -95,7 +95,7 @@ struct CostTests {
     func idle() async throws {
         try await runWorker()
         let cost = try await cost { try await runWorker() }
-        #expect(cost.commands <= 42 && cost.reads <= 8, "\(cost)")
+        #expect(cost.commands <= 52 && cost.reads <= 8, "\(cost)")
     }
 
     private struct Numbered: Job {

@@ -407,9 +407,9 @@ struct LimitTests {
         clock.advance(by: .seconds(11))
         var order: [JobID] = []
         for _ in 0..<6 {
-            // Two at a time at most, whichever worker had the jobs before.
+            // Two at a time at most, whichever worker had the jobs before; of those whose worker died, one.
             let deliveries = try await claim("third")
-            #expect(deliveries.count == 2)
+            #expect((1...2).contains(deliveries.count) && deliveries.filter { $0.lostWorkers > 0 }.count <= 1)
             order += deliveries.map(\.jobID)
             let settlements = deliveries.map {
                 Settlement(

@@ -36,29 +36,195 @@ struct StrangerTests {
     }
 
     @Test(
-        "what is sound waits for a worker that knows its name",
+        "what has the name of somebody else's job waits for that somebody, in whatever form it is",
         arguments: [
             message(named: "other"), message(named: "größer \"\\ 名"),
             message(named: "other") { $0.replacing(",", with: " ,\n\t").replacing(":0", with: ":-0.5e+3") },
+            message(named: "other") { $0.replacing("\"retries\":0", with: "\"retries\":00") },
+            message(named: "other") { $0.replacing("\"retries\":0", with: "\"retries\":nan") },
+            message(named: "other") { $0.replacing("\"retries\":0", with: "\"retries\":0,\"x\":Infinity") },
+            // Protocol 1, as kombu writes it: the name is in the body.
+            Array(
+                #"""
+                {"body": "eyJ0YXNrIjogInB5dGhvbi5vbmx5IiwgImlkIjogIngifQ==", "content-encoding": "utf-8", "content-type": "application/json", "headers": {}, "properties": {"body_encoding": "base64", "delivery_info": {}, "delivery_tag": "t"}}
+                """#.utf8),
+            Array(#"{"body": "W10=", "headers": {"lang": "py", "task": "python.only", "id": 42}, "properties": {}}"#.utf8),
         ])
-    func sound(element: [UInt8]) async throws {
+    func others(element: [UInt8]) async throws {
         let (left, dead) = try await settled(element)
         #expect(left == 1 && dead == 0)
     }
 
     @Test(
-        "what no reader takes for a message is a dead letter, and waits for nobody",
+        "what has no name that anybody could have is a dead letter, and waits for nobody",
         arguments: [
             message(named: "other") { $0.replacing("other", with: "ot\u{5}er") },
             message(named: "other") { $0.replacing("other", with: "ot\ter") },
-            message(named: "other") { $0.replacing("\"retries\":0", with: "\"retries\":00") },
-            message(named: "other") { $0.replacing("\"retries\":0", with: "\"retries\":0x1") },
-            message(named: "other") { $0.replacing("\"retries\":0", with: "\"retries\":nan") },
             message(named: "other").map { $0 == UInt8(ascii: "h") ? 0xC3 : $0 },
             message(named: "ot☃er").map { $0 == 0x98 ? UInt8(0xE2) : $0 },
+            Array("no message".utf8), [], Array(#"{"headers":{"task":""},"body":"x"}"#.utf8),
         ])
     func unsound(element: [UInt8]) async throws {
         let (left, dead) = try await settled(element)
         #expect(left == 0 && dead == 1)
+    }
+
+    @Test(
+        "an id that is no strict UTF-8 makes a dead letter at once, and costs nobody anything afterwards",
+        arguments: [[0xED, 0xA0, 0x80], [0xE0, 0x80, 0x80], [0xF4, 0x90, 0x80, 0x80], [0xC3], [0xE0, 0xC3, 0xA4, 0xA0, 0x80]])
+    func notUTF8(bytes: [UInt8]) async throws {
+        let text = String(decoding: Self.message(named: "note"), as: UTF8.self)
+        let id = try #require(text.firstMatch(of: /"id":"([^"]*)"/)).1
+        let element = Array(text[..<id.startIndex].utf8) + bytes + Array(text[id.endIndex...].utf8)
+        let (left, dead) = try await settled(element)
+        #expect(left == 0 && dead == 1)
+    }
+
+    // MARK: - Many
+
+    /// A worker's claims on a queue with strangers, as the server sees them.
+    private struct Crowd {
+        let backend: RedisBackend
+        let probe: RESPClient
+        let list: String
+
+        init(_ count: Int, of size: Int) async throws {
+            (backend, probe) = try RedisBackend.onTestServer(prefix: "crowd\(UUID().uuidString.prefix(8)):")
+            list = backend.keys.list("default", wirePriority: 0)
+            let presence = WorkerPresence(
+                id: "w", name: "w", queues: ["default"], jobNames: ["note"], startedAt: Date(), concurrency: 1)
+            _ = try await backend.join(presence, lease: .seconds(600))
+            for start in stride(from: 0, to: count, by: 100) {
+                let elements = (start..<min(start + 100, count)).map { stranger($0, size) }
+                try await probe.send(RESPCommand("LPUSH", [.text(list)] + elements.map { .bytes($0) }))
+            }
+        }
+
+        /// As kombu writes it.
+        func stranger(_ number: Int, _ size: Int) -> [UInt8] {
+            Array(
+                #"""
+                {"body": "\#(String(repeating: "A", count: size))", "content-encoding": "utf-8", "content-type": "application/json", "headers": {"lang": "py", "task": "python.only", "id": "s\#(number)", "retries": 0, "eta": null, "expires": null}, "properties": {"correlation_id": "s\#(number)", "delivery_mode": 2, "delivery_info": {"exchange": "", "routing_key": "default"}, "priority": 0, "body_encoding": "base64", "delivery_tag": "\#(UUID())"}}
+                """#.utf8)
+        }
+
+        func claim(_ limit: Int = 4) async throws -> TurnResult {
+            try await backend.turn(
+                "w",
+                WorkerTurn(
+                    claims: [Claim(queue: "default", kind: "async", jobNames: ["note"])],
+                    budget: ClaimBudget(kinds: ["async": limit])))
+        }
+
+        /// Asks until there is nothing more to be found.
+        func claimAll() async throws -> [JobID] {
+            var found: [JobID] = []
+            while true {
+                let result = try await claim(100)
+                found += result.deliveries.map(\.jobID)
+                if !result.hasMore { return found }
+            }
+        }
+
+        func elements() async throws -> [RESPValue] {
+            try await probe.send(RESPCommand("LRANGE", [.text(list), 0, -1])).elements ?? []
+        }
+
+        /// How much memory traffic the reads of a claim cause, by the length of what scripts read.
+        func ours(_ id: String) -> [UInt8] {
+            let text = String(decoding: StrangerTests.message(named: "note"), as: UTF8.self)
+            return Array(text.replacing(/"id":"[^"]*"/, with: "\"id\":\"\(id)\"").utf8)
+        }
+    }
+
+    @Test(
+        "a crowd of strangers stays as it is, byte for byte, is read once, and lets our own jobs pass",
+        arguments: [(5000, 400), (300, 20_000), (12, 2_000_000)])
+    func crowd(count: Int, size: Int) async throws {
+        let crowd = try await Crowd(count, of: size)
+        defer { crowd.probe.close() }
+        let before = try await crowd.elements()
+        #expect(try await crowd.claimAll().isEmpty)
+        #expect(try await crowd.elements() == before)
+        // From now on a look reads the end of the list and no more, and finds what came behind the strangers.
+        try await crowd.probe.send(RESPCommand("CONFIG RESETSTAT"))
+        try await crowd.probe.send(RESPCommand("LPUSH", [.text(crowd.list), .bytes(crowd.ours("mine"))]))
+        #expect(try await crowd.claim().deliveries.map(\.jobID) == ["mine"])
+        // What others put in front is seen as well, whether it is ours or not.
+        try await crowd.probe.send(RESPCommand("RPUSH", [.text(crowd.list), .bytes(crowd.ours("front"))]))
+        #expect(try await crowd.claimAll() == ["front"])
+        let another = crowd.stranger(count, size)
+        try await crowd.probe.send(RESPCommand("RPUSH", [.text(crowd.list), .bytes(another)]))
+        try await crowd.probe.send(RESPCommand("LPUSH", [.text(crowd.list), .bytes(crowd.ours("last"))]))
+        #expect(try await crowd.claimAll() == ["last"])
+        #expect(try await crowd.elements() == before + [.bulk(another)])
+        // Their own worker takes some.
+        for _ in 0..<min(count, 7) { try await crowd.probe.send(RESPCommand("RPOP", [.text(crowd.list)])) }
+        try await crowd.probe.send(RESPCommand("LPUSH", [.text(crowd.list), .bytes(crowd.ours("then"))]))
+        #expect(try await crowd.claimAll() == ["then"])
+        // All gone.
+        try await crowd.probe.send(RESPCommand("DEL", [.text(crowd.list)]))
+        try await crowd.probe.send(RESPCommand("LPUSH", [.text(crowd.list), .bytes(crowd.ours("alone"))]))
+        #expect(try await crowd.claimAll() == ["alone"])
+    }
+
+    @Test("a worker that gets to know a name finds the jobs that it passed over before")
+    func newName() async throws {
+        let crowd = try await Crowd(50, of: 100)
+        defer { crowd.probe.close() }
+        #expect(try await crowd.claimAll().isEmpty)
+        let claim = Claim(queue: "default", kind: "async", jobNames: ["note", "python.only"])
+        let result = try await crowd.backend.turn(
+            "w", WorkerTurn(claims: [claim], budget: ClaimBudget(kinds: ["async": 10])))
+        #expect(result.deliveries.map(\.jobID) == (0..<10).map { "s\($0)" })
+    }
+
+    @Test("large messages are handed out a few at a time, so that an answer comes in good time; all come")
+    func largeMessages() async throws {
+        let crowd = try await Crowd(0, of: 0)
+        defer { crowd.probe.close() }
+        let padding = String(repeating: "x", count: 1_500_000)
+        for number in 0..<12 {
+            let text = String(decoding: crowd.ours("big\(number)"), as: UTF8.self)
+            let element = text.replacing("\"body\":\"", with: "\"body\":\"\(padding)")
+            try await crowd.probe.send(RESPCommand("LPUSH", [.text(crowd.list), .text(element)]))
+        }
+        var sizes: [Int] = []
+        var found: [JobID] = []
+        while found.count < 12, sizes.count < 12 {
+            let result = try await crowd.claim(64)
+            found += result.deliveries.map(\.jobID)
+            sizes.append(result.deliveries.count)
+            #expect(found.count == 12 || result.hasMore)
+        }
+        #expect(found == (0..<12).map { "big\($0)" } && sizes.allSatisfy { (1...4).contains($0) }, "\(sizes)")
+    }
+
+    @Test("a job that another producer puts again under the id of one that has succeeded runs again; a copy does not")
+    func sameIDAgain() async throws {
+        let crowd = try await Crowd(0, of: 0)
+        defer { crowd.probe.close() }
+        let theirs = String(decoding: crowd.stranger(1, 8), as: UTF8.self).replacing("python.only", with: "note")
+        func run(_ element: String) async throws -> TurnResult {
+            try await crowd.probe.send(RESPCommand("LPUSH", [.text(crowd.list), .text(element)]))
+            let result = try await crowd.claim()
+            let settlements = result.deliveries.map {
+                Settlement(
+                    jobID: $0.jobID, token: $0.token, outcome: .succeeded(output: Array("1".utf8), retention: nil),
+                    startedAt: Date(), finishedAt: Date())
+            }
+            _ = try await crowd.backend.turn("w", WorkerTurn(settlements: settlements))
+            return result
+        }
+        #expect(try await run(theirs).deliveries.map(\.jobID) == ["s1"])
+        let again = try await run(theirs)
+        #expect(again.deliveries.map(\.jobID) == ["s1"] && again.copies.isEmpty)
+        let redelivered = theirs.replacing("\"delivery_info\": {", with: "\"delivery_info\": {\"redelivered\": true, ")
+        let dropped = try await run(redelivered)
+        #expect(dropped.deliveries.isEmpty && dropped.copies == ["s1"])
+        let ours = String(decoding: crowd.ours("o1"), as: UTF8.self)
+        #expect(try await run(ours).deliveries.map(\.jobID) == ["o1"])
+        #expect(try await run(ours).copies == ["o1"])
+        #expect(try await crowd.elements().isEmpty)
     }
 }

@@ -1,4 +1,5 @@
 import Foundation
+import GRDB
 import Hoist
 import HoistSQLite
 import HoistTesting
@@ -32,6 +33,44 @@ struct KillTests {
             #expect(record.state == .succeeded && record.lostWorkers == 0)
         }
         #expect(!bench.log(of: 0).contains("the lease was lost"))
+    }
+
+    @Test("closures that run when jobs are stopped take as long as they like: no lease waits for them, and no timer")
+    func stubbornCancellation() async throws {
+        let bench = try KillBench(lease: 1)
+        try bench.startWorker()
+        let stubborn = try await bench.client.enqueue(named: "kill.stubborn")
+        #expect(try await eventually(.seconds(30)) { bench.journal().contains { $0.event == "begin" } })
+        // A worker that would take jobs over, if there were any to take.
+        try bench.startWorker()
+        // Stopped by its time limit, and by a person.
+        let other = try await bench.client.enqueue(named: "kill.stubborn")
+        #expect(try await eventually(.seconds(30)) { bench.journal().filter { $0.event == "begin" }.count == 2 })
+        _ = try await other.cancel()
+        let quick = try await bench.client.enqueue(Step(milliseconds: 1))
+        _ = try await quick.output(timeout: .seconds(2.5))
+        #expect(try await eventually(.seconds(30)) { try await bench.unfinished() == 0 })
+        for job in [stubborn, other] { #expect(try await job.record()?.lostWorkers == 0) }
+        for index in 0..<2 { #expect(!bench.log(of: index).contains("the lease was lost")) }
+    }
+
+    @Test("a file that is locked for longer than the lease costs no live worker a job")
+    func lockedFile() async throws {
+        let bench = try KillBench(lease: 1)
+        for _ in 0..<2 { try bench.startWorker() }
+        _ = try await bench.client.enqueue(contentsOf: (0..<6).map { _ in Step(milliseconds: 5000) })
+        #expect(try await eventually(.seconds(30)) { bench.journal().count >= 6 })
+        let path = try #require(bench.databasePath)
+        try await DatabaseQueue(path: path).writeWithoutTransaction { database in
+            try database.execute(sql: "BEGIN IMMEDIATE")
+            // The lock is what is tested: nothing can be waited for.
+            usleep(3_500_000)
+            try database.execute(sql: "COMMIT")
+        }
+        #expect(try await eventually(.seconds(30)) { try await bench.unfinished() == 0 })
+        let begun = Dictionary(grouping: bench.journal().filter { $0.event == "begin" }, by: \.job)
+        #expect(begun.count == 6 && begun.values.allSatisfy { $0.count == 1 })
+        for index in 0..<2 { #expect(!bench.log(of: index).contains("the lease was lost")) }
     }
 
     @Test("SIGTERM hands back what is not finished in time, with no attempt spent, and ends the process")

@@ -116,6 +116,74 @@ struct RedisKillTests {
         #expect(twice.isEmpty, "no worker died, so nothing ran again")
     }
 
+    @Test("connections that go silent while new ones work cost no live worker its jobs")
+    func silentConnections() async throws {
+        let server = try RedisServer()
+        defer { server.stop() }
+        // One worker's line goes silent; the other one would take its jobs over.
+        let proxy = try TroubleProxy(to: server.port)
+        let bench = try KillBench(url: "redis://127.0.0.1:\(proxy.port)/0")
+        let other = try KillBench(url: server.url)
+        try bench.startWorker()
+        let jobs = try await bench.client.enqueue(contentsOf: (0..<4).map { _ in Step(milliseconds: 9000) })
+        #expect(try await eventually(.seconds(30)) { bench.journal().filter { $0.event == "begin" }.count == 4 })
+        try other.startWorker()
+        proxy.silence()
+        #expect(try await eventually(.seconds(60)) { try await other.unfinished() == 0 })
+        #expect(other.journal().isEmpty && !bench.log(of: 0).contains("the lease was lost"))
+        for job in jobs {
+            let record = try #require(try await other.backend.record(of: job.id))
+            #expect(record.state == .succeeded && record.lostWorkers == 0)
+        }
+    }
+
+    @Test("an outage in which nothing arrives late costs no live worker its jobs, however long the lease")
+    func silentServer() async throws {
+        let server = try RedisServer()
+        defer { server.stop() }
+        let proxy = try TroubleProxy(to: server.port)
+        let bench = try KillBench(lease: 2, url: "redis://127.0.0.1:\(proxy.port)/0")
+        for _ in 0..<3 { try bench.startWorker() }
+        let jobs = (0..<6).map { _ in Step(milliseconds: 14_000) }
+        _ = try await bench.client.enqueue(contentsOf: jobs)
+        #expect(try await eventually(.seconds(30)) { bench.journal().filter { $0.event == "begin" }.count == 6 })
+        proxy.isSwallowing = true
+        // The outage itself: four leases long.
+        try await Task.sleep(for: .seconds(8))
+        proxy.isSwallowing = false
+        let direct = try RedisBackend(url: server.url)
+        #expect(
+            try await eventually(.seconds(60)) {
+                try await direct.queues().allSatisfy { $0.waiting + $0.scheduled + $0.running == 0 }
+            })
+        let begun = Dictionary(grouping: bench.journal().filter { $0.event == "begin" }, by: \.job)
+        #expect(begun.count == 6 && begun.values.allSatisfy { $0.count == 1 })
+    }
+
+    @Test("on a slow line large jobs are taken, done and given back, and the lease is kept")
+    func slowLine() async throws {
+        let server = try RedisServer()
+        defer { server.stop() }
+        let proxy = try TroubleProxy(to: server.port)
+        let bench = try KillBench(url: "redis://127.0.0.1:\(proxy.port)/0")
+        let direct = JobClient(try RedisBackend(url: server.url), logger: Logger(label: "test"))
+        let padding = WireValue.string(String(repeating: "x", count: 6_000_000))
+        for _ in 0..<12 {
+            try await direct.enqueue(
+                named: "kill.step", arguments: Arguments(keyword: ["milliseconds": 1000, "blocks": false, "padding": padding]))
+        }
+        proxy.limit(toBytesPerSecond: 10_000_000)
+        try bench.startWorker()
+        let queues = try RedisBackend(url: server.url)
+        #expect(
+            try await eventually(.seconds(90)) {
+                try await queues.queues().allSatisfy { $0.waiting + $0.scheduled + $0.running == 0 }
+            })
+        let begun = Dictionary(grouping: bench.journal().filter { $0.event == "begin" }, by: \.job)
+        #expect(begun.count == 12 && begun.values.allSatisfy { $0.count == 1 })
+        #expect(!bench.log(of: 0).contains("the lease was lost"))
+    }
+
     @Test(
         "Redis stopped for 30 seconds: no job is taken from its worker, and work goes on within 5 seconds of its return"
     )

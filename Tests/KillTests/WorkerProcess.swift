@@ -63,6 +63,9 @@ final class KillBench {
         return process
     }
 
+    /// The file, where the backend is one.
+    var databasePath: String? { url.hasPrefix("sqlite:") ? String(url.dropFirst("sqlite:".count)) : nil }
+
     func log(of index: Int) -> String {
         (try? String(contentsOf: folder.appendingPathComponent("worker-\(index).log"), encoding: .utf8)) ?? ""
     }

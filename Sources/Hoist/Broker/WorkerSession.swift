@@ -82,6 +82,10 @@ public struct WorkerTurn: Sendable {
     /// Whether the credit lasts: jobs that come after the turn may be handed to the sink, up to what is left of the
     /// budget, until the next turn with claims or until the credit is withdrawn.
     public var creditLasts = false
+    /// Whether a job may be taken whose worker has died. Of such jobs a worker has one at a time, so that the one that
+    /// kills its workers takes no other with it: a broker that can choose gives at most one in a turn, and none where
+    /// this is false.
+    public var takesSuspects = true
     /// How many arrivals the budget takes into account. Where there have been more, there is less room than it says: the
     /// broker gives nothing then, and the result says that there may be more.
     public var arrivalsSeen = 0
@@ -148,6 +152,8 @@ public struct TurnResult: Sendable {
     public var deliveries: [Delivery]
     /// Jobs whose settlement or progress was refused: the lease was lost and they are another worker's by now.
     public var lost: [JobID]
+    /// Jobs that had succeeded, and whose message was in a queue once more: the broker has dropped that copy.
+    public var copies: [JobID] = []
     /// Running jobs of this worker that are to be stopped.
     public var cancellations: [JobID]
     /// When the next delayed job becomes ready.

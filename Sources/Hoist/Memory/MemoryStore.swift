@@ -145,10 +145,7 @@ struct MemoryStore: Sendable {
             isWaiting(job.record.state)
         else { return .keyHeld(by: holder) }
         change(holder) { job in
-            job.message.body = message.body
-            job.message.headers.hoist.unique = message.headers.hoist.unique
-            job.message.headers.argumentsText = message.headers.argumentsText
-            job.message.headers.keywordArgumentsText = message.headers.keywordArgumentsText
+            job.message.replaceWork(by: message)
             job.record.describe(job.message)
             if unique.onClash == .reschedule {
                 let due = message.headers.eta
@@ -219,11 +216,16 @@ struct MemoryStore: Sendable {
     ) {
         guard let worker = workers[id] else { return }
         var budget = request.budget
+        var takesSuspects = request.takesSuspects
         for claim in request.claims {
             let limit = budget.available(to: claim)
             let ready = jobs.values.filter {
                 $0.record.state == .waiting && $0.record.queue == claim.queue && claim.jobNames.contains($0.record.name)
-            }.sorted { ($1.record.priority, $0.sequence) < ($0.record.priority, $1.sequence) }
+            }.sorted { ($1.record.priority, $0.sequence) < ($0.record.priority, $1.sequence) }.filter { job in
+                guard job.record.lostWorkers > 0 else { return true }
+                defer { takesSuspects = false }
+                return takesSuspects
+            }
             if ready.count > limit { result.hasMore = true }
             for job in ready.prefix(limit) {
                 let id = job.record.id

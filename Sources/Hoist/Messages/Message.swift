@@ -36,6 +36,18 @@ public struct Message: Sendable, Hashable {
 
     public var id: JobID { headers.id }
     public var jobName: String { headers.task }
+    /// Takes over the work of another message, with all that tells how to read it, and what that message says of its
+    /// unique key, to which a seal may bind its body.
+    package mutating func replaceWork(by other: Message) {
+        body = other.body
+        contentType = other.contentType
+        contentEncoding = other.contentEncoding
+        headers.compression = other.headers.compression
+        headers.argumentsText = other.headers.argumentsText
+        headers.keywordArgumentsText = other.headers.keywordArgumentsText
+        headers.hoist.unique = other.headers.hoist.unique
+    }
+
     /// The queue that the message is addressed to.
     public var queue: String {
         get { properties.routingKey }

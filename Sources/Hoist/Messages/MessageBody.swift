@@ -41,7 +41,7 @@ extension Message {
 
 extension Message {
     /// Compresses the body with zlib, unless it is compressed already.
-    mutating func compressBody() {
+    package mutating func compressBody() {
         guard headers.compression == nil else { return }
         body = Compression.deflated(body)
         headers.compression = Compression.zlib

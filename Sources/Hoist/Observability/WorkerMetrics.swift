@@ -11,6 +11,7 @@ import Synchronization
 /// | `hoist_job_cpu_seconds` | timer | `queue`, `job` |
 /// | `hoist_job_peak_memory_bytes` | recorder | `queue`, `job` |
 /// | `hoist_leases_lost_total` | counter | |
+/// | `hoist_copies_dropped_total` | counter | |
 /// | `hoist_queue_length` | gauge | `queue` |
 /// | `hoist_queue_oldest_age_seconds` | gauge | `queue` |
 final class WorkerMetrics: EventSink {
@@ -33,11 +34,13 @@ final class WorkerMetrics: EventSink {
     let isListening: Bool
     private let instruments = Mutex<[Key: Instruments]>([:])
     private let leasesLost: Counter
+    private let copies: Counter
 
     init(factory: any MetricsFactory) {
         self.factory = factory
         isListening = !(factory is NOOPMetricsHandler)
         leasesLost = Counter(label: "hoist_leases_lost_total", factory: factory)
+        copies = Counter(label: "hoist_copies_dropped_total", factory: factory)
     }
 
     var interests: EventInterests { isListening ? [.ends, .workers] : [] }
@@ -50,6 +53,9 @@ final class WorkerMetrics: EventSink {
     }
 
     func record(_ event: WorkerEvent) { if event.kind == .leaseLost { leasesLost.increment() } }
+
+    /// A message was dropped because its job had succeeded already.
+    func noteCopy() { copies.increment() }
 
     private func record(_ end: JobEvent.End, of event: JobEvent) {
         let instruments = instruments(Key(queue: event.queue, job: event.jobName, outcome: end.outcome.label))

@@ -5,11 +5,14 @@ import Synchronization
 final class Patience: Sendable {
     let logger: Logger
     private let clock: any JobClock
+    /// Tells when the worker is to stop: then there is nothing to wait for.
+    private let inbox: WorkerInbox
     private let failures = Mutex(0)
 
-    init(clock: any JobClock, logger: Logger) {
+    init(clock: any JobClock, logger: Logger, inbox: WorkerInbox) {
         self.clock = clock
         self.logger = logger
+        self.inbox = inbox
     }
 
     /// The backend has answered.
@@ -23,7 +26,15 @@ final class Patience: Sendable {
         }
         logger.warning(
             "the worker could not \(what); it tries again", metadata: ["error": "\(error)", "failures": "\(failures)"])
-        await clock.sleep(for: .milliseconds(min(5000, 50 << min(failures, 7))))
+        let wait = Duration.milliseconds(min(5000, 50 << min(failures, 7)))
+        let end = clock.uptime + wait.inMicroseconds
+        guard !inbox.isStopping else { return await clock.sleep(for: min(wait, .milliseconds(200))) }
+        // A stop is heard at once; all else that rings meanwhile waits.
+        while clock.uptime < end, !inbox.isStopping, !Task.isCancelled {
+            let mark = inbox.stopBell.mark
+            if inbox.isStopping { return }
+            await inbox.stopBell.wait(after: mark, for: .microseconds(end - clock.uptime), clock: clock)
+        }
     }
 
     /// Tries five times.

@@ -19,7 +19,7 @@ final class RunningTask: Sendable {
             state.stop = stop
             return state.reason
         }
-        if let reason { stop(reason) }
+        if let reason { Task(executorPreference: Self.threads) { stop(reason) } }
     }
 
     func set(_ context: JobContext) {
@@ -42,6 +42,11 @@ final class RunningTask: Sendable {
             return (state.stop, state.context)
         }
         context?.noteCancellation(reason)
-        stop?(reason)
+        guard let stop else { return }
+        // On a thread of its own: `onCancel` closures of the job run inside, and must hold up neither leases nor timers.
+        Task(executorPreference: Self.threads) { stop(reason) }
     }
+
+    /// Some, so that a closure which never returns does not keep other jobs from being stopped.
+    private static let threads = ThreadExecutor(name: "hoist-cancel", threadCount: 64)
 }

@@ -27,7 +27,7 @@ actor WorkerEngine {
     private let events: EventStream
     private let patience: Patience
     /// The session of the present incarnation, also for the threads of jobs.
-    private let session = SessionBox()
+    private let session: SessionBox
     private let blockingThreads: ThreadExecutor
     /// Nil when no handler runs in the process lane.
     private let children: ChildPool?
@@ -35,7 +35,9 @@ actor WorkerEngine {
     private let environment: Execution.Environment
 
     private var machine: WorkerMachine
-    private var presence: WorkerPresence
+    private var presence: WorkerPresence { didSet { session.presence = presence } }
+    /// Renews the lease.
+    private let leaseThread = ThreadExecutor(name: "hoist-lease", threadCount: 1)
     /// The jobs on the machine's list.
     private var jobs: [WorkerInbox.RunID: Launcher.Job] = [:]
     /// Jobs that came together and start beside the next turn.
@@ -60,9 +62,15 @@ actor WorkerEngine {
             let thread = ThreadExecutor(name: "hoist-worker")
             (executor, serialExecutor, ownThread) = (thread, thread, thread)
         }
+        presence = WorkerPresence(
+            id: JobIdentifier.make(), name: setup.name, queues: setup.queues.map(\.name),
+            jobNames: setup.handlers.keys.sorted(), startedAt: backend.clock.now,
+            concurrency: setup.lanes.values.reduce(0, +))
+        presence.labels = configuration.labels.isEmpty ? nil : configuration.labels.sorted()
+        session = SessionBox(presence)
         metrics = WorkerMetrics(factory: configuration.metrics)
         events = EventStream([metrics, EventLog(logger: logger)] + configuration.sinks)
-        patience = Patience(clock: backend.clock, logger: logger)
+        patience = Patience(clock: backend.clock, logger: logger, inbox: inbox)
         blockingThreads = ThreadExecutor(name: "hoist-blocking", threadCount: setup.lanes[.blocking] ?? 1)
         environment = Execution.Environment(
             worker: setup.name, jobs: JobClient(backend, configuration: configuration.client, logger: logger),
@@ -81,11 +89,6 @@ actor WorkerEngine {
             children: children)
         machine = WorkerMachine(
             setup.rules, queues: setup.queues, lanes: setup.lanes, resources: configuration.resources)
-        presence = WorkerPresence(
-            id: JobIdentifier.make(), name: setup.name, queues: setup.queues.map(\.name),
-            jobNames: setup.handlers.keys.sorted(), startedAt: backend.clock.now,
-            concurrency: setup.lanes.values.reduce(0, +))
-        presence.labels = configuration.labels.isEmpty ? nil : configuration.labels.sorted()
     }
 
     private var time: WorkerMachine.Moment {
@@ -117,18 +120,30 @@ actor WorkerEngine {
             parts.addTask(executorPreference: executor) { await scaling.run() }
             let gauges = QueueGauges(engine: self, backend: backend, metrics: metrics)
             parts.addTask(executorPreference: executor) { await gauges.run() }
-            let keeper = LeaseKeeper(engine: self, lease: configuration.lease, clock: backend.clock)
-            parts.addTask(executorPreference: executor) { await keeper.run() }
+            let keeper = LeaseKeeper(
+                session: session, inbox: inbox, lease: configuration.lease, clock: backend.clock,
+                onLoss: { await self.leaseWasLost(by: $0) })
+            parts.addTask(executorPreference: leaseThread) { await keeper.run() }
             parts.addTask(executorPreference: executor) { await self.launchBesideTurns() }
             await work()
             parts.cancelAll()
         }
-        await patience.attempt("leave") { try await self.session.current?.close() }
+        await leave()
         isAlive = false
         publishHealth()
         await children?.close()
         blockingThreads.close()
+        leaseThread.close()
         events.tell(.offline, presence, at: backend.clock)
+    }
+
+    /// Takes the worker off the list. Where the backend is away and holds nothing of this worker, the lease ends by
+    /// itself.
+    private func leave() async {
+        guard isAlive || machine.hasHeldJobs else {
+            return logger.warning("the worker leaves while its backend is away; its lease passes by itself")
+        }
+        await patience.attempt("leave") { try await self.session.current?.close() }
     }
 
     // MARK: - The loop
@@ -167,6 +182,7 @@ actor WorkerEngine {
         for (run, progress) in contents.progress { machine.reported(run, progress) }
         machine.wrote(contents.written)
         for job in contents.givenUp { tell(of: job) }
+        if let renewal = contents.renewal, renewal.worker == presence.id { noteRenewal(renewal.error) }
         if let isUsable = contents.isProcessLaneUsable, machine.noteProcessLane(isUsable: isUsable), !isUsable {
             logger.error("the process lane takes no jobs: its children end before they are ready")
         }
@@ -200,6 +216,12 @@ actor WorkerEngine {
             perform()
             patience.reset()
             presence.lastConsumedAt = backend.clock.now
+            for id in result.copies {
+                logger.warning(
+                    "a message was dropped: its job has succeeded, and this is a copy",
+                    metadata: ["job.id": "\(id)"])
+                metrics.noteCopy()
+            }
             for id in result.lost {
                 logger.info(
                     "a finish was refused: another worker has the job, or it was settled and the answer got lost",
@@ -360,24 +382,24 @@ actor WorkerEngine {
         for topics in queue.topics { try await backend.topics?.bind(queue: queue.name, to: topics) }
     }
 
-    func renewLease() async {
-        presence.running = machine.runs.count
-        do {
-            if try await session.current?.renew(presence) ?? false {
-                isAlive = true
-                events.tell(.heartbeat, presence, at: backend.clock)
-            } else {
-                events.tell(.leaseLost, presence, at: backend.clock)
-                machine.loseLease()
-                perform()
-                beginAgain()
-                await openSession()
-                inbox.bell.ring()
-            }
-        } catch {
-            isAlive = false
+    private func noteRenewal(_ error: (any Error)?) {
+        isAlive = error == nil
+        if let error {
             logger.warning("the lease could not be renewed", metadata: ["error": "\(error)"])
+        } else {
+            events.tell(.heartbeat, presence, at: backend.clock)
         }
+        presence.running = machine.runs.count
+    }
+
+    private func leaseWasLost(by worker: WorkerID) async {
+        guard worker == presence.id else { return }
+        events.tell(.leaseLost, presence, at: backend.clock)
+        machine.loseLease()
+        perform()
+        beginAgain()
+        await openSession()
+        inbox.bell.ring()
         publishHealth()
     }
 

@@ -24,11 +24,15 @@ final class WorkerInbox: Sendable {
         var stop: Worker.StopMode?
         /// Jobs of dead workers that became dead letters.
         var givenUp: [GivenUpJob] = []
+        /// The last renewal of the lease, and of which incarnation.
+        var renewal: (worker: WorkerID, error: (any Error)?)?
     }
 
     private let contents = Mutex(Contents())
     private let healthState = Mutex(WorkerHealth(isAlive: false, isConsuming: false, running: 0, concurrency: 0))
     let bell = Doorbell()
+    /// Rings at a stop alone.
+    let stopBell = Doorbell()
 
     func finish(_ finished: Finished) {
         contents.withLock { $0.finished.append(finished) }
@@ -70,11 +74,21 @@ final class WorkerInbox: Sendable {
         bell.ring()
     }
 
+    /// - Parameter error: why the lease could not be renewed; nil when it was.
+    func noteRenewal(_ error: (any Error)?, of worker: WorkerID) {
+        contents.withLock { $0.renewal = (worker, error) }
+        bell.ring()
+    }
+
+    /// Whether a stop has been asked for.
+    var isStopping: Bool { contents.withLock { $0.stop != nil } }
+
     func stop(_ mode: Worker.StopMode) {
         contents.withLock { contents in
             if mode.rank > (contents.stop?.rank ?? 0) { contents.stop = mode }
         }
         bell.ring()
+        stopBell.ring()
     }
 
     /// Takes everything; a stop stays.
@@ -104,12 +118,30 @@ struct InboxSink: SessionSink {
     func gaveUp(_ jobs: [GivenUpJob]) { inbox.noteGivenUp(jobs) }
 }
 
-/// The session of a worker's present incarnation.
+/// The session of a worker's present incarnation, and what the worker says of itself.
 final class SessionBox: Sendable {
-    private let session = Mutex<(any WorkerSession)?>(nil)
+    private struct State {
+        var session: (any WorkerSession)?
+        var presence: WorkerPresence
+    }
+
+    private let state: Mutex<State>
+
+    init(_ presence: WorkerPresence) { state = Mutex(State(presence: presence)) }
 
     var current: (any WorkerSession)? {
-        get { session.withLock { $0 } }
-        set { session.withLock { $0 = newValue } }
+        get { state.withLock { $0.session } }
+        set { state.withLock { $0.session = newValue } }
+    }
+
+    /// What the next renewal of the lease tells others.
+    var presence: WorkerPresence {
+        get { state.withLock { $0.presence } }
+        set { state.withLock { $0.presence = newValue } }
+    }
+
+    /// The session and its worker; nil when there is none.
+    var announced: (session: any WorkerSession, presence: WorkerPresence)? {
+        state.withLock { state in state.session.map { ($0, state.presence) } }
     }
 }

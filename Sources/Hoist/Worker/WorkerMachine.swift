@@ -79,6 +79,8 @@ struct WorkerMachine {
         var needs: SlotNeeds
         var attempt: Int
         var claimedAt: Date
+        /// A worker has died with this job before.
+        var isSuspect = false
         /// False for a job that was claimed and waits for slots.
         var hasBegun = false
     }
@@ -130,6 +132,9 @@ struct WorkerMachine {
             queues: Dictionary(
                 uniqueKeysWithValues: queues.compactMap { queue in queue.concurrency.map { (queue.name, $0) } }))
     }
+
+    /// Whether the broker may believe that this worker has jobs.
+    var hasHeldJobs: Bool { !runs.isEmpty || !unsettled.isEmpty || !inFlight.isEmpty || mustReconcile }
 
     /// The actions that inputs have brought about since the last call, in their order.
     mutating func takeActions() -> [Action] {
@@ -342,7 +347,7 @@ struct WorkerMachine {
         runs[nextRun] = Run(
             jobID: delivery.jobID, jobName: delivery.jobName, token: delivery.token, queue: delivery.queue,
             needs: needs,
-            attempt: delivery.attempt, claimedAt: time.now)
+            attempt: delivery.attempt, claimedAt: time.now, isSuspect: delivery.lostWorkers > 0)
         actions.append(.admit(nextRun, delivery))
         if case .start = admission { return nextRun }
         return nil
@@ -359,7 +364,7 @@ struct WorkerMachine {
         guard let job = runs.removeValue(forKey: run) else { return }
         actions.append(.drop(run))
         // Only where there was no room can there be work that was not asked for.
-        if !mayHaveWork, hasNoRoom(besides: job) { mayHaveWork = true }
+        if !mayHaveWork, job.isSuspect || hasNoRoom(besides: job) { mayHaveWork = true }
         begin(slots.release(run))
     }
 
@@ -449,6 +454,7 @@ struct WorkerMachine {
             }
         }
         turn.request.creditLasts = rules.creditMayLast
+        turn.request.takesSuspects = !runs.values.contains { $0.isSuspect }
         return turn
     }
 

@@ -13,11 +13,11 @@
 --       now            the time that it is here
 --       problem        what went wrong with the claims; '' for nothing
 --       stands         the version of the claims that wait now; '' for none, - when what they got is on its way
+--       copies         ids of jobs that had succeeded and were there once more; these copies were dropped
 
 local claim_count = take_claims_back(tonumber(next_argument()))
 if claim_count > 0 and is_alive then
     claim_jobs(claim_count)
-    hand_over()
     leave_claims()
 end
 
@@ -40,4 +40,5 @@ return reply_of({
     to_cancel = unless_empty(to_cancel), dead = unless_empty(dead), next_due = next_due and whole(next_due) or '',
     has_more = has_more and 1 or 0, has_strangers = has_strangers and 1 or 0, empty = unless_empty(empty),
     first_token = token + 1, deliveries = unless_empty(deliveries), now = whole(now), problem = problem, stands = stands,
+    copies = unless_empty(haul.copies),
 })

@@ -7,6 +7,31 @@
 -- when it holds nothing of interest), the numbers of lists that are empty, counted through all claims, and whether
 -- elements were left that nobody here can take. The tokens of the jobs go up by one from the first.
 
+-- Writes down who has the jobs that were taken.
+-- Returns their ids; nil for none.
+local function hand_over()
+    if #taken == 0 then return end
+    token = redis.call('INCRBY', P .. 'token', #taken) - #taken
+    local began, ids, elements, infos = whole(now), {}, {}, {}
+    for i, job in ipairs(taken) do
+        local id, name, list, number, record, word, thing = unpack(job)
+        elements[2 * i - 1], elements[2 * i] = id, thing.element
+        infos[2 * i - 1], infos[2 * i] = id, info_of(string.format('%d', token + i), began, list, record)
+        ids[i] = id
+        -- Only what was put back before has a record of interest.
+        local interest = string.find(record, '"lost":', 1, true) and record or (word ~= '0n' and record) or ''
+        local last = #deliveries
+        deliveries[last + delivery_list], deliveries[last + delivery_id] = number, id
+        deliveries[last + delivery_name], deliveries[last + delivery_word] = name, word
+        deliveries[last + delivery_record], deliveries[last + delivery_envelope] = interest, thing.element
+    end
+    for_slices(#elements, function(first, last)
+        redis.call('HSET', held, unpack(elements, first, last))
+        redis.call('HSET', info, unpack(infos, first, last))
+    end)
+    return ids
+end
+
 local function claim_jobs(claim_count)
     local lists_before = 0
     for i = 1, claim_count do
@@ -23,12 +48,16 @@ local function claim_jobs(claim_count)
     local has_paused = is_there(P .. 'paused')
     has_limits = is_there(P .. 'limits')
     has_flow = has_limits or is_there(P .. 'flow') or is_there(P .. 'closed') or is_there(P .. 'full')
+    demand(held, 'hash')
+    demand(info, 'hash')
     local unread = {}
-    -- What was taken out of a list, and what is found out about it. All at once: a table that grows is made anew each
-    -- time.
+    -- What was found in a list, and what is known of it. All at once: a table that grows is made anew each time.
+    --   has_place  it is elsewhere now, and comes out of the list it was found in
+    --   is_out     it is out of that list already
     function take_in_hand(list, element)
         local thing = {
-            list = list, element = element, has_place = false, is_stranger = false, about = false, is_held = false, record = unread,
+            list = list, element = element, has_place = false, is_out = false, is_stranger = false, about = false,
+            is_held = false, record = unread,
         }
         in_hand[#in_hand + 1] = thing
         return thing
@@ -45,10 +74,14 @@ local function claim_jobs(claim_count)
         return math.min(sum, claim.free)
     end
 
-    local function pop(list, count)
-        local batch = {}
-        for i, element in ipairs(redis.call('RPOP', list, count) or {}) do
-            batch[i] = take_in_hand(list, element)
+    -- Elements of a list, counted from the end that is served next: `count` of them behind the first `offset`. They stay
+    -- where they are until it is known what becomes of them.
+    local function look_at(list, offset, count)
+        local elements = redis.call('LRANGE', list, -(offset + count), -(offset + 1))
+        local batch, last = {}, #elements
+        for i = last, 1, -1 do
+            local element = elements[i]
+            batch[last - i + 1] = take_in_hand(list, element)
         end
         return batch
     end
@@ -58,9 +91,19 @@ local function claim_jobs(claim_count)
     local function look_up(claim, batch)
         local known, ids, keys = {}, {}, {}
         for _, thing in ipairs(batch) do
-            thing.about = { describe(thing.element) }
-            local name, id = thing.about[1], thing.about[2]
-            if name and claim.lanes[name] then
+            local element = thing.element
+            -- Strangers are told by their name alone, for it would cost much to read all of a large message.
+            local name = not is_ours(element) and name_in(element)
+            if not name or claim.lanes[name] then
+                thing.about = { describe(element) }
+                name = thing.about[1]
+            end
+            -- A name that is no text can be nobody's.
+            if name and not claim.lanes[name] and is_text(name) and not string.find(name, '%c') then
+                thing.about, thing.is_stranger = { name }, true
+            end
+            local id = thing.about and thing.about[2]
+            if id and claim.lanes[name] then
                 known[#known + 1] = thing
                 ids[#ids + 1] = id
                 keys[#keys + 1] = P .. 'job:' .. id
@@ -74,27 +117,39 @@ local function claim_jobs(claim_count)
         end
     end
 
-    -- Gives a job to the worker, unless it turns out to have ended.
+    -- Gives a job to the worker, unless it turns out to have ended, or must not run beside another one.
     function hand_out(claim, number, thing, name, id, word, lane, scopes, cost)
         local element = thing.element
         local starts = string.sub(word, -1) ~= 'k'
         local record = thing.record
         if record == unread then record = redis.call('GET', P .. 'job:' .. id) end
         local is_known = string.sub(word, -1) ~= 'u'
+        -- Of the jobs whose worker has died a worker has one at a time, so that the one that kills its workers takes no
+        -- other with it.
+        local is_suspect = record and string.find(record, '"lost":', 1, true)
+        if is_suspect and not haul.takes_suspects then return end
         if not record then
             record = is_known and record_of(element) or ''
-            -- A copy of a job that has succeeded is not run again.
             if is_known and state_of_result(id) == 'SUCCESS' then
-                thing.has_place = true
-                if release_permits(id, false) then has_released = true end
-                return
+                if is_copy(element) then
+                    -- A copy of a job that has succeeded is not run again.
+                    haul.copies[#haul.copies + 1] = id
+                    thing.has_place = true
+                    if release_permits(id, false) then has_released = true end
+                    return
+                end
+                -- Somebody else put a job under this id once more: whoever waits for it now waits for its own result.
+                in_database(result_db, function() redis.call('DEL', turn.result_prefix .. id) end)
+                if result_db ~= '' then redis.call('SELECT', broker_db) end
             end
             if record ~= '' and starts then release_key(record, id, true, now) end
         elseif string.byte(record, 1) == 99 then
             -- It was cancelled where it could not be taken out of the list.
-            local left = redis.call('PTTL', P .. 'job:' .. id)
-            redis.call('ZADD', P .. 'stopped:' .. claim.queue, whole(now + math.max(left, 1000) * 1000), id)
-            redis.call('HSET', P .. 'stopped:' .. claim.queue .. ':jobs', id, element)
+            local kept, left = P .. 'stopped:' .. claim.queue, redis.call('PTTL', P .. 'job:' .. id)
+            demand(kept, 'zset')
+            demand(kept .. ':jobs', 'hash')
+            redis.call('ZADD', kept, whole(now + math.max(left, 1000) * 1000), id)
+            redis.call('HSET', kept .. ':jobs', id, element)
             redis.call('SET', P .. 'job:' .. id, 'p' .. string.sub(record, 2), 'KEEPTTL')
             thing.has_place = true
             if release_permits(id, false) then has_released = true end
@@ -102,8 +157,10 @@ local function claim_jobs(claim_count)
         elseif string.byte(record, 1) == 120 and starts then
             release_key(record, id, true, now)
         end
+        if is_suspect then haul.takes_suspects = false end
         if scopes then enter(scopes, id, cost, now) end
         is_taken[id] = true
+        thing.is_taken = true
         taken[#taken + 1] = { id, name, claim.lists[number], claim.first + number, record, word, thing }
         lanes[lane] = lanes[lane] - 1
         claim.free = claim.free - 1
@@ -115,18 +172,17 @@ local function claim_jobs(claim_count)
 
     -- Deals with one element of a list. It has a place then, or is the worker's, or must stay where it was.
     local function take(claim, number, list, thing)
-        local name, id, retries, timed, eta, expires = unpack(thing.about, 1, 6)
+        local name, id, retries, timed, eta, expires = unpack(thing.about or {}, 1, 6)
         local word = timed and 't' or 'n'
-        local lane
-        if name then
-            lane = claim.lanes[name]
-            if not lane and is_message(thing.element) then
-                -- A job of a name that nobody here knows stays where it is; in its line, where those behind it must not
-                -- overtake it.
-                if not (has_limits and is_ordered(claim.queue, name) and (partition_of(thing.element) or '') ~= ''
-                    and not passes_limits(claim, list, thing, name, id, false)) then thing.is_stranger = true end
-                return
+        local lane = not thing.is_stranger and name and claim.lanes[name]
+        if thing.is_stranger then
+            -- A job of a name that nobody here knows stays where it is; in its line, where those behind it must not
+            -- overtake it.
+            if has_limits and is_ordered(claim.queue, name) and (partition_of(thing.element) or '') ~= '' then
+                local of_order, its_id = describe(thing.element)
+                if of_order then passes_limits(claim, list, thing, name, its_id, false) end
             end
+            return
         end
         if not lane then
             -- It cannot be read here: the worker that asked finds out why, and puts it aside.
@@ -135,10 +191,7 @@ local function claim_jobs(claim_count)
             for _, candidate in pairs(claim.lanes) do lane = candidate end
         end
         -- Of two messages of one id the second waits for the first.
-        if is_taken[id] or thing.is_held then
-            thing.is_stranger = true
-            return
-        end
+        if is_taken[id] or thing.is_held then return end
         local scopes, cost
         local has_room = lanes[lane] > 0 and claim.free > 0
         if has_limits and word ~= 'u' and not is_out_of_time(eta, expires) then
@@ -175,43 +228,89 @@ local function claim_jobs(claim_count)
         hand_out(claim, number, thing, name, id, retries .. word, lane, scopes, cost)
     end
 
+    -- Looks at a list from the end that is served next, as far as there is room for its jobs.
+    -- Returns how many elements stay.
     local function claim_from(claim, number, list)
-        local looked, stay, strangers = 0, {}, 0
+        local length = redis.call('LLEN', list)
         -- Who takes turns must be known before anybody's turn comes.
         local looks_ahead = has_limits and claim.takes_turns
-        while true do
+        local offset, looked, step, stay, waiting, bytes, largest = 0, 0, 1, 0, 0, 0, 0
+        -- Strangers in a row from the end; how many of them were known; where those end that were known, if others have
+        -- come in front of them since.
+        local row, is_row, remembered, resume, has_asked, first, last = 0, true, 0, nil, false, nil, nil
+        while offset < length do
             local want = looks_ahead and 200 or free_of(claim)
-            if want <= 0 or claim.is_blocked or (looks_ahead and #stay - strangers >= 200) then break end
-            if #stay > 0 then want = math.max(want, 50) end
-            want = math.min(want, 500, scan_limit - looked)
-            if want <= 0 then
-                if #stay < looked then has_more = true end
+            if want <= 0 or claim.is_blocked or (looks_ahead and waiting >= 200) then break end
+            if stay > 0 then want = math.max(want, 50) end
+            local room = math.min(haul.bytes_left, haul.byte_limit - bytes)
+            want = math.min(want, step, length - offset, scan_limit - looked)
+            if largest > 0 then want = math.min(want, math.max(1, math.floor(room / largest))) end
+            if want <= 0 or room <= 0 then
+                -- Where this turn has changed nothing the next one would not either.
+                if stay < looked or row > remembered then has_more = true end
                 break
             end
-            local batch = pop(list, want)
-            looked = looked + #batch
+            step = math.min(step * 4, 500)
+            local batch = look_at(list, offset, want)
+            looked, offset = looked + #batch, offset + #batch
             look_up(claim, batch)
             for _, thing in ipairs(batch) do
-                local before = #taken
+                local size = #thing.element
+                bytes, largest = bytes + size, math.max(largest, size)
                 take(claim, number, list, thing)
-                if not thing.has_place and #taken == before then
-                    stay[#stay + 1] = thing
-                    if thing.is_stranger then strangers = strangers + 1 end
+                if not thing.has_place and not thing.is_taken then
+                    stay = stay + 1
+                    if not thing.is_stranger then
+                        is_row, waiting = false, waiting + 1
+                    elseif is_row then
+                        row, last = row + 1, thing.element
+                        first = first or last
+                    end
+                else
+                    haul.bytes_left = haul.bytes_left - size
+                    haul.gone[list] = haul.gone[list] or { in_a_row = 0, rest = {} }
+                    if stay == 0 then
+                        haul.gone[list].in_a_row = haul.gone[list].in_a_row + 1
+                    else
+                        table.insert(haul.gone[list].rest, thing)
+                    end
                 end
+            end
+            if row > 0 and is_row and not has_asked then
+                has_asked = true
+                local count, is_same = known_strangers(claim, list, first)
+                if count and is_same and offset == 1 then
+                    row, offset, stay, remembered = count, count, count, count
+                elseif count and count > offset then
+                    resume = count
+                end
+            end
+            -- Others have come in front of those that are known, or have gone: some are looked at again.
+            if resume and is_row and (stay >= 50 or bytes * 2 > haul.byte_limit) then
+                if resume > offset then
+                    row, stay, last = row + resume - offset, stay + resume - offset, redis.call('LINDEX', list, -resume)
+                    offset = resume
+                end
+                resume = nil
             end
             if #batch < want then break end
         end
-        if #stay > 0 then
-            -- Nothing but strangers as far as may be looked: they go to the back, so that those behind them have their
-            -- turn.
-            local rotates = looked >= scan_limit and strangers == looked
-            for i = 1, #stay do
-                local thing = rotates and stay[i] or stay[#stay + 1 - i]
-                redis.call(rotates and 'LPUSH' or 'RPUSH', list, thing.element)
-                thing.has_place = true
+        if row > 0 and row ~= remembered and not resume then remember_strangers(claim, list, row, first, last) end
+        return stay
+    end
+
+    -- Takes what has gone elsewhere out of the lists in which it was found.
+    local function clear_lists(is_handed_over)
+        for list, things in pairs(haul.gone) do
+            if is_handed_over then
+                if things.in_a_row > 0 then redis.call('LTRIM', list, 0, -(things.in_a_row + 1)) end
+                for _, thing in ipairs(things.rest) do redis.call('LREM', list, -1, thing.element) end
             end
         end
-        return #stay
+        if is_handed_over then return end
+        for _, thing in ipairs(in_hand) do
+            if thing.has_place and not thing.is_out then redis.call('LREM', thing.list, -1, thing.element) end
+        end
     end
 
     -- Whether a queue may be taken from.
@@ -233,14 +332,21 @@ local function claim_jobs(claim_count)
         if not nearest then return end
         if tonumber(nearest) > now then return note_due(tonumber(nearest)) end
         local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', whole(now), 'LIMIT', 0, 500)
+        demand(delayed .. ':jobs', 'hash')
         for _, id in ipairs(due) do
             local value = redis.call('HGET', delayed .. ':jobs', id)
-            redis.call('ZREM', delayed, id)
-            redis.call('HDEL', delayed .. ':jobs', id)
-            if value then
-                local line = string.find(value, '\n', 1, true)
-                redis.call('LPUSH', string.sub(value, 1, line - 1), string.sub(value, line + 1))
-                redis.call('PEXPIRE', P .. 'job:' .. id, waiting_record_lifetime)
+            local line = value and string.find(value, '\n', 1, true)
+            local list = line and string.sub(value, 1, line - 1)
+            if list and not can_hold_messages(list) then
+                -- Until the key is put right it waits here, and the others go on.
+                redis.call('ZADD', delayed, 'XX', whole(now + 5000000), id)
+            else
+                if list then
+                    redis.call('LPUSH', list, string.sub(value, line + 1))
+                    redis.call('PEXPIRE', P .. 'job:' .. id, waiting_record_lifetime)
+                end
+                redis.call('ZREM', delayed, id)
+                redis.call('HDEL', delayed .. ':jobs', id)
             end
         end
         if #due == 500 then has_more = true end
@@ -258,11 +364,13 @@ local function claim_jobs(claim_count)
             if free_of(claim) <= 0 then
                 -- Whatever is left in any of its lists must be asked for again.
                 for _, other in ipairs(claim.lists) do
-                    if redis.call('LLEN', other) > 0 then has_more = true end
+                    local things = haul.gone[other]
+                    if redis.call('LLEN', other) > (things and things.in_a_row + #things.rest or 0) then has_more = true end
                 end
                 return
             end
-            if left == 0 then empty[#empty + 1] = number end
+            -- Where there is no more room to read, the rest of the list was not looked at.
+            if left == 0 and haul.bytes_left > 0 then empty[#empty + 1] = number end
         end
     end
 
@@ -290,12 +398,22 @@ local function claim_jobs(claim_count)
         end
     end
 
-    local sound, complaint = pcall(claim_all)
-    if not sound then
-        -- Whatever was in hand goes back, in the order in which it came.
+    local has_claimed, complaint = pcall(function()
+        claim_all()
+        local ids = hand_over()
+        clear_lists(true)
+        if ids then
+            redis.call('PUBLISH', P .. 'started', table.concat(ids, '\n'))
+            if has_flow and redis.call('DEL', P .. 'full') == 1 then redis.call('PUBLISH', P .. 'work', 'room') end
+        end
+    end)
+    if not has_claimed then
         for _, job in ipairs(taken) do release_permits(job[1], true) end
+        clear_lists(false)
+        -- What was out of its line goes back, in the order in which it came.
         for i = #in_hand, 1, -1 do
-            if not in_hand[i].has_place then redis.call('RPUSH', in_hand[i].list, in_hand[i].element) end
+            local thing = in_hand[i]
+            if thing.is_out and not thing.has_place then redis.call('RPUSH', thing.list, thing.element) end
         end
         -- Lines that were on their way, or were empty for want of what has just gone back.
         for _, place in pairs(lines_at_hand) do
@@ -304,32 +422,7 @@ local function claim_jobs(claim_count)
             redis.call('SADD', P .. 'flow', queue)
             redis.call('RPUSH', P .. 'turn:' .. queue, line)
         end
-        taken = {}
+        taken, deliveries = {}, {}
         problem = type(complaint) == 'table' and complaint.err or tostring(complaint)
     end
-end
-
--- Writes down who has the jobs that were taken.
-local function hand_over()
-    if #taken == 0 then return end
-    token = redis.call('INCRBY', P .. 'token', #taken) - #taken
-    local began, ids, elements, infos = whole(now), {}, {}, {}
-    for i, job in ipairs(taken) do
-        local id, name, list, number, record, word, thing = unpack(job)
-        elements[2 * i - 1], elements[2 * i] = id, thing.element
-        infos[2 * i - 1], infos[2 * i] = id, info_of(string.format('%d', token + i), began, list, record)
-        ids[i] = id
-        -- Only what was put back before has a record of interest.
-        local interest = string.find(record, '"lost":', 1, true) and record or (word ~= '0n' and record) or ''
-        local last = #deliveries
-        deliveries[last + delivery_list], deliveries[last + delivery_id] = number, id
-        deliveries[last + delivery_name], deliveries[last + delivery_word] = name, word
-        deliveries[last + delivery_record], deliveries[last + delivery_envelope] = interest, thing.element
-    end
-    for_slices(#elements, function(first, last)
-        redis.call('HSET', held, unpack(elements, first, last))
-        redis.call('HSET', info, unpack(infos, first, last))
-    end)
-    redis.call('PUBLISH', P .. 'started', table.concat(ids, '\n'))
-    if has_flow and redis.call('DEL', P .. 'full') == 1 then redis.call('PUBLISH', P .. 'work', 'room') end
 end

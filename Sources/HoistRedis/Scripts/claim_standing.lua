@@ -34,16 +34,15 @@ local record = redis.call('GET', P .. 'job:' .. id)
 -- Cancelled, with a unique key, or lost with a worker before.
 if not record or string.byte(record, 1) ~= 112 or string.find(record, '"lost":', 1, true) then return 0 end
 
--- A write that needs no memory, first: after it a server that is full lets the others pass. Not RPOP, whose answer would carry the message
--- once more.
-redis.call('LTRIM', list, 0, -2)
+-- A write that needs no memory, first: after it a server that is full lets the others pass.
+redis.call('DEL', P .. 'none')
+-- Of two messages of one id the second waits for the first.
+if redis.call('HEXISTS', held .. ':info', id) == 1 then return 0 end
 local token = redis.call('INCR', P .. 'token')
-if redis.call('HSETNX', held .. ':info', id, token .. '\n' .. now .. '\n' .. list .. '\n' .. record) == 0 then
-    -- Of two messages of one id the second waits for the first.
-    redis.call('RPUSH', list, element)
-    return 0
-end
+-- What may fail comes first, and the job leaves its list last. Not by RPOP, whose answer would carry the message once more.
 redis.call('HSET', held, id, element)
+redis.call('HSET', held .. ':info', id, token .. '\n' .. now .. '\n' .. list .. '\n' .. record)
+redis.call('LTRIM', list, 0, -2)
 redis.call('PUBLISH', P .. 'started', id)
 
 claims.lanes[lane] = claims.lanes[lane] - 1

@@ -27,14 +27,24 @@ local function time_of(argument)
     return tonumber(argument)
 end
 
--- When no lease was renewed for far longer than workers take to renew one, the server stood still, not the workers:
--- workers whose lease passed meanwhile get time to come back. Not for tests, which move their own time.
+-- A failed write is not undone. So a script looks at the keys it is about to write before it writes the first of them.
+local function demand(key, kind)
+    local found = redis.call('TYPE', key).ok
+    if found ~= kind and found ~= 'none' then
+        error({ err = 'WRONGTYPE the key ' .. key .. ' holds a ' .. found .. ' and not a ' .. kind })
+    end
+end
+
+-- When no lease was renewed for far longer than workers take to renew one, the server stood still or could not be
+-- reached, and workers whose lease passed meanwhile are not dead: each gets its own lease once more. Not for tests,
+-- which move their own time.
 local function give_time_after_stall(now)
     if ARGV[1] ~= '' then return end
     local real, interval = string.match(redis.call('GET', P .. 'pulse') or '', '^(%d+) (%d+)$')
     if not real or server_time() - tonumber(real) < math.max(2000000, 2 * tonumber(interval)) then return end
     for _, name in ipairs(redis.call('ZRANGEBYSCORE', P .. 'workers', '-inf', string.format('%.0f', now + 3000000))) do
-        redis.call('ZADD', P .. 'workers', 'XX', string.format('%.0f', now + 3000000), name)
+        local lease = tonumber(redis.call('HGET', P .. 'leases', name) or '') or 0
+        redis.call('ZADD', P .. 'workers', 'XX', string.format('%.0f', now + math.max(3000000, lease)), name)
     end
     redis.call('SET', P .. 'pulse', string.format('%.0f %.0f', server_time(), tonumber(interval)))
 end
@@ -66,6 +76,11 @@ local function values_of(key, fields, first, last)
         for _, value in ipairs(redis.call('HMGET', key, unpack(fields, first + i - 1, first + j - 1))) do values[#values + 1] = value end
     end)
     return values
+end
+
+-- How many jobs of a queue are in lines is counted, for a queue may have very many lines.
+local function count_in_line(queue, by)
+    if by ~= 0 and redis.call('HINCRBY', P .. 'in-lines', queue, by) <= 0 then redis.call('HDEL', P .. 'in-lines', queue) end
 end
 
 local function whole(number) return string.format('%.0f', number) end
@@ -114,8 +129,8 @@ local function release_key(record, id, starting, now)
     if not job or not job.u then return end
     local key = P .. 'unique:' .. job.u[1]
     local scope = job.u[2]
-    local holder = redis.call('GET', key)
-    if not holder or string.sub(holder, string.find(holder, '\n', 1, true) + 1) ~= id then return end
+    local holder = redis.pcall('GET', key)
+    if type(holder) ~= 'string' or string.sub(holder, string.find(holder, '\n', 1, true) + 1) ~= id then return end
     if scope == 'waiting' or (scope == 'unfinished' and not starting) then
         redis.call('DEL', key)
     elseif scope == 'remembered' and not starting then
@@ -125,12 +140,18 @@ local function release_key(record, id, starting, now)
     end
 end
 
+-- Whether these bytes are UTF-8 in the strict sense of Unicode: no surrogates, no overlong forms, nothing beyond
+-- U+10FFFF. Swift replaces anything else, and would never find the job again.
+local utf8_sequences = {
+    '[\194-\223][\128-\191]', '\224[\160-\191][\128-\191]', '\237[\128-\159][\128-\191]',
+    '[\225-\236\238\239][\128-\191][\128-\191]', '\240[\144-\191][\128-\191][\128-\191]',
+    '[\241-\243][\128-\191][\128-\191][\128-\191]', '\244[\128-\143][\128-\191][\128-\191]',
+}
 local function is_utf8(text)
     if not string.find(text, '[\128-\255]') then return true end
-    local rest = string.gsub(text, '[\194-\223][\128-\191]', '')
-    rest = string.gsub(rest, '[\224-\239][\128-\191][\128-\191]', '')
-    rest = string.gsub(rest, '[\240-\244][\128-\191][\128-\191][\128-\191]', '')
-    return not string.find(rest, '[\128-\255]')
+    -- By something, so that what is left of two sequences does not make a third.
+    for _, sequence in ipairs(utf8_sequences) do text = string.gsub(text, sequence, '?') end
+    return not string.find(text, '[\128-\255]')
 end
 
 -- Whether these bytes are UTF-8, and no longer than a name or an id may be.
@@ -165,36 +186,50 @@ local function release_permits(id, goes_back)
     return has_waiting
 end
 
-local function is_sound(message)
-    local headers, properties = message.headers, message.properties
-    local function is_time(value) return value == nil or value == cjson.null or type(value) == 'string' end
-    return type(headers) == 'table' and type(properties) == 'table' and type(message['content-type']) == 'string'
-        and type(message.body) == 'string' and is_time(headers.eta) and is_time(headers.expires)
-end
-
 local function parsed(element)
     local sound, message = pcall(cjson.decode, element)
     return sound and type(message) == 'table' and type(message.headers) == 'table' and message
 end
 
--- Rejects what cjson accepts and every other parser rejects: control characters in strings, and malformed numbers.
-local function is_strict(element)
-    local plain = string.gsub(element, '\\.', '')
-    for text in string.gmatch(plain, '"([^"]*)"') do
-        if string.find(text, '[%z\1-\31]') then return false end
+-- The first bytes of a text in base64.
+local function from_base64(text, count)
+    local digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
+    local bytes = {}
+    for a, b, c, d in string.gmatch(string.sub(text, 1, count), '([%w+/])([%w+/])([%w+/])([%w+/])') do
+        local function value(digit) return string.find(digits, digit, 1, true) - 1 end
+        local number = ((value(a) * 64 + value(b)) * 64 + value(c)) * 64 + value(d)
+        bytes[#bytes + 1] = string.char(math.floor(number / 65536), math.floor(number / 256) % 256, number % 256)
     end
-    for word in string.gmatch(string.gsub(plain, '"[^"]*"', ''), '[^%[%]{}:,%s]+') do
-        local is_number = string.find(word, '^-?%d+$') or string.find(word, '^-?%d+%.%d+$')
-            or string.find(word, '^-?%d+%.?%d*[eE][+-]?%d+$')
-        if word ~= 'true' and word ~= 'false' and word ~= 'null' and (not is_number or string.find(word, '^-?0%d')) then return false end
-    end
-    return true
+    return table.concat(bytes)
 end
 
--- Whether an element with a job name that no worker here knows is a valid message.
-local function is_message(element)
+-- Whether an element has the form that Hoist writes.
+local function is_ours(element) return string.sub(element, 1, 35) == '{"headers":{"lang":"swift","task":"' end
+
+-- The name of the job in an element, whoever wrote it and in whatever form; nil when the element has none that can be
+-- made out. Cheap also for a large element, and no proof that the element can be read.
+local function name_in(element)
+    local _, headers = string.find(element, '"headers": {', 1, true)
+    if not headers then _, headers = string.find(element, '"headers":{', 1, true) end
+    if headers then
+        local before, name = string.match(string.sub(element, headers + 1, headers + 2000), '^([^{}]-)"task": ?"([^"\\]*)"')
+        if before and not string.find(before, '\\', 1, true) then return name ~= '' and name or nil end
+    end
     local message = parsed(element)
-    return message and is_sound(message) and is_utf8(element) and is_strict(element)
+    if not message then return nil end
+    if type(message.headers.task) == 'string' and message.headers.task ~= '' then return message.headers.task end
+    -- Protocol 1 has the name in the body.
+    if message.headers.task ~= nil or type(message.body) ~= 'string' then return nil end
+    local body = message.body
+    if type(message.properties) == 'table' and message.properties.body_encoding == 'base64' then body = from_base64(body, 2048) end
+    return string.match(body, '^%s*{%s*"task": ?"([^"\\]+)"')
+end
+
+-- Whether a message under the id of a job that has succeeded is a copy of it: a message that Hoist published, or one
+-- that its broker delivers again. Any other one was put there on purpose, as Celery sees it.
+local function is_copy(element)
+    return is_ours(element) or string.find(element, '"hoist":{', 1, true) ~= nil
+        or string.find(element, '"redelivered": ?true') ~= nil
 end
 
 -- A record made from the message of a job whose own record is gone: it holds the unique key; '' without one.
@@ -232,7 +267,7 @@ end
 -- Elements that Hoist wrote are read by their fixed beginning, all others as JSON. Most elements of Hoist's say nothing
 -- but name and id, and are found by plain comparison: patterns look at each letter many times.
 local function describe(element)
-    if string.sub(element, 1, 35) == '{"headers":{"lang":"swift","task":"' then
+    if is_ours(element) then
         local end_of_name = string.find(element, '","id":"', 36, true)
         local end_of_id = end_of_name and string.find(element, '","retries":0,"eta":null,"expires":null', end_of_name + 8, true)
         if end_of_id then

@@ -13,9 +13,19 @@ local count = (#ARGV - first_job + 1) / 8
 
 -- Checked before anything is written: a key of another type in place of a list would leave jobs recorded that are in no
 -- queue.
+local checked = {}
+local function demand_once(key, kind)
+    if not checked[key] then demand(key, kind) end
+    checked[key] = true
+end
 for i = 0, count - 1 do
-    local fits, kind = can_hold_messages(ARGV[first_job + i * 8 + 1])
-    if not fits then error({ err = 'WRONGTYPE the key of a queue holds a ' .. kind }) end
+    local base = first_job + i * 8
+    demand_once(ARGV[base + 1], 'list')
+    if ARGV[base + 5] ~= '' then
+        demand_once(P .. 'delayed:' .. ARGV[base + 2], 'zset')
+        demand_once(P .. 'delayed:' .. ARGV[base + 2] .. ':jobs', 'hash')
+    end
+    if ARGV[base + 6] ~= '' then demand_once(P .. 'unique:' .. ARGV[base + 6], 'string') end
 end
 results_at = { database = ARGV[3], broker = ARGV[2], prefix = ARGV[4] }
 
@@ -30,10 +40,8 @@ if redis.call('EXISTS', P .. 'caps') == 1 then
         if cap then
             local cap_size, names = string.match(cap, '^(%d+)\n(.*)$')
             local size = redis.call('ZCARD', P .. 'delayed:' .. queue)
-            for list in string.gmatch(names, '[^\n]+') do
-                size = size + redis.call('LLEN', list)
-                for _, line in ipairs(redis.call('SMEMBERS', P .. 'lines:' .. queue)) do size = size + redis.call('LLEN', line_key(list, line)) end
-            end
+            for list in string.gmatch(names, '[^\n]+') do size = size + redis.call('LLEN', list) end
+            size = size + (tonumber(redis.call('HGET', P .. 'in-lines', queue)) or 0)
             if size + number > tonumber(cap_size) then
                 -- The turn that makes room publishes `room`.
                 redis.call('SADD', P .. 'full', queue)

@@ -9,6 +9,17 @@ local function note_due(time)
 end
 local claims, lanes, in_hand, taken, is_taken, lines_at_hand, turns = {}, {}, {}, {}, {}, {}, 0
 local has_limits, has_flow = false, false
+-- What a turn carries away:
+--   byte_limit      how many bytes of messages may be handed out, and read from each list: the answer must reach the
+--                   worker within its time-out, also over a slow line, and the server must not be busy with one turn long
+--   bytes_left      how many of them are left
+--   takes_suspects  whether a job may be taken whose worker has died
+--   copies          ids of copies that were dropped
+--   gone            for each list, what goes out of it
+local haul = {
+    byte_limit = tonumber(turn.byte_limit), bytes_left = tonumber(turn.byte_limit),
+    takes_suspects = turn.takes_suspects == '1', copies = {}, gone = {},
+}
 -- Made by claim.lua where there are claims.
 local free_of, take_in_hand, hand_out
 
@@ -16,7 +27,9 @@ local is_out_of_time, passes_limits, serve_lines
 local function know_lines()
     -- Puts a job into its line, and a line that was empty where it is found again.
     local function file(claim, line, list, thing, in_front, scope, time)
+        demand(line_key(list, line), 'list')
         redis.call(in_front and 'RPUSH' or 'LPUSH', line_key(list, line), thing.element)
+        count_in_line(claim.queue, 1)
         thing.has_place = true
         if redis.call('SADD', P .. 'lines:' .. claim.queue, line) == 0 then return end
         redis.call('SADD', P .. 'flow', claim.queue)
@@ -141,7 +154,23 @@ local function know_lines()
 
     local function take_from(key, element)
         redis.call('LREM', key, -1, element)
-        return take_in_hand(key, element)
+        local thing = take_in_hand(key, element)
+        thing.is_out = true
+        haul.bytes_left = haul.bytes_left - #element
+        return thing
+    end
+
+    -- Returns false when the job must stay where it is.
+    local function hand_out_of_line(claim, number, key, element, ...)
+        local thing = take_from(key, element)
+        hand_out(claim, number, thing, ...)
+        if thing.is_taken or thing.has_place then
+            count_in_line(claim.queue, -1)
+            return true
+        end
+        redis.call('RPUSH', key, element)
+        thing.has_place = true
+        return false
     end
 
     -- Hands out the first job of a line, if its limits let it start.
@@ -160,7 +189,7 @@ local function know_lines()
         local name, id, retries, timed, eta, expires = describe(element)
         local lane = claim.lanes[name]
         if is_out_of_time(eta, expires) then
-            hand_out(claim, number, take_from(key, element), name, id, retries .. 't', lane)
+            if not hand_out_of_line(claim, number, key, element, name, id, retries .. 't', lane) then return true end
             put_back(claim, line, {})
             return false
         end
@@ -191,7 +220,8 @@ local function know_lines()
                 return false
             end
         end
-        hand_out(claim, number, take_from(key, element), name, id, retries .. word, lane, word ~= 'd' and scopes, cost)
+        local starts = word ~= 'd'
+        if not hand_out_of_line(claim, number, key, element, name, id, retries .. word, lane, starts and scopes, cost) then return true end
         put_back(claim, line, scopes)
         return false
     end
@@ -199,7 +229,7 @@ local function know_lines()
     function serve_lines(claim, most)
         local goal, steps, skipped = #taken + most, 0, {}
         local is_behind_first = turns % 4 < 2
-        while #taken < goal and free_of(claim) > 0 and steps < 300 do
+        while #taken < goal and free_of(claim) > 0 and steps < 300 and haul.bytes_left > 0 do
             local line, scope = next_line(claim.queue, is_behind_first)
             if not line then break end
             lines_at_hand[claim.queue .. '\n' .. line] = { claim.queue, line }
@@ -210,7 +240,7 @@ local function know_lines()
         for _, line in ipairs(skipped) do put_back(claim, line, {}) end
         -- Those that were looked at are at the end now.
         if steps >= 300 then note_due(now + (#skipped == steps and 1000000 or 20000)) end
-        if free_of(claim) <= 0 then
+        if free_of(claim) <= 0 or haul.bytes_left <= 0 then
             if redis.call('EXISTS', P .. 'lines:' .. claim.queue) == 1 then has_more = true end
         else
             local first = redis.call('ZRANGE', P .. 'waits:' .. claim.queue, 0, 0, 'WITHSCORES')

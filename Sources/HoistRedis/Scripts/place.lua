@@ -16,6 +16,15 @@ local function can_hold_messages(key)
     return kind == 'list' or kind == 'none', kind
 end
 
+-- Whether a job can be placed: at once into the list, or later among the delayed ones.
+local function can_place(list, queue, due)
+    if not can_hold_messages(list) then return false end
+    if due == '' then return true end
+    local delayed = redis.call('TYPE', P .. 'delayed:' .. queue).ok
+    local jobs = redis.call('TYPE', P .. 'delayed:' .. queue .. ':jobs').ok
+    return (delayed == 'zset' or delayed == 'none') and (jobs == 'hash' or jobs == 'none')
+end
+
 -- The id of the job that holds a unique key now; false when no job holds it.
 local function holder_of_key(name, now)
     local key = P .. 'unique:' .. name
@@ -48,9 +57,9 @@ end
 -- Returns whether the job is the first of its queue that falls due.
 local function place_job(id, list, queue, record, envelope, due, now)
     if due ~= '' and tonumber(due) > now then
-        redis.call('SET', P .. 'job:' .. id, record)
-        redis.call('ZADD', P .. 'delayed:' .. queue, due, id)
         redis.call('HSET', P .. 'delayed:' .. queue .. ':jobs', id, list .. '\n' .. envelope)
+        redis.call('ZADD', P .. 'delayed:' .. queue, due, id)
+        redis.call('SET', P .. 'job:' .. id, record)
         return redis.call('ZRANGE', P .. 'delayed:' .. queue, 0, 0)[1] == id
     end
     redis.call('SET', P .. 'job:' .. id, record, 'PX', waiting_record_lifetime)

@@ -16,6 +16,7 @@ local function drop(id)
 end
 for i = 4, #ARGV do
     local elements = count < limit and redis.call('RPOP', ARGV[i], limit - count) or {}
+    if elements and string.sub(ARGV[i], 1, #P + 5) == P .. 'line:' then count_in_line(queue, -#elements) end
     for _, element in ipairs(elements or {}) do
         local _, id = describe(element)
         drop(id or '')

@@ -16,6 +16,7 @@ redis.call('SET', P .. 'pulse', whole(server_time()) .. ' ' .. whole(tonumber(AR
 
 local has_lease = 0
 if lease or not is_known then
+    redis.call('HSET', P .. 'leases', worker, ARGV[3])
     redis.call('ZADD', P .. 'workers', whole(now + tonumber(ARGV[3])), worker)
     redis.call('SET', P .. 'worker:' .. worker, ARGV[4], 'EX', 604800)
     has_lease = 1

@@ -6,7 +6,13 @@
 -- Atomic, so that the job is not requeued twice.
 
 local id, kept = ARGV[3], P .. ARGV[4] .. ':' .. ARGV[5]
-if redis.call('ZREM', kept, id) == 0 then return 0 end
+demand(kept .. ':jobs', 'hash')
+demand(ARGV[6], 'list')
+if ARGV[10] ~= '' then demand(P .. 'unique:' .. ARGV[10], 'string') end
+if not redis.call('ZSCORE', kept, id) then return 0 end
+-- Before it goes from where it was.
+redis.call('LPUSH', ARGV[6], ARGV[7])
+redis.call('ZREM', kept, id)
 redis.call('HDEL', kept .. ':jobs', id)
 redis.call('SET', P .. 'job:' .. id, ARGV[8], 'PX', waiting_record_lifetime)
 if ARGV[10] ~= '' and ARGV[11] ~= 'window' then
@@ -16,6 +22,5 @@ if ARGV[10] ~= '' and ARGV[11] ~= 'window' then
         redis.call('DEL', P .. 'unique-until:' .. ARGV[10])
     end
 end
-redis.call('LPUSH', ARGV[6], ARGV[7])
 in_database(ARGV[2], function() redis.call('DEL', ARGV[9]) end)
 return 1

@@ -31,8 +31,10 @@ local function let_go(id, goes_back)
     if has_permits and release_permits(id, goes_back) then has_released = true end
 end
 
--- What is asked for is read and checked first, then results are stored, and only then jobs are let go: an error on the
--- way changes nothing that a second call would not put right.
+-- What is asked for is read and checked first, then results are stored, then jobs are put where they go, and only then
+-- they are let go: an error on the way changes nothing that a second call would not put right.
+for _, key in ipairs({ held, info }) do demand(key, 'hash') end
+if has_permits then demand(P .. 'permits', 'hash') end
 local any_cancelled = is_there(cancelled)
 local lost, done, done_records, done_keys = {}, {}, {}, {}
 local done_count = tonumber(next_argument())
@@ -55,14 +57,22 @@ local codes, others = {}, {}
 for i = 1, tonumber(next_argument()) do
     local step = next_settlement()
     local operation = step.operation
-    if operation == 'B' then next_return(step) elseif operation ~= 'S' then next_ending(step) end
+    if operation == 'B' then
+        next_return(step)
+        demand(P .. 'delayed:' .. step.queue, 'zset')
+        demand(P .. 'delayed:' .. step.queue .. ':jobs', 'hash')
+    elseif operation ~= 'S' then
+        next_ending(step)
+        demand(P .. step.kind .. ':' .. step.queue, 'zset')
+        demand(P .. step.kind .. ':' .. step.queue .. ':jobs', 'hash')
+    end
     step.follow_ups = {}
     local can_follow = true
     for j = 1, tonumber(next_argument()) do
         local item = { kind = next_argument() }
         if item.kind == 'm' then
             next_following_message(item)
-            if not can_hold_messages(item.list) then can_follow = false end
+            if not can_place(item.list, item.queue, item.due) then can_follow = false end
         else
             next_following_result(item)
         end
@@ -139,37 +149,45 @@ for _, step in ipairs(others) do
     local kept = operation ~= 'S' and (step.envelope or '') == '' and redis.call('HGET', held, id) or step.envelope or ''
     local is_begun = operation == 'B' and step.side ~= 'A'
     -- Whatever this worker wanted to find out, it has: others may look at the queue again.
-    if redis.call('GET', P .. 'placing:' .. queue) == worker then redis.call('DEL', P .. 'placing:' .. queue) end
+    if redis.pcall('GET', P .. 'placing:' .. queue) == worker then redis.call('DEL', P .. 'placing:' .. queue) end
+    -- The job is put where it goes before it is let go. Two messages of one id may go to one place: neither takes the
+    -- place of the other.
+    local function name_in_place(place, value)
+        local there = redis.call('HGET', place .. ':jobs', id)
+        return there and there ~= value and id .. '#' .. string.match(step.known, '^%d+') or id
+    end
+    if operation == 'E' or operation == 'H' then
+        local place = P .. step.kind .. ':' .. queue
+        local name = name_in_place(place, kept)
+        redis.call('HSET', place .. ':jobs', name, kept)
+        redis.call('ZADD', place, step.keep_until, name)
+        redis.call('SET', P .. 'job:' .. name, step.record, 'PX', math.max(1, math.ceil((tonumber(step.keep_until) - now) / 1000)))
+    elseif operation == 'B' then
+        local due, side = step.due, step.side
+        -- Where the key of the queue holds something else, the job waits among the delayed ones until it is put right.
+        if not can_hold_messages(step.list) then due = whole(math.max(tonumber(due) or 0, now + 5000000)) end
+        if due ~= '' and tonumber(due) > now then
+            local delayed = P .. 'delayed:' .. queue
+            local value = step.list .. '\n' .. kept
+            local name = name_in_place(delayed, value)
+            redis.call('HSET', delayed .. ':jobs', name, value)
+            redis.call('ZADD', delayed, due, name)
+            redis.call('SET', P .. 'job:' .. name, step.record)
+            -- It may be due before anything that workers wait for.
+            if redis.call('ZRANGE', delayed, 0, 0)[1] == name then made_ready = true end
+        else
+            redis.call((side == 'R' or side == 'F') and 'RPUSH' or 'LPUSH', step.list, kept)
+            redis.call('SET', P .. 'job:' .. id, step.record, 'PX', waiting_record_lifetime)
+            made_ready = true
+        end
+    end
     let_go(id, is_begun)
     redis.call('SREM', cancelled, id)
-    if operation == 'S' then
-        redis.call('DEL', P .. 'job:' .. id)
+    if operation == 'S' then redis.call('DEL', P .. 'job:' .. id) end
+    if operation ~= 'B' then
         release_key(record, id, false, now)
-    elseif operation == 'E' or operation == 'H' then
-        -- Two messages of one id may both have been given up: neither takes the place of the other.
-        local place = P .. step.kind .. ':' .. queue
-        local name, there = id, redis.call('HGET', place .. ':jobs', id)
-        if there and there ~= kept then name = id .. '#' .. string.match(step.known, '^%d+') end
-        redis.call('SET', P .. 'job:' .. name, step.record, 'PX', math.max(1, math.ceil((tonumber(step.keep_until) - now) / 1000)))
-        redis.call('ZADD', place, step.keep_until, name)
-        redis.call('HSET', place .. ':jobs', name, kept)
-        release_key(record, id, false, now)
-    else
-        local due, side = step.due, step.side
-        if due ~= '' and tonumber(due) > now then
-            redis.call('SET', P .. 'job:' .. id, step.record)
-            redis.call('ZADD', P .. 'delayed:' .. queue, due, id)
-            redis.call('HSET', P .. 'delayed:' .. queue .. ':jobs', id, step.list .. '\n' .. kept)
-            -- It may be due before anything that workers wait for.
-            if redis.call('ZRANGE', P .. 'delayed:' .. queue, 0, 0)[1] == id then made_ready = true end
-        else
-            redis.call('SET', P .. 'job:' .. id, step.record, 'PX', waiting_record_lifetime)
-            redis.call((side == 'R' or side == 'F') and 'RPUSH' or 'LPUSH', step.list, kept)
-            made_ready = true
-            if side == 'F' and is_there(P .. 'limits') then
-                know_limits()
-                give_rates_back(queue, kept, worker)
-            end
-        end
+    elseif step.side == 'F' and is_there(P .. 'limits') then
+        know_limits()
+        give_rates_back(queue, kept, worker)
     end
 end

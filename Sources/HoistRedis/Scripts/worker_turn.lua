@@ -7,6 +7,7 @@
 --   worker_turn.lua         this fragment: reads the fixed arguments, and finds out which keys exist
 --   settle.lua              what the worker has finished and reports
 --   lines.lua               lines of jobs that limits hold up; made only where there are limits
+--   strangers.lua           messages with job names that the worker does not know
 --   claim.lua               new jobs, out of the lists
 --   standing.lua            claims that wait here for jobs to come
 --   answer.lua              runs the claims and answers
@@ -24,6 +25,8 @@
 --                   turn that is not the first: where there are limits only the first part claims, for it may have to put
 --                   jobs back in their order
 --   known_version   the version of the claims that the worker believes to wait already; '' for none
+--   byte_limit      how many bytes of messages the claims may read
+--   takes_suspects  1 when a job may be claimed whose worker has died
 
 local turn = next_turn()
 local now = time_of(turn.now)

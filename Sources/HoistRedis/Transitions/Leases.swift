@@ -3,25 +3,76 @@ import RESP
 import Synchronization
 
 extension RedisBackend {
-    func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
+    /// Does what a worker needs before its first lease.
+    func prepare(_ worker: WorkerPresence) async throws {
         if !worker.queues.isEmpty { try await declare(worker.queues) }
         if !isPreparedToTake.withLock({ $0 }) {
             try await prepareToTake()
             isPreparedToTake.withLock { $0 = true }
         }
+    }
+
+    /// The client that renews leases: with connections and a thread of its own, so that no large answer, no takeover and
+    /// no code of the program holds a renewal up; and with time-outs well under the lease, so that a connection on which
+    /// nothing arrives any more is given up in time for another one.
+    func leaseClient(for lease: Duration) throws -> RESPClient {
+        try leaseClients.withLock { clients in
+            if let client = clients[lease] { return client }
+            var settings = client.configuration
+            let limit = min(Duration.microseconds(lease.inMicroseconds / 3), settings.commandTimeout)
+            settings.commandTimeout = limit
+            settings.connectTimeout = min(limit, settings.connectTimeout)
+            settings.keepAlive = min(limit, settings.keepAlive)
+            settings.spinLimit = .zero
+            do throws(RESPError) {
+                let client = try RESPClient(settings, group: leaseThread.group)
+                clients[lease] = client
+                return client
+            } catch {
+                throw BackendError(.misuse, "the configuration of Redis is of no use: \(error.message)")
+            }
+        }
+    }
+
+    /// Waits for nothing but the renewal itself: what it finds to do is done beside it.
+    func renew(_ worker: WorkerPresence, lease: Duration, over leases: RESPClient) async throws -> Bool {
         let presence = (try? JSONText.encode(worker)) ?? []
-        let reply = try await run(
-            RedisScripts.renewLease,
-            [timeArgument, .text(worker.id), .integer(lease.inMicroseconds), .bytes(presence)],
-            doing: "renew the lease of worker \(worker.name)")[0]
+        let arguments: [RESPArgument] = [
+            timeArgument, .text(worker.id), .integer(lease.inMicroseconds), .bytes(presence),
+        ]
+        let reply = try await call("renew the lease of worker \(worker.name)") {
+            try await leases.evaluate(RedisScripts.renewLease, keys: [keys.own], arguments: arguments)
+        }[0]
         guard let parts = reply.elements, parts.count == 3 else { throw unexpected(reply, "renew a lease") }
         let isAlive = parts[0].integer == 1
-        // The lease is renewed even if the rest fails: the next renewal of any worker tries it again.
         let dead = parts[1].elements?.compactMap(\.text) ?? []
         let dying = parts[2].elements?.compactMap(\.text) ?? []
-        for worker in dead + dying { try? await giveBackJobs(of: worker, isResigning: false) }
+        if configuration.clock != nil {
+            // Who moves time wants to see at once what comes of it.
+            for worker in dead + dying { try? await takeOver(worker) }
+        } else if !dead.isEmpty || !dying.isEmpty {
+            takeOverBesideTheRest(Set(dead + dying))
+        }
+        // Queues that were added since.
+        if !worker.queues.isEmpty, !consumed.withLock({ $0.isSuperset(of: worker.queues) }) {
+            beside { try await $0.declare(worker.queues) }
+        }
         keepInOrder()
         return isAlive
+    }
+
+    /// Gives the jobs of dead workers to others, one worker after the other; one such round at a time. What fails is
+    /// done by the next renewal of any worker.
+    private func takeOverBesideTheRest(_ workers: Set<WorkerID>) {
+        let isFirst = isTakingOver.withLock { isTakingOver in
+            defer { isTakingOver = true }
+            return !isTakingOver
+        }
+        guard isFirst else { return }
+        beside { backend in
+            defer { backend.isTakingOver.withLock { $0 = false } }
+            for worker in workers.sorted() { try? await backend.takeOver(worker) }
+        }
     }
 
     func resign(_ worker: WorkerID) async throws {
@@ -48,7 +99,18 @@ extension RedisBackend {
     }
 
     /// Gives the jobs of a worker whose lease has passed to others.
-    func takeOver(_ worker: WorkerID) async throws { try await giveBackJobs(of: worker, isResigning: false) }
+    ///
+    /// By one program alone, as far as its lock reaches: what two do at the same time is done once all the same.
+    func takeOver(_ worker: WorkerID) async throws {
+        let lock = keys.own + "taking-over:" + worker
+        if configuration.clock == nil {
+            let isOurs = try await send(
+                RESPCommand("SET", [.text(lock), "1", "NX", "PX", 5000]), doing: "take the jobs of a worker over")
+            if isOurs.isNull { return }
+        }
+        try await giveBackJobs(of: worker, isResigning: false)
+        if configuration.clock == nil { _ = try? await send(RESPCommand("DEL", [.text(lock)]), doing: "unlock") }
+    }
 
     private func giveBackJobs(of worker: WorkerID, isResigning: Bool) async throws {
         // Jobs that were claimed just before the worker was taken off the list may come to light in a second round.
@@ -57,16 +119,16 @@ extension RedisBackend {
                 RedisScripts.retireWorker, [timeArgument, .text(worker), isResigning ? "1" : ""],
                 doing: "give the jobs of a worker back")[0]
             // It has renewed its lease meanwhile.
-            guard let parts = reply.elements, parts.count == 3 else { return }
+            guard let parts = reply.elements, parts.count == 2 else { return }
             let name = parts[0].bytes.flatMap { try? JSONText.decode(WorkerPresence.self, from: $0) }?.name
-            let jobs = Self.heldJobs(parts[1], parts[2])
+            let jobs = Self.pairs(parts[1])
             guard !jobs.isEmpty else { return }
             let cancelled = try await cancellations(of: worker)
             let now = now
             var settled = 0
-            for start in stride(from: 0, to: jobs.count, by: 200) {
+            try await readMessages(of: jobs, heldBy: worker) { jobs in
                 var givenUp: [JobID: GivenUpJob] = [:]
-                let steps = jobs[start..<min(start + 200, jobs.count)].map { id, held in
+                let steps = jobs.map { id, held in
                     let facts = JobFacts(id: id, held: held, keys: keys, worker: name, now: now)
                     let delivery = facts.ofDelivery(isCancelled: cancelled.contains(id))
                     let date = JobDate(microsecondsSinceEpoch: now)
@@ -109,15 +171,23 @@ extension RedisBackend {
 
     /// Gives jobs back that a worker never heard of.
     func putBackJobs(of worker: WorkerID, except tokens: Set<Int64>) async throws {
-        let held = keys.own + "held:" + worker
         // No claims that wait may bring any more once we have looked.
         let revoke = RESPCommand("DEL", [.text(keys.own + "standing:" + worker)])
-        let found = try await pipeline(
-            [revoke] + [held + ":info", held].map { RESPCommand("HGETALL", [.text($0)]) }, doing: "read jobs under way")
-        let strays = Self.heldJobs(found[1], found[2]).filter { !tokens.contains($0.held.token) }
+        let look = RESPCommand("HGETALL", [.text(keys.own + "held:" + worker + ":info")])
+        let found = try await pipeline([revoke, look], doing: "read jobs under way")
+        let strays = Self.pairs(found[1]).filter { _, line in
+            HeldJob(line, envelope: []).map { !tokens.contains($0.token) } ?? false
+        }
         guard !strays.isEmpty else { return }
-        let now = now
         let cancelled = try await cancellations(of: worker)
+        // The last first, for each goes in front of those that went before.
+        try await readMessages(of: strays.reversed(), heldBy: worker) { strays in
+            try await putBack(strays, of: worker, cancelled: cancelled)
+        }
+    }
+
+    private func putBack(_ strays: [(id: JobID, held: HeldJob)], of worker: WorkerID, cancelled: Set<JobID>) async throws {
+        let now = now
         func steps(_ isCancelled: (JobID) -> Bool) -> [SettlingStep] {
             strays.map { id, held in
                 let facts = JobFacts(id: id, held: held, keys: keys, worker: nil, now: now)
@@ -131,18 +201,42 @@ extension RedisBackend {
         if codes.contains(2) { _ = try await turn(worker: worker, steps: steps { _ in true }) }
     }
 
-    /// The two hashes of a worker, put together.
-    private static func heldJobs(_ information: RESPValue, _ elements: RESPValue) -> [(id: JobID, held: HeldJob)] {
-        func pairs(_ value: RESPValue) -> [(String, [UInt8])] {
-            let flat = value.elements ?? []
-            return stride(from: 0, to: flat.count - 1, by: 2).compactMap { index in
-                guard let key = flat[index].text, let value = flat[index + 1].bytes else { return nil }
-                return (key, value)
-            }
+    /// Fields and values of a hash.
+    private static func pairs(_ value: RESPValue) -> [(id: JobID, line: [UInt8])] {
+        let flat = value.elements ?? []
+        return stride(from: 0, to: flat.count - 1, by: 2).compactMap { index in
+            guard let key = flat[index].text, let value = flat[index + 1].bytes else { return nil }
+            return (key, value)
         }
-        let envelopes = Dictionary(pairs(elements)) { first, _ in first }
-        return pairs(information).compactMap { id, line in
-            HeldJob(line, envelope: envelopes[id] ?? []).map { (id, $0) }
+    }
+
+    /// Reads the messages of jobs that a worker has, as many at a time as come over a slow link in good time.
+    private func readMessages(
+        of jobs: [(id: JobID, line: [UInt8])], heldBy worker: WorkerID,
+        _ body: ([(id: JobID, held: HeldJob)]) async throws -> Void
+    ) async throws {
+        let held = keys.own + "held:" + worker
+        var rest = jobs[...]
+        while !rest.isEmpty {
+            let some = rest.prefix(200)
+            let sizes = try await pipeline(
+                some.map { RESPCommand("HSTRLEN", [.text(held), .text($0.id)]) }, doing: "read jobs under way")
+            var (count, bytes) = (0, Int64(0))
+            for size in sizes {
+                bytes += size.integer ?? 0
+                if count > 0, bytes > Self.turnByteLimit { break }
+                count += 1
+            }
+            let step = rest.prefix(count)
+            let elements =
+                try await send(
+                    RESPCommand("HMGET", [.text(held)] + step.map { .text($0.id) }), doing: "read jobs under way"
+                ).elements ?? []
+            try await body(
+                zip(step, elements).compactMap { job, element in
+                    HeldJob(job.line, envelope: element.bytes ?? []).map { (job.id, $0) }
+                })
+            rest = rest.dropFirst(count)
         }
     }
 

@@ -195,14 +195,7 @@ extension RedisBackend {
             return .keyHeld(by: holder)
         }
         let isAmended = try await amend(holder) { waiting in
-            waiting.message.body = message.body
-            // A seal may hold the body to it.
-            waiting.message.headers.hoist.unique = message.headers.hoist.unique
-            waiting.message.contentType = message.contentType
-            waiting.message.contentEncoding = message.contentEncoding
-            waiting.message.headers.compression = message.headers.compression
-            waiting.message.headers.argumentsText = message.headers.argumentsText
-            waiting.message.headers.keywordArgumentsText = message.headers.keywordArgumentsText
+            waiting.message.replaceWork(by: message)
             if policy == .reschedule {
                 waiting.message.headers.eta = message.headers.eta
                 waiting.message.headers.expires = message.headers.expires

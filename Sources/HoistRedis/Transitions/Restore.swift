@@ -1,5 +1,6 @@
 import Hoist
 import RESP
+import Synchronization
 
 extension RedisBackend {
     /// Puts back what workers of Celery's took and did not acknowledge for longer than kombu's visibility time-out, as
@@ -47,15 +48,15 @@ extension RedisBackend {
         properties["delivery_info"] = .object(information)
         message["properties"] = .object(properties)
         let priority = Int(properties["priority"]?.integerValue ?? 0)
-        for queue in try await queues(exchange: parts[1].stringValue ?? "", routingKey: parts[2].stringValue ?? "") {
-            _ = try await run(
-                RedisScripts.restoreUnacknowledged,
-                [
-                    .text(unacked), .text(index), .text(tag), .bytes(entry),
-                    .text(keys.list(queue, wirePriority: priority)),
-                    .bytes(JSONWriter.bytes(of: .object(message))),
-                ], doing: "restore a message")
-        }
+        let queues = try await queues(exchange: parts[1].stringValue ?? "", routingKey: parts[2].stringValue ?? "")
+        // Other applications in this database may give their workers more time.
+        guard consumed.withLock({ consumed in queues.contains(where: consumed.contains) }) else { return }
+        let bytes = JSONWriter.bytes(of: .object(message))
+        _ = try await run(
+            RedisScripts.restoreUnacknowledged,
+            [.text(unacked), .text(index), .text(tag), .bytes(entry)]
+                + queues.flatMap { [.text(keys.list($0, wirePriority: priority)), .bytes(bytes)] },
+            doing: "restore a message")
     }
 
     /// The queues that a message goes to: the one of its routing key, or those that are bound to its exchange with it.

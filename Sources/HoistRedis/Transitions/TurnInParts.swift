@@ -23,6 +23,7 @@ extension RedisBackend {
         for result in results.compactMap(\.self) {
             whole.deliveries += result.deliveries
             whole.lost += result.lost
+            whole.copies += result.copies
             whole.cancellations = result.cancellations
             whole.nextDue = result.nextDue ?? whole.nextDue
         }
@@ -46,6 +47,7 @@ extension RedisBackend {
             var part = WorkerTurn(
                 settlements: Array(request.settlements[share(request.settlements.count)]))
             part.claims = request.claims
+            part.takesSuspects = request.takesSuspects
             part.budget.kinds = request.budget.kinds.mapValues { share(max(0, $0)).count }
             part.budget.queues = request.budget.queues.mapValues { share(max(0, $0)).count }
             return part

@@ -150,6 +150,7 @@ extension RedisBackend.Answer {
         refused = places.texts(.refused)
         cancellations = places.texts(.toCancel)
         dead = places.texts(.dead)
+        copies = places.texts(.copies)
         nextDue = places[.nextDue].integer.map(JobDate.init(microsecondsSinceEpoch:))
         hasMore = places[.hasMore].integer == 1
         hasStrangers = places[.hasStrangers].integer == 1

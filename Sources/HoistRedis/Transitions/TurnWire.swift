@@ -15,7 +15,8 @@ extension WirePlace {
 enum TurnWire {
     /// The fixed arguments.
     enum Argument: Int, WirePlace {
-        case now, worker, brokerDatabase, resultDatabase, resultPrefix, scanLimit, isForced, claimsNumber, knownVersion
+        case now, worker, brokerDatabase, resultDatabase, resultPrefix, scanLimit, isForced, claimsNumber, knownVersion,
+            byteLimit, takesSuspects
     }
 
     /// The columns of the jobs that are simply done.
@@ -45,8 +46,7 @@ enum TurnWire {
 
     enum Reply: Int, WirePlace {
         case isAlive, codes, refused, toCancel, dead, nextDue, hasMore, hasStrangers, empty, firstToken, deliveries,
-            now,
-            problem, stands
+            now, problem, stands, copies
     }
 
     /// Lua that reads and writes the places by name.

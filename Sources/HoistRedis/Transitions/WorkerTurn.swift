@@ -37,6 +37,7 @@ extension RedisBackend {
         try await storeLogs(of: request)
         var claims = request.claims
         var budget = request.budget
+        var takesSuspects = request.takesSuspects && !isFurtherPart
         var rounds = 0
         while true {
             rounds += 1
@@ -48,7 +49,9 @@ extension RedisBackend {
             let answer = try await turn(
                 worker: session.id, done: done, steps: steps, progress: progress, claims: claims, budget: budget,
                 begun: begun, session: session,
-                isFurtherPart: isFurtherPart)
+                isFurtherPart: isFurtherPart, takesSuspects: takesSuspects)
+            if answer.deliveries.contains(where: { !$0.record.isEmpty && $0.lostWorkers > 0 }) { takesSuspects = false }
+            result.copies += answer.copies
             // Settled by now: another round is for claims alone.
             let settled = zip(steps, answer.codes)
             result.lost += settled.compactMap { $1 == 0 ? $0.id : nil } + answer.refused
@@ -185,13 +188,33 @@ extension RedisBackend {
     private func progressSteps(for reports: [ProgressReport], of worker: WorkerID) async throws -> [ProgressStep] {
         guard !reports.isEmpty else { return [] }
         let now = now
-        let held = try await heldJobs(reports.map(\.jobID), of: worker)
-        let name = try await presence(of: worker)?.name
+        // The messages themselves, which may be large, only of jobs that the worker had not read when they reported.
+        let unread = reports.filter { $0.facts == nil }.map(\.jobID)
+        let held = try await heldJobs(unread, of: worker)
+        let name = try await unread.isEmpty ? nil : presence(of: worker)?.name
+        let began = try await claimTimes(reports.map(\.jobID), of: worker)
         return reports.map { report in
-            guard let job = held[report.jobID] else { return ProgressStep(report: report) }
-            let facts = JobFacts(id: report.jobID, held: job, keys: keys, worker: name, now: now)
+            let facts: JobFacts
+            if let known = report.facts {
+                facts = JobFacts(known, id: report.jobID, startedAt: began[report.jobID] ?? now, now: now)
+            } else if let job = held[report.jobID] {
+                facts = JobFacts(id: report.jobID, held: job, keys: keys, worker: name, now: now)
+            } else {
+                return ProgressStep(report: report)
+            }
             return ProgressStep(report: report, result: progressMeta(report, facts, now: now))
         }
+    }
+
+    /// When a worker claimed its jobs.
+    private func claimTimes(_ ids: [JobID], of worker: WorkerID) async throws -> [JobID: Int64] {
+        let lines = try await send(
+            RESPCommand("HMGET", [.text(keys.own + "held:" + worker + ":info")] + ids.map { .text($0) }),
+            doing: "read jobs under way")
+        let pairs = zip(ids, lines.elements ?? []).compactMap { id, line in
+            line.bytes.flatMap { HeldJob($0, envelope: []) }.map { (id, $0.began) }
+        }
+        return Dictionary(pairs) { first, _ in first }
     }
 
     func heldJobs(_ ids: [JobID], of worker: WorkerID) async throws -> [JobID: HeldJob] {
@@ -217,6 +240,10 @@ extension RedisBackend {
 
     // MARK: - The script
 
+    /// How many bytes of messages one turn hands out, but for the last of them: an answer must arrive within the
+    /// time-out of a command also on a slow link.
+    static let turnByteLimit: Int64 = 4 << 20
+
     struct Answer {
         var isAlive: Bool
         var codes: [Int64]
@@ -232,6 +259,8 @@ extension RedisBackend {
         var now: Int64
         /// Why nothing could be claimed; empty when nothing went wrong.
         var problem: String
+        /// Jobs that had succeeded and were in a queue once more: these copies were dropped.
+        var copies: [JobID]
         /// Of the claims that wait on the server now; empty for none.
         var standingVersion: String
     }
@@ -268,7 +297,7 @@ extension RedisBackend {
         progress: [ProgressStep] = [],
         claims: [Claim] = [], budget: ClaimBudget = ClaimBudget(), begun: StandingClaims.Begun? = nil,
         session: RedisSession? = nil,
-        isFurtherPart: Bool = false, overwritesResults: Bool = false
+        isFurtherPart: Bool = false, takesSuspects: Bool = true, overwritesResults: Bool = false
     ) async throws -> Answer {
         let storesApart = resultClient != nil
         if storesApart { try await storeApart(done + steps, progress, worker: worker, overwrites: overwritesResults) }
@@ -285,6 +314,8 @@ extension RedisBackend {
             case .isForced: arguments.append(isForced ? "1" : "")
             case .claimsNumber: arguments.append(begun.map { .integer($0.number) } ?? (isFurtherPart ? "-" : ""))
             case .knownVersion: arguments.append(begun.map { .text($0.replaced) } ?? "")
+            case .byteLimit: arguments.append(.integer(Self.turnByteLimit))
+            case .takesSuspects: arguments.append(takesSuspects ? "1" : "")
             }
         }
         TurnWire.append(done: done, withResults: !storesApart, to: &arguments)

@@ -36,6 +36,24 @@ final class JobDatabase: @unchecked Sendable {
         }
     }
 
+    /// Runs `body` as one immediate transaction when the connection is free; nobody waits for it.
+    /// - Parameter completion: told what `body` returns, or nil when it failed and nothing has changed.
+    func transactionLater<T>(
+        _ body: @escaping @Sendable (JobStore) throws -> T, completion: @escaping @Sendable (T?) -> Void
+    ) {
+        queue.asyncWriteWithoutTransaction { [self] database in
+            do {
+                try store.begin()
+                let result = try body(store)
+                try store.commitTransaction.begin().run()
+                completion(result)
+            } catch {
+                if database.isInsideTransaction { try? database.rollback() }
+                completion(nil)
+            }
+        }
+    }
+
     func outsideTransaction(_ body: @escaping @Sendable (Database) throws -> Void) async throws {
         try await queue.writeWithoutTransaction { try body($0) }
     }

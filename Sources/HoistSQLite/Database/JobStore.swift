@@ -11,6 +11,8 @@ final class JobStore {
         var deadLetterRetention: Int64
         var deadLetterLimit: Int
         var maximumLostWorkers: Int
+        /// False in tests that move their own clock.
+        var keepsRealTime: Bool
     }
 
     /// A queue and a job name. Jobs wait in one line for each pair, so that a claim never passes over a job it may not

@@ -6,7 +6,7 @@ import Hoist
 /// `job` is narrow, because it is written three times in a job's life. The message and the result have tables of their
 /// own and are written once.
 enum Schema {
-    static let version = 4
+    static let version = 5
     /// "Hois" in ASCII: distinguishes Hoist's files from those of other programs.
     static let applicationID = 0x486F_6973
 
@@ -30,6 +30,7 @@ enum Schema {
                 if found < 2 { try database.execute(sql: versionTwo) }
                 if found < 3 { try database.execute(sql: versionThree) }
                 if found < 4 { try database.execute(sql: versionFour) }
+                if found < 5 { try database.execute(sql: versionFive) }
                 try database.execute(sql: "PRAGMA application_id = \(applicationID)")
                 try database.execute(sql: "PRAGMA user_version = \(version)")
                 return .commit
@@ -117,6 +118,9 @@ enum Schema {
         DROP INDEX job_due;
         CREATE INDEX job_due ON job (line, due, state) WHERE state IN (1, 2);
         """
+
+    // The length of each lease, in microseconds: tells when its worker last renewed it.
+    private static let versionFive = "ALTER TABLE worker ADD COLUMN lease INTEGER NOT NULL DEFAULT 0;"
 }
 
 /// The numbers of `job.state`. They are stored: never change one.

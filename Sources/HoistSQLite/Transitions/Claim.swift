@@ -7,16 +7,21 @@ extension JobStore {
         try refreshLines()
         result.nextDue = try promoteDueJobs(request.claims, now: now)
         var budget = request.budget
+        var takesSuspects = request.takesSuspects
         for claim in request.claims {
             let limit = budget.available(to: claim)
             // One more than may be taken tells whether there is more.
-            var candidates = try candidates(for: claim, limit: limit + 1)
+            var candidates = try candidates(for: claim, limit: limit + 1, takesSuspects: takesSuspects)
             if candidates.count > limit {
                 result.hasMore = true
                 candidates.removeLast(candidates.count - limit)
             }
             var taken = 0
             for candidate in candidates {
+                if candidate.isSuspect {
+                    guard takesSuspects else { continue }
+                    takesSuspects = false
+                }
                 guard let delivery = try take(candidate.sequence, claim, worker: worker, now: now) else { continue }
                 result.deliveries.append(delivery)
                 taken += 1
@@ -28,10 +33,12 @@ extension JobStore {
     private struct Candidate {
         var sequence: Int64
         var priority: Int64
+        /// A worker has died with it.
+        var isSuspect: Bool
     }
 
     /// The heads of the lines that the claim may take from, merged into one order.
-    private func candidates(for claim: Claim, limit: Int) throws -> [Candidate] {
+    private func candidates(for claim: Claim, limit: Int, takesSuspects: Bool) throws -> [Candidate] {
         let known = knownLines(queue: claim.queue)
         var heads: [Candidate] = []
         var lineCount = 0
@@ -39,10 +46,15 @@ extension JobStore {
             guard let line = known[name] else { continue }
             let before = heads.count
             let select = try sql(
-                "SELECT seq, priority FROM job INDEXED BY job_ready WHERE state = 0 AND line = ? ORDER BY priority DESC, seq LIMIT ?"
-            )
-            select.bind(line).bind(Int64(limit))
-            while try select.step() { heads.append(Candidate(sequence: select.int(0), priority: select.int(1))) }
+                """
+                SELECT seq, priority, lost FROM job INDEXED BY job_ready
+                WHERE state = 0 AND line = ? AND (lost = 0 OR ?) ORDER BY priority DESC, seq LIMIT ?
+                """)
+            select.bind(line).bind(takesSuspects ? 1 as Int64 : 0).bind(Int64(limit))
+            while try select.step() {
+                heads.append(
+                    Candidate(sequence: select.int(0), priority: select.int(1), isSuspect: select.int(2) > 0))
+            }
             if heads.count > before { lineCount += 1 }
         }
         guard lineCount > 1 else { return heads }

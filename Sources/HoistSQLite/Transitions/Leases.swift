@@ -6,13 +6,14 @@ extension SQLiteBackend {
             [clock] store in
             // The clocks are read once the file is ours: waiting for it must not count against the lease.
             let (now, uptime) = (clock.now.microsecondsSinceEpoch, clock.uptime)
+            try store.giveTimeAfterStall(uptime: uptime)
             // This worker first: while its lease is here it has not been taken over, however late the renewal comes.
-            let isAlive = try store.renew(worker, until: uptime + lease.inMicroseconds, now: now)
+            let isAlive = try store.renew(worker, lease: lease.inMicroseconds, now: now, uptime: uptime)
             let tookOver = try store.takeOver(now: now, uptime: uptime)
             return (isAlive, tookOver, store.takeGivenUp())
         }
         givenUpJobs.tell(givenUp)
-        try await sweepIfDue()
+        try await sweepBesideTheRest()
         if tookOver {
             ringReady()
             ringChanged()
@@ -32,16 +33,41 @@ extension SQLiteBackend {
 }
 
 extension JobStore {
-    func renew(_ worker: WorkerPresence, until: Int64, now: Int64) throws -> Bool {
+    /// When no worker of this machine has renewed its lease for longer than workers take to renew one, the file was
+    /// locked, or the disk or the machine stood still: workers whose lease passed meanwhile are not dead, and each gets
+    /// its own lease once more. Not for tests, which move their own time.
+    func giveTimeAfterStall(uptime: Int64) throws {
+        guard rules.keepsRealTime else { return }
+        let last = try sql(
+            """
+            SELECT max(lease_until - lease), max(lease) FROM worker WHERE lease_until > 0 AND boot = ? AND lease > 0
+            """
+        ).bind(BootIdentity.current)
+        defer { last.end() }
+        guard try last.step(), let renewed = last.optionalInt(0), uptime - renewed > last.int(1) * 2 / 5 else { return }
+        last.end()
+        try sql(
+            """
+            UPDATE worker SET lease_until = ?1 + lease
+            WHERE lease_until > 0 AND lease_until <= ?1 AND boot = ?2 AND lease > 0
+            """
+        ).bind(uptime).bind(BootIdentity.current).run()
+    }
+
+    func renew(_ worker: WorkerPresence, lease: Int64, now: Int64, uptime: Int64) throws -> Bool {
+        let until = uptime + lease
         let presence = StoredJSON.encode(worker) ?? []
         let update = try sql(
-            "UPDATE worker SET lease_until = ?, seen = ?, presence = ? WHERE session = ? AND lease_until > 0")
-        if try update.bind(until).bind(now).bind(presence).bind(worker.id).run() == 1 { return true }
+            "UPDATE worker SET lease_until = ?, seen = ?, presence = ?, lease = ? WHERE session = ? AND lease_until > 0")
+        update.bind(until).bind(now).bind(presence).bind(lease).bind(worker.id)
+        if try update.run() == 1 { return true }
         let insert = try sql(
-            "INSERT INTO worker (session, name, boot, lease_until, seen, presence) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-        )
+            """
+            INSERT INTO worker (session, name, boot, lease_until, seen, presence, lease) VALUES (?, ?, ?, ?, ?, ?, ?)
+            ON CONFLICT DO NOTHING
+            """)
         insert.bind(worker.id).bind(worker.name).bind(BootIdentity.current).bind(until).bind(now).bind(presence)
-        return try insert.run() == 1
+        return try insert.bind(lease).run() == 1
     }
 
     func resign(_ session: WorkerID, now: Int64) throws {

@@ -88,10 +88,7 @@ extension JobStore {
         let sequence = find.int(0)
         find.end()
         try rewriteMessage(sequence) { message in
-            message.body = job.message.body
-            message.headers.hoist.unique = job.message.headers.hoist.unique
-            message.headers.argumentsText = job.message.headers.argumentsText
-            message.headers.keywordArgumentsText = job.message.headers.keywordArgumentsText
+            message.replaceWork(by: job.message)
             if unique.onClash == .reschedule {
                 message.headers.eta = job.message.headers.eta
                 message.headers.expires = job.message.headers.expires

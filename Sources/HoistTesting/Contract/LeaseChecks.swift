@@ -77,6 +77,34 @@ extension BackendContract {
                 record.state == .failed && record.failure?.kind == .workerLost, "a dead letter: \(record.state)")
             try bench.expect(record.history.count == 3, "with its history")
         },
+        Check(
+            "of the jobs whose worker died a worker has one at a time, so that the one that kills workers kills no other job",
+            needs: [.fencing, .selectsByName]
+        ) { bench in
+            try await bench.publish(bench.message("a"), bench.message("b"), bench.message("c"))
+            try await bench.join("dead")
+            _ = try await bench.claim("dead")
+            try await bench.publish(bench.message("new"))
+            try bench.advance(by: .seconds(11))
+            try await bench.join("w")
+            var order: [JobID] = []
+            for round in 1...3 {
+                let deliveries = try await bench.claim("w")
+                let suspects = deliveries.filter { $0.lostWorkers > 0 }
+                try bench.expect(suspects.count == 1, "round \(round): one of them, not \(suspects.count)")
+                order += deliveries.map(\.jobID)
+                var besides = WorkerTurn(
+                    claims: [Claim(queue: "default", kind: "async", jobNames: ["job"])],
+                    budget: ClaimBudget(kinds: ["async": 10]))
+                besides.takesSuspects = false
+                let more = try await bench.sessions.turn("w", besides).deliveries
+                try bench.expect(more.isEmpty, "none while it has one: \(more.map(\.jobID))")
+                for delivery in deliveries {
+                    try await bench.settle("w", delivery, .succeeded(output: Array("1".utf8), retention: nil))
+                }
+            }
+            try bench.expect(Set(order) == ["a", "b", "c", "new"] && order.count == 4, "all run: \(order)")
+        },
         Check("an at-most-once job is not run again after its worker died") { bench in
             try await bench.publish(bench.message("a") { $0.headers.hoist.isAtMostOnce = true })
             try await bench.join("dead")

@@ -94,6 +94,27 @@ extension BackendContract {
             try bench.advance(by: .seconds(61))
             try bench.expect(try await bench.publish(unique("b")) == [.enqueued], "open again")
         },
+        Check("replace takes over how the new arguments are encoded", needs: [.uniqueKeys]) { bench in
+            func unique(_ id: JobID, _ text: String, isCompressed: Bool) -> Message {
+                bench.message(id) { message in
+                    message.headers.hoist.unique = UniqueKey("k", onClash: .replace)
+                    message.body = MessageBody(arguments: Arguments(keyword: ["text": .string(text)])).encoded()
+                    if isCompressed { message.compressBody() }
+                }
+            }
+            let long = String(repeating: "long ", count: 1000)
+            for (number, isFirstLong) in [true, false].enumerated() {
+                let queue = [unique("a\(number)", isFirstLong ? long : "short", isCompressed: isFirstLong)]
+                _ = try await bench.backend.publish(queue)
+                let next = unique("b\(number)", isFirstLong ? "short" : long, isCompressed: !isFirstLong)
+                try bench.expect(try await bench.publish(next) == [.replaced("a\(number)")], "replaced")
+                try await bench.join("w\(number)")
+                let delivery = try await bench.claim("w\(number)").first
+                let text = try delivery?.message?.decodedBody().arguments.keyword["text"]?.stringValue
+                try bench.expect(text == (isFirstLong ? "short" : long), "readable: \(text?.prefix(20) ?? "nil")")
+                if let delivery { try await bench.settle("w\(number)", delivery, .cancelled) }
+            }
+        },
         Check("replace gives the waiting job new arguments, reschedule a new time as well") { bench in
             func unique(_ id: JobID, _ policy: UniqueKey.ClashPolicy, n: Int64, after seconds: Int64) -> Message {
                 bench.message(id) { message in

@@ -85,7 +85,7 @@ struct TurnWireTests {
         var values: [RESPValue] = [
             .integer(1), .array([.integer(2)]), .array([bulk("lost")]), .array([bulk("stop")]), .array([bulk("w2")]),
             .integer(42), .integer(0), .integer(1), .array([.integer(1)]), .integer(70), .array(deliveries),
-            .integer(40), bulk(""), bulk("8.0"),
+            .integer(40), bulk(""), bulk("8.0"), .array([bulk("copy")]),
         ]
         let lists = [(queue: "q", list: "q"), (queue: "q", list: "q:9")]
         let answer = try #require(RedisBackend.Answer(.array(values), lists: lists))
@@ -93,6 +93,7 @@ struct TurnWireTests {
         #expect(answer.cancellations == ["stop"] && answer.nextDue?.microsecondsSinceEpoch == 42)
         #expect(!answer.hasMore && answer.hasStrangers && answer.emptyLists.map(\.list) == ["q"])
         #expect(answer.now == 40 && answer.problem.isEmpty && answer.standingVersion == "8.0")
+        #expect(answer.copies == ["copy"])
         let delivery = try #require(answer.deliveries.first)
         #expect(delivery.id == "x" && delivery.name == "job" && delivery.list == "q:9" && delivery.token == 70)
         #expect(delivery.retries == 3 && delivery.kind == .timed && delivery.envelope == Array("envelope".utf8))

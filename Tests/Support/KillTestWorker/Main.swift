@@ -36,6 +36,18 @@ struct Main {
                 journal.write("end \(context.id) \(getpid())")
                 return Int(getpid())
             }
+            // What it does when it is stopped takes long, as with a child process that is waited for.
+            Handler(named: "kill.stubborn", options: JobOptions(timeLimit: .milliseconds(200))) { _, context in
+                journal.write("begin \(context.id) \(getpid())")
+                await withTaskCancellationHandler {
+                    try? await Task.sleep(for: .seconds(60))
+                } onCancel: {
+                    usleep(3_000_000)
+                    journal.write("stopped \(context.id) \(getpid())")
+                }
+                journal.write("end \(context.id) \(getpid())")
+                return .null
+            }
             // A step of the chains that run through Swift and Python workers.
             Handler(named: "kill.add") { arguments, context in
                 journal.write("begin \(context.id) \(getpid())")

@@ -7,7 +7,13 @@ public final class TroubleProxy: Sendable {
     private struct State {
         var pairs: [ObjectIdentifier: (client: any Channel, server: any Channel)] = [:]
         var isSwallowing = false
+        /// Connections that go on in silence.
+        var silenced: Set<ObjectIdentifier> = []
         var delay = TimeAmount.zero
+        /// Bytes a second from the server to all clients together; 0 for any number.
+        var rate = 0
+        /// When the line is free again, at that rate.
+        var freeAt = NIODeadline.now()
     }
 
     public let port: Int
@@ -58,6 +64,19 @@ public final class TroubleProxy: Sendable {
         set { state.withLock { $0.isSwallowing = newValue } }
     }
 
+    /// Drops everything on the connections that are open now, and closes none; new connections work. As when a firewall
+    /// forgets its connections.
+    public func silence() {
+        state.withLock { state in
+            for pair in state.pairs.values {
+                state.silenced.formUnion([ObjectIdentifier(pair.client), ObjectIdentifier(pair.server)])
+            }
+        }
+    }
+
+    /// Lets through so many bytes a second to the clients, in all; 0 for any number.
+    public func limit(toBytesPerSecond rate: Int) { state.withLock { $0.rate = rate } }
+
     /// Delays every piece of data from now on, in milliseconds.
     public func delay(by milliseconds: Int64) { state.withLock { $0.delay = .milliseconds(milliseconds) } }
 
@@ -66,8 +85,16 @@ public final class TroubleProxy: Sendable {
         for pair in state.withLock({ Array($0.pairs.values) }) { pair.client.close(mode: .output, promise: nil) }
     }
 
-    fileprivate var behaviour: (isSwallowing: Bool, delay: TimeAmount) {
-        state.withLock { ($0.isSwallowing, $0.delay) }
+    /// - Returns: when what was read is passed on; nil for never.
+    fileprivate func delay(of size: Int, from channel: any Channel) -> TimeAmount? {
+        state.withLock { state in
+            if state.isSwallowing || state.silenced.contains(ObjectIdentifier(channel)) { return nil }
+            guard state.rate > 0, state.pairs.values.contains(where: { $0.server === channel }) else { return state.delay }
+            let now = NIODeadline.now()
+            let time = TimeAmount.nanoseconds(Int64(size) * 1_000_000_000 / Int64(state.rate))
+            state.freeAt = max(now, state.freeAt) + time
+            return state.freeAt - now
+        }
     }
 
     private final class StateBox: Sendable {
@@ -92,8 +119,7 @@ public final class TroubleProxy: Sendable {
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
             let bytes = unwrapInboundIn(data)
-            let (isSwallowing, delay) = owner.proxy?.behaviour ?? (false, .zero)
-            if isSwallowing { return }
+            guard let delay = owner.proxy?.delay(of: bytes.readableBytes, from: context.channel) else { return }
             let other = other
             if delay == .zero {
                 other.writeAndFlush(bytes, promise: nil)
