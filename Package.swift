@@ -76,7 +76,7 @@ let package = Package(
         module(
             "Hoist",
             [
-                "CCompression", "CProcess", lifecycle, logging, tracing,
+                "CCompression", "CProcess", lifecycle, logging, signals, tracing,
                 .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "OrderedCollections", package: "swift-collections"),
             ]),
@@ -137,6 +137,7 @@ let package = Package(
             "HoistSQLiteTests",
             ["Hoist", "HoistSQLite", "HoistTesting", logging, .product(name: "GRDB", package: "GRDB.swift")]),
         tests("HoistSealingTests", ["Hoist", "HoistSealing", "HoistTesting", logging]),
+        tests("HoistCommandsTests", ["Hoist", "HoistCommands", lifecycle, logging]),
         tests("RESPTests", ["RESP", "TestServers", nioCore]),
         tests(
             "HoistRedisTests", ["Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "RESP", "TestServers", logging],

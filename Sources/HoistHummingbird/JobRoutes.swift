@@ -1,40 +1,88 @@
+import Foundation
 import HTTPTypes
 public import Hoist
 public import Hummingbird
 import Logging
 import NIOCore
 import ServiceLifecycle
+import Synchronization
 
 /// Ready-made routes for the jobs of a web server: enqueue, state, output, cancel, live updates.
 ///
 /// ```swift
 /// JobRoutes(client: jobs, allowing: ["reports.build"]).add(to: router.group("jobs"))
 /// ```
+/// Every route is for the jobs that the program allows, by name or by a closure that also sees the request; any other job
+/// is not there (404), for its arguments and output may be another program's secrets. Nothing is allowed by default.
+///
 /// | route | does |
 /// |---|---|
 /// | `POST /:name` | enqueues the allowed job of that name; the JSON body is its keyword arguments. 202 and a `Location` |
 /// | `GET /:id` | the record |
 /// | `GET /:id/output` | the output; waits up to `?wait=SECONDS` (60 at most). 409 while the job has not ended |
 /// | `DELETE /:id` | cancels |
-/// | `GET /:id/events` | the record as server-sent events, until the job has ended. Resumes by `Last-Event-ID` |
+/// | `GET /:id/events` | the record as server-sent events, until the job has ended. Resumes by `Last-Event-ID`. 429 when too many are open |
 public struct JobRoutes<Context: RequestContext>: Sendable {
+    /// What a request asks for.
+    public struct Access: Sendable {
+        public enum Verb: Sendable, Hashable { case enqueue, read, cancel }
+
+        public var verb: Verb
+        public var jobName: String
+        /// Nil when the job is still to be enqueued.
+        public var record: JobRecord?
+        public var request: Request
+    }
+
+    /// How many event streams may be open at the same time.
+    public struct StreamLimits: Sendable {
+        public var total: Int
+        /// By the address of the client, where the request context knows it.
+        public var perClient: Int
+
+        public init(total: Int = 1000, perClient: Int = 20) {
+            self.total = max(0, total)
+            self.perClient = max(0, perClient)
+        }
+    }
+
     private let client: JobClient
-    private let allowedNames: Set<String>
+    private let permits: @Sendable (Access) async throws -> Bool
     private let keepAlive: Duration
+    private let streams: OpenStreams
 
     /// - Parameters:
     ///   - client: enqueues and looks up the jobs.
-    ///   - allowedNames: the job names that may be enqueued from outside. None by default.
+    ///   - allowedNames: the names of the jobs that may be enqueued, read and cancelled. None by default.
     ///   - keepAlive: the interval of the comments that keep an event stream open. 15 seconds by default.
-    public init(client: JobClient, allowing allowedNames: Set<String> = [], keepAlive: Duration = .seconds(15)) {
+    ///   - streamLimits: how many event streams may be open. 1,000 in all and 20 for each client by default.
+    public init(
+        client: JobClient, allowing allowedNames: Set<String> = [], keepAlive: Duration = .seconds(15),
+        streamLimits: StreamLimits = StreamLimits()
+    ) {
+        self.init(client: client, keepAlive: keepAlive, streamLimits: streamLimits) {
+            allowedNames.contains($0.jobName)
+        }
+    }
+
+    /// - Parameters:
+    ///   - client: enqueues and looks up the jobs.
+    ///   - keepAlive: the interval of the comments that keep an event stream open. 15 seconds by default.
+    ///   - streamLimits: how many event streams may be open. 1,000 in all and 20 for each client by default.
+    ///   - permits: whether a request may do what it asks for. What it throws is the answer.
+    public init(
+        client: JobClient, keepAlive: Duration = .seconds(15), streamLimits: StreamLimits = StreamLimits(),
+        permitting permits: @escaping @Sendable (Access) async throws -> Bool
+    ) {
         self.client = client
-        self.allowedNames = allowedNames
+        self.permits = permits
         self.keepAlive = keepAlive
+        streams = OpenStreams(total: streamLimits.total, perClient: streamLimits.perClient)
     }
 
     public func add(to group: RouterGroup<Context>) {
         group.post(":id") { request, context in try await enqueue(request, context) }
-        group.get(":id") { _, context in try json(try await record(context)) }
+        group.get(":id") { request, context in try json(try await job(request, context, .read).record.wireValue) }
         group.get(":id/output") { request, context in try await output(request, context) }
         group.delete(":id") { request, context in try await cancel(request, context) }
         group.get(":id/events") { request, context in try await events(request, context) }
@@ -42,8 +90,8 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
 
     private func enqueue(_ request: Request, _ context: Context) async throws -> Response {
         try SameOrigin.check(request)
-        let name = try context.parameters.require("id")
-        guard allowedNames.contains(name) else {
+        let name = try identifier(context)
+        guard try await permits(Access(verb: .enqueue, jobName: name, record: nil, request: request)) else {
             throw HTTPError(.forbidden, message: "the job \(name) may not be enqueued over HTTP")
         }
         let body = try await request.body.collect(upTo: context.maxUploadSize)
@@ -63,19 +111,31 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
             headers: [.location: "\(parent)/\(handle.id)"])
     }
 
-    private func record(_ context: Context) async throws -> WireValue {
-        let id = try context.parameters.require("id")
-        guard let record = try await client.handle(of: id).record() else {
-            throw HTTPError(.notFound, message: "no job \(id)")
+    /// The path's parameter, decoded once: an id may be any text.
+    private func identifier(_ context: Context) throws -> String {
+        let text = try context.parameters.require("id")
+        guard let decoded = text.removingPercentEncoding else {
+            throw HTTPError(.badRequest, message: "the path is not percent-encoded UTF-8")
         }
-        return record.wireValue
+        return decoded
+    }
+
+    /// The job of the path, if the program permits it: one that it does not permit is not there.
+    private func job(
+        _ request: Request, _ context: Context, _ verb: Access.Verb
+    ) async throws -> (id: JobID, record: JobRecord) {
+        let id = try identifier(context)
+        guard let record = try await client.handle(of: id).record(),
+            try await permits(Access(verb: verb, jobName: record.name, record: record, request: request))
+        else { throw HTTPError(.notFound, message: "no job \(id)") }
+        return (id, record)
     }
 
     private func output(_ request: Request, _ context: Context) async throws -> Response {
-        let id = try context.parameters.require("id")
-        let wait = request.uri.queryParameters.get("wait", as: Double.self).map { min(60, max(0, $0)) } ?? 0
-        let handle = client.handle(of: id)
-        guard let state = try await handle.state() else { throw HTTPError(.notFound, message: "no job \(id)") }
+        let (id, record) = try await job(request, context, .read)
+        let asked = request.uri.queryParameters.get("wait", as: Double.self) ?? 0
+        let wait = asked.isFinite ? min(60, max(0, asked)) : 0
+        let (handle, state) = (client.handle(of: id), record.state)
         do {
             // An ended job answers at once, however short the wait.
             return try json(try await handle.output(timeout: state.hasEnded ? nil : .seconds(wait)))
@@ -88,7 +148,7 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
 
     private func cancel(_ request: Request, _ context: Context) async throws -> Response {
         try SameOrigin.check(request)
-        let id = try context.parameters.require("id")
+        let (id, _) = try await job(request, context, .cancel)
         switch try await client.backend.cancel(id) {
         case .cancelled: return try json(["result": "cancelled"] as WireValue)
         case .requested: return try json(["result": "requested"] as WireValue, status: .accepted)
@@ -98,15 +158,18 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
     }
 
     private func events(_ request: Request, _ context: Context) async throws -> Response {
-        let id = try context.parameters.require("id")
-        guard try await client.handle(of: id).record() != nil else {
-            throw HTTPError(.notFound, message: "no job \(id)")
+        let (id, _) = try await job(request, context, .read)
+        let address = (context as? any RemoteAddressRequestContext)?.remoteAddress?.ipAddress
+        guard let place = streams.open(for: address) else {
+            throw HTTPError(
+                .tooManyRequests, headers: [.retryAfter: "5"], message: "too many event streams are open")
         }
         let lastSeen = HTTPField.Name("Last-Event-ID").flatMap { request.headers[$0] }.flatMap { Int64($0) }
         let stream = EventStream(updates: client.backend.updates(of: id), lastSeen: lastSeen, keepAlive: keepAlive)
         return Response(
             status: .ok, headers: [.contentType: "text/event-stream", .cacheControl: "no-cache"],
             body: ResponseBody { writer in
+                defer { place.close() }
                 // Ends when the client goes away, when the server shuts down, or with the job.
                 try await request.body.consumeWithCancellationOnInboundClose { _ in
                     for await event in stream.events().cancelOnGracefulShutdown() {
@@ -123,7 +186,55 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
         var headers = headers
         headers[.contentType] = "application/json"
         return Response(
-            status: status, headers: headers, body: ResponseBody(byteBuffer: ByteBuffer(string: value.description)))
+            status: status, headers: headers, body: ResponseBody(byteBuffer: ByteBuffer(string: JSONText.shown(value))))
+    }
+}
+
+/// Counts the event streams that are open.
+final class OpenStreams: Sendable {
+    private let counts = Mutex<[String: Int]>([:])
+    private let total: Int
+    private let perClient: Int
+
+    init(total: Int, perClient: Int) { (self.total, self.perClient) = (total, perClient) }
+
+    /// A stream's place among those that may be open; it is free again when it is closed, or no longer referred to.
+    final class Place: Sendable {
+        private let owner: OpenStreams
+        private let client: String
+        private let isClosed = Mutex(false)
+
+        fileprivate init(_ owner: OpenStreams, _ client: String) { (self.owner, self.client) = (owner, client) }
+
+        deinit { close() }
+
+        func close() {
+            let isFirst = isClosed.withLock { isClosed in
+                defer { isClosed = true }
+                return !isClosed
+            }
+            if isFirst { owner.closed(client) }
+        }
+    }
+
+    /// - Parameter address: of the client; nil when it is not known.
+    /// - Returns: nil when there are too many.
+    func open(for address: String?) -> Place? {
+        let client = address ?? ""
+        let isAdmitted = counts.withLock { counts in
+            let mine = counts[client, default: 0]
+            guard counts.values.reduce(0, +) < total, address == nil || mine < perClient else { return false }
+            counts[client] = mine + 1
+            return true
+        }
+        return isAdmitted ? Place(self, client) : nil
+    }
+
+    private func closed(_ client: String) {
+        counts.withLock { counts in
+            let left = (counts[client] ?? 1) - 1
+            counts[client] = left > 0 ? left : nil
+        }
     }
 }
 
@@ -141,7 +252,8 @@ struct EventStream: Sendable {
                 group.addTask {
                     do {
                         for try await record in updates where record.revision != lastSeen || record.state.hasEnded {
-                            continuation.yield("id: \(record.revision)\nevent: update\ndata: \(record.wireValue)\n\n")
+                            continuation.yield(
+                                "id: \(record.revision)\nevent: update\ndata: \(JSONText.shown(record.wireValue))\n\n")
                         }
                         continuation.yield("event: end\ndata: {}\n\n")
                     } catch {

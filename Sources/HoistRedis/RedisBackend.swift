@@ -41,6 +41,12 @@ public final class RedisBackend: Broker, ResultStore, BackendConvertible {
         public var scanLimit: Int
         /// How an enqueue waits for copies. Not at all by default.
         public var replication: Replication?
+        /// Whether workers run on a server that drops queues when its memory is full (`maxmemory-policy` `allkeys-…`).
+        /// False by default: they refuse to start.
+        public var allowsEviction = false
+        /// Whether a job that begins is stored as STARTED, as Celery does with `task_track_started`, for Python programs
+        /// that ask. False by default: it costs a result more for each job.
+        public var storesStarted = false
         /// The clock of due times and leases; the server's own time by default, which all workers share.
         public var clock: (any JobClock)?
 
@@ -136,6 +142,7 @@ public final class RedisBackend: Broker, ResultStore, BackendConvertible {
     let expiredAt = Mutex<Int64>(0)
     let isPreparedToTake = Mutex(false)
     let isTakingOver = Mutex(false)
+    let hasCheckedServer = Mutex(false)
     /// Clients that renew leases, by the length of the lease.
     let leaseClients = Mutex<[Duration: RESPClient]>([:])
     let leaseThread = EventLoopExecutor()
@@ -207,7 +214,7 @@ public final class RedisBackend: Broker, ResultStore, BackendConvertible {
     /// Opens what a URL names, see `RESPConfiguration.init(url:)` for the forms.
     ///
     /// Besides those, the query may hold `prefix` (kombu's `global_keyprefix`), `result_prefix`, `result_db`,
-    /// `unlabelled_urgency`, `priority_steps` (as in `0,3,6,9`) and `spin_limit` (in microseconds, see
+    /// `unlabelled_urgency`, `priority_steps` (as in `0,3,6,9`), `max_message_bytes` (see `WireLimits/maximumBytes`) and `spin_limit` (in microseconds, see
     /// `RESPConfiguration.spinLimit`).
     /// - Throws: `BackendError` `.misuse`, with what is wrong; the URL is not repeated, for it may hold a password.
     public convenience init(url: String, configuration: Configuration = Configuration()) throws {
@@ -233,6 +240,11 @@ public final class RedisBackend: Broker, ResultStore, BackendConvertible {
             var results = server
             results.database = database
             configuration.results = results
+        }
+        if let bytes = try number("max_message_bytes", in: 1024...(1 << 40)) {
+            var limits = WireLimits.default
+            limits.maximumBytes = bytes
+            WireLimits.setDefault(limits)
         }
         if let urgency = try number("unlabelled_urgency", in: 0...9) { configuration.unlabelledUrgency = urgency }
         if let steps = options["priority_steps"] {

@@ -6,6 +6,7 @@ extension RedisBackend {
     public func open(
         _ worker: WorkerPresence, lease: Duration, sink: any SessionSink
     ) async throws -> any WorkerSession {
+        for warning in try await checkServer() { sink.warned(warning) }
         try await prepare(worker)
         let leases = try leaseClient(for: lease)
         guard try await renew(worker, lease: lease, over: leases) else {
@@ -13,7 +14,7 @@ extension RedisBackend {
                 .misuse, "the worker id \(worker.id) has been used before; each incarnation needs its own")
         }
         givenUpJobs.add(worker, sink)
-        return RedisSession(self, worker.id, lease: lease, over: leases, sink: sink)
+        return RedisSession(self, worker, lease: lease, over: leases, sink: sink)
     }
 }
 
@@ -21,6 +22,7 @@ extension RedisBackend {
 /// are encoded on the threads of jobs, turns in parts.
 final class RedisSession: WorkerSession {
     let id: WorkerID
+    let name: String
     let sink: any SessionSink
     let standing = Mutex(StandingClaims())
     private let backend: RedisBackend
@@ -29,8 +31,13 @@ final class RedisSession: WorkerSession {
     private let leases: RESPClient
     private let listening: ScheduledCall
 
-    init(_ backend: RedisBackend, _ id: WorkerID, lease: Duration, over leases: RESPClient, sink: any SessionSink) {
-        (self.backend, self.id, self.lease, self.leases, self.sink) = (backend, id, lease, leases, sink)
+    init(
+        _ backend: RedisBackend, _ worker: WorkerPresence, lease: Duration, over leases: RESPClient,
+        sink: any SessionSink
+    ) {
+        (self.backend, id, name, self.lease, self.leases, self.sink) = (
+            backend, worker.id, worker.name, lease, leases, sink
+        )
         listening = backend.workDoorbell.listen { sink.mayHaveWork() }
     }
 

@@ -10,11 +10,18 @@ package enum YAMLText {
         }
     }
 
+    /// The largest document, 1 MiB, whatever the limit of messages is.
+    private static let maximumBytes = 1 << 20
+
     /// - Throws: `WireError` when the bytes are no YAML, exceed `limits`, or hold a tag that is not accepted. A retry
     ///   cannot help.
     package static func parse(_ bytes: [UInt8], limits: WireLimits = .default) throws(WireError) -> WireValue {
         guard bytes.count <= limits.maximumBytes else {
             throw WireError("\(bytes.count) bytes of YAML exceed the limit of \(limits.maximumBytes)")
+        }
+        // libyaml makes over a hundred bytes of each scalar before anything can be counted.
+        guard bytes.count <= maximumBytes else {
+            throw WireError("\(bytes.count) bytes of YAML exceed the limit of \(maximumBytes): use JSON or MessagePack")
         }
         guard let text = String(validating: bytes, as: UTF8.self) else {
             throw WireError("YAML: text that is not UTF-8")

@@ -204,7 +204,14 @@ public final class RESPClient: Sendable {
         }
         // Not as a completed future: to await it takes a visit to the event loop and back.
         if let open { return open }
-        return try await opening!.get()
+        // The caller may give up; the connection is made all the same, for others.
+        let promise = opening!.eventLoop.makePromise(of: RESPConnection.self)
+        opening!.cascade(to: promise)
+        return try await withTaskCancellationHandler {
+            try await promise.futureResult.get()
+        } onCancel: {
+            promise.fail(CancellationError())
+        }
     }
 
     /// Stores an opened connection once, however many callers wait for it.

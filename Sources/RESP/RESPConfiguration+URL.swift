@@ -34,7 +34,14 @@ extension RESPConfiguration {
         case .cluster: topology = .cluster(addresses)
         case .server: topology = .servers(addresses)
         }
-        let credentials = parts.lazy.compactMap(\.credentials).first
+        var known = parts.lazy.compactMap(\.credentials).first
+        // As redis-py reads a URL, where the path of a socket leaves no other place for them.
+        if let password = options["password"] {
+            // One word in front of the host is the user, then.
+            let user = known.flatMap { $0.username ?? ($0.password.isEmpty ? nil : $0.password) }
+            known = Credentials(username: options["username"] ?? user, password: password)
+        }
+        let credentials = known
         self.init(topology: topology, credentials: { credentials })
         let database = parts.lazy.compactMap(\.database).first ?? options["db"] ?? options["virtual_host"] ?? "0"
         guard let number = Int(database), (0...65535).contains(number) else {

@@ -1,6 +1,6 @@
 import HTTPTypes
 import Hoist
-import HoistHummingbird
+@testable import HoistHummingbird
 import HoistTesting
 import Hummingbird
 import HummingbirdTesting
@@ -115,6 +115,90 @@ struct JobRoutesTests {
                     uri: "/jobs/\(handle.id)/events", method: .get, headers: [lastEventID: String(last - 1)]))
             #expect(resumed.components(separatedBy: "event: update").count == 2, "only what is new")
         }
+    }
+
+    @Test("jobs that are not allowed are not there, whatever the verb; a closure sees the job and the request")
+    func access() async throws {
+        let jobs = JobClient(backend, logger: quiet)
+        let payroll = try await jobs.enqueue(named: "payroll", options: [.id("payroll-2026-11")])
+        let mine = try await jobs.enqueue(named: "report", options: [.id("mine"), .header("user", "ada")])
+        try await application().test(.router) { client in
+            let hidden = try await client.execute(uri: "/jobs/\(payroll.id)", method: .delete).status
+            #expect(hidden == .notFound)
+            for path in ["/jobs/\(payroll.id)", "/jobs/\(payroll.id)/output", "/jobs/\(payroll.id)/events"] {
+                let status = try await client.execute(uri: path, method: .get).status
+                #expect(status == .notFound)
+            }
+        }
+        #expect(try await payroll.state() == .waiting)
+        let router = Router()
+        JobRoutes<BasicRequestContext>(client: jobs) { access in
+            access.verb == .read
+                && access.record?.headers["user"]?.stringValue == access.request.headers[.authorization]
+        }.add(to: router.group("jobs"))
+        try await Application(router: router, logger: quiet).test(.router) { client in
+            let ada: HTTPFields = [.authorization: "ada"]
+            let seen = try await client.execute(uri: "/jobs/mine", method: .get, headers: ada).status
+            let unseen = try await client.execute(uri: "/jobs/mine", method: .get).status
+            let kept = try await client.execute(uri: "/jobs/mine", method: .delete, headers: ada).status
+            #expect(seen == .ok && unseen == .notFound && kept == .notFound)
+        }
+        #expect(try await mine.state() == .waiting)
+    }
+
+    @Test(
+        "an id may be any text: the path is decoded once",
+        arguments: [
+            ("user:42", "user%3A42"), ("a b", "a%20b"), ("größe 名", "gr%C3%B6%C3%9Fe%20%E5%90%8D"),
+            ("report/2026/11", "report%2F2026%2F11"), ("100%", "100%25"), ("a?b#c", "a%3Fb%23c"), ("a+b", "a%2Bb"),
+            ("%41", "%2541"),
+        ])
+    func encodedIDs(id: String, path: String) async throws {
+        let jobs = JobClient(backend, logger: quiet)
+        try await jobs.enqueue(Double_(number: 1), .id(id))
+        try await application().test(.router) { client in
+            let record = try await client.execute(uri: "/jobs/\(path)", method: .get)
+            let found = try JSONText.parse(Array(record.body.readableBytesView))["id"]?.stringValue
+            #expect(found == id)
+            let output = try await client.execute(uri: "/jobs/\(path)/output", method: .get).status
+            let deleted = try await client.execute(uri: "/jobs/\(path)", method: .delete).status
+            #expect(output == .conflict && deleted == .ok)
+        }
+    }
+
+    @Test("an answer is JSON also where the output holds what is no number")
+    func notANumber() async throws {
+        let router = Router()
+        let jobs = JobClient(backend, logger: quiet)
+        JobRoutes<BasicRequestContext>(client: jobs, allowing: ["nan"]).add(to: router.group("jobs"))
+        let worker = Worker(backend, logger: quiet) {
+            Handler(named: "nan") { _, _ in [.double(.nan), .double(.infinity), 1] }
+        }
+        let handle = try await jobs.enqueue(named: "nan")
+        try await Application(router: router, logger: quiet).test(.router) { client in
+            try await withWorker(worker) {
+                let output = try await client.execute(uri: "/jobs/\(handle.id)/output?wait=10", method: .get)
+                #expect(text(output) == "[null,null,1]")
+            }
+            let waits = try await client.execute(uri: "/jobs/\(handle.id)/output?wait=nan", method: .get)
+            #expect(waits.status == .ok)
+            let record = text(try await client.execute(uri: "/jobs/\(handle.id)", method: .get))
+            #expect(record.contains("[null,null,1]"))
+        }
+    }
+
+    @Test("no more event streams are open than are allowed, for each client and in all")
+    func streamLimits() throws {
+        let streams = OpenStreams(total: 3, perClient: 2)
+        var places = [streams.open(for: "a"), streams.open(for: "a"), streams.open(for: "a")]
+        #expect(places.map { $0 != nil } == [true, true, false])
+        places.append(streams.open(for: "b"))
+        #expect(places[3] != nil && streams.open(for: "c") == nil)
+        places[0]?.close()
+        places[0]?.close()
+        #expect(streams.open(for: "c") != nil, "and its place was free again at once")
+        places = []
+        #expect([1, 2, 3].allSatisfy { _ in streams.open(for: nil) != nil })
     }
 }
 

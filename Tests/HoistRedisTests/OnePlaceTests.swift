@@ -78,7 +78,8 @@ struct OnePlaceTests {
     static let keys =
         ["q", "q\u{06}\u{16}9", "q\u{06}\u{16}0"]
         + [
-            "delayed:q", "delayed:q:jobs", "dead:q", "dead:q:jobs", "stopped:q", "stopped:q:jobs", "held:w", "held:w:info",
+            "delayed:q", "delayed:q:jobs", "dead:q", "dead:q:jobs", "stopped:q", "stopped:q:jobs", "held:w",
+            "held:w:info",
             "cancel:w", "permits", "job:a", "queues", "workers", "dying", "leases", "token", "lines:q", "flow",
             "in-lines", "limits", "closed", "paused", "caps", "full", "standing:w", "placing:q",
         ].map { "hoist:" + $0 }
@@ -114,7 +115,8 @@ struct OnePlaceTests {
             try await join("w")
             let claim = Claim(queue: "q", kind: "async", jobNames: ["job"])
             return try await backend.turn(
-                "w", WorkerTurn(claims: [claim], budget: ClaimBudget(kinds: ["async": 4]))).deliveries
+                "w", WorkerTurn(claims: [claim], budget: ClaimBudget(kinds: ["async": 4]))
+            ).deliveries
         }
 
         func publishAndClaim() async throws {
@@ -190,7 +192,9 @@ struct OnePlaceTests {
             try await bench.probe.send(RESPCommand("HSET", [.text(prefix + "unacked"), "tag", "entry"]))
             try await bench.probe.send(RESPCommand("ZADD", [.text(prefix + "unacked_index"), "1", "tag"]))
             if isBroken { try await bench.probe.send(RESPCommand("SET", [.text(prefix + "q2"), "x"])) }
-            do { _ = try await bench.backend.run(RedisScripts.restoreUnacknowledged, arguments, doing: "restore") } catch {}
+            do {
+                _ = try await bench.backend.run(RedisScripts.restoreUnacknowledged, arguments, doing: "restore")
+            } catch {}
             let kept = try await bench.probe.send(RESPCommand("HEXISTS", [.text(prefix + "unacked"), "tag"])).integer
             let first = try await bench.probe.send(RESPCommand("LLEN", [.text(prefix + "q1")])).integer
             #expect(kept == (isBroken ? 1 : 0) && first == (isBroken ? 0 : 1))

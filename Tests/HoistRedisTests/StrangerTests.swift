@@ -48,7 +48,8 @@ struct StrangerTests {
                 #"""
                 {"body": "eyJ0YXNrIjogInB5dGhvbi5vbmx5IiwgImlkIjogIngifQ==", "content-encoding": "utf-8", "content-type": "application/json", "headers": {}, "properties": {"body_encoding": "base64", "delivery_info": {}, "delivery_tag": "t"}}
                 """#.utf8),
-            Array(#"{"body": "W10=", "headers": {"lang": "py", "task": "python.only", "id": 42}, "properties": {}}"#.utf8),
+            Array(
+                #"{"body": "W10=", "headers": {"lang": "py", "task": "python.only", "id": 42}, "properties": {}}"#.utf8),
         ])
     func others(element: [UInt8]) async throws {
         let (left, dead) = try await settled(element)
@@ -71,7 +72,9 @@ struct StrangerTests {
 
     @Test(
         "an id that is no strict UTF-8 makes a dead letter at once, and costs nobody anything afterwards",
-        arguments: [[0xED, 0xA0, 0x80], [0xE0, 0x80, 0x80], [0xF4, 0x90, 0x80, 0x80], [0xC3], [0xE0, 0xC3, 0xA4, 0xA0, 0x80]])
+        arguments: [
+            [0xED, 0xA0, 0x80], [0xE0, 0x80, 0x80], [0xF4, 0x90, 0x80, 0x80], [0xC3], [0xE0, 0xC3, 0xA4, 0xA0, 0x80],
+        ])
     func notUTF8(bytes: [UInt8]) async throws {
         let text = String(decoding: Self.message(named: "note"), as: UTF8.self)
         let id = try #require(text.firstMatch(of: /"id":"([^"]*)"/)).1

@@ -1,7 +1,8 @@
-import Hoist
+@testable import Hoist
 import HoistSealing
 import HoistTesting
 import Logging
+import Synchronization
 import Testing
 
 @Suite("Sealed jobs", .timeLimit(.minutes(1)))
@@ -213,6 +214,52 @@ struct SealingTests {
         #expect(try await handle.output(timeout: .seconds(5)) == "1 to " + account)
     }
 
+    @Test("a sealed body is run by no handler but its own, also where a message names two jobs")
+    func otherHandler() async throws {
+        let keys = try Self.keys()
+        let thief = Thief()
+        try await JobClient(thief, configuration: .init(sealing: keys), logger: silent).enqueue(
+            Transfer(account: "a"), .id("4711"))
+        let stolen = try #require(await thief.messages.first)
+        let text = String(decoding: stolen.encodedEnvelope(), as: UTF8.self)
+        // What a script reads first, and what a parser keeps, would be two names.
+        let twoNames = text.replacing(
+            "\"id\":\"4711\"", with: "\"id\":\"4711\",\"task\":\"admin.delete\"", maxReplacements: 1)
+        #expect(throws: WireError.self) { try Message(envelope: Array(twoNames.utf8)) }
+        // A broker that says another name than the message.
+        var ran = false
+        let worker = Worker(
+            Liar(message: stolen, name: "admin.delete"), configuration: .init(client: .init(sealing: keys)),
+            logger: silent
+        ) { Handler(named: "admin.delete") { _, _ in .null } }
+        let running = Task { try await worker.run() }
+        #expect(try await eventually { Liar.outcome.withLock { $0 } != nil })
+        if case .failed(let failure)? = Liar.outcome.withLock({ $0 }) {
+            #expect(failure.kind == .undecodable && failure.message.contains("another job"))
+        } else {
+            ran = true
+        }
+        #expect(!ran)
+        worker.stop(.immediately)
+        try await running.value
+    }
+
+    @Test("a sealed job is no broadcast, and a broadcast is no job, nor one of another channel")
+    func purposes() async throws {
+        let keys = try Self.keys()
+        let thief = Thief()
+        try await JobClient(thief, configuration: .init(sealing: keys), logger: silent).enqueue(Transfer(account: "a"))
+        let job = try #require(await thief.messages.first)
+        #expect(throws: WireError.self) { try job.opened(with: keys, onChannel: "news") }
+        var broadcast = Message(
+            headers: MessageHeaders(task: "t", id: "i"),
+            properties: MessageProperties(routingKey: "", deliveryTag: "d"), body: Array("[[],{},{}]".utf8))
+        try broadcast.seal(with: keys, onChannel: "news")
+        #expect(throws: WireError.self) { try broadcast.opened(with: keys) }
+        #expect(throws: WireError.self) { try broadcast.opened(with: keys, onChannel: "other") }
+        #expect(try broadcast.opened(with: keys, onChannel: "news").body == Array("[[],{},{}]".utf8))
+    }
+
     @Test("keys that cannot be used are refused without their secret")
     func badKeys() throws {
         #expect(throws: SealingKeyError.self) { try SealingKey(id: "short", secret: [1, 2, 3]) }
@@ -248,5 +295,48 @@ private actor Thief: Broker, BackendConvertible {
 
     func open(_ worker: WorkerPresence, lease: Duration, sink: any SessionSink) async throws -> any WorkerSession {
         throw BackendError(.misuse, "nobody works here")
+    }
+}
+
+/// A broker that hands out one message under a name of its own, and keeps the outcome.
+private struct Liar: Broker, BackendConvertible {
+    static let outcome = Mutex<Outcome?>(nil)
+    let message: Message
+    let name: String
+    let clock: any JobClock = SystemJobClock()
+    let workDoorbell = Doorbell()
+    let abilities: BrokerAbilities = [.selectsByName]
+    var backend: Backend { Backend(broker: self, results: MemoryBackend()) }
+
+    func publish(_ messages: [Message]) async throws -> [PublishResult] { messages.map { _ in .enqueued } }
+    func cancel(_ id: JobID) async throws -> CancelResult { .unknown }
+
+    func open(_ worker: WorkerPresence, lease: Duration, sink: any SessionSink) async throws -> any WorkerSession {
+        Session(message: message, name: name)
+    }
+
+    final class Session: WorkerSession {
+        private let isGiven = Mutex(false)
+        let message: Message
+        let name: String
+
+        init(message: Message, name: String) { (self.message, self.name) = (message, name) }
+
+        func turn(_ turn: WorkerTurn) async throws -> TurnResult {
+            if let settlement = turn.settlements.first { Liar.outcome.withLock { $0 = settlement.outcome } }
+            let isFirst = isGiven.withLock { isGiven in
+                defer { isGiven = isGiven || !turn.claims.isEmpty }
+                return !isGiven && !turn.claims.isEmpty
+            }
+            guard isFirst else { return TurnResult() }
+            return TurnResult(deliveries: [
+                Delivery(
+                    jobID: message.id, jobName: name, queue: "default", payload: .message(message), attempt: 1,
+                    lostWorkers: 0, token: 1)
+            ])
+        }
+
+        func renew(_ worker: WorkerPresence) async throws -> Bool { true }
+        func close() async throws {}
     }
 }

@@ -92,6 +92,36 @@ struct KillTests {
         #expect(record.state == .waiting && record.lostWorkers == 0 && record.attempts == 0)
     }
 
+    @Test("a worker that is the program drains at SIGTERM, and is no lost worker, deploy after deploy")
+    func plainProgram() async throws {
+        let bench = try KillBench()
+        let long = try await bench.client.enqueue(Step(milliseconds: 60_000))
+        for round in 1...4 {
+            let worker = try bench.startWorker(plain: true)
+            #expect(
+                try await eventually(.seconds(30)) { bench.journal().filter { $0.event == "begin" }.count == round })
+            kill(worker.processIdentifier, SIGTERM)
+            #expect(try await eventually(.seconds(10)) { !worker.isRunning })
+            #expect(worker.terminationStatus == 0 && worker.terminationReason == .exit)
+        }
+        let record = try #require(try await long.record())
+        #expect(record.state == .waiting && record.lostWorkers == 0)
+    }
+
+    @Test("a worker goes on when whoever reads its log has ended")
+    func brokenLog() async throws {
+        let bench = try KillBench()
+        let pipe = Pipe()
+        let worker = try bench.startWorker(standardError: pipe)
+        _ = try await bench.client.enqueue(Step(milliseconds: 1)).output(timeout: .seconds(30))
+        try pipe.fileHandleForReading.close()
+        try pipe.fileHandleForWriting.close()
+        for _ in 0..<3 { _ = try await bench.client.enqueue(Step(milliseconds: 1)).output(timeout: .seconds(10)) }
+        kill(worker.processIdentifier, SIGTERM)
+        #expect(try await eventually(.seconds(10)) { !worker.isRunning })
+        #expect(worker.terminationStatus == 0 && worker.terminationReason == .exit)
+    }
+
     @Test("an idle worker of another process starts a job within moments")
     func wakeUp() async throws {
         let bench = try KillBench()

@@ -10,6 +10,8 @@ struct Step: Job {
     static let name = "kill.step"
     var milliseconds: Int
     var blocks = false
+    /// Makes the message large.
+    var padding: String?
     typealias Output = Int
 }
 
@@ -47,7 +49,7 @@ final class KillBench {
     }
 
     @discardableResult
-    func startWorker() throws -> Process {
+    func startWorker(plain: Bool = false, standardError: Pipe? = nil) throws -> Process {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
             .deletingLastPathComponent()
@@ -57,7 +59,15 @@ final class KillBench {
         ]
         let log = folder.appendingPathComponent("worker-\(workers.count).log")
         _ = FileManager.default.createFile(atPath: log.path, contents: nil)
-        process.standardError = try FileHandle(forWritingTo: log)
+        if let standardError {
+            process.standardError = standardError
+        } else {
+            process.standardError = try FileHandle(forWritingTo: log)
+        }
+        if plain {
+            process.environment = ProcessInfo.processInfo.environment.merging(["KILL_TEST_PLAIN": "1"]) { _, new in new
+            }
+        }
         try process.run()
         workers.append(process)
         return process

@@ -19,6 +19,19 @@ struct URLTests {
         #expect(!full.serverDescription.contains("ecret"))
     }
 
+    @Test(
+        "the password of a socket is read from the query, as Python's clients do",
+        arguments: [
+            "unix:///run/r.sock?db=1&password=s%3Ae%2Fc%40r%23e%3Ft",
+            "unix://default@/run/r.sock?db=1&password=s%3Ae%2Fc%40r%23e%3Ft",
+            "redis+socket:///run/r.sock?virtual_host=1&password=s%3Ae%2Fc%40r%23e%3Ft",
+        ])
+    func socketPasswords(url: String) throws {
+        let configuration = try RESPConfiguration(url: url)
+        #expect(configuration.topology == .servers([.unix("/run/r.sock")]) && configuration.database == 1)
+        #expect(configuration.credentials()?.password == "s:e/c@r#e?t")
+    }
+
     @Test("TLS is verified unless the URL says otherwise")
     func tls() throws {
         let secure = try RESPConfiguration(

@@ -48,9 +48,12 @@ public protocol SessionSink: Sendable {
     func mayHaveWork()
     /// Jobs of a dead worker have become dead letters. By default nothing.
     func gaveUp(_ jobs: [GivenUpJob])
+    /// The broker has found something that a person should know and change. By default nothing.
+    func warned(_ text: String)
 }
 
 extension SessionSink {
+    public func warned(_ text: String) {}
     public func gaveUp(_ jobs: [GivenUpJob]) {}
 }
 

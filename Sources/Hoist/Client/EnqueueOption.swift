@@ -165,7 +165,7 @@ struct EnqueueRequest {
         properties.correlationID = id
         properties.priority = priority
         if let expires {
-            properties.expiration = String(Int64(max(0, expires.timeIntervalSince(now) * 1000)))
+            properties.expiration = String(Int64(bounded: max(0, expires.timeIntervalSince(now) * 1000)))
         }
         let body = MessageBody(arguments: arguments)
         let bytes = body.encoded()

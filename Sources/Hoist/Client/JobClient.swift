@@ -169,7 +169,7 @@ public struct JobClient: Sendable {
             queue: "", origin: origin, parent: JobContext.current)
         message.headers.hoist.unique = nil
         message.properties.exchange = channel
-        if let sealing = configuration.sealing { try message.seal(with: sealing) }
+        if let sealing = configuration.sealing { try message.seal(with: sealing, onChannel: channel) }
         let listeners = try await backend.broadcasting().broadcast(message, on: channel)
         events.tell(.sent) { JobEvent(sent: message, at: backend.clock.now) }
         return listeners
@@ -190,6 +190,8 @@ public struct JobClient: Sendable {
     private func request(
         _ name: String, _ secret: Set<String>, defaults: JobOptions, _ options: [EnqueueOption]
     ) -> EnqueueRequest {
+        SecretNames.note(secret, of: name)
+        let secret = secret.isEmpty ? SecretNames.known(of: name) : secret
         var request = EnqueueRequest(name: name, secretArguments: secret, defaults: defaults, now: backend.clock.now)
         for option in options { option.apply(&request) }
         return request
@@ -217,8 +219,7 @@ public struct JobClient: Sendable {
             try jobs.isWorthSeveralProcessors
             ? await Array(0..<jobs.count).mapOnProcessors(message) : (0..<jobs.count).map(message)
         var published: [(id: JobID, isNew: Bool)] = []
-        for start in stride(from: 0, to: messages.count, by: Self.step) {
-            let step = messages.count <= Self.step ? messages : Array(messages[start...].prefix(Self.step))
+        for step in Self.steps(of: messages) {
             let enqueued = try await JobTracing.enqueueing(step) { try await publish($0) }
             parent?.noteChildren(enqueued.map(\.id))
             published += enqueued
@@ -226,8 +227,25 @@ public struct JobClient: Sendable {
         return published
     }
 
-    /// The number of jobs in one step of the backend.
-    private static let step = 5000
+    /// The most jobs, and but for the last of them the most bytes, in one step of the backend: others wait while it is
+    /// carried out, and it must arrive within the time-out.
+    private static let (stepCount, stepBytes) = (5000, 8 << 20)
+
+    static func steps(of messages: [Message]) -> [[Message]] {
+        let total = messages.reduce(0) { $0 + $1.body.count }
+        if messages.count <= stepCount, total <= stepBytes { return messages.isEmpty ? [] : [messages] }
+        var steps: [[Message]] = []
+        var (start, bytes) = (0, 0)
+        for (index, message) in messages.enumerated() {
+            if index > start, index - start == stepCount || bytes + message.body.count > stepBytes {
+                steps.append(Array(messages[start..<index]))
+                (start, bytes) = (index, 0)
+            }
+            bytes += message.body.count
+        }
+        steps.append(Array(messages[start...]))
+        return steps
+    }
 
     /// Repeats `publish` while the queue is full, as long as ``Configuration/waitsWhenFull`` allows.
     private func whenThereIsRoom(_ publish: () async throws -> [PublishResult]) async throws -> [PublishResult] {
@@ -386,7 +404,8 @@ package enum ProcessIdentity {
         return String(decoding: buffer.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
     }()
 
-    package static let name = "\(getpid())@\(host)"
+    package static let id = Int(getpid())
+    package static let name = "\(id)@\(host)"
 
     /// The number of processors that are online.
     package static let processorCount = max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))

@@ -28,7 +28,7 @@ package enum JobIdentifier {
     }
 
     /// The current time, in units of 1/4,096 of a millisecond.
-    private static var ticks: UInt64 { UInt64(Date().timeIntervalSince1970 * 1000 * 4096) }
+    private static var ticks: UInt64 { UInt64(max(0, Date().timeIntervalSince1970) * 1000 * 4096) }
 
     private static func make(at ticks: UInt64, number: UInt64) -> String {
         // The fraction of the millisecond takes the place of twelve random bits (§6.2, method 3), so that the ids of

@@ -26,7 +26,9 @@ struct EventLog: EventSink {
             guard logger.logLevel <= .info else { return }
             logger.info(
                 "job failed and will be retried",
-                metadata: metadata(of: event).merging(["error": "\(failure)", "at": "\(date)"]) { $1 })
+                metadata: metadata(of: event).merging([
+                    "error": "\(failure)", "at": "\(WireTimestamp.string(from: date))",
+                ]) { $1 })
         case .succeeded, .snoozed, .cancelled, .expired, .handedBack, .notStarted:
             guard logger.logLevel <= .debug else { return }
             logger.debug("job \(end.outcome.label)", metadata: metadata(of: event))
@@ -35,7 +37,8 @@ struct EventLog: EventSink {
 
     private func metadata(of event: JobEvent) -> Logger.Metadata {
         [
-            "job.id": "\(event.jobID)", "job.name": "\(event.jobName)", "job.queue": "\(event.queue)",
+            "job.id": "\(TerminalText.line(event.jobID))", "job.name": "\(TerminalText.line(event.jobName))",
+            "job.queue": "\(TerminalText.line(event.queue))",
             "job.attempt": "\(event.attempt)",
         ]
     }

@@ -308,7 +308,7 @@ extension ChildReply {
         switch try frame.byte() {
         case 1:
             var results: [PublishResult] = []
-            for _ in 0..<(try frame.integer()) {
+            for _ in 0..<max(0, try frame.integer()) {
                 let words = try frame.texts()
                 switch words.first {
                 case "held" where words.count == 2: results.append(.keyHeld(by: words[1]))

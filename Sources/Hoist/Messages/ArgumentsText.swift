@@ -20,7 +20,7 @@ enum ArgumentsText {
             if !isFirst { text += ", " }
             isFirst = false
             text += "'\(key)': "
-            if secret.contains(key) { text += hidden } else { append(value, to: &text) }
+            if secret.contains(key) || SecretNames.isUsual(key) { text += hidden } else { append(value, to: &text) }
             if text.utf8.count > maximumLength { return cut(text) + "}" }
         }
         return text + "}"

@@ -32,11 +32,11 @@ public struct HoistHeader: Sendable, Hashable {
 
     init(_ value: WireValue) {
         guard case .object(let object) = value else { return }
-        enqueuedAt = object["enqueued_at"]?.doubleValue.flatMap { $0.isFinite ? Date(timeIntervalSince1970: $0) : nil }
-        resultRetention = object["result_retention"]?.doubleValue
+        enqueuedAt = object["enqueued_at"]?.doubleValue.flatMap(Date.init(boundedSecondsSinceEpoch:))
+        resultRetention = object["result_retention"]?.doubleValue.map { Duration(boundedSeconds: $0).inSeconds }
         unique = object["unique"].flatMap { try? WireDecoder.decode(UniqueKey.self, from: $0) }
         retry = object["retry"].flatMap { try? WireDecoder.decode(RetryPolicy.self, from: $0) }
-        heartbeatLimit = object["heartbeat_limit"]?.doubleValue
+        heartbeatLimit = object["heartbeat_limit"]?.doubleValue.map { Duration(boundedSeconds: $0).inSeconds }
         memoryLimit = object["memory_limit"]?.integerValue.map { Int($0.clamped(to: 0...(1 << 60))) }
         isAtMostOnce = object["at_most_once"]?.boolValue ?? false
         partition = object["partition"]?.stringValue

@@ -80,6 +80,21 @@ extension Message {
             contentEncoding: contentEncoding ?? "utf-8", body: body)
     }
 
+    /// The id under which somebody may wait for the result of a message that cannot be read; nil when there is none.
+    package static func callersID(in envelope: [UInt8]) -> JobID? {
+        guard case .object(let message)? = try? JSONParser.parse(envelope) else { return nil }
+        let properties = message["properties"] ?? .null
+        let candidates = [message["headers"]?["id"], properties["correlation_id"]]
+        let id = candidates.lazy.compactMap { $0.flatMap(MessageHeaders.identifier) }.first { !$0.isEmpty }
+        if let id { return id.utf8.count <= 1024 ? id : nil }
+        guard let body = message["body"]?.stringValue else { return nil }
+        let isBase64 = properties["body_encoding"]?.stringValue == "base64"
+        guard let bytes = isBase64 ? try? Base64.decode(body.utf8) : Array(body.utf8),
+            let inner = (try? JSONParser.parse(bytes))?["id"].flatMap(MessageHeaders.identifier), !inner.isEmpty
+        else { return nil }
+        return inner.utf8.count <= 1024 ? inner : nil
+    }
+
     /// Converts a protocol 1 message, which keeps everything in the body object, to the equivalent protocol 2 message.
     private init(protocolOne bytes: [UInt8], properties: MessageProperties, limits: WireLimits) throws(WireError) {
         guard case .object(let fields) = try JSONParser.parse(bytes, limits: limits) else {

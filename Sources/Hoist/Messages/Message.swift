@@ -48,6 +48,10 @@ public struct Message: Sendable, Hashable {
         headers.hoist.unique = other.headers.hoist.unique
     }
 
+    mutating func hideForeignSecrets() {
+        if headers.language != "swift" { headers.hideForeignSecrets() }
+    }
+
     /// The queue that the message is addressed to.
     public var queue: String {
         get { properties.routingKey }

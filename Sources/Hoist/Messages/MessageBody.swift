@@ -24,6 +24,11 @@ extension Message {
     ///   serialization or compression that is not accepted. Pickle is never accepted: reading it would run code. A
     ///   retry cannot help.
     public func decodedBody(limits: WireLimits = .default) throws(WireError) -> MessageBody {
+        try decodedBodyAndSize(limits: limits).body
+    }
+
+    /// The decoded body, and how many bytes it had once decompressed.
+    func decodedBodyAndSize(limits: WireLimits = .default) throws(WireError) -> (body: MessageBody, size: Int) {
         guard !isSealed else { throw WireError("the message is sealed; only workers with the key can read it") }
         var bytes = body
         if let compression = headers.compression {
@@ -35,7 +40,8 @@ extension Message {
         }
         guard case .array(let positional) = parts[0] else { throw WireError("args is not an array") }
         guard case .object(let keyword) = parts[1] else { throw WireError("kwargs is not an object") }
-        return MessageBody(arguments: Arguments(positional: positional, keyword: keyword), embed: parts[2])
+        let content = MessageBody(arguments: Arguments(positional: positional, keyword: keyword), embed: parts[2])
+        return (content, bytes.count)
     }
 }
 

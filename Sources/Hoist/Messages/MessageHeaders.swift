@@ -62,8 +62,13 @@ extension MessageHeaders {
     /// Sets one header by its wire name.
     mutating func set(_ key: String, _ value: WireValue) throws(WireError) {
         switch key {
-        case "task": task = value.stringValue ?? ""
-        case "id": id = value.stringValue ?? ""
+        // A second one would decide for one reader and not for another.
+        case "task":
+            guard task.isEmpty else { throw WireError("the header task occurs twice") }
+            task = value.stringValue ?? ""
+        case "id":
+            guard id.isEmpty else { throw WireError("the header id occurs twice") }
+            id = Self.identifier(value) ?? ""
         case "lang": language = value.stringValue ?? language
         case "shadow": shadow = value.stringValue
         case "eta": eta = try Self.date(value, header: key)
@@ -88,6 +93,17 @@ extension MessageHeaders {
         case Self.hoistKey: hoist = HoistHeader(value)
         default: custom[key] = value
         }
+    }
+
+    /// Hides the secret arguments in the text of a producer that knows nothing of them: Hoist's own hide theirs.
+    mutating func hideForeignSecrets() {
+        guard language != "swift", keywordArgumentsText.utf8.count > 2 else { return }
+        keywordArgumentsText = SecretNames.hide(in: keywordArgumentsText, SecretNames.known(of: task))
+    }
+
+    /// An id in any of the forms that producers write: text, a typed UUID, or a number.
+    static func identifier(_ value: WireValue) -> JobID? {
+        value.stringValue ?? TypedValue.uuid(value)?.uuidString.lowercased() ?? value.integerValue.map(String.init)
     }
 
     /// Refuses headers without a job name or an id, and names and ids of more than 1,024 bytes.

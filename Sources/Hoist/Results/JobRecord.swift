@@ -41,6 +41,19 @@ public struct JobProgress: Sendable, Hashable, Codable {
         self.message = message
         self.details = details
     }
+
+    /// A fraction that is no number counts as unknown, any other is clamped.
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        fraction = try container.decodeIfPresent(Double.self, forKey: .fraction).flatMap(Self.bounded)
+        message = try container.decodeIfPresent(String.self, forKey: .message)
+        details = try container.decodeIfPresent([String: String].self, forKey: .details)
+    }
+
+    /// A fraction from an outside source.
+    package static func bounded(_ fraction: Double) -> Double? {
+        fraction.isNaN ? nil : fraction.clamped(to: 0...1)
+    }
 }
 
 /// An error that a program in another language receives as an error of its own: a Python client raises
@@ -273,6 +286,8 @@ public struct JobRecord: Sendable, Hashable, Codable {
     package mutating func describe(_ message: Message) { describe(message.headers) }
 
     package mutating func describe(_ message: MessageHeaders) {
+        var message = message
+        message.hideForeignSecrets()
         argumentsText =
             message.argumentsText == "()"
             ? message.keywordArgumentsText : message.argumentsText + " " + message.keywordArgumentsText

@@ -13,4 +13,14 @@ public struct ResourceUsage: Sendable, Hashable, Codable {
         self.wallSeconds = wallSeconds
         self.peakMemory = peakMemory
     }
+
+    /// Numbers that no attempt can have used, from whatever source they come, are clamped.
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: CodingKeys.self)
+        let cpu = try container.decode(Double.self, forKey: .cpuSeconds)
+        let wall = try container.decode(Double.self, forKey: .wallSeconds)
+        cpuSeconds = Duration(boundedSeconds: cpu).inSeconds
+        wallSeconds = Duration(boundedSeconds: wall).inSeconds
+        peakMemory = try container.decodeIfPresent(Int.self, forKey: .peakMemory)?.clamped(to: 0...1 << 60)
+    }
 }

@@ -2,8 +2,12 @@
 /// nor add jobs of its own (both).
 ///
 /// A client with a sealing seals arguments before they leave the process, and opens outputs. A worker opens arguments
-/// where the job runs, and seals its output. HoistSealing has an implementation with keys. Not covered: names, ids,
-/// queues, times, progress and errors.
+/// where the job runs, and seals its output. HoistSealing has an implementation with keys.
+///
+/// Not covered: names, ids, queues, priorities, times, unique keys, partitions and custom headers; progress, errors and
+/// logs, which are stored as they are. A body is bound to the name and the id of its job, so that it cannot be run by
+/// another handler or under another id, and a broadcast to its channel; it is not bound to a queue or a time: who can
+/// write to the broker can have a job run again under its own id once its result has expired.
 public protocol Sealing: Sendable {
     /// - Parameters:
     ///   - payload: any bytes.
@@ -33,7 +37,8 @@ extension Message {
 
     /// The purpose binds a sealed body to one job. A body that may replace the body of another waiting job cannot know
     /// the id of that job, and is bound to the unique key instead.
-    private var sealedPurpose: [UInt8] {
+    private func purpose(onChannel channel: String?) -> [UInt8] {
+        if let channel { return Array("broadcast\n\(jobName)\n\(id)\n\(channel)".utf8) }
         let unique = headers.hoist.unique
         let mayReplace = unique.map { $0.onClash == .replace || $0.onClash == .reschedule } ?? false
         let holder = mayReplace ? "key\n" + (unique?.key ?? "") : "id\n" + id
@@ -41,13 +46,15 @@ extension Message {
     }
 
     /// Seals the body together with its content type, encoding and compression.
-    mutating func seal(with sealing: any Sealing) throws {
+    /// - Parameter channel: where the message is broadcast; nil for a job in a queue.
+    mutating func seal(with sealing: any Sealing, onChannel channel: String? = nil) throws {
         guard !isSealed else { return }
         let form: WireValue = [
             "type": .string(contentType), "encoding": .string(contentEncoding),
             "compression": headers.compression.map(WireValue.string) ?? .null,
         ]
-        body = try sealing.seal(JSONWriter.bytes(of: form) + [UInt8(ascii: "\n")] + body, for: sealedPurpose)
+        body = try sealing.seal(
+            JSONWriter.bytes(of: form) + [UInt8(ascii: "\n")] + body, for: purpose(onChannel: channel))
         contentType = Self.sealedContentType
         contentEncoding = "binary"
         headers.compression = nil
@@ -58,7 +65,7 @@ extension Message {
     }
 
     /// Opens a sealed body. An unsealed message passes only where unsealed messages are accepted.
-    func opened(with sealing: (any Sealing)?) throws(WireError) -> Message {
+    func opened(with sealing: (any Sealing)?, onChannel channel: String? = nil) throws(WireError) -> Message {
         guard isSealed else {
             guard sealing?.acceptsUnsealed ?? true else {
                 throw WireError("the message is not sealed, and this worker takes none that are not")
@@ -68,7 +75,7 @@ extension Message {
         guard let sealing else {
             throw WireError("the message is sealed, and this program has no keys: give its client a sealing")
         }
-        let payload = try sealing.open(body, for: sealedPurpose)
+        let payload = try sealing.open(body, for: purpose(onChannel: channel))
         guard let line = payload.prefix(1024).firstIndex(of: UInt8(ascii: "\n")),
             case .object(let form) = try JSONParser.parse(Array(payload[..<line])),
             let type = form["type"]?.stringValue,

@@ -119,6 +119,10 @@ package enum Compression {
             guard output.count + result.written <= limit else {
                 throw WireError("the body is larger than the limit of \(limit) bytes once decompressed")
             }
+            // zlib cannot expand more than 1,032 times; what does is made to fill memory.
+            guard output.count < 8 << 20 || output.count / 1100 <= bytes.count else {
+                throw WireError("the body is more than 1,100 times larger once decompressed")
+            }
             output.append(contentsOf: chunk[..<result.written])
             if result.isEnd { return output }
             guard result.read > 0 || result.written > 0 else {

@@ -167,11 +167,10 @@ package struct JSONParser {
     package mutating func forEachMemberIfPresent(
         _ body: (_ key: String, _ parser: inout JSONParser) throws(WireError) -> Void
     ) throws(WireError) {
-        if current == UInt8(ascii: "{") {
-            try forEachMember(body)
-        } else if try !value().isNull {
-            throw error("expected an object")
-        }
+        if current == UInt8(ascii: "{") { return try forEachMember(body) }
+        // Some languages write an empty map as an empty list.
+        let other = try value()
+        guard other.isNull || other == [] else { throw error("expected an object") }
     }
 
     private mutating func number() throws(WireError) -> WireValue {

@@ -14,6 +14,18 @@ public enum JSONText {
         JSONWriter.bytes(of: try WireEncoder.encode(value))
     }
 
+    /// JSON for pages, programs and people: valid by RFC 8259 for every value. `NaN` and the infinities, which Celery's
+    /// wire knows, become null.
+    /// - Throws: as ``encode(_:)``.
+    public static func shown(_ value: some Encodable) throws -> String {
+        String(decoding: JSONWriter.bytes(of: try WireEncoder.encode(value), isStrict: true), as: UTF8.self)
+    }
+
+    /// JSON for pages, programs and people, as ``shown(_:)-1t6q1``.
+    public static func shown(_ value: WireValue) -> String {
+        String(decoding: JSONWriter.bytes(of: value, isStrict: true), as: UTF8.self)
+    }
+
     /// - Throws: ``WireError`` when the bytes are not JSON or exceed ``WireLimits/default``, `DecodingError` when the
     ///   JSON is not a `T`, or what the type's own `init(from:)` throws. A retry cannot help.
     public static func decode<T: Decodable>(_ type: T.Type, from bytes: [UInt8]) throws -> T {

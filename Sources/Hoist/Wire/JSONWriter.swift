@@ -1,11 +1,17 @@
-/// Writes JSON that Python's `json` module reads: compact, UTF-8, with `NaN` and the infinities as bare tokens.
+/// Writes JSON: compact and UTF-8. On the wire, `NaN` and the infinities are bare tokens, as Python's `json` module writes
+/// and reads them.
 package struct JSONWriter {
     package private(set) var bytes: [UInt8] = []
+    /// Whether numbers that RFC 8259 does not know become null, for readers other than Celery's.
+    private let isStrict: Bool
 
-    package init(reserving capacity: Int = 256) { bytes.reserveCapacity(capacity) }
+    package init(reserving capacity: Int = 256, isStrict: Bool = false) {
+        self.isStrict = isStrict
+        bytes.reserveCapacity(capacity)
+    }
 
-    package static func bytes(of value: WireValue) -> [UInt8] {
-        var writer = JSONWriter()
+    package static func bytes(of value: WireValue, isStrict: Bool = false) -> [UInt8] {
+        var writer = JSONWriter(isStrict: isStrict)
         writer.write(value)
         return writer.bytes
     }
@@ -57,7 +63,9 @@ package struct JSONWriter {
     }
 
     package mutating func double(_ value: Double) {
-        if value.isNaN {
+        if isStrict, !value.isFinite {
+            token("null")
+        } else if value.isNaN {
             token("NaN")
         } else if value.isInfinite {
             if value < 0 { token("-Infinity") } else { token("Infinity") }

@@ -42,7 +42,7 @@ package enum TypedValue {
             return inner.stringValue.flatMap(WireTimestamp.date(from:))
         }
         if let text = value.stringValue { return WireTimestamp.date(from: text) }
-        return value.doubleValue.flatMap { $0.isFinite ? Date(timeIntervalSince1970: $0) : nil }
+        return value.doubleValue.flatMap(Date.init(boundedSecondsSinceEpoch:))
     }
 
     static func uuid(_ value: WireValue) -> UUID? {

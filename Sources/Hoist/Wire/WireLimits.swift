@@ -1,3 +1,5 @@
+import Synchronization
+
 /// The limits that a decoder checks before it allocates memory for input from a peer.
 public struct WireLimits: Sendable {
     /// The largest message or result, in bytes. 64 MiB by default.
@@ -7,13 +9,28 @@ public struct WireLimits: Sendable {
     /// How many values one document may hold in all. 4,000,000 by default.
     public var maximumValues: Int
 
-    public init(maximumBytes: Int = 64 << 20, maximumDepth: Int = 128, maximumValues: Int = 4_000_000) {
+    /// How much memory the messages of a worker may take together while they are read and performed, in bytes, as far as
+    /// that can be told from their size. A message beyond it waits for others to end. 256 MiB by default.
+    public var maximumMemory: Int
+
+    public init(
+        maximumBytes: Int = 64 << 20, maximumDepth: Int = 128, maximumValues: Int = 4_000_000,
+        maximumMemory: Int = 256 << 20
+    ) {
         self.maximumBytes = maximumBytes
         self.maximumDepth = maximumDepth
         self.maximumValues = maximumValues
+        self.maximumMemory = maximumMemory
     }
 
-    public static let `default` = WireLimits()
+    private static let current = Mutex(WireLimits())
+
+    /// The limits of this process.
+    public static var `default`: WireLimits { current.withLock { $0 } }
+
+    /// Sets the limits of this process, for all that it reads and writes from now on. A program that sends larger
+    /// messages needs them as much as the workers that take them.
+    public static func setDefault(_ limits: WireLimits) { current.withLock { $0 = limits } }
 
     /// Refuses to send a value whose size or depth exceeds these limits, because the receiver's decoder would refuse
     /// it.

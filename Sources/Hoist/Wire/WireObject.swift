@@ -2,25 +2,38 @@ import OrderedCollections
 
 /// The members of a JSON object, in insertion order.
 public struct WireObject: Sendable, Hashable {
-    private var members: OrderedDictionary<String, WireValue>
+    /// A name as JSON compares names: by its code points. Swift's own comparison takes composed and decomposed forms of a
+    /// letter for the same.
+    private struct Name: Hashable {
+        var text: String
+
+        static func == (a: Name, b: Name) -> Bool { a.text.utf8.elementsEqual(b.text.utf8) }
+
+        func hash(into hasher: inout Hasher) {
+            var text = text
+            text.withUTF8 { hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
+        }
+    }
+
+    private var members: OrderedDictionary<Name, WireValue>
 
     public init() { members = [:] }
 
     /// When a name occurs several times, the last value wins.
     public init(_ elements: some Sequence<(String, WireValue)>) {
-        members = OrderedDictionary(elements, uniquingKeysWith: { _, last in last })
+        members = OrderedDictionary(elements.map { (Name(text: $0), $1) }, uniquingKeysWith: { _, last in last })
     }
 
     init(minimumCapacity: Int) { members = OrderedDictionary(minimumCapacity: minimumCapacity) }
 
     public subscript(key: String) -> WireValue? {
-        get { members[key] }
-        set { members[key] = newValue }
+        get { members[Name(text: key)] }
+        set { members[Name(text: key)] = newValue }
     }
 
     public var isEmpty: Bool { members.isEmpty }
     public var count: Int { members.count }
-    public var keys: [String] { Array(members.keys) }
+    public var keys: [String] { members.keys.map(\.text) }
 
     /// The members of both objects. Where both have a member, the value in `other` wins.
     public func merging(_ other: WireObject) -> WireObject {
@@ -32,12 +45,14 @@ public struct WireObject: Sendable, Hashable {
 
 extension WireObject: Sequence {
     public struct Iterator: IteratorProtocol {
-        fileprivate var base: OrderedDictionary<String, WireValue>.Iterator
+        private var base: OrderedDictionary<Name, WireValue>.Iterator
 
-        public mutating func next() -> (key: String, value: WireValue)? { base.next() }
+        fileprivate init(_ object: WireObject) { base = object.members.makeIterator() }
+
+        public mutating func next() -> (key: String, value: WireValue)? { base.next().map { ($0.key.text, $0.value) } }
     }
 
-    public func makeIterator() -> Iterator { Iterator(base: members.makeIterator()) }
+    public func makeIterator() -> Iterator { Iterator(self) }
 }
 
 extension WireObject: ExpressibleByDictionaryLiteral {

@@ -130,6 +130,12 @@ extension Date {
         return Int64((seconds * 1_000_000).rounded())
     }
 
+    /// Seconds since 1970 from an outside source, clamped to the years 1 to 9999; nil for a number that is not finite.
+    package init?(boundedSecondsSinceEpoch seconds: Double) {
+        guard seconds.isFinite else { return nil }
+        self.init(timeIntervalSince1970: seconds.clamped(to: -62_135_596_800...253_402_300_799))
+    }
+
     public init(microsecondsSinceEpoch microseconds: Int64) {
         self.init(timeIntervalSince1970: Double(microseconds) / 1_000_000)
     }
@@ -152,14 +158,19 @@ extension Duration {
         return seconds.clamped(to: -300_000_000_000...300_000_000_000) * 1_000_000 + attoseconds / 1_000_000_000_000
     }
 
-    /// Seconds from an outside source, clamped to 0...10,000,000,000 (about 317 years). A number that is not finite
+    /// Seconds from an outside source, clamped to 0...10,000,000,000 (about 317 years). What is not a number
     /// counts as 0.
     package init(boundedSeconds seconds: Double) {
-        self = .seconds(seconds.isFinite ? seconds.clamped(to: 0...10_000_000_000) : 0)
+        self = .seconds(seconds.isNaN ? 0 : seconds.clamped(to: 0...10_000_000_000))
     }
 }
 
 extension Int64 {
+    /// A number from an outside source: clamped, 0 for one that is not finite, without its fraction.
+    package init(bounded number: Double) {
+        self = number.isFinite ? Int64(number.clamped(to: -9.2e18...9.2e18)) : 0
+    }
+
     fileprivate func flooredDivision(by divisor: Int64) -> (quotient: Int64, remainder: Int64) {
         let (quotient, remainder) = quotientAndRemainder(dividingBy: divisor)
         return remainder < 0 ? (quotient - 1, remainder + divisor) : (quotient, remainder)

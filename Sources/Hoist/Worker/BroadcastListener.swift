@@ -27,9 +27,12 @@ struct BroadcastListener: Sendable {
 
     private func ownCopy(of message: Message) -> Message? {
         // A seal holds a message to its id, and the copy has another.
-        guard var copy = message.isSealed ? try? message.opened(with: sealing) : message else {
+        guard var copy = message.isSealed ? try? message.opened(with: sealing, onChannel: channel) : message else {
             patience.logger.warning(
-                "a broadcast cannot be opened", metadata: ["job.id": "\(message.id)", "job.name": "\(message.jobName)"])
+                "a broadcast cannot be opened",
+                metadata: [
+                    "job.id": "\(TerminalText.line(message.id))", "job.name": "\(TerminalText.line(message.jobName))",
+                ])
             return nil
         }
         copy.headers.parentID = copy.headers.parentID ?? message.id

@@ -121,8 +121,19 @@ final class Execution: Sendable {
         cancel: @escaping @Sendable (JobContext.CancellationReason) -> Void
     ) async -> End {
         do throws(WireError) {
-            let message = try takeMessage()
-            let body = try message.opened(with: environment.jobs.configuration.sealing).decodedBody()
+            var message = try takeMessage()
+            message.hideForeignSecrets()
+            try checkIdentity(of: message)
+            let limits = WireLimits.default
+            let opened = try message.opened(with: environment.jobs.configuration.sealing)
+            let pessimistic = opened.decodingCost(limits)
+            await DecodingGate.shared.enter(pessimistic, of: limits.maximumMemory)
+            var held = pessimistic
+            defer { DecodingGate.shared.leave(held, of: limits.maximumMemory) }
+            let (body, size) = try opened.decodedBodyAndSize(limits: limits)
+            // What is large stays counted as long as the job runs.
+            held = min(pessimistic, size * 4)
+            DecodingGate.shared.leave(pessimistic, keeping: held, of: limits.maximumMemory)
             // The worker continues what its child has done.
             let continuation = isInChild ? nil : try Continuation(body.embed)
             let (call, context) = begin(message, onProgress: onProgress, onSign: onSign)
@@ -214,6 +225,14 @@ final class Execution: Sendable {
         case .message(let decoded)?: decoded
         case .envelope(let bytes)?: try Message(envelope: bytes)
         case nil: throw WireError("the message was read already")
+        }
+    }
+
+    /// The broker chose the handler by the name that it read, and a seal is checked against the name in the message: both
+    /// must be the same, or a sealed body could be run by another handler than the one it was made for.
+    private func checkIdentity(of message: Message) throws(WireError) {
+        guard message.jobName.utf8.elementsEqual(jobName.utf8), message.id.utf8.elementsEqual(jobID.utf8) else {
+            throw WireError("the message names another job than its delivery")
         }
     }
 

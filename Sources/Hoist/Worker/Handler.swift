@@ -83,6 +83,7 @@ public struct Handler: Sendable {
         _ perform: @escaping @Sendable (J, JobContext) async throws -> J.Output
     ) {
         names = [J.name] + J.aliases
+        for name in names { SecretNames.note(J.secretArguments, of: name) }
         self.lane = lane
         options = J.options
         self.perform = { arguments, context in

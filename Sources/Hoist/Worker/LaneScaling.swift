@@ -49,7 +49,8 @@ struct LaneScaling: Sendable {
         var sum = LaneScaler.Backlog(waiting: 0, oldestWait: 0)
         for queue in queues where consumed.contains(queue.name) {
             sum.waiting += queue.waiting
-            let wait = queue.oldestWaiting.map { Duration.seconds(now.timeIntervalSince($0)).inMicroseconds } ?? 0
+            let wait =
+                queue.oldestWaiting.map { Duration(boundedSeconds: now.timeIntervalSince($0)).inMicroseconds } ?? 0
             sum.oldestWait = max(sum.oldestWait, wait)
         }
         return sum

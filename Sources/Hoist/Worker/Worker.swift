@@ -9,7 +9,7 @@ import Synchronization
 /// let worker = Worker(backend, queues: ["media", .queue("mail", concurrency: 4)], lanes: [.async(64), .blocking(4)], logger: logger) {
 ///     Handler(ProcessVideo.self, in: .blocking) { job, context in … }
 /// }
-/// try await worker.run()
+/// try await worker.runUntilSignalled()
 /// ```
 /// A `Service`: a graceful shutdown drains it. It takes a slot before it takes a job, so it never hoards jobs it cannot
 /// start.
@@ -59,6 +59,9 @@ public final class Worker: Service {
         /// The client that handlers enqueue through; its logger is the worker's.
         public var client: JobClient.Configuration
         public var metrics: any MetricsFactory
+        /// The limits of what this process reads, see ``WireLimits/setDefault(_:)``; nil, the default, leaves them as
+        /// they are.
+        public var messageLimits: WireLimits?
         /// Are told what happens to this worker and its jobs. None by default.
         public var sinks: [any EventSink] = []
         /// Called once before the first job, for clients that handlers share. What it throws ends the worker.
@@ -141,9 +144,11 @@ public final class Worker: Service {
     /// - Throws: ``WorkerError`` when handlers or queues make no sense, what `onStart` throws, and in a child that
     ///   another worker has started `CancellationError` when its task is cancelled. A retry is safe: no job was taken.
     public func run() async throws {
+        if let limits = configuration.messageLimits { WireLimits.setDefault(limits) }
         if let channel = ChildChannel.inherited, let parent = ParentBackend.shared {
             return try await runAsChild(channel, parent)
         }
+        ignoreBrokenPipes()
         let engine = try WorkerEngine(
             backend: backend, queues: queues, lanes: lanes, handlers: handlers, configuration: configuration,
             logger: logger,
@@ -161,6 +166,18 @@ public final class Worker: Service {
             inbox.stop(.immediately)
         }
         await configuration.onStop?()
+    }
+
+    /// Works as the main task of a program: as ``run()``, and SIGTERM or SIGINT drains the worker. A second signal hands
+    /// unfinished jobs back at once, a third one gives up waiting for them.
+    ///
+    /// For a program that has other services, or a `ServiceGroup` of its own that takes the signals, ``run()`` is the
+    /// one to call: without either, SIGTERM would end the process at once, and each of its jobs would count a lost
+    /// worker.
+    /// - Parameter services: run beside the worker, and stopped with it.
+    /// - Throws: as ``run()``, and what the services throw.
+    public func runUntilSignalled(besides services: [any Service] = []) async throws {
+        try await SignalledServices.run(services + [self], logger: logger) { [self] in stop(.immediately) }
     }
 
     /// Stops the worker from inside the program. A second, harder call shortens the first.

@@ -155,6 +155,8 @@ actor WorkerEngine {
             perform()
             let step = machine.next(time)
             switch step {
+            // Nothing is with this worker, and nobody is there to hear that it takes nothing more.
+            case .turn where machine.stop != nil && !isAlive && !machine.hasHeldJobs: return
             case .turn(let turn): await take(turn)
             case .sleep(let limit): await inbox.bell.wait(after: mark, for: limit, clock: backend.clock)
             case .handBack: return await handBack()
@@ -182,6 +184,7 @@ actor WorkerEngine {
         for (run, progress) in contents.progress { machine.reported(run, progress) }
         machine.wrote(contents.written)
         for job in contents.givenUp { tell(of: job) }
+        for warning in contents.warnings { logger.warning("\(TerminalText.line(warning))") }
         if let renewal = contents.renewal, renewal.worker == presence.id { noteRenewal(renewal.error) }
         if let isUsable = contents.isProcessLaneUsable, machine.noteProcessLane(isUsable: isUsable), !isUsable {
             logger.error("the process lane takes no jobs: its children end before they are ready")
@@ -211,7 +214,8 @@ actor WorkerEngine {
 
     private func take(_ turn: WorkerMachine.Turn) async {
         do {
-            let result = try await send(turn)
+            let isIdle = turn.request.settlements.isEmpty && machine.runs.isEmpty
+            let result = try await isIdle ? sendUnlessStopped(turn) : send(turn)
             guard machine.ended(turn, result, time) else { return }
             perform()
             patience.reset()
@@ -219,18 +223,38 @@ actor WorkerEngine {
             for id in result.copies {
                 logger.warning(
                     "a message was dropped: its job has succeeded, and this is a copy",
-                    metadata: ["job.id": "\(id)"])
+                    metadata: ["job.id": "\(TerminalText.line(id))"])
                 metrics.noteCopy()
             }
             for id in result.lost {
                 logger.info(
                     "a finish was refused: another worker has the job, or it was settled and the answer got lost",
-                    metadata: ["job.id": "\(id)"])
+                    metadata: ["job.id": "\(TerminalText.line(id))"])
             }
         } catch {
             machine.failed(turn)
             publishHealth()
             await patience.backOff(after: error, from: "turn finished jobs for new ones")
+        }
+    }
+
+    /// Sends a turn of a worker that has nothing. Where the worker is to stop and the backend does not answer, there is
+    /// nothing to wait for: the turn is given up.
+    private func sendUnlessStopped(_ turn: WorkerMachine.Turn) async throws -> TurnResult {
+        try await withThrowingTaskGroup(of: TurnResult?.self) { group in
+            group.addTask(executorPreference: executor) { try await self.send(turn) }
+            group.addTask(executorPreference: executor) { [inbox, clock = backend.clock] in
+                while !inbox.isStopping, !Task.isCancelled {
+                    let mark = inbox.stopBell.mark
+                    if inbox.isStopping { break }
+                    await inbox.stopBell.wait(after: mark, for: nil, clock: clock)
+                }
+                if !Task.isCancelled { await clock.sleep(for: .milliseconds(300)) }
+                return nil
+            }
+            defer { group.cancelAll() }
+            if let result = try await group.next() ?? nil { return result }
+            throw BackendError(.unavailable, "the worker stops while its backend is away")
         }
     }
 
@@ -315,7 +339,9 @@ actor WorkerEngine {
     private func refuse(_ delivery: Delivery) {
         logger.error(
             "a job has no handler in this worker",
-            metadata: ["job.id": "\(delivery.jobID)", "job.name": "\(delivery.jobName)"])
+            metadata: [
+                "job.id": "\(TerminalText.line(delivery.jobID))", "job.name": "\(TerminalText.line(delivery.jobName))",
+            ])
         let failure = JobFailure(
             kind: .unsupported, type: "NotRegistered", message: "no handler is registered for \(delivery.jobName)")
         let now = backend.clock.now

@@ -24,6 +24,8 @@ final class WorkerInbox: Sendable {
         var stop: Worker.StopMode?
         /// Jobs of dead workers that became dead letters.
         var givenUp: [GivenUpJob] = []
+        /// What the broker finds worth telling a person.
+        var warnings: [String] = []
         /// The last renewal of the lease, and of which incarnation.
         var renewal: (worker: WorkerID, error: (any Error)?)?
     }
@@ -66,6 +68,11 @@ final class WorkerInbox: Sendable {
 
     func deliver(_ result: Result<TurnResult, any Error>, to worker: WorkerID) {
         contents.withLock { $0.late.append((worker, result)) }
+        bell.ring()
+    }
+
+    func warn(_ text: String) {
+        contents.withLock { $0.warnings.append(text) }
         bell.ring()
     }
 
@@ -116,6 +123,7 @@ struct InboxSink: SessionSink {
     func arrivalWasLost(_ error: any Error) { inbox.deliver(.failure(error), to: worker) }
     func mayHaveWork() { inbox.noteWork() }
     func gaveUp(_ jobs: [GivenUpJob]) { inbox.noteGivenUp(jobs) }
+    func warned(_ text: String) { inbox.warn(text) }
 }
 
 /// The session of a worker's present incarnation, and what the worker says of itself.

@@ -134,7 +134,7 @@ struct WorkerMachine {
     }
 
     /// Whether the broker may believe that this worker has jobs.
-    var hasHeldJobs: Bool { !runs.isEmpty || !unsettled.isEmpty || !inFlight.isEmpty || mustReconcile }
+    var hasHeldJobs: Bool { !runs.isEmpty || !unsettled.isEmpty || !inFlight.isEmpty }
 
     /// The actions that inputs have brought about since the last call, in their order.
     mutating func takeActions() -> [Action] {

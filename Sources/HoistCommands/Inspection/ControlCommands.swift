@@ -25,7 +25,7 @@ struct PauseCommand: AsyncParsableCommand {
 
     func run() async throws {
         try await control(options).pause(queue: queue)
-        print(options.json ? (["paused": .string(queue)] as WireValue).description : "\(queue) is paused")
+        print(options.json ? JSONText.shown(["paused": .string(queue)] as WireValue) : "\(queue) is paused")
     }
 }
 
@@ -37,7 +37,7 @@ struct ResumeCommand: AsyncParsableCommand {
 
     func run() async throws {
         try await control(options).resume(queue: queue)
-        print(options.json ? (["resumed": .string(queue)] as WireValue).description : "\(queue) is resumed")
+        print(options.json ? JSONText.shown(["resumed": .string(queue)] as WireValue) : "\(queue) is resumed")
     }
 }
 
@@ -51,7 +51,7 @@ struct LimitsCommand: AsyncParsableCommand {
             let lines = limits.map { target, limits -> WireValue in
                 ["target": .string(target.description), "limits": .array(limits.map { .string($0.description) })]
             }
-            return print(WireValue.array(lines).description)
+            return print(JSONText.shown(WireValue.array(lines)))
         }
         guard !limits.isEmpty else { return print("no limits") }
         var table = TextTable("OF", "LIMIT")

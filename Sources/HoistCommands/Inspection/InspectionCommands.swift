@@ -75,7 +75,7 @@ struct JobsCommand: AsyncParsableCommand {
         let backend = try options.backend.open()
         if all { return try await list(filter, in: backend) }
         let records = try await backend.jobs(filter)
-        print(options.json ? WireValue.array(records.map(\.wireValue)).description : Printing.jobs(records))
+        print(options.json ? JSONText.shown(WireValue.array(records.map(\.wireValue))) : Printing.jobs(records))
     }
 
     private func list(_ filter: JobFilter, in backend: Backend) async throws {
@@ -85,7 +85,7 @@ struct JobsCommand: AsyncParsableCommand {
         repeat {
             let page = try await backend.page(filter, after: cursor)
             if options.json {
-                for record in page.jobs { print(record.wireValue.description) }
+                for record in page.jobs { print(JSONText.shown(record.wireValue)) }
             } else if !page.jobs.isEmpty {
                 print(Printing.jobs(page.jobs))
             }
@@ -104,7 +104,7 @@ struct JobCommand: AsyncParsableCommand {
         guard let record = try await options.backend.open().record(of: id) else {
             throw ValidationError("no job \(id)")
         }
-        print(options.json ? record.wireValue.description : Printing.job(record))
+        print(options.json ? JSONText.shown(record.wireValue) : Printing.job(record))
     }
 }
 
@@ -159,7 +159,7 @@ struct EnqueueCommand: AsyncParsableCommand {
         if let delay { call.append(.after(.seconds(delay))) }
         let handle = try await client.enqueue(named: name, arguments: arguments, options: call)
         let answer: WireValue = ["id": .string(handle.id), "is_new": .bool(handle.isNew)]
-        print(options.json ? answer.description : handle.isNew ? handle.id : "\(handle.id) (was there already)")
+        print(options.json ? JSONText.shown(answer) : handle.isNew ? handle.id : "\(handle.id) (was there already)")
     }
 }
 
@@ -200,7 +200,7 @@ struct CancelCommand: AsyncParsableCommand {
         case .alreadyEnded: word = "already ended"
         case .unknown: throw ValidationError("no job \(id)")
         }
-        print(options.json ? (["id": .string(id), "result": .string(word)] as WireValue).description : word)
+        print(options.json ? JSONText.shown(["id": .string(id), "result": .string(word)] as WireValue) : word)
     }
 }
 
@@ -216,7 +216,7 @@ struct DeadCommand: AsyncParsableCommand {
 
         func run() async throws {
             let records = try await options.backend.open().jobs(filter.filter(states: [.failed]))
-            if options.json { return print(WireValue.array(records.map(\.wireValue)).description) }
+            if options.json { return print(JSONText.shown(WireValue.array(records.map(\.wireValue)))) }
             guard !records.isEmpty else { return print("no dead letters") }
             var table = TextTable("ID", "QUEUE", "NAME", "DIED", "REASON")
             for record in records {
@@ -246,7 +246,8 @@ struct DeadCommand: AsyncParsableCommand {
                     keyword: try JSONArgument.object(kwargs ?? "{}", option: "--kwargs"))
             }
             let count = try await options.backend.open().requeue(try choice.filter(filter), arguments: arguments)
-            print(options.json ? (["requeued": .integer(Int64(count))] as WireValue).description : "\(count) requeued")
+            print(
+                options.json ? JSONText.shown(["requeued": .integer(Int64(count))] as WireValue) : "\(count) requeued")
         }
     }
 
@@ -260,7 +261,7 @@ struct DeadCommand: AsyncParsableCommand {
 
         func run() async throws {
             let count = try await options.backend.open().drop(try choice.filter(filter))
-            print(options.json ? (["dropped": .integer(Int64(count))] as WireValue).description : "\(count) dropped")
+            print(options.json ? JSONText.shown(["dropped": .integer(Int64(count))] as WireValue) : "\(count) dropped")
         }
     }
 
@@ -293,6 +294,6 @@ struct PurgeCommand: AsyncParsableCommand {
             guard let answer = readLine(), answer.lowercased().hasPrefix("y") else { throw ExitCode(1) }
         }
         let count = try await options.backend.open().purge(queue: queue)
-        print(options.json ? (["purged": .integer(Int64(count))] as WireValue).description : "\(count) purged")
+        print(options.json ? JSONText.shown(["purged": .integer(Int64(count))] as WireValue) : "\(count) purged")
     }
 }

@@ -12,7 +12,8 @@ struct TextTable {
 
     init(_ header: String...) { rows = [header] }
 
-    mutating func add(_ cells: String...) { rows.append(cells) }
+    /// Cells may hold whatever a payload holds.
+    mutating func add(_ cells: String...) { rows.append(cells.map(TerminalText.line)) }
 
     func printed() -> String {
         let widths = (0..<rows[0].count).map { column in rows.map { $0[column].count }.max() ?? 0 }
@@ -36,7 +37,8 @@ enum Printing {
     static func age(of date: JobDate?, now: JobDate = JobDate()) -> String {
         guard let date else { return "-" }
         let seconds = now.timeIntervalSince(date)
-        let magnitude = abs(seconds)
+        let magnitude = min(abs(seconds), 1e13)
+        guard seconds.isFinite else { return "-" }
         let text =
             switch magnitude {
             case ..<1: "\(Int(magnitude * 1000)) ms"
@@ -60,10 +62,10 @@ enum Printing {
         return table.printed()
     }
 
-    /// Replaces control characters by spaces: a payload could control the terminal with them.
+    /// One line of a text that a payload holds.
     static func clipped(_ text: String, to length: Int = 60) -> String {
-        let safe = String(text.unicodeScalars.map { $0.properties.generalCategory == .control ? " " : Character($0) })
-        return safe.count > length ? safe.prefix(length - 1) + "…" : safe
+        let safe = TerminalText.line(String(text.prefix(length)))
+        return safe.count > length || text.count > length ? safe.prefix(length - 1) + "…" : safe
     }
 
     static func job(_ record: JobRecord) -> String {
@@ -79,13 +81,15 @@ enum Printing {
         add("cancel", record.isCancelRequested ? "requested" : nil)
         add("worker", record.worker)
         add("workers lost", record.lostWorkers > 0 ? String(record.lostWorkers) : nil)
-        add("enqueued", record.enqueuedAt.map { "\($0) (\(age(of: $0)))" })
-        add("due", record.dueAt.map { "\($0) (\(age(of: $0)))" })
-        add("started", record.startedAt.map { "\($0)" })
-        add("ended", record.endedAt.map { "\($0)" })
+        add("enqueued", record.enqueuedAt.map { "\(WireTimestamp.string(from: $0)) (\(age(of: $0)))" })
+        add("due", record.dueAt.map { "\(WireTimestamp.string(from: $0)) (\(age(of: $0)))" })
+        add("started", record.startedAt.map(WireTimestamp.string))
+        add("ended", record.endedAt.map(WireTimestamp.string))
         if let progress = record.progress {
-            let percent = progress.fraction.map { "\(Int($0 * 100)) %" }
-            add("progress", [percent, progress.message].compactMap { $0 }.joined(separator: ", "))
+            let percent = progress.fraction.flatMap(JobProgress.bounded).map { "\(Int($0 * 100)) %" }
+            add(
+                "progress",
+                [percent, progress.message.map { clipped($0, to: 500) }].compactMap { $0 }.joined(separator: ", "))
         }
         add("output", record.state == .succeeded ? clipped((record.output ?? .null).description, to: 4000) : nil)
         add("failure", record.failure.map { clipped($0.description, to: 4000) })
@@ -106,20 +110,21 @@ enum Printing {
         let indentation = "\n" + String(repeating: " ", count: width + 2)
         var text = lines.map { label, value in
             label + String(repeating: " ", count: width - label.count + 2)
-                + value.split(separator: "\n").joined(separator: indentation)
+                + value.split(separator: "\n").map { TerminalText.line(String($0)) }.joined(separator: indentation)
         }.joined(separator: "\n")
         for attempt in record.history {
             let failure = attempt.failure.map { ": " + clipped($0.description, to: 400) } ?? ""
             let used = attempt.usage.map { " (\(usage($0)))" } ?? ""
             text +=
-                "\nattempt \(attempt.number)  \(attempt.endedAt)  \(attempt.outcome) on \(attempt.worker ?? "-")\(failure)\(used)"
+                "\nattempt \(attempt.number)  \(WireTimestamp.string(from: attempt.endedAt))  "
+                + clipped("\(attempt.outcome) on \(attempt.worker ?? "-")", to: 300) + failure + used
         }
         return text
     }
 
     static func usage(_ usage: ResourceUsage) -> String {
         func seconds(_ value: Double) -> String {
-            value < 10 ? "\((value * 1000).rounded() / 1000) s" : "\(Int(value)) s"
+            value < 10 ? "\((value * 1000).rounded() / 1000) s" : "\(Int64(bounded: value)) s"
         }
         let memory = usage.peakMemory.map { ", \($0 >> 20) MiB at most" } ?? ""
         return "\(seconds(usage.cpuSeconds)) of processor time in \(seconds(usage.wallSeconds))\(memory)"
@@ -134,7 +139,7 @@ enum Printing {
         if log.omitted > seen { lines.append("… \(log.omitted - seen) lines are not kept …") }
         for line in log.lines.dropFirst(max(0, seen - log.omitted)) {
             lines.append(
-                "\(WireTimestamp.string(from: line.time))  \(line.source)  \(clipped(line.text, to: LineSplitter.maximumBytes))"
+                "\(WireTimestamp.string(from: line.time))  \(clipped(line.source))  \(clipped(line.text, to: LineSplitter.maximumBytes))"
             )
         }
         return lines.joined(separator: "\n")
@@ -165,7 +170,5 @@ enum Printing {
         return table.printed()
     }
 
-    static func json(_ value: some Encodable) throws -> String {
-        String(decoding: try JSONText.encode(value), as: UTF8.self)
-    }
+    static func json(_ value: some Encodable) throws -> String { try JSONText.shown(value) }
 }

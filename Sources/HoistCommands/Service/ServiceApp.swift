@@ -66,12 +66,16 @@ public struct WorkerCommand<App: ServiceApp>: AsyncParsableCommand {
         try await SignalledServices.run([worker], logger: logger) { worker.stop(.immediately) }
     }
 
-    private static func subscription(_ text: String) throws -> QueueSubscription {
-        let parts = text.split(separator: ":", maxSplits: 1)
-        guard let name = parts.first, parts.count == 1 || Int(parts[1]) != nil else {
-            throw ValidationError("--queue takes NAME or NAME:CONCURRENCY, not \(text)")
+    static func subscription(_ text: String) throws -> QueueSubscription {
+        // A name may hold colons itself: only a number behind the last one is a limit.
+        var (name, limit): (Substring, Int?) = (text[...], nil)
+        if let colon = text.lastIndex(of: ":"), let number = Int(text[text.index(after: colon)...]) {
+            (name, limit) = (text[..<colon], number)
         }
-        return QueueSubscription(String(name), concurrency: parts.count > 1 ? Int(parts[1]) : nil)
+        guard !name.isEmpty, limit ?? 1 >= 1 else {
+            throw ValidationError("--queue takes NAME or NAME:CONCURRENCY, not \(TerminalText.line(text))")
+        }
+        return QueueSubscription(String(name), concurrency: limit)
     }
 }
 

@@ -10,7 +10,9 @@ enum RedisScripts {
     static let workerTurn = script(
         PackageResources.limits_lua + PackageResources.place_lua + Array(TurnWire.prologue.utf8)
             + PackageResources.worker_turn_lua + PackageResources.settle_lua + PackageResources.lines_lua
-            + PackageResources.strangers_lua + PackageResources.claim_lua + PackageResources.standing_lua + PackageResources.answer_lua)
+            + PackageResources.strangers_lua + PackageResources.claim_lua + PackageResources.standing_lua
+            + PackageResources.answer_lua)
+    static let addMembers = script(PackageResources.add_members_lua)
     static let compareAndSet = script(PackageResources.compare_and_set_lua)
     static let closeQueue = script(PackageResources.close_queue_lua)
     static let setLimits = script(PackageResources.set_limits_lua)

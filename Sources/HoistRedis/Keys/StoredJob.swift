@@ -51,7 +51,7 @@ struct StoredJob: Sendable, Equatable {
         self.queue = queue
         self.name = name
         state = value["s"]?.stringValue.flatMap(JobState.init(rawValue:)) ?? .waiting
-        urgency = Int(value["p"]?.integerValue ?? 0)
+        urgency = Int(value["p"]?.integerValue ?? 0).clamped(to: 0...9)
         enqueuedAt = value["at"]?.integerValue
         expires = value["x"]?.integerValue
         if let held = value["u"]?.arrayValue, held.count == 3, let key = held[0].stringValue {
@@ -59,7 +59,7 @@ struct StoredJob: Sendable, Equatable {
                 key, scope: UniqueKey.Scope(named: held[1].stringValue, seconds: held[2].doubleValue ?? 0))
         }
         isAtMostOnce = value["once"]?.boolValue ?? false
-        lostWorkers = Int(value["lost"]?.integerValue ?? 0)
+        lostWorkers = Self.count(value["lost"])
         history = value["h"].flatMap { try? WireDecoder.decode([AttemptRecord].self, from: $0) } ?? []
         failure = value["f"].flatMap { try? WireDecoder.decode(JobFailure.self, from: $0) }
         worker = value["w"]?.stringValue
@@ -67,6 +67,12 @@ struct StoredJob: Sendable, Equatable {
         endedAt = value["e"]?.integerValue
         changedAt = value["t"]?.integerValue ?? 0
         isCancelledInPlace = letter == UInt8(ascii: "c")
+    }
+
+    /// A number of attempts or deaths, whoever wrote it: within what can be counted on from.
+    static func count(_ value: WireValue?) -> Int {
+        let number = value?.integerValue ?? value?.doubleValue.map { Int64(bounded: $0) } ?? 0
+        return Int(number.clamped(to: 0...1_000_000_000))
     }
 
     var encoded: [UInt8] {

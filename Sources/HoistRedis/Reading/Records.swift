@@ -59,11 +59,11 @@ extension RedisBackend {
         record.startedAt = JobDate(microsecondsSinceEpoch: held.began)
         record.worker = location.presence?.name
         record.isCancelRequested = location.isCancelRequested
-        record.revision = held.began + (location.isCancelRequested ? 1 : 0)
+        record.revision = held.began &+ (location.isCancelRequested ? 1 : 0)
         // The progress of this attempt, not of an earlier one.
         if let result = location.result, result.changedAt >= held.began {
             record.progress = result.progress
-            record.revision = max(record.revision, result.changedAt + 1)
+            record.revision = max(record.revision, result.changedAt &+ 1)
         }
         return record
     }
@@ -94,9 +94,10 @@ extension RedisBackend {
             id: id, name: hoist["name"]?.stringValue ?? value["name"]?.stringValue ?? stored?.name ?? "",
             queue: hoist["queue"]?.stringValue ?? value["queue"]?.stringValue ?? stored?.queue ?? "",
             state: result.state,
-            priority: Int(hoist["p"]?.integerValue ?? Int64(stored?.urgency ?? 0)),
-            attempts: Int(hoist["attempts"]?.integerValue ?? value["retries"]?.integerValue.map { $0 + 1 } ?? 1),
-            lostWorkers: Int(hoist["lost"]?.integerValue ?? 0),
+            priority: Int(hoist["p"]?.integerValue ?? Int64(stored?.urgency ?? 0)).clamped(to: 0...9),
+            attempts: StoredJob.count(
+                hoist["attempts"] ?? value["retries"]?.integerValue.map { .integer($0 &+ 1) } ?? 1),
+            lostWorkers: StoredJob.count(hoist["lost"]),
             enqueuedAt: date("at") ?? stored?.enqueuedAt.map(JobDate.init(microsecondsSinceEpoch:)),
             startedAt: date("began"),
             endedAt: date("ended") ?? value["date_done"]?.stringValue.flatMap(WireTimestamp.date(from:)),

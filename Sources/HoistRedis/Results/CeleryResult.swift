@@ -153,7 +153,7 @@ struct StoredResult: Sendable {
         var details: [String: String] = [:]
         for (key, value) in result {
             switch key {
-            case "fraction": progress.fraction = value.doubleValue
+            case "fraction": progress.fraction = value.doubleValue.flatMap(JobProgress.bounded)
             case "message": progress.message = value.stringValue
             default: details[key] = value.stringValue ?? value.description
             }
@@ -161,7 +161,7 @@ struct StoredResult: Sendable {
         if progress.fraction == nil, let current = result["current"]?.doubleValue,
             let total = result["total"]?.doubleValue, total > 0
         {
-            progress.fraction = (current / total).clamped(to: 0...1)
+            progress.fraction = JobProgress.bounded(current / total)
         }
         progress.details = details.isEmpty ? nil : details
         return progress

@@ -7,6 +7,20 @@
 -- when it holds nothing of interest), the numbers of lists that are empty, counted through all claims, and whether
 -- elements were left that nobody here can take. The tokens of the jobs go up by one from the first.
 
+-- Stores the jobs that begin as STARTED, as Celery does, for those who ask.
+local function store_started()
+    in_database(result_db, function()
+        for _, job in ipairs(taken) do
+            local id, word, element = job[1], string.sub(job[6], -1), job[7].element
+            if (word == 'n' or word == 't') and not string.find(element, '"ignore_result": ?true') then
+                put_result(turn.result_prefix .. id, turn.started_seconds, '{"status": "STARTED", "result": ' .. turn.started
+                    .. ', "traceback": null, "children": [], "date_done": null, "task_id": ' .. cjson.encode(id) .. '}')
+            end
+        end
+    end)
+    if result_db ~= '' then redis.call('SELECT', broker_db) end
+end
+
 -- Writes down who has the jobs that were taken.
 -- Returns their ids; nil for none.
 local function hand_over()
@@ -29,6 +43,7 @@ local function hand_over()
         redis.call('HSET', held, unpack(elements, first, last))
         redis.call('HSET', info, unpack(infos, first, last))
     end)
+    if turn.started ~= '' then store_started() end
     return ids
 end
 
@@ -126,7 +141,7 @@ local function claim_jobs(claim_count)
         local is_known = string.sub(word, -1) ~= 'u'
         -- Of the jobs whose worker has died a worker has one at a time, so that the one that kills its workers takes no
         -- other with it.
-        local is_suspect = record and string.find(record, '"lost":', 1, true)
+        local is_suspect = record and string.find(record, '"lost":[1-9]')
         if is_suspect and not haul.takes_suspects then return end
         if not record then
             record = is_known and record_of(element) or ''

@@ -27,6 +27,8 @@
 --   known_version   the version of the claims that the worker believes to wait already; '' for none
 --   byte_limit      how many bytes of messages the claims may read
 --   takes_suspects  1 when a job may be claimed whose worker has died
+--   started         what is stored as the result of each job that begins, in JSON; '' for nothing
+--   started_seconds for how long, 0 for ever
 
 local turn = next_turn()
 local now = time_of(turn.now)

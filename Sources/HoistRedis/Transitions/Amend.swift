@@ -37,7 +37,7 @@ extension RedisBackend {
             }.bytes
         }
         var envelope = bytes(6)
-        let due = parts[5].text.flatMap { Double($0) }.map { Int64($0) }
+        let due = parts[5].text.flatMap { Double($0) }.map { Int64(bounded: $0) }
         // In front of a delayed message is the list that it belongs to.
         if due != nil, let whole = envelope, let line = whole.firstIndex(of: UInt8(ascii: "\n")) {
             envelope = Array(whole[(line + 1)...])
@@ -79,6 +79,35 @@ extension RedisBackend {
                     if slice.count < 1000 { break }
                     end -= 1000
                 }
+            }
+        }
+        return nil
+    }
+
+    /// The element of a waiting job, where it is among the next of its queue: what is read does not grow with the queue.
+    private func findElement(of id: JobID, nearFrontOf queue: String) async throws -> (list: String, element: [UInt8])?
+    {
+        let needle = JSONWriter.bytes(of: .string(id))
+        let lineKey = keys.own + "lines:" + queue
+        let lineCount = try await send(RESPCommand("SCARD", [.text(lineKey)]), doing: "look through the queue \(queue)")
+        let lists = lineCount.integer ?? 0 <= 16 ? try await allLists(queue) : keys.lists(queue)
+        for list in lists {
+            var (end, bytes) = (Int64(-1), 0)
+            while end > -200, bytes < Int(Self.turnByteLimit) {
+                let slice =
+                    try await send(
+                        RESPCommand("LRANGE", [.text(list), .integer(end - 19), .integer(end)]),
+                        doing: "look through the queue \(queue)"
+                    ).elements ?? []
+                for element in slice.reversed() {
+                    guard let content = element.bytes else { continue }
+                    bytes += content.count
+                    if content.firstRange(of: needle) != nil, (try? Message(envelope: content))?.id == id {
+                        return (list, content)
+                    }
+                }
+                if slice.count < 20 { break }
+                end -= 20
             }
         }
         return nil
@@ -126,7 +155,7 @@ extension RedisBackend {
         record.urgency = waiting.message.properties.priority ?? record.urgency
         record.state = isLater ? (waiting.message.headers.retries > 0 ? .retrying : .scheduled) : .waiting
         record.expires = waiting.message.headers.expires?.microsecondsSinceEpoch
-        record.changedAt = max(now, record.changedAt + 1)
+        record.changedAt = max(now, record.changedAt &+ 1)
         let list = keys.list(record.queue, wirePriority: onWire.properties.priority ?? 0)
         // It keeps its place, in a line as well, unless it goes elsewhere.
         let isInLine = keys.origin(ofList: place.list) != place.list
@@ -163,10 +192,12 @@ extension RedisBackend {
             }
             if let record = location.record, record.state.hasEnded { return .alreadyEnded }
             if let result = location.result, result.state.hasEnded { return .alreadyEnded }
+            // Nobody's queue is read for an id that nobody has told of.
+            guard let record = location.record else { return .unknown }
             if try await end(id, as: .cancelled, location) { return .cancelled }
-            if location.record == nil, location.result == nil { return .unknown }
-            // A job that is nowhere is on its way; one that stays nowhere is with a worker that is not ours.
-            if attempt == 4, let record = location.record {
+            // It is further behind, on its way, or with a worker that is not ours: whoever takes it out of its list
+            // finds that it was cancelled.
+            if attempt > 0 {
                 try await markCancelled(id, record)
                 return .cancelled
             }
@@ -181,8 +212,8 @@ extension RedisBackend {
         if location.due != nil, let envelope = location.envelope {
             place = ("", envelope)
         } else {
-            let queues = if let record = location.record { [record.queue] } else { try await knownQueues() }
-            guard let found = try await findElement(of: id, queues: queues) else { return false }
+            guard let queue = location.record?.queue, let found = try await findElement(of: id, nearFrontOf: queue)
+            else { return false }
             place = found
         }
         let now = now

@@ -19,7 +19,7 @@ extension RedisBackend {
         try leaseClients.withLock { clients in
             if let client = clients[lease] { return client }
             var settings = client.configuration
-            let limit = min(Duration.microseconds(lease.inMicroseconds / 3), settings.commandTimeout)
+            let limit = min(Duration.microseconds(lease.inMicroseconds / 4), settings.commandTimeout)
             settings.commandTimeout = limit
             settings.connectTimeout = min(limit, settings.connectTimeout)
             settings.keepAlive = min(limit, settings.keepAlive)
@@ -186,7 +186,9 @@ extension RedisBackend {
         }
     }
 
-    private func putBack(_ strays: [(id: JobID, held: HeldJob)], of worker: WorkerID, cancelled: Set<JobID>) async throws {
+    private func putBack(_ strays: [(id: JobID, held: HeldJob)], of worker: WorkerID, cancelled: Set<JobID>)
+        async throws
+    {
         let now = now
         func steps(_ isCancelled: (JobID) -> Bool) -> [SettlingStep] {
             strays.map { id, held in
@@ -251,14 +253,15 @@ extension RedisBackend {
     private func declare(_ queues: [String]) async throws {
         let new = consumed.withLock { Set(queues).subtracting($0) }
         guard !new.isEmpty else { return }
-        try await announce(new)
-        for queue in new {
+        try Self.checkNames(new)
+        let members = new.flatMap { queue in
             let (bindings, member) = keys.binding(queue)
-            for key in bindings {
-                _ = try await send(
-                    RESPCommand("SADD", [.text(key), .text(member)]), doing: "declare the queue \(queue)")
-            }
+            return [(keys.queues, queue)] + bindings.map { ($0, member) }
         }
+        _ = try await run(
+            RedisScripts.addMembers, members.flatMap { [.text($0), .text($1)] },
+            doing: "declare the queues \(new.sorted().joined(separator: ", "))")
+        announced.withLock { $0.formUnion(new) }
         listenForWork()
         consumed.withLock { $0.formUnion(new) }
     }

@@ -156,11 +156,16 @@ extension RedisBackend {
     func announce(_ queues: some Sequence<String>) async throws {
         let new = announced.withLock { known in Set(queues.filter { !known.contains($0) }) }
         guard !new.isEmpty else { return }
-        guard new.allSatisfy({ !$0.isEmpty && !$0.contains("\n") }) else {
-            throw BackendError(.misuse, "a queue's name must not be empty or hold a line break")
-        }
+        try Self.checkNames(new)
         _ = try await send(RESPCommand("SADD", [.text(keys.queues)] + new.map { .text($0) }), doing: "announce queues")
         announced.withLock { $0.formUnion(new) }
+    }
+
+    static func checkNames(_ queues: Set<String>) throws(BackendError) {
+        guard queues.allSatisfy({ !$0.isEmpty && !$0.utf8.contains(UInt8(ascii: "\n")) && $0.utf8.count <= 1024 })
+        else {
+            throw BackendError(.misuse, "a queue's name must not be empty, hold a line break or exceed 1,024 bytes")
+        }
     }
 
     private var replicationCommands: [RESPCommand] {

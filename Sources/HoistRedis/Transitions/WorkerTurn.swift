@@ -42,7 +42,8 @@ extension RedisBackend {
         while true {
             rounds += 1
             var begun: StandingClaims.Begun?
-            if request.creditLasts, configuration.clock == nil, !claims.isEmpty {
+            // What waits on the server tells nobody that a job has begun.
+            if request.creditLasts, configuration.clock == nil, !claims.isEmpty, !configuration.storesStarted {
                 begun = session.standing.withLock { $0.begin(arrivalsSeen: request.arrivalsSeen, now: .now) }
                 if begun == nil { claims = [] }
             }
@@ -62,11 +63,14 @@ extension RedisBackend {
             result.cancellations = answer.cancellations
             // By the clock here: the server's may be another.
             result.nextDue = answer.nextDue.map { due in
-                JobDate(microsecondsSinceEpoch: due.microsecondsSinceEpoch - answer.now + now)
+                JobDate(microsecondsSinceEpoch: due.microsecondsSinceEpoch &- answer.now &+ now)
             }
             result.hasMore = answer.hasMore || claims.isEmpty != request.claims.isEmpty
             let usable = try await setAside(answer.deliveries, worker: session.id, claims: claims, now: answer.now)
             result.deliveries += usable
+            if configuration.storesStarted, resultClient != nil {
+                for delivery in usable { try await storeStarted(delivery, session) }
+            }
             for delivery in usable {
                 if let claim = claims.first(where: {
                     $0.queue == delivery.queue && $0.jobNames.contains(delivery.jobName)
@@ -301,6 +305,7 @@ extension RedisBackend {
     ) async throws -> Answer {
         let storesApart = resultClient != nil
         if storesApart { try await storeApart(done + steps, progress, worker: worker, overwrites: overwritesResults) }
+        let isBegun = configuration.storesStarted && !storesApart && !claims.isEmpty
         var arguments: [RESPArgument] = []
         arguments.reserveCapacity(64 + done.count * 4 + steps.count * 12)
         for place in TurnWire.Argument.allCases {
@@ -316,6 +321,8 @@ extension RedisBackend {
             case .knownVersion: arguments.append(begun.map { .text($0.replaced) } ?? "")
             case .byteLimit: arguments.append(.integer(Self.turnByteLimit))
             case .takesSuspects: arguments.append(takesSuspects ? "1" : "")
+            case .started: arguments.append(.bytes(isBegun ? startedResult(session) : []))
+            case .startedSeconds: arguments.append(.integer(configuration.resultRetention?.components.seconds ?? 0))
             }
         }
         TurnWire.append(done: done, withResults: !storesApart, to: &arguments)
@@ -333,6 +340,11 @@ extension RedisBackend {
         // What is on its way is not asked for over and over.
         if answer.standingVersion == "-" { try? await Task.sleep(for: .milliseconds(1)) }
         return answer
+    }
+
+    /// What Celery stores of a task that has begun.
+    private func startedResult(_ session: RedisSession?) -> [UInt8] {
+        JSONWriter.bytes(of: ["pid": .integer(Int64(ProcessIdentity.id)), "hostname": .string(session?.name ?? "")])
     }
 
     /// The queues of the claims, in their order.
@@ -384,6 +396,15 @@ extension RedisBackend {
         for (id, token, result, isFinal) in stored where held[id]?.token == token {
             try await storeApart(result, isFinal: isFinal)
         }
+    }
+
+    /// Tells the separate server of results that a job begins.
+    private func storeStarted(_ delivery: Delivery, _ session: RedisSession) async throws {
+        guard delivery.message?.headers.ignoresResult != true else { return }
+        let stored = CeleryResult(id: delivery.jobID, status: "STARTED", result: startedResult(session), hoist: [:])
+        let seconds = configuration.resultRetention?.components.seconds ?? 0
+        let meta = SettlingStep.StoredMeta(key: keys.result(delivery.jobID), seconds: seconds, value: stored.encoded)
+        try await storeApart(meta, isFinal: false)
     }
 
     func storeApart(_ result: SettlingStep.StoredMeta, isFinal: Bool) async throws {
@@ -506,7 +527,16 @@ extension RedisBackend {
             let failure = JobFailure(kind: .undecodable, type: "WireError", message: error.message)
             facts.record.name = "(unreadable)"
             facts.ignoresResult = true
-            return end(facts, delivery.token, as: .failed, failure: failure, at: now, now: now)
+            var step = end(facts, delivery.token, as: .failed, failure: failure, at: now, now: now)
+            // Whoever sent it may wait for it under an id that can be made out.
+            if let id = Message.callersID(in: delivery.envelope) {
+                var record = JobRecord(
+                    id: id, name: "(unreadable)", queue: delivery.queue, state: .failed, revision: now)
+                record.failure = failure
+                record.endedAt = JobDate(microsecondsSinceEpoch: now)
+                step.followUps.append(.result(meta(ResultWrite(record, kept: .standard), now: now)))
+            }
+            return step
         }
     }
 }

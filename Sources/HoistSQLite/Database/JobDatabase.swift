@@ -85,6 +85,11 @@ extension BackendError {
                 cause: error)
         case .SQLITE_NOTADB:
             self.init(.corrupt, "could not \(what): \(path) is not a SQLite database; name another file", cause: error)
+        case .SQLITE_CANTOPEN where FileSystem.isReadOnly(path):
+            self.init(
+                .readOnly,
+                "could not \(what): \(path) lies on a file system that is mounted read-only; name another place",
+                cause: error)
         case .SQLITE_CANTOPEN:
             self.init(.unavailable, "could not \(what): \(path) cannot be opened; does its folder exist?", cause: error)
         default:

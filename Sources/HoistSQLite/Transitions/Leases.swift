@@ -58,7 +58,8 @@ extension JobStore {
         let until = uptime + lease
         let presence = StoredJSON.encode(worker) ?? []
         let update = try sql(
-            "UPDATE worker SET lease_until = ?, seen = ?, presence = ?, lease = ? WHERE session = ? AND lease_until > 0")
+            "UPDATE worker SET lease_until = ?, seen = ?, presence = ?, lease = ? WHERE session = ? AND lease_until > 0"
+        )
         update.bind(until).bind(now).bind(presence).bind(lease).bind(worker.id)
         if try update.run() == 1 { return true }
         let insert = try sql(

@@ -135,7 +135,9 @@ final class RESPChannelHandler: ChannelInboundHandler {
                 address: address, channel: context.channel, isRESP3: isRESP3, spinLimit: spinLimit)
             self.connection = connection
             let bound = NIOLoopBound((handler: self, context: context), eventLoop: context.eventLoop)
-            ticker = context.eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
+            // Often enough for short time-outs.
+            let pace = TimeAmount.nanoseconds(min(max(keepAlive.nanoseconds / 3, 50_000_000), 1_000_000_000))
+            ticker = context.eventLoop.scheduleRepeatedTask(initialDelay: pace, delay: pace) { _ in
                 bound.value.handler.tick(bound.value.context)
             }
             ready.succeed(connection)

@@ -2,7 +2,6 @@ import Foundation
 import Hoist
 import HoistTesting
 import Logging
-import Synchronization
 
 let quiet = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
 
@@ -20,30 +19,3 @@ struct Work: Job {
 
 struct Broken: Error, CustomStringConvertible { var description = "it broke" }
 struct Hopeless: Error {}
-
-/// A value in which tests count or collect across tasks.
-final class Shared<Value: Sendable>: Sendable {
-    private let state: Mutex<Value>
-    private let bell = Doorbell()
-
-    init(_ value: Value) { state = Mutex(value) }
-
-    var value: Value { state.withLock { $0 } }
-
-    func change(_ body: (inout Value) -> Void) {
-        state.withLock { body(&$0) }
-        bell.ring()
-    }
-
-    /// Waits until the value meets the condition, at most `limit`.
-    func wait(_ limit: Duration = .seconds(10), until condition: (Value) -> Bool) async -> Bool {
-        let clock = SystemJobClock()
-        let deadline = ContinuousClock.now + limit
-        while true {
-            let mark = bell.mark
-            if condition(value) { return true }
-            guard ContinuousClock.now < deadline else { return false }
-            await bell.wait(after: mark, for: .milliseconds(200), clock: clock)
-        }
-    }
-}

@@ -57,6 +57,8 @@ struct Main {
                 return .integer(sum)
             }
         }
+        // As the README shows it.
+        if ProcessInfo.processInfo.environment["KILL_TEST_PLAIN"] != nil { return try await worker.runUntilSignalled() }
         let group = ServiceGroup(
             configuration: .init(
                 services: [.init(service: worker, successTerminationBehavior: .gracefullyShutdownGroup)],
@@ -70,6 +72,8 @@ struct Step: Job {
     var milliseconds: Int
     /// Blocks its thread, as async code must not.
     var blocks = false
+    /// Makes the message large.
+    var padding: String?
     typealias Output = Int
 }
 

@@ -47,7 +47,11 @@ public final class TroubleProxy: Sendable {
     deinit { listener.close(promise: nil) }
 
     private func added(_ client: any Channel, _ server: any Channel) {
-        state.withLock { $0.pairs[ObjectIdentifier(client)] = (client, server) }
+        state.withLock { state in
+            state.pairs[ObjectIdentifier(client)] = (client, server)
+            // The memory of a channel that is gone may be used again.
+            state.silenced.subtract([ObjectIdentifier(client), ObjectIdentifier(server)])
+        }
         client.closeFuture.whenComplete { [weak self] _ in
             server.close(promise: nil)
             self?.state.withLock { $0.pairs[ObjectIdentifier(client)] = nil }
@@ -89,7 +93,9 @@ public final class TroubleProxy: Sendable {
     fileprivate func delay(of size: Int, from channel: any Channel) -> TimeAmount? {
         state.withLock { state in
             if state.isSwallowing || state.silenced.contains(ObjectIdentifier(channel)) { return nil }
-            guard state.rate > 0, state.pairs.values.contains(where: { $0.server === channel }) else { return state.delay }
+            guard state.rate > 0, state.pairs.values.contains(where: { $0.server === channel }) else {
+                return state.delay
+            }
             let now = NIODeadline.now()
             let time = TimeAmount.nanoseconds(Int64(size) * 1_000_000_000 / Int64(state.rate))
             state.freeAt = max(now, state.freeAt) + time

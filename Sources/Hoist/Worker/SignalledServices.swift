@@ -1,13 +1,13 @@
-import Logging
-import ServiceLifecycle
+package import Logging
+package import ServiceLifecycle
 import UnixSignals
 
 /// Runs services until they end or SIGTERM or SIGINT arrives. The first signal shuts down gracefully, the second calls
 /// `onSecondSignal`, and a third cancels the services.
-enum SignalledServices {
-    static func run(_ services: [any Service], logger: Logger, onSecondSignal: @escaping @Sendable () -> Void)
-        async throws
-    {
+package enum SignalledServices {
+    package static func run(
+        _ services: [any Service], logger: Logger, onSecondSignal: @escaping @Sendable () -> Void
+    ) async throws {
         let configuration = ServiceGroupConfiguration(
             services: services.map {
                 .init(service: $0, successTerminationBehavior: .gracefullyShutdownGroup)
