@@ -69,6 +69,9 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
         var backend = Backend(broker: self, results: self)
         backend.directory = self
         backend.editing = self
+        backend.queueControl = self
+        backend.topics = StoredTopics(self)
+        backend.broadcasts = FrameBroadcasts(self)
         backend.fanout = self
         backend.coordination = self
         backend.upkeep = self

@@ -87,7 +87,8 @@ struct TopicTests {
 
     @Test("topics and broadcasts are refused where the backend has none")
     func refused() async throws {
-        let backend = MemoryBackend()
+        var backend = MemoryBackend().backend
+        (backend.topics, backend.broadcasts) = (nil, nil)
         let client = JobClient(backend, logger: silent)
         await #expect(throws: BackendError.self) { try await client.publish(Train(), topic: "a", exchange: "b") }
         await #expect(throws: BackendError.self) { try await client.broadcast(Train(), on: "c") }

@@ -225,13 +225,13 @@ extension ChildRequest {
 
 extension Backend {
     /// - Throws: ``BackendError`` `.misuse` where there are no topics.
-    func topicRouting() throws(BackendError) -> any TopicRouting {
+    package func topicRouting() throws(BackendError) -> any TopicRouting {
         guard let topics else { throw BackendError(.misuse, "this backend knows no topics; Redis does") }
         return topics
     }
 
     /// - Throws: ``BackendError`` `.misuse` where there are no broadcasts.
-    func broadcasting() throws(BackendError) -> any JobBroadcasting {
+    package func broadcasting() throws(BackendError) -> any JobBroadcasting {
         guard let broadcasts else { throw BackendError(.misuse, "this backend cannot broadcast; Redis can") }
         return broadcasts
     }

@@ -8,7 +8,7 @@ import Synchronization
 /// Keeps jobs in the memory of one process: for tests, and for work that may be lost with the process.
 ///
 /// As strict as the backends that keep jobs: leases, fencing, unique keys and dead letters behave alike.
-public final class MemoryBackend: Broker, ResultStore, JobDirectory, JobEditing, BackendConvertible {
+public final class MemoryBackend: Broker, ResultStore, QueueControl, JobDirectory, JobEditing, BackendConvertible {
     public let clock: any JobClock
     public let workDoorbell = Doorbell()
     public let abilities: BrokerAbilities = [
@@ -50,7 +50,9 @@ public final class MemoryBackend: Broker, ResultStore, JobDirectory, JobEditing,
 
     public func publish(_ messages: [Message]) async throws -> [PublishResult] {
         try Task.checkCancellation()
-        return change(ringing: [workDoorbell, changes]) { store, now, _ in messages.map { store.publish($0, now: now) }
+        return try change(ringing: [workDoorbell, changes]) { store, now, _ in
+            try store.checkRoom(for: messages)
+            return messages.map { store.publish($0, now: now) }
         }
     }
 
@@ -81,6 +83,32 @@ public final class MemoryBackend: Broker, ResultStore, JobDirectory, JobEditing,
         }
         if mustRing { workDoorbell.ring() }
         return isAlive
+    }
+
+    public func pause(queue: String) async throws {
+        change(ringing: []) { store, _, _ in store.changeRules(of: queue) { $0.isPaused = true } }
+    }
+
+    public func resume(queue: String) async throws {
+        change(ringing: [workDoorbell]) { store, _, _ in store.changeRules(of: queue) { $0.resume() } }
+    }
+
+    public func pausedQueues() async throws -> Set<String> {
+        change(ringing: []) { store, _, _ in Set(store.rules.filter(\.value.isPaused).keys) }
+    }
+
+    public func close(queue: String, for duration: Duration) async throws {
+        change(ringing: []) { store, now, _ in
+            store.changeRules(of: queue) {
+                $0.close(until: now.microsecondsSinceEpoch + max(0, duration.inMicroseconds))
+            }
+        }
+    }
+
+    public func limit(queue: String, to maximum: Int?) async throws {
+        change(ringing: [workDoorbell]) { store, _, _ in
+            store.changeRules(of: queue) { $0.capacity = maximum.map { max(0, $0) } }
+        }
     }
 
     func resign(_ worker: WorkerID) {
@@ -168,6 +196,9 @@ public final class MemoryBackend: Broker, ResultStore, JobDirectory, JobEditing,
         var backend = Backend(broker: self, results: self)
         backend.directory = self
         backend.editing = self
+        backend.queueControl = self
+        backend.topics = StoredTopics(self)
+        backend.broadcasts = FrameBroadcasts(self)
         backend.fanout = self
         backend.coordination = self
         backend.upkeep = self

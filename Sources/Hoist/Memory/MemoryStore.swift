@@ -47,12 +47,16 @@ struct MemoryStore: Sendable {
     var workers: [WorkerID: LiveWorker] = [:]
     var keys: [String: HeldKey] = [:]
     var values: [String: StoredValue] = [:]
+    /// Of queues of which something was said.
+    var rules: [String: QueueRules] = [:]
     /// Results of jobs that are not here: the rest of a chain, or jobs of another broker.
     var foreign: [JobID: ForeignResult] = [:]
     var nextSequence: Int64 = 0
     var nextRevision: Int64 = 0
     var nextToken: Int64 = 0
     private var knownWorkers: Set<WorkerID> = []
+    /// As of the call under way.
+    private var time = Date.distantPast
     /// Nothing happens to jobs and keys by itself before.
     private var nextEvent = Date.distantFuture
     /// Set when jobs of a dead worker became ready again.
@@ -65,6 +69,7 @@ struct MemoryStore: Sendable {
     /// What happens by itself: delayed jobs fall due, waiting ones expire, dead workers lose their jobs, records pass
     /// their time.
     mutating func maintain(now: Date, uptime: Int64) {
+        time = now
         for (id, worker) in workers where worker.leaseUntil <= uptime {
             workers[id] = nil
             for job in jobs.values where job.worker == id {
@@ -109,6 +114,24 @@ struct MemoryStore: Sendable {
         job.record.revision = nextRevision
         jobs[id] = job
         noteEvents(of: job)
+    }
+
+    // MARK: - Queues
+
+    mutating func changeRules(of queue: String, _ body: (inout QueueRules) -> Void) {
+        var changed = rules[queue] ?? QueueRules()
+        body(&changed)
+        rules[queue] = changed.isDefault ? nil : changed
+    }
+
+    /// - Throws: ``BackendError`` `.full` when one of the queues has no room for its jobs.
+    func checkRoom(for messages: [Message]) throws(BackendError) {
+        guard rules.values.contains(where: { $0.capacity != nil }) else { return }
+        for (queue, new) in Dictionary(grouping: messages, by: \.queue) {
+            guard let rules = rules[queue], rules.capacity != nil else { continue }
+            let waiting = jobs.values.count { $0.record.queue == queue && isWaiting($0.record.state) }
+            guard rules.admits(new.count, besides: waiting) else { throw .atLimit(queue) }
+        }
     }
 
     // MARK: - Publishing
@@ -208,6 +231,13 @@ struct MemoryStore: Sendable {
             (job.record.state == .scheduled || job.record.state == .retrying)
                 && request.claims.contains { $0.queue == job.record.queue && $0.jobNames.contains(job.record.name) }
         }.compactMap(\.record.dueAt).min()
+        for claim in request.claims {
+            guard let opens = rules[claim.queue]?.opens(after: now.microsecondsSinceEpoch) else { continue }
+            let date = Date(microsecondsSinceEpoch: opens)
+            result.nextDue = min(result.nextDue ?? date, date)
+        }
+        // Producers may wait for room.
+        if result.deliveries.contains(where: { rules[$0.queue]?.capacity != nil }) { mustRing = true }
         return (result, mustRing)
     }
 
@@ -217,7 +247,7 @@ struct MemoryStore: Sendable {
         guard let worker = workers[id] else { return }
         var budget = request.budget
         var takesSuspects = request.takesSuspects
-        for claim in request.claims {
+        for claim in request.claims where rules[claim.queue]?.isOpen(at: now.microsecondsSinceEpoch) ?? true {
             let limit = budget.available(to: claim)
             let ready = jobs.values.filter {
                 $0.record.state == .waiting && $0.record.queue == claim.queue && claim.jobNames.contains($0.record.name)
@@ -265,6 +295,9 @@ struct MemoryStore: Sendable {
     /// - Returns: whether the job may be claimed again.
     private mutating func settle(_ job: Job, _ settlement: Settlement, now: Date) -> Bool {
         let id = job.record.id
+        if case .snoozed(let date, closesQueue: true) = settlement.outcome {
+            changeRules(of: job.record.queue) { $0.close(until: date.microsecondsSinceEpoch) }
+        }
         change(id) { job in
             job.record.usage = settlement.usage
             if let log = settlement.log { job.log = log }
@@ -484,8 +517,11 @@ struct MemoryStore: Sendable {
     private func described(_ job: Job) -> JobRecord {
         var record = job.record
         if record.state == .waiting {
-            record.waitingReason = JobRecord.waitingReason(
-                queue: record.queue, name: record.name, workers: workers.values.map(\.presence))
+            let rule = rules[record.queue]?.reason(queue: record.queue, at: time.microsecondsSinceEpoch)
+            record.waitingReason =
+                rule
+                ?? JobRecord.waitingReason(
+                    queue: record.queue, name: record.name, workers: workers.values.map(\.presence))
         }
         return record
     }

@@ -14,6 +14,7 @@ struct Launcher: Sendable {
     let blockingThreads: ThreadExecutor
     /// Nil when no handler runs in the process lane.
     let children: ChildPool?
+    let canCloseQueues: Bool
 
     /// A job that was taken in.
     struct Job: Sendable {
@@ -65,16 +66,24 @@ struct Launcher: Sendable {
         _ job: Job, _ end: Execution.End, _ usage: ResourceUsage?, startedAt: JobDate, start: Int64
     ) {
         let execution = job.execution
-        let facts = end.context?.facts
-        events.tell(end.outcome.isFailure ? [.ends, .failures] : .ends) {
+        var end = end
+        if !canCloseQueues, case .snoozed(_, closesQueue: true) = end.outcome {
+            // Not something else in its place, unseen.
+            end.outcome = .failed(
+                JobFailure(
+                    kind: .unsupported, type: "BackendError",
+                    message: "the job closes its queue, which this broker cannot do"))
+        }
+        let (outcome, waited, facts) = (end.outcome, end.waited, end.context?.facts)
+        events.tell(outcome.isFailure ? [.ends, .failures] : .ends) {
             let runTime = usage.map { Duration.seconds($0.wallSeconds) } ?? .microseconds(clock.uptime - start)
             let told = JobEvent.End(
-                outcome: end.outcome, startedAt: startedAt, runTime: runTime,
-                waitTime: end.waited.map { .microseconds($0) }, usage: usage, facts: facts)
+                outcome: outcome, startedAt: startedAt, runTime: runTime,
+                waitTime: waited.map { .microseconds($0) }, usage: usage, facts: facts)
             return event(JobEvent.Kind(told), of: execution)
         }
         var settlement = Settlement(
-            jobID: execution.jobID, token: execution.token, outcome: end.outcome, startedAt: startedAt,
+            jobID: execution.jobID, token: execution.token, outcome: outcome, startedAt: startedAt,
             finishedAt: clock.now, facts: facts, usage: usage, log: execution.log.take())
         settlement.followUps = end.followUps
         inbox.finish(.init(settlement: session.current?.encode(settlement) ?? settlement, run: job.run))

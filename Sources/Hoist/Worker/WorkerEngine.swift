@@ -86,7 +86,7 @@ actor WorkerEngine {
                 onUsable: { inbox.noteProcessLane(isUsable: $0) })
         launcher = Launcher(
             inbox: inbox, clock: backend.clock, events: events, session: session, blockingThreads: blockingThreads,
-            children: children)
+            children: children, canCloseQueues: backend.queueControl != nil)
         machine = WorkerMachine(
             setup.rules, queues: setup.queues, lanes: setup.lanes, resources: configuration.resources)
     }

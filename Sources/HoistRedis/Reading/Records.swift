@@ -17,14 +17,11 @@ extension RedisBackend {
             try await send(
                 RESPCommand("SISMEMBER", [.text(keys.own + "paused"), .text(queue)]), doing: "read paused queues"
             ).integer == 1
-        if isPaused { return "the queue \(queue) is paused" }
         let closed = try await send(
             RESPCommand("HGET", [.text(keys.own + "closed"), .text(queue)]), doing: "read closed queues"
         ).integer
-        if let closed, closed > now {
-            return
-                "a job has closed the queue \(queue) for \(Duration.microseconds(closed - now).inSeconds.rounded()) s"
-        }
+        let rules = QueueRules(isPaused: isPaused, closedUntil: closed)
+        if let reason = rules.reason(queue: queue, at: now) { return reason }
         let reason = JobRecord.waitingReason(queue: queue, name: name, workers: try await workers())
         let limits = try await limits()
         let own = (limits[.queue(queue)] ?? []) + (limits[.job(name)] ?? [])

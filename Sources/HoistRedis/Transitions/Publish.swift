@@ -46,8 +46,7 @@ extension RedisBackend {
         guard let outcomes = reply.elements else { throw unexpected(reply, "enqueue jobs") }
         if outcomes.first?.integer == -1 {
             listenForWork()
-            throw BackendError(
-                .full, "the queue \(outcomes.last?.text ?? "") has reached its limit; nothing was enqueued")
+            throw BackendError.atLimit(outcomes.last?.text ?? "")
         }
         guard outcomes.count == messages.count else { throw unexpected(reply, "enqueue jobs") }
         workDoorbell.ring()

@@ -33,6 +33,8 @@ final class JobStore {
 
     private let beginTransaction: PreparedStatement
     let commitTransaction: PreparedStatement
+    /// Whether jobs were taken in this transaction out of a queue that holds only so many: producers may wait for room.
+    var madeRoom = false
     /// Jobs of dead workers that became dead letters in this transaction.
     var givenUp: [GivenUpJob] = []
 
@@ -74,6 +76,7 @@ final class JobStore {
         try beginTransaction.begin().run()
         freshLines.removeAll(keepingCapacity: true)
         givenUp = []
+        madeRoom = false
     }
 
     func takeGivenUp() -> [GivenUpJob] {

@@ -119,8 +119,13 @@ enum Schema {
         CREATE INDEX job_due ON job (line, due, state) WHERE state IN (1, 2);
         """
 
-    // The length of each lease, in microseconds: tells when its worker last renewed it.
-    private static let versionFive = "ALTER TABLE worker ADD COLUMN lease INTEGER NOT NULL DEFAULT 0;"
+    // The length of each lease, in microseconds: tells when its worker last renewed it. And what was said about queues.
+    private static let versionFive = """
+        ALTER TABLE worker ADD COLUMN lease INTEGER NOT NULL DEFAULT 0;
+        CREATE TABLE queue_rule (
+            queue TEXT PRIMARY KEY, paused INTEGER NOT NULL DEFAULT 0, closed_until INTEGER, capacity INTEGER
+        ) WITHOUT ROWID;
+        """
 }
 
 /// The numbers of `job.state`. They are stored: never change one.

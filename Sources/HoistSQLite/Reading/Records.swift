@@ -170,7 +170,13 @@ extension SQLiteBackend {
         if stored == .failed { record.attempts = record.history.last?.number ?? record.attempts }
         if record.worker == nil { record.worker = record.history.last?.worker }
         if record.state == .waiting {
-            record.waitingReason = JobRecord.waitingReason(queue: record.queue, name: record.name, workers: workers)
+            let rule = try Row.fetchOne(
+                database, sql: "SELECT paused, closed_until FROM queue_rule WHERE queue = ?",
+                arguments: [record.queue])
+            let rules = rule.map { QueueRules(isPaused: $0["paused"] == 1, closedUntil: $0["closed_until"]) }
+            record.waitingReason =
+                rules?.reason(queue: record.queue, at: now.microsecondsSinceEpoch)
+                ?? JobRecord.waitingReason(queue: record.queue, name: record.name, workers: workers)
         }
         return record
     }

@@ -5,10 +5,13 @@ extension JobStore {
     func claim(_ request: WorkerTurn, of session: WorkerID, into result: inout TurnResult, now: Int64) throws {
         guard !request.claims.isEmpty, let worker = try workerNumber(session) else { return }
         try refreshLines()
-        result.nextDue = try promoteDueJobs(request.claims, now: now)
+        let rules = try queueRules()
+        let opening = request.claims.compactMap { rules[$0.queue]?.opens(after: now) }.min()
+        let due = try promoteDueJobs(request.claims, now: now)
+        result.nextDue = [due, opening.map(JobDate.init(microsecondsSinceEpoch:))].compactMap(\.self).min()
         var budget = request.budget
         var takesSuspects = request.takesSuspects
-        for claim in request.claims {
+        for claim in request.claims where rules[claim.queue]?.isOpen(at: now) ?? true {
             let limit = budget.available(to: claim)
             // One more than may be taken tells whether there is more.
             var candidates = try candidates(for: claim, limit: limit + 1, takesSuspects: takesSuspects)
@@ -27,6 +30,7 @@ extension JobStore {
                 taken += 1
             }
             budget.spend(taken, on: claim)
+            if taken > 0, rules[claim.queue]?.capacity != nil { madeRoom = true }
         }
     }
 

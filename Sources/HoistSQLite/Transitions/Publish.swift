@@ -18,6 +18,7 @@ extension SQLiteBackend {
         let results = try await writer.transaction("enqueue \(messages.count) jobs") { [clock] store in
             let now = clock.now.microsecondsSinceEpoch
             try store.refreshLines()
+            try store.checkRoom(for: messages)
             let results = try jobs.map { try store.publish($0, now: now) }
             // A job takes the place of what was stored for its id before, for instance when its chain had failed.
             try store.forgetForeignResults(of: zip(jobs, results).compactMap { $1 == .enqueued ? $0.message.id : nil })

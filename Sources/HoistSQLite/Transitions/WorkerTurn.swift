@@ -8,7 +8,7 @@ extension SQLiteBackend {
             let tookOver = try store.takeOver(now: now, uptime: uptime)
             var (result, putBack) = try store.settle(request, of: worker, now: now)
             try store.claim(request, of: worker, into: &result, now: now)
-            return (result, tookOver || putBack, store.takeGivenUp())
+            return (result, tookOver || putBack || store.madeRoom, store.takeGivenUp())
         }
         givenUpJobs.tell(givenUp)
         if madeReady { ringReady() }
@@ -64,6 +64,9 @@ extension JobStore {
             return try succeed(settlement, sequence, output, retention, worker: worker, keysExist: keysExist, now: now)
         }
         guard let facts = try facts(settlement, worker: worker) else { return .lost }
+        if case .snoozed(let date, closesQueue: true) = settlement.outcome, let queue = settlement.facts?.queue {
+            try changeRules(of: queue) { $0.close(until: date.microsecondsSinceEpoch) }
+        }
         try storeDetails(settlement, sequence)
         let isReady = try apply(Transition(settlement, of: facts), to: sequence, now: now)
         if settlement.leavesNoRecord { try delete(sequence) }

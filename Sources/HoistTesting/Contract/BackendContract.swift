@@ -56,7 +56,7 @@ public enum BackendContract {
 
     /// A part that a check needs.
     enum Part: Sendable {
-        case directory, editing, fanout, coordination, upkeep
+        case directory, editing, fanout, coordination, upkeep, queueControl, topics, broadcasts
 
         func isThere(_ backend: Backend) -> Bool {
             switch self {
@@ -65,6 +65,9 @@ public enum BackendContract {
             case .fanout: backend.fanout != nil
             case .coordination: backend.coordination != nil
             case .upkeep: backend.upkeep != nil
+            case .queueControl: backend.queueControl != nil
+            case .topics: backend.topics != nil
+            case .broadcasts: backend.broadcasts != nil
             }
         }
     }
@@ -73,7 +76,7 @@ public enum BackendContract {
     public static let checks: [Check] =
         queueing + leases.map { $0.needing([.leases]) }
         + outcomes.map { $0.needing([], [.directory]) } + followUps.map { $0.needing([], [.directory]) } + timing
-        + uniqueness.map { $0.needing([.uniqueKeys]) } + administration + sharing
+        + uniqueness.map { $0.needing([.uniqueKeys]) } + administration + sharing + queueControl
 
     /// By the real clock, with settlements as workers encode them. Checks go as far as they can without moving the time.
     public static let realChecks: [Check] =

@@ -47,7 +47,9 @@ struct WorkerCommandTests {
 
     @Test("a queue whose limits or topics the backend cannot keep is refused with the reason")
     func unsupported() async throws {
-        let worker = Worker(MemoryBackend(), logger: quiet) { Handler(Echo.self) { job, _ in job.text } }
+        var backend = MemoryBackend().backend
+        backend.topics = nil
+        let worker = Worker(backend, logger: quiet) { Handler(Echo.self) { job, _ in job.text } }
         try await withWorker(worker) {
             let isConsuming = try await eventually { worker.health.isConsuming }
             #expect(isConsuming)
