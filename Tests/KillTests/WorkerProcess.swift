@@ -16,7 +16,9 @@ struct Step: Job {
 }
 
 /// A backend, and worker processes on it. Everything is stopped and removed at the end.
-final class KillBench {
+///
+/// `@unchecked Sendable`: one task of a test starts workers, and tests use the rest only to read.
+final class KillBench: @unchecked Sendable {
     private let folder: URL
     private(set) var workers: [Process] = []
     let backend: Backend
