@@ -138,7 +138,7 @@ let package = Package(
             ["Hoist", "HoistSQLite", "HoistTesting", logging, .product(name: "GRDB", package: "GRDB.swift")]),
         tests("HoistSealingTests", ["Hoist", "HoistSealing", "HoistTesting", logging]),
         tests("HoistCommandsTests", ["Hoist", "HoistCommands", lifecycle, logging]),
-        tests("RESPTests", ["RESP", "TestServers", nioCore]),
+        tests("RESPTests", ["HoistTesting", "RESP", "TestServers", nioCore]),
         tests(
             "HoistRedisTests", ["Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "RESP", "TestServers", logging],
             exclude: ["Python"]),

@@ -70,6 +70,7 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
         backend.directory = self
         backend.editing = self
         backend.queueControl = self
+        backend.limits = self
         backend.topics = StoredTopics(self)
         backend.broadcasts = FrameBroadcasts(self)
         backend.fanout = self

@@ -427,7 +427,9 @@ struct LimitTests {
 
     @Test("a worker refuses limits that its backend cannot keep")
     func refused() async throws {
-        let worker = Worker(MemoryBackend(), logger: silent) {
+        var backend = MemoryBackend().backend
+        backend.limits = nil
+        let worker = Worker(backend, logger: silent) {
             Handler(named: "mail", options: JobOptions(limits: [.running(1)])) { _, _ in .null }
         }
         let error = await #expect(throws: WorkerError.self) { try await worker.run() }

@@ -232,7 +232,7 @@ extension Backend {
 
     /// - Throws: ``BackendError`` `.misuse` where there are no broadcasts.
     package func broadcasting() throws(BackendError) -> any JobBroadcasting {
-        guard let broadcasts else { throw BackendError(.misuse, "this backend cannot broadcast; Redis can") }
+        guard let broadcasts else { throw BackendError(.misuse, "this backend cannot broadcast") }
         return broadcasts
     }
 }

@@ -8,7 +8,9 @@ import Synchronization
 /// Keeps jobs in the memory of one process: for tests, and for work that may be lost with the process.
 ///
 /// As strict as the backends that keep jobs: leases, fencing, unique keys and dead letters behave alike.
-public final class MemoryBackend: Broker, ResultStore, QueueControl, JobDirectory, JobEditing, BackendConvertible {
+public final class MemoryBackend: Broker, ResultStore, QueueControl, LimitKeeping, JobDirectory, JobEditing,
+    BackendConvertible
+{
     public let clock: any JobClock
     public let workDoorbell = Doorbell()
     public let abilities: BrokerAbilities = [
@@ -111,6 +113,27 @@ public final class MemoryBackend: Broker, ResultStore, QueueControl, JobDirector
         }
     }
 
+    public func declareLimits(_ limits: [LimitTarget: [JobLimit]], aliases: [String: String]) async throws {
+        change(ringing: [workDoorbell]) { store, _, _ in
+            store.limitAliases.merge(aliases) { _, new in new }
+            for (target, limits) in limits {
+                // What is a kind of its own now may have been an alias before.
+                if target.kind == .job { store.limitAliases[target.name] = nil }
+                store.declaredLimits[target] = limits.isEmpty ? nil : limits
+            }
+        }
+    }
+
+    public func setLimits(_ limits: [JobLimit]?, for target: LimitTarget) async throws {
+        change(ringing: [workDoorbell]) { store, _, _ in store.setLimits[target] = limits }
+    }
+
+    public func limits() async throws -> [LimitTarget: [JobLimit]] {
+        change(ringing: []) { store, _, _ in
+            store.declaredLimits.merging(store.setLimits) { _, set in set }.filter { !$0.value.isEmpty }
+        }
+    }
+
     func resign(_ worker: WorkerID) {
         change(ringing: [workDoorbell, changes]) { store, now, _ in store.resign(worker, now: now) }
     }
@@ -197,6 +220,7 @@ public final class MemoryBackend: Broker, ResultStore, QueueControl, JobDirector
         backend.directory = self
         backend.editing = self
         backend.queueControl = self
+        backend.limits = self
         backend.topics = StoredTopics(self)
         backend.broadcasts = FrameBroadcasts(self)
         backend.fanout = self

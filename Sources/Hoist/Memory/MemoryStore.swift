@@ -49,6 +49,12 @@ struct MemoryStore: Sendable {
     var values: [String: StoredValue] = [:]
     /// Of queues of which something was said.
     var rules: [String: QueueRules] = [:]
+    var declaredLimits: [LimitTarget: [JobLimit]] = [:]
+    var setLimits: [LimitTarget: [JobLimit]] = [:]
+    var limitAliases: [String: String] = [:]
+    var startCounts = MemoryCounts()
+    /// Set when a limit has room again, so that whoever waits for it looks.
+    private var madeRoom = false
     /// Results of jobs that are not here: the rest of a chain, or jobs of another broker.
     var foreign: [JobID: ForeignResult] = [:]
     var nextSequence: Int64 = 0
@@ -157,6 +163,7 @@ struct MemoryStore: Sendable {
         }
         let job = Job(message: message, record: record, sequence: nextSequence, retries: message.headers.retries)
         jobs[message.id] = job
+        stopOlder(for: message)
         // It takes the place of what was stored for its id before, for instance when its chain had failed.
         foreign[message.id] = nil
         noteEvents(of: job)
@@ -227,10 +234,15 @@ struct MemoryStore: Sendable {
         result.cancellations = jobs.values.filter { $0.worker == worker && $0.record.isCancelRequested }.map(
             \.record.id)
         claim(request, of: worker, into: &result, now: now)
-        result.nextDue = jobs.values.lazy.filter { job in
+        let due = jobs.values.lazy.filter { job in
             (job.record.state == .scheduled || job.record.state == .retrying)
                 && request.claims.contains { $0.queue == job.record.queue && $0.jobNames.contains(job.record.name) }
         }.compactMap(\.record.dueAt).min()
+        result.nextDue = [result.nextDue, due].compactMap(\.self).min()
+        if madeRoom {
+            // For this worker if it did not ask yet, for others if it cannot.
+            (madeRoom, mustRing, result.hasMore) = (false, true, true)
+        }
         for claim in request.claims {
             guard let opens = rules[claim.queue]?.opens(after: now.microsecondsSinceEpoch) else { continue }
             let date = Date(microsecondsSinceEpoch: opens)
@@ -256,8 +268,9 @@ struct MemoryStore: Sendable {
                 defer { takesSuspects = false }
                 return takesSuspects
             }
-            if ready.count > limit { result.hasMore = true }
-            for job in ready.prefix(limit) {
+            let admitted = admit(ready, claim, limit: limit, worker: id, into: &result, now: now)
+            if ready.count > limit, admitted.count == limit { result.hasMore = true }
+            for job in admitted {
                 let id = job.record.id
                 release(job.message, starting: true, now: now)
                 nextToken += 1
@@ -279,7 +292,7 @@ struct MemoryStore: Sendable {
                         attempt: claimed.record.attempts, lostWorkers: claimed.record.lostWorkers, token: claimed.token)
                 )
             }
-            budget.spend(min(limit, ready.count), on: claim)
+            budget.spend(admitted.count, on: claim)
         }
     }
 
@@ -348,6 +361,15 @@ struct MemoryStore: Sendable {
     }
 
     private mutating func store(_ transition: Transition, of id: JobID, now: Date) -> Bool {
+        var goesBack = false
+        if case .back = transition.move { goesBack = true }
+        if !transition.countsStart, let job = jobs[id] {
+            let scopes = startRules.scopes(
+                queue: job.record.queue, name: job.record.name, partition: job.message.headers.hoist.partition ?? "",
+                worker: job.worker ?? "")
+            startCounts.gaveBack(scopes, cost: job.message.headers.hoist.cost ?? 1)
+        }
+        if startCounts.released(id, goesBack: goesBack) { madeRoom = true }
         if case .end(_, _, .nothing) = transition.move, let job = jobs[id] {
             release(job.message, starting: false, now: now)
             jobs[id] = nil
@@ -404,6 +426,20 @@ struct MemoryStore: Sendable {
                     jobID: id, jobName: job.record.name, queue: job.record.queue, payload: .message(job.message),
                     attempt: job.record.attempts, lostWorkers: job.record.lostWorkers + 1, token: job.token), failure,
                 lostWorker: job.worker ?? ""))
+    }
+
+    mutating func askToStop(_ id: JobID) {
+        guard let job = jobs[id], job.record.state == .running, !job.record.isCancelRequested else { return }
+        change(id) { $0.record.isCancelRequested = true }
+        // Its worker must hear of it.
+        madeRoom = true
+    }
+
+    /// Ends a job that a limit does not keep.
+    mutating func drop(_ id: JobID, now: Date) {
+        var transition = Transition.waitedInVain(.cancelled, at: now)
+        transition.failure = .dropped
+        _ = apply(transition, to: id, now: now)
     }
 
     // MARK: - Workers and clients

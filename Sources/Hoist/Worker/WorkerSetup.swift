@@ -27,7 +27,7 @@ struct WorkerSetup: Sendable {
             first, _ in first
         }
         if backend.limits == nil, let target = limits.first(where: { !$0.value.isEmpty })?.key {
-            throw WorkerError(message: "the \(target) has limits, and this backend cannot keep any; Redis can")
+            throw WorkerError(message: "the \(target) has limits, and this backend cannot keep any")
         }
         name = configuration.name ?? ProcessIdentity.name
         guard SpecialQueue.areLabels(configuration.labels) else {
@@ -36,7 +36,7 @@ struct WorkerSetup: Sendable {
                     "a worker has at most 4 labels, which must not be empty or hold commas, brackets or line breaks")
         }
         guard backend.broadcasts != nil || configuration.broadcastChannels.isEmpty else {
-            throw WorkerError(message: "the worker asks for broadcasts, and this backend has none; Redis has")
+            throw WorkerError(message: "the worker asks for broadcasts, and this backend has none")
         }
         for queue in queues { try Self.check(queue, backend) }
         let isAddressed = configuration.isAddressable || !configuration.broadcastChannels.isEmpty
@@ -74,11 +74,11 @@ struct WorkerSetup: Sendable {
     /// Refuses what the backend cannot do for a queue.
     static func check(_ queue: QueueSubscription, _ backend: Backend) throws(WorkerError) {
         guard backend.topics != nil || queue.topics.isEmpty else {
-            throw WorkerError(message: "the worker asks for topics, and this backend has none; Redis has")
+            throw WorkerError(message: "the worker asks for topics, and this backend has none")
         }
         guard backend.limits != nil || queue.limits?.isEmpty ?? true else {
             throw WorkerError(
-                message: "the queue \(queue.name) has limits, and this backend cannot keep any; Redis can")
+                message: "the queue \(queue.name) has limits, and this backend cannot keep any")
         }
     }
 

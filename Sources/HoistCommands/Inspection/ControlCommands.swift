@@ -4,7 +4,7 @@ import Hoist
 /// The queue control of the backend, which pauses and limits queues. Not every backend has one.
 private func control(_ options: InspectionOptions) throws -> any QueueControl {
     guard let control = try options.backend.open().queueControl else {
-        throw ValidationError("this backend cannot pause queues or limit their length; Redis can")
+        throw ValidationError("this backend cannot pause queues or limit their length")
     }
     return control
 }

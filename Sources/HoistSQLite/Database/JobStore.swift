@@ -35,6 +35,10 @@ final class JobStore {
     let commitTransaction: PreparedStatement
     /// Whether jobs were taken in this transaction out of a queue that holds only so many: producers may wait for room.
     var madeRoom = false
+    /// Whether a limit has room again, or a job is to be stopped for another one.
+    var limitsHaveRoom = false
+    /// Whether any limit counts a job; nil until it was asked in this transaction.
+    var hasPermits: Bool?
     /// Jobs of dead workers that became dead letters in this transaction.
     var givenUp: [GivenUpJob] = []
 
@@ -76,7 +80,8 @@ final class JobStore {
         try beginTransaction.begin().run()
         freshLines.removeAll(keepingCapacity: true)
         givenUp = []
-        madeRoom = false
+        (madeRoom, limitsHaveRoom) = (false, false)
+        hasPermits = nil
     }
 
     func takeGivenUp() -> [GivenUpJob] {

@@ -125,6 +125,21 @@ enum Schema {
         CREATE TABLE queue_rule (
             queue TEXT PRIMARY KEY, paused INTEGER NOT NULL DEFAULT 0, closed_until INTEGER, capacity INTEGER
         ) WITHOUT ROWID;
+        ALTER TABLE job ADD COLUMN partition TEXT;
+        ALTER TABLE job ADD COLUMN cost INTEGER;
+        CREATE TABLE start_limit (
+            target TEXT NOT NULL, origin TEXT NOT NULL, limits BLOB NOT NULL, PRIMARY KEY (target, origin)
+        ) WITHOUT ROWID;
+        CREATE TABLE limit_alias (alias TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE permit (
+            scope TEXT NOT NULL, seq INTEGER NOT NULL, since INTEGER NOT NULL, keeps_place INTEGER NOT NULL,
+            PRIMARY KEY (scope, seq)
+        ) WITHOUT ROWID;
+        CREATE INDEX permit_job ON permit (seq);
+        CREATE TABLE start_rate (scope TEXT PRIMARY KEY, used_until INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE partition_turn (
+            queue TEXT NOT NULL, partition TEXT NOT NULL, turn INTEGER NOT NULL, PRIMARY KEY (queue, partition)
+        ) WITHOUT ROWID;
         """
 }
 

@@ -11,8 +11,17 @@ extension JobStore {
         result.nextDue = [due, opening.map(JobDate.init(microsecondsSinceEpoch:))].compactMap(\.self).min()
         var budget = request.budget
         var takesSuspects = request.takesSuspects
+        let starts = try startRules()
         for claim in request.claims where rules[claim.queue]?.isOpen(at: now) ?? true {
             let limit = budget.available(to: claim)
+            if claim.jobNames.contains(where: { starts.limits(queue: claim.queue, name: $0) }) {
+                let taken = try claimWithin(
+                    starts, claim, limit: limit, of: session, worker: worker, takesSuspects: &takesSuspects,
+                    into: &result, now: now)
+                budget.spend(taken, on: claim)
+                if taken > 0, rules[claim.queue]?.capacity != nil { madeRoom = true }
+                continue
+            }
             // One more than may be taken tells whether there is more.
             var candidates = try candidates(for: claim, limit: limit + 1, takesSuspects: takesSuspects)
             if candidates.count > limit {
@@ -66,7 +75,7 @@ extension JobStore {
         return Array(heads.prefix(limit))
     }
 
-    private func take(_ sequence: Int64, _ claim: Claim, worker: Int64, now: Int64) throws -> Delivery? {
+    func take(_ sequence: Int64, _ claim: Claim, worker: Int64, now: Int64) throws -> Delivery? {
         let select = try sql(
             """
             SELECT j.id, j.line, j.retries, j.token, j.lost, j.expires, j.unique_key, p.message

@@ -20,6 +20,7 @@ extension SQLiteBackend {
             try store.refreshLines()
             try store.checkRoom(for: messages)
             let results = try jobs.map { try store.publish($0, now: now) }
+            try store.stopOlder(for: messages)
             // A job takes the place of what was stored for its id before, for instance when its chain had failed.
             try store.forgetForeignResults(of: zip(jobs, results).compactMap { $1 == .enqueued ? $0.message.id : nil })
             return results
@@ -48,8 +49,10 @@ extension JobStore {
         let isDue = due.map { $0 <= now } ?? true
         let insert = try sql(
             """
-            INSERT INTO job (id, line, state, priority, retries, at_most_once, due, expires, enqueued, retention, unique_key)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
+            INSERT INTO job (
+                id, line, state, priority, retries, at_most_once, due, expires, enqueued, retention, unique_key,
+                partition, cost
+            ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
             """)
         insert.bind(headers.id)
         insert.bind(try line(queue: job.message.queue, name: headers.task))
@@ -62,6 +65,7 @@ extension JobStore {
         insert.bind(headers.hoist.enqueuedAt?.microsecondsSinceEpoch ?? now)
         insert.bind(headers.hoist.resultRetention.map { Duration(boundedSeconds: $0).inMicroseconds })
         insert.bind(headers.hoist.unique?.key)
+        insert.bind(headers.hoist.partition).bind(headers.hoist.cost.map(Int64.init))
         guard try insert.run() == 1 else { return .alreadyEnqueued }
         try sql("INSERT INTO payload (seq, message) VALUES (last_insert_rowid(), ?)").bind(job.envelope).run()
         if let unique = headers.hoist.unique { try hold(unique, by: headers.id, now: now) }

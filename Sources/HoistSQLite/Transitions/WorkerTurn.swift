@@ -8,7 +8,10 @@ extension SQLiteBackend {
             let tookOver = try store.takeOver(now: now, uptime: uptime)
             var (result, putBack) = try store.settle(request, of: worker, now: now)
             try store.claim(request, of: worker, into: &result, now: now)
-            return (result, tookOver || putBack || store.madeRoom, store.takeGivenUp())
+            // For this worker if it did not ask yet, for others if it cannot.
+            if store.limitsHaveRoom { result.hasMore = true }
+            let mayGoOn = tookOver || putBack || store.madeRoom || store.limitsHaveRoom
+            return (result, mayGoOn, store.takeGivenUp())
         }
         givenUpJobs.tell(givenUp)
         if madeReady { ringReady() }
@@ -82,6 +85,7 @@ extension JobStore {
     }
 
     private func store(_ transition: Transition, of sequence: Int64, now: Int64) throws -> Bool {
+        try releasePermits(of: sequence, after: transition)
         if case .end(_, _, .nothing) = transition.move {
             try releaseKeyAtEnd(of: sequence, now: now)
             try delete(sequence)
@@ -131,6 +135,7 @@ extension JobStore {
         try store(output, of: sequence)
         try storeDetails(settlement, sequence)
         if keysExist { try releaseKeyAtEnd(of: sequence, now: now) }
+        try releasePermits(of: sequence)
         return try store(settlement.followUps, now: now) ? .putBack : .ended
     }
 

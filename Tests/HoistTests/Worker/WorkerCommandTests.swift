@@ -48,7 +48,7 @@ struct WorkerCommandTests {
     @Test("a queue whose limits or topics the backend cannot keep is refused with the reason")
     func unsupported() async throws {
         var backend = MemoryBackend().backend
-        backend.topics = nil
+        (backend.topics, backend.limits) = (nil, nil)
         let worker = Worker(backend, logger: quiet) { Handler(Echo.self) { job, _ in job.text } }
         try await withWorker(worker) {
             let isConsuming = try await eventually { worker.health.isConsuming }
