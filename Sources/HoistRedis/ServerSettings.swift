@@ -69,7 +69,6 @@ extension RedisBackend {
             return command
         }
         let replies = try await call("read the server's settings") { try await client.send(pipeline: commands) }
-        hasCheckedServer.withLock { $0 = true }
         let time = replies[0].elements?.compactMap { $0.text.flatMap { Double($0) } } ?? []
         let microseconds = start.microsecondsSinceEpoch + SystemJobClock().now.microsecondsSinceEpoch
         let here = Double(microseconds) / 2_000_000
@@ -77,6 +76,7 @@ extension RedisBackend {
             information: replies[1].text ?? "", save: replies[2].elements?.last?.text,
             clockDifference: time.count == 2 ? time[0] + time[1] / 1_000_000 - here : 0)
         if let refusal = settings.refusal, !configuration.allowsEviction { throw BackendError(.misuse, refusal) }
+        hasCheckedServer.withLock { $0 = true }
         return settings.warnings
     }
 }

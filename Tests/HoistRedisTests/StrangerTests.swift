@@ -203,6 +203,114 @@ struct StrangerTests {
         #expect(found == (0..<12).map { "big\($0)" } && sizes.allSatisfy { (1...4).contains($0) }, "\(sizes)")
     }
 
+    @Test("a worker asks again after a claim that was as large as one may be", arguments: [1, 4])
+    func largeLast(count: Int) async throws {
+        let crowd = try await Crowd(0, of: 0)
+        defer { crowd.probe.close() }
+        let padding = String(repeating: "x", count: 5_000_000 / count)
+        for number in 0..<count {
+            let text = String(decoding: crowd.ours("big\(number)"), as: UTF8.self)
+            let element = text.replacing("\"body\":\"", with: "\"body\":\"\(padding)")
+            try await crowd.probe.send(RESPCommand("LPUSH", [.text(crowd.list), .text(element)]))
+        }
+        // Less urgent, in a list that is looked at later.
+        let later = crowd.backend.keys.list("default", wirePriority: 9)
+        try await crowd.probe.send(RESPCommand("LPUSH", [.text(later), .bytes(crowd.ours("small"))]))
+        let first = try await crowd.claim(64)
+        #expect(first.deliveries.count == count && first.hasMore)
+        #expect(try await crowd.claim(64).deliveries.map(\.jobID) == ["small"])
+    }
+
+    @Test("many large messages behind small ones are not all read at once")
+    func largeBehindSmall() async throws {
+        let crowd = try await Crowd(0, of: 0)
+        defer { crowd.probe.close() }
+        let padding = String(repeating: "x", count: 1_000_000)
+        for number in 0..<60 {
+            let text = String(decoding: crowd.ours("j\(number)"), as: UTF8.self)
+            let element = number < 21 ? text : text.replacing("\"body\":\"", with: "\"body\":\"\(padding)")
+            try await crowd.probe.send(RESPCommand("LPUSH", [.text(crowd.list), .text(element)]))
+        }
+        var found: [JobID] = []
+        for _ in 0..<60 where found.count < 60 {
+            let result = try await crowd.claim(64)
+            let bytes = result.deliveries.reduce(0) { $0 + ($1.message?.body.count ?? 0) }
+            #expect(bytes < 6_000_000, "\(bytes) bytes in one turn")
+            found += result.deliveries.map(\.jobID)
+        }
+        #expect(found == (0..<60).map { "j\($0)" })
+    }
+
+    @Test(
+        "own jobs that come in front of strangers that are known, among others that are not, are all found",
+        arguments: [(3000, 300, 400), (20, 12, 600_000)])
+    func ownInFront(known: Int, new: Int, size: Int) async throws {
+        let crowd = try await Crowd(known, of: 400)
+        defer { crowd.probe.close() }
+        #expect(try await crowd.claimAll().isEmpty)
+        var mine: [JobID] = []
+        for number in 0..<new {
+            let isMine = number % 10 == 3
+            if isMine { mine.append("m\(number)") }
+            let element = isMine ? crowd.ours("m\(number)") : crowd.stranger(known + number, size)
+            try await crowd.probe.send(RESPCommand("RPUSH", [.text(crowd.list), .bytes(element)]))
+        }
+        var found = Set(try await crowd.claimAll())
+        for _ in 0..<20 where found.count < mine.count { found.formUnion(try await crowd.claimAll()) }
+        #expect(found == Set(mine))
+        #expect(try await crowd.elements().count == known + new - mine.count)
+    }
+
+    @Test("very many jobs whose worker died let fresh ones pass, and are all there")
+    func manySuspects() async throws {
+        let crowd = try await Crowd(0, of: 0)
+        defer { crowd.probe.close() }
+        for number in 0..<1500 {
+            let id = "s\(number)"
+            let record = "p{\"q\":\"default\",\"n\":\"note\",\"s\":\"waiting\",\"p\":9,\"t\":1,\"lost\":1}"
+            try await crowd.probe.send(RESPCommand("SET", [.text(crowd.backend.keys.job(id)), .text(record)]))
+            try await crowd.probe.send(RESPCommand("LPUSH", [.text(crowd.list), .bytes(crowd.ours(id))]))
+        }
+        for number in 0..<5 {
+            try await crowd.probe.send(RESPCommand("LPUSH", [.text(crowd.list), .bytes(crowd.ours("f\(number)"))]))
+        }
+        var found: [Delivery] = []
+        for _ in 0..<20 where found.count < 6 { found += try await crowd.claim(8).deliveries }
+        #expect(found.filter { $0.lostWorkers > 0 }.count >= 1 && found.filter { $0.jobID.hasPrefix("f") }.count == 5)
+        let delayed =
+            try await crowd.probe.send(
+                RESPCommand("ZCARD", [.text(crowd.backend.keys.own + "delayed:default")])
+            ).integer ?? 0
+        let waiting = try await crowd.probe.send(RESPCommand("LLEN", [.text(crowd.list)])).integer ?? 0
+        #expect(Int(delayed + waiting) + found.count == 1505)
+    }
+
+    @Test("a job that stays between strangers does not make the worker ask without a pause")
+    func noBusyLoop() async throws {
+        let crowd = try await Crowd(3000, of: 300)
+        defer { crowd.probe.close() }
+        #expect(try await crowd.claimAll().isEmpty)
+        let record = "p{\"q\":\"default\",\"n\":\"note\",\"s\":\"waiting\",\"p\":9,\"t\":1,\"lost\":1}"
+        for id in ["s-a", "s-b"] {
+            try await crowd.probe.send(RESPCommand("SET", [.text(crowd.backend.keys.job(id)), .text(record)]))
+            try await crowd.probe.send(RESPCommand("RPUSH", [.text(crowd.list), .bytes(crowd.ours(id))]))
+        }
+        try await crowd.probe.send(RESPCommand("RPUSH", [.text(crowd.list), .bytes(crowd.stranger(9000, 300))]))
+        var turn = WorkerTurn(
+            claims: [Claim(queue: "default", kind: "async", jobNames: ["note"])],
+            budget: ClaimBudget(kinds: ["async": 8]))
+        #expect(try await crowd.backend.turn("w", turn).deliveries.count == 1)
+        turn.takesSuspects = false
+        var asksAgain = 0
+        for _ in 0..<20 where try await crowd.backend.turn("w", turn).hasMore { asksAgain += 1 }
+        #expect(asksAgain < 8, "\(asksAgain) of 20 turns ask again")
+        // And what comes behind them all is found.
+        try await crowd.probe.send(RESPCommand("LPUSH", [.text(crowd.list), .bytes(crowd.ours("fresh"))]))
+        var found: [JobID] = []
+        for _ in 0..<20 where found.isEmpty { found = try await crowd.backend.turn("w", turn).deliveries.map(\.jobID) }
+        #expect(found == ["fresh"])
+    }
+
     @Test("a job that another producer puts again under the id of one that has succeeded runs again; a copy does not")
     func sameIDAgain() async throws {
         let crowd = try await Crowd(0, of: 0)

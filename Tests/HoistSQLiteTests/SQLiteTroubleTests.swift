@@ -52,6 +52,23 @@ struct SQLiteTroubleTests {
         await expectError(.misuse, "names no file") { _ = try SQLiteBackend(url: "sqlite:") }
     }
 
+    @Test("where no worker lives, upkeep alone gives the jobs of a dead one back")
+    func upkeepAlone() async throws {
+        let backend = try SQLiteBackend(path: path)
+        let handle = try await client(backend).enqueue(Note(text: "left"))
+        let presence = WorkerPresence(
+            id: "dead", name: "dead", queues: ["default"], jobNames: [Note.name], startedAt: Date())
+        _ = try await backend.join(presence, lease: .seconds(1))
+        let claim = Claim(queue: "default", kind: "async", jobNames: [Note.name])
+        let turn = WorkerTurn(claims: [claim], budget: ClaimBudget(kinds: ["async": 1]))
+        #expect(try await backend.turn("dead", turn).deliveries.count == 1)
+        #expect(
+            try await eventually(.seconds(15)) {
+                try await backend.tick(every: .milliseconds(100))
+                return try await handle.state() == .waiting
+            })
+    }
+
     @Test("jobs are there after the backend was closed and opened")
     func reopening() async throws {
         do { try await client(try SQLiteBackend(path: path)).enqueue(Note(text: "kept")) }

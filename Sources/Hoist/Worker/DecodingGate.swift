@@ -1,18 +1,35 @@
 import Synchronization
 
-/// Keeps the memory that messages take within a limit, all of a process together: who would exceed it waits until others
-/// have ended. A message that is larger than the limit is read alone.
+/// Keeps the memory within a limit that messages take while they are decoded, all of a process together: who would exceed
+/// it waits until others are done. One is always decoded, however much is kept, so that nobody waits for the end of a job.
 final class DecodingGate: Sendable {
     static let shared = DecodingGate()
 
     private struct Waiting {
+        var id: UInt64
         var cost: Int
-        var continuation: CheckedContinuation<Void, Never>
+        var continuation: CheckedContinuation<Bool, Never>
     }
 
     private struct State {
+        /// Of those that are being decoded, and what is kept of those that run.
         var used = 0
+        var decoding = 0
         var waiting: [Waiting] = []
+        var nextID: UInt64 = 0
+
+        /// Takes in those whose turn it is.
+        mutating func admit(_ limit: Int) -> [CheckedContinuation<Bool, Never>] {
+            var admitted: [CheckedContinuation<Bool, Never>] = []
+            // In their order, so that a large one is not passed for ever.
+            while let first = waiting.first, decoding == 0 || used + first.cost <= limit {
+                decoding += 1
+                used += first.cost
+                admitted.append(first.continuation)
+                waiting.removeFirst()
+            }
+            return admitted
+        }
     }
 
     private let state = Mutex(State())
@@ -20,39 +37,58 @@ final class DecodingGate: Sendable {
     /// What is too small to be counted.
     static let unit = 1 << 20
 
-    /// - Parameter cost: in bytes, an estimate.
-    func enter(_ cost: Int, of limit: Int) async {
-        guard cost >= Self.unit else { return }
-        let cost = min(cost, limit)
-        await withCheckedContinuation { continuation in
-            let enters = state.withLock { state in
-                guard state.waiting.isEmpty, state.used + cost <= limit else {
-                    state.waiting.append(Waiting(cost: cost, continuation: continuation))
-                    return false
+    /// - Parameter cost: of decoding, in bytes, an estimate.
+    /// - Returns: false when the task was cancelled while it waited: it has not entered.
+    func enter(_ cost: Int, of limit: Int) async -> Bool {
+        guard cost >= Self.unit else { return true }
+        let id = state.withLock { state in
+            state.nextID += 1
+            return state.nextID
+        }
+        return await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                let admitted = state.withLock { state in
+                    state.waiting.append(Waiting(id: id, cost: cost, continuation: continuation))
+                    return state.admit(limit)
                 }
-                state.used += cost
-                return true
+                for continuation in admitted { continuation.resume(returning: true) }
+                // The cancellation may have come before.
+                if Task.isCancelled { giveUp(id) }
             }
-            if enters { continuation.resume() }
+        } onCancel: {
+            giveUp(id)
         }
     }
 
-    /// Gives back what a message has entered with, but for what it turned out to take.
-    func leave(_ cost: Int, keeping kept: Int = 0, of limit: Int) {
-        let freed = (cost >= Self.unit ? min(cost, limit) : 0) - (kept >= Self.unit ? min(kept, limit) : 0)
-        guard freed > 0 else { return }
-        let next = state.withLock { state in
-            state.used -= freed
-            var next: [CheckedContinuation<Void, Never>] = []
-            // In their order, so that a large one is not passed for ever.
-            while let first = state.waiting.first, state.used + first.cost <= limit {
-                state.used += first.cost
-                next.append(first.continuation)
-                state.waiting.removeFirst()
-            }
-            return next
+    private func giveUp(_ id: UInt64) {
+        let given = state.withLock { state in
+            state.waiting.firstIndex { $0.id == id }.map { state.waiting.remove(at: $0).continuation }
         }
-        for continuation in next { continuation.resume() }
+        given?.resume(returning: false)
+    }
+
+    /// A message is decoded.
+    /// - Parameter kept: what it takes as long as its job runs.
+    func decoded(_ cost: Int, keeping kept: Int, of limit: Int) {
+        guard cost >= Self.unit else { return }
+        change(limit) { state in
+            state.decoding -= 1
+            state.used -= cost - kept
+        }
+    }
+
+    /// A job has ended whose message was counted.
+    func ended(_ cost: Int, keeping kept: Int, of limit: Int) {
+        guard cost >= Self.unit, kept > 0 else { return }
+        change(limit) { $0.used -= kept }
+    }
+
+    private func change(_ limit: Int, _ body: (inout State) -> Void) {
+        let admitted = state.withLock { state in
+            body(&state)
+            return state.admit(limit)
+        }
+        for continuation in admitted { continuation.resume(returning: true) }
     }
 }
 

@@ -126,14 +126,17 @@ final class Execution: Sendable {
             try checkIdentity(of: message)
             let limits = WireLimits.default
             let opened = try message.opened(with: environment.jobs.configuration.sealing)
-            let pessimistic = opened.decodingCost(limits)
-            await DecodingGate.shared.enter(pessimistic, of: limits.maximumMemory)
-            var held = pessimistic
-            defer { DecodingGate.shared.leave(held, of: limits.maximumMemory) }
-            let (body, size) = try opened.decodedBodyAndSize(limits: limits)
+            let (gate, cost) = (DecodingGate.shared, opened.decodingCost(limits))
+            guard await gate.enter(cost, of: limits.maximumMemory) else {
+                // Stopped before it began: it goes back, or is cancelled where that was asked for.
+                return End(outcome: .notStarted)
+            }
+            let decoded = Result { () throws(WireError) in try opened.decodedBodyAndSize(limits: limits) }
             // What is large stays counted as long as the job runs.
-            held = min(pessimistic, size * 4)
-            DecodingGate.shared.leave(pessimistic, keeping: held, of: limits.maximumMemory)
+            let kept = (try? decoded.get()).map { min(cost, $0.size * 4) } ?? 0
+            gate.decoded(cost, keeping: kept, of: limits.maximumMemory)
+            defer { gate.ended(cost, keeping: kept, of: limits.maximumMemory) }
+            let body = try decoded.get().body
             // The worker continues what its child has done.
             let continuation = isInChild ? nil : try Continuation(body.embed)
             let (call, context) = begin(message, onProgress: onProgress, onSign: onSign)

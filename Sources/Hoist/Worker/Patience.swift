@@ -18,8 +18,10 @@ final class Patience: Sendable {
     /// The backend has answered.
     func reset() { failures.withLock { $0 = 0 } }
 
-    /// - Parameter what: what the worker could not do, as a verb.
-    func backOff(after error: any Error, from what: String) async {
+    /// - Parameters:
+    ///   - what: what the worker could not do, as a verb.
+    ///   - isBrief: whether a worker that is to stop has nothing that would be worth waiting for.
+    func backOff(after error: any Error, from what: String, isBrief: Bool = false) async {
         let failures = failures.withLock { failures in
             failures += 1
             return failures
@@ -28,7 +30,7 @@ final class Patience: Sendable {
             "the worker could not \(what); it tries again", metadata: ["error": "\(error)", "failures": "\(failures)"])
         let wait = Duration.milliseconds(min(5000, 50 << min(failures, 7)))
         let end = clock.uptime + wait.inMicroseconds
-        guard !inbox.isStopping else { return await clock.sleep(for: min(wait, .milliseconds(200))) }
+        guard !inbox.isStopping else { return await clock.sleep(for: isBrief ? min(wait, .milliseconds(200)) : wait) }
         // A stop is heard at once; all else that rings meanwhile waits.
         while clock.uptime < end, !inbox.isStopping, !Task.isCancelled {
             let mark = inbox.stopBell.mark

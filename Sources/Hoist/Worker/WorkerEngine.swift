@@ -140,10 +140,35 @@ actor WorkerEngine {
     /// Takes the worker off the list. Where the backend is away and holds nothing of this worker, the lease ends by
     /// itself.
     private func leave() async {
-        guard isAlive || machine.hasHeldJobs else {
-            return logger.warning("the worker leaves while its backend is away; its lease passes by itself")
+        guard let session = session.current else { return }
+        // Jobs of which it never heard, because an answer was lost, have not begun.
+        let isUnsure = machine.mustReconcile
+        @Sendable func part() async throws {
+            if isUnsure {
+                var turn = WorkerTurn()
+                turn.holding = []
+                _ = try await session.turn(turn)
+            }
+            try await session.close()
         }
-        await patience.attempt("leave") { try await self.session.current?.close() }
+        if isAlive || machine.hasHeldJobs {
+            await patience.attempt("leave") { try await part() }
+        } else if await !finishes(within: .milliseconds(800), part) {
+            logger.warning("the worker leaves while its backend is away; its lease passes by itself")
+        }
+    }
+
+    /// Whether something that can be cancelled is done in time, and well.
+    private func finishes(within limit: Duration, _ body: @escaping @Sendable () async throws -> Void) async -> Bool {
+        await withTaskGroup(of: Bool.self) { group in
+            group.addTask(executorPreference: executor) { (try? await body()) != nil }
+            group.addTask(executorPreference: executor) { [clock = backend.clock] in
+                await clock.sleep(for: limit)
+                return false
+            }
+            defer { group.cancelAll() }
+            return await group.next() ?? false
+        }
     }
 
     // MARK: - The loop
@@ -234,7 +259,8 @@ actor WorkerEngine {
         } catch {
             machine.failed(turn)
             publishHealth()
-            await patience.backOff(after: error, from: "turn finished jobs for new ones")
+            await patience.backOff(
+                after: error, from: "turn finished jobs for new ones", isBrief: !machine.hasHeldJobs)
         }
     }
 
@@ -252,7 +278,12 @@ actor WorkerEngine {
                 if !Task.isCancelled { await clock.sleep(for: .milliseconds(300)) }
                 return nil
             }
-            defer { group.cancelAll() }
+            if let result = try await group.next() ?? nil {
+                group.cancelAll()
+                return result
+            }
+            // The answer may come all the same.
+            group.cancelAll()
             if let result = try await group.next() ?? nil { return result }
             throw BackendError(.unavailable, "the worker stops while its backend is away")
         }

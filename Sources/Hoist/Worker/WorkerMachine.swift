@@ -103,7 +103,7 @@ struct WorkerMachine {
     private var mayHaveWork = true
     private var mustLook = false
     /// Set when an answer got lost: the broker may think that this worker holds jobs of which it never heard.
-    private var mustReconcile = false
+    private(set) var mustReconcile = false
     private var nextDue: Date?
     /// Of this incarnation.
     private var arrivalsSeen = 0

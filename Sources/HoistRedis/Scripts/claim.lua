@@ -12,7 +12,12 @@ local function store_started()
     in_database(result_db, function()
         for _, job in ipairs(taken) do
             local id, word, element = job[1], string.sub(job[6], -1), job[7].element
-            if (word == 'n' or word == 't') and not string.find(element, '"ignore_result": ?true') then
+            if word == 't' then
+                local _, _, _, _, eta, expires = describe(element)
+                local due, last = microseconds_of(eta), microseconds_of(expires)
+                if not (due and due > now) and not (last and last <= now) then word = 'n' end
+            end
+            if word == 'n' and not string.find(element, '"ignore_result": ?true') then
                 put_result(turn.result_prefix .. id, turn.started_seconds, '{"status": "STARTED", "result": ' .. turn.started
                     .. ', "traceback": null, "children": [], "date_done": null, "task_id": ' .. cjson.encode(id) .. '}')
             end
@@ -132,6 +137,19 @@ local function claim_jobs(claim_count)
         end
     end
 
+    -- Puts a job among the delayed ones for a moment.
+    local function set_aside(claim, number, thing, id)
+        local delayed = P .. 'delayed:' .. claim.queue
+        demand(delayed, 'zset')
+        demand(delayed .. ':jobs', 'hash')
+        if redis.call('HEXISTS', delayed .. ':jobs', id) == 1 then return end
+        redis.call('HSET', delayed .. ':jobs', id, claim.lists[number] .. '\n' .. thing.element)
+        redis.call('ZADD', delayed, whole(now + 1000000), id)
+        redis.call('PERSIST', P .. 'job:' .. id)
+        note_due(now + 1000000)
+        thing.has_place = true
+    end
+
     -- Gives a job to the worker, unless it turns out to have ended, or must not run beside another one.
     function hand_out(claim, number, thing, name, id, word, lane, scopes, cost)
         local element = thing.element
@@ -142,7 +160,12 @@ local function claim_jobs(claim_count)
         -- Of the jobs whose worker has died a worker has one at a time, so that the one that kills its workers takes no
         -- other with it.
         local is_suspect = record and string.find(record, '"lost":[1-9]')
-        if is_suspect and not haul.takes_suspects then return end
+        if is_suspect and not haul.takes_suspects then
+            -- Where there are very many of them they let the others pass.
+            haul.refused = haul.refused + 1
+            if haul.refused > 50 then set_aside(claim, number, thing, id) end
+            return
+        end
         if not record then
             record = is_known and record_of(element) or ''
             if is_known and state_of_result(id) == 'SUCCESS' then
@@ -243,6 +266,14 @@ local function claim_jobs(claim_count)
         hand_out(claim, number, thing, name, id, retries .. word, lane, scopes, cost)
     end
 
+    -- How many elements to look at at once where the next may be larger than those before: as many as fit by the average
+    -- of the list, for a list cannot be asked how large its elements are.
+    local function sized_step(list, length)
+        local size = redis.pcall('MEMORY', 'USAGE', list)
+        if type(size) ~= 'number' then return 16 end
+        return math.max(1, math.floor(haul.byte_limit / math.max(1, size / length)))
+    end
+
     -- Looks at a list from the end that is served next, as far as there is room for its jobs.
     -- Returns how many elements stay.
     local function claim_from(claim, number, list)
@@ -250,9 +281,11 @@ local function claim_jobs(claim_count)
         -- Who takes turns must be known before anybody's turn comes.
         local looks_ahead = has_limits and claim.takes_turns
         local offset, looked, step, stay, waiting, bytes, largest = 0, 0, 1, 0, 0, 0, 0
-        -- Strangers in a row from the end; how many of them were known; where those end that were known, if others have
-        -- come in front of them since.
-        local row, is_row, remembered, resume, has_asked, first, last = 0, true, 0, nil, false, nil, nil
+        -- Strangers in a row from the end, the first and the last of them; how many of them were known before.
+        local row, is_row, remembered, first, last = 0, true, 0, nil, nil
+        -- Where those end that were known, with others in front of them since; from which place on all are known; how many
+        -- were passed over.
+        local resume, known_from, skipped, keeps_memory, has_asked = nil, 0, 0, false, false
         while offset < length do
             local want = looks_ahead and 200 or free_of(claim)
             if want <= 0 or claim.is_blocked or (looks_ahead and waiting >= 200) then break end
@@ -261,16 +294,19 @@ local function claim_jobs(claim_count)
             want = math.min(want, step, length - offset, scan_limit - looked)
             if largest > 0 then want = math.min(want, math.max(1, math.floor(room / largest))) end
             if want <= 0 or room <= 0 then
-                -- Where this turn has changed nothing the next one would not either.
-                if stay < looked or row > remembered then has_more = true end
+                -- Where this turn has changed nothing, and has found out nothing, the next one would not either.
+                if stay - skipped < looked or (is_row and row > remembered) then has_more = true end
                 break
             end
-            step = math.min(step * 4, 500)
+            if want > 16 then want = math.min(want, sized_step(list, length)) end
+            step = math.min(step * 4, 256)
             local batch = look_at(list, offset, want)
-            looked, offset = looked + #batch, offset + #batch
+            if #batch == 0 then break end
             look_up(claim, batch)
-            for _, thing in ipairs(batch) do
+            for i, thing in ipairs(batch) do
                 local size = #thing.element
+                thing.offset = offset
+                offset, looked = offset + 1, looked + 1
                 bytes, largest = bytes + size, math.max(largest, size)
                 take(claim, number, list, thing)
                 if not thing.has_place and not thing.is_taken then
@@ -290,36 +326,51 @@ local function claim_jobs(claim_count)
                         table.insert(haul.gone[list].rest, thing)
                     end
                 end
+                -- The rest of the batch stays where it is, unseen.
+                if haul.bytes_left <= 0 or bytes >= haul.byte_limit then break end
             end
-            if row > 0 and is_row and not has_asked then
+            if row > 0 and not has_asked then
                 has_asked = true
-                local count, is_same = known_strangers(claim, list, first)
+                local count, stored, is_same = known_strangers(claim, list, first)
                 if count and is_same and offset == 1 then
-                    row, offset, stay, remembered = count, count, count, count
+                    row, offset, stay, remembered, skipped = count, count, count, count, count - 1
                 elseif count and count > offset then
-                    resume = count
+                    resume, known_from = count, count - stored
                 end
             end
-            -- Others have come in front of those that are known, or have gone: some are looked at again.
-            if resume and is_row and (stay >= 50 or bytes * 2 > haul.byte_limit) then
+            -- All that have come in front of those that are known were looked at.
+            if resume and offset >= known_from then
                 if resume > offset then
-                    row, stay, last = row + resume - offset, stay + resume - offset, redis.call('LINDEX', list, -resume)
-                    offset = resume
+                    local passed = resume - offset
+                    stay, skipped, offset = stay + passed, skipped + passed, resume
+                    if is_row then
+                        row, last = row + passed, redis.call('LINDEX', list, -resume)
+                    else
+                        keeps_memory = true
+                    end
                 end
                 resume = nil
             end
-            if #batch < want then break end
         end
-        if row > 0 and row ~= remembered and not resume then remember_strangers(claim, list, row, first, last) end
+        if row > 0 and row ~= remembered and not keeps_memory and (is_row or not resume) then
+            remember_strangers(claim, list, row, first, last)
+        end
         return stay
     end
 
+    local gone_mark = 'hoist:gone'
     -- Takes what has gone elsewhere out of the lists in which it was found.
     local function clear_lists(is_handed_over)
         for list, things in pairs(haul.gone) do
             if is_handed_over then
+                if #things.rest > 4 then
+                    -- Marked each in its place, and removed in one pass.
+                    for _, thing in ipairs(things.rest) do redis.call('LSET', list, -(thing.offset + 1), gone_mark) end
+                    redis.call('LREM', list, -#things.rest, gone_mark)
+                else
+                    for _, thing in ipairs(things.rest) do redis.call('LREM', list, -1, thing.element) end
+                end
                 if things.in_a_row > 0 then redis.call('LTRIM', list, 0, -(things.in_a_row + 1)) end
-                for _, thing in ipairs(things.rest) do redis.call('LREM', list, -1, thing.element) end
             end
         end
         if is_handed_over then return end
@@ -384,8 +435,12 @@ local function claim_jobs(claim_count)
                 end
                 return
             end
-            -- Where there is no more room to read, the rest of the list was not looked at.
-            if left == 0 and haul.bytes_left > 0 then empty[#empty + 1] = number end
+            -- Where there is no more room to read, the list may hold more.
+            if left == 0 and haul.bytes_left > 0 then
+                empty[#empty + 1] = number
+            elseif haul.bytes_left <= 0 then
+                has_more = true
+            end
         end
     end
 
@@ -428,7 +483,10 @@ local function claim_jobs(claim_count)
         -- What was out of its line goes back, in the order in which it came.
         for i = #in_hand, 1, -1 do
             local thing = in_hand[i]
-            if thing.is_out and not thing.has_place then redis.call('RPUSH', thing.list, thing.element) end
+            if thing.is_out and not thing.has_place then
+                redis.call('RPUSH', thing.list, thing.element)
+                if thing.counted then count_in_line(thing.counted, 1) end
+            end
         end
         -- Lines that were on their way, or were empty for want of what has just gone back.
         for _, place in pairs(lines_at_hand) do

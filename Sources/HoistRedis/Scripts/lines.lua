@@ -14,11 +14,12 @@ local has_limits, has_flow = false, false
 --                   worker within its time-out, also over a slow line, and the server must not be busy with one turn long
 --   bytes_left      how many of them are left
 --   takes_suspects  whether a job may be taken whose worker has died
+--   refused         how many such jobs were not taken
 --   copies          ids of copies that were dropped
 --   gone            for each list, what goes out of it
 local haul = {
     byte_limit = tonumber(turn.byte_limit), bytes_left = tonumber(turn.byte_limit),
-    takes_suspects = turn.takes_suspects == '1', copies = {}, gone = {},
+    takes_suspects = turn.takes_suspects == '1', refused = 0, copies = {}, gone = {},
 }
 -- Made by claim.lua where there are claims.
 local free_of, take_in_hand, hand_out
@@ -166,6 +167,7 @@ local function know_lines()
         hand_out(claim, number, thing, ...)
         if thing.is_taken or thing.has_place then
             count_in_line(claim.queue, -1)
+            thing.counted = claim.queue
             return true
         end
         redis.call('RPUSH', key, element)

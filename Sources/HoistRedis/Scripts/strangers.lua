@@ -16,18 +16,18 @@ end
 -- Enough to tell messages apart: kombu writes the id in front, and its delivery tag at the end.
 local function looks_of(element) return #element .. ':' .. string.sub(element, 1, 300) .. string.sub(element, -300) end
 
--- Returns how many elements behind the first one are known to be strangers, and whether the first is still the one
--- that it was; nil when nothing is known.
+-- Returns the place from the end of the last element that is known to be a stranger, how many of those in front of it
+-- are known as well, itself included, and whether the first is still the one that it was; nil when nothing is known.
 local function known_strangers(claim, list, first)
     local stored = redis.call('GET', memory_key(claim, list))
     if not stored then return nil end
     local count, looks, last_looks, last = unpack(cmsgpack.unpack(stored))
     local at_end = redis.call('LINDEX', list, -count)
-    if at_end and looks_of(at_end) == last_looks then return count, looks_of(first) == looks end
+    if at_end and looks_of(at_end) == last_looks then return count, count, looks_of(first) == looks end
     -- Somebody has taken some of them, or has put others in front.
     local index = last ~= '' and redis.call('LPOS', list, last, 'RANK', -1)
     if not index then return nil end
-    return redis.call('LLEN', list) - index, false
+    return redis.call('LLEN', list) - index, count, false
 end
 
 local function remember_strangers(claim, list, count, first, last)

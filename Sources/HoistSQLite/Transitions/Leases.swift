@@ -35,7 +35,8 @@ extension SQLiteBackend {
 extension JobStore {
     /// When no worker of this machine has renewed its lease for longer than workers take to renew one, the file was
     /// locked, or the disk or the machine stood still: workers whose lease passed meanwhile are not dead, and each gets
-    /// its own lease once more. Not for tests, which move their own time.
+    /// its own lease once more, and only once: until it renews that, nothing more is known of it. Not for tests, which
+    /// move their own time.
     func giveTimeAfterStall(uptime: Int64) throws {
         guard rules.keepsRealTime else { return }
         let last = try sql(
@@ -48,7 +49,7 @@ extension JobStore {
         last.end()
         try sql(
             """
-            UPDATE worker SET lease_until = ?1 + lease
+            UPDATE worker SET lease_until = ?1 + lease, lease = 0
             WHERE lease_until > 0 AND lease_until <= ?1 AND boot = ?2 AND lease > 0
             """
         ).bind(uptime).bind(BootIdentity.current).run()

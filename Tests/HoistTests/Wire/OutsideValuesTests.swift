@@ -188,28 +188,48 @@ struct OutsideValuesTests {
 /// The memory that messages take together.
 @Suite("The gate of large messages", .timeLimit(.minutes(1)))
 struct DecodingGateTests {
-    @Test("who would exceed the limit waits its turn; a message beyond the limit goes alone")
+    private let limit = 100 << 20
+
+    @Test("who would exceed the limit waits its turn; small ones never wait")
     func order() async throws {
         let gate = DecodingGate()
-        let limit = 100 << 20
-        await gate.enter(60 << 20, of: limit)
+        #expect(await gate.enter(60 << 20, of: limit))
         let order = Shared<[String]>([])
         async let second: Void = {
-            await gate.enter(80 << 20, of: limit)
+            _ = await gate.enter(80 << 20, of: limit)
             order.change { $0.append("second") }
         }()
-        #expect(await order.wait { _ in true })
-        // Small ones are not counted, and never wait.
-        await gate.enter(1000, of: limit)
+        #expect(await gate.enter(1000, of: limit))
         order.change { $0.append("small") }
-        gate.leave(60 << 20, of: limit)
+        gate.decoded(60 << 20, keeping: 0, of: limit)
         await second
         #expect(order.value == ["small", "second"])
-        gate.leave(80 << 20, of: limit)
-        await gate.enter(1 << 40, of: limit)
-        gate.leave(1 << 40, of: limit)
-        await gate.enter(limit, of: limit)
-        gate.leave(limit, keeping: 10 << 20, of: limit)
-        await gate.enter(90 << 20, of: limit)
+        gate.decoded(80 << 20, keeping: 0, of: limit)
+    }
+
+    @Test("one is decoded however large it is and however much runs, so that no job waits for another's end")
+    func always() async throws {
+        let gate = DecodingGate()
+        for _ in 0..<5 {
+            #expect(await gate.enter(1 << 40, of: limit))
+            gate.decoded(1 << 40, keeping: limit, of: limit)
+        }
+        #expect(await gate.enter(90 << 20, of: limit))
+        gate.decoded(90 << 20, keeping: 0, of: limit)
+        for _ in 0..<5 { gate.ended(1 << 40, keeping: limit, of: limit) }
+        // All of it was given back: two fit again.
+        #expect(await gate.enter(50 << 20, of: limit))
+        #expect(await gate.enter(50 << 20, of: limit))
+    }
+
+    @Test("who waits can be cancelled, and has not entered")
+    func cancelling() async throws {
+        let gate = DecodingGate()
+        #expect(await gate.enter(90 << 20, of: limit))
+        let waiting = Task { await gate.enter(90 << 20, of: limit) }
+        waiting.cancel()
+        #expect(await waiting.value == false)
+        gate.decoded(90 << 20, keeping: 0, of: limit)
+        #expect(await gate.enter(90 << 20, of: limit))
     }
 }
