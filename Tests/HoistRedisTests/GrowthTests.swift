@@ -9,7 +9,7 @@ import Testing
 
 /// What a call costs the server, where that must not grow.
 @Suite("Costs that do not grow on Redis", .serialized, .timeLimit(.minutes(2)))
-struct FlatCostTests {
+struct GrowthTests {
     let silent = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
 
     @Test(
