@@ -7,12 +7,14 @@ public struct WireObject: Sendable, Hashable {
     private struct Name: Hashable {
         var text: String
 
-        static func == (a: Name, b: Name) -> Bool { a.text.utf8.elementsEqual(b.text.utf8) }
-
-        func hash(into hasher: inout Hasher) {
-            var text = text
-            text.withUTF8 { hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
+        static func == (a: Name, b: Name) -> Bool {
+            // Mostly the same bytes, which Swift compares fastest.
+            guard a.text == b.text else { return false }
+            return a.text.utf8.count == b.text.utf8.count && a.text.utf8.elementsEqual(b.text.utf8)
         }
+
+        // What has the same code points is the same to Swift as well, and has the same hash.
+        func hash(into hasher: inout Hasher) { hasher.combine(text) }
     }
 
     private var members: OrderedDictionary<Name, WireValue>

@@ -68,8 +68,6 @@ local function claim_jobs(claim_count)
     local has_paused = is_there(P .. 'paused')
     has_limits = is_there(P .. 'limits')
     has_flow = has_limits or is_there(P .. 'flow') or is_there(P .. 'closed') or is_there(P .. 'full')
-    demand(held, 'hash')
-    demand(info, 'hash')
     local unread = {}
     -- What was found in a list, and what is known of it. All at once: a table that grows is made anew each time.
     --   has_place  it is elsewhere now, and comes out of the list it was found in
@@ -298,8 +296,8 @@ local function claim_jobs(claim_count)
                 if stay - skipped < looked or (is_row and row > remembered) then has_more = true end
                 break
             end
-            if want > 16 then want = math.min(want, sized_step(list, length)) end
-            step = math.min(step * 4, 256)
+            if want > 4 then want = math.min(want, sized_step(list, length)) end
+            step = math.min(step * 16, 256)
             local batch = look_at(list, offset, want)
             if #batch == 0 then break end
             look_up(claim, batch)

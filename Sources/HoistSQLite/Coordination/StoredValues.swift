@@ -22,7 +22,6 @@ extension SQLiteBackend: Coordination, Upkeep {
     public func tick(every interval: Duration) async throws {
         let (tookOver, givenUp) = try await leases.transaction("give the jobs of dead workers to others") {
             [clock] store in
-            try store.giveTimeAfterStall(uptime: clock.uptime)
             let tookOver = try store.takeOver(now: clock.now.microsecondsSinceEpoch, uptime: clock.uptime)
             return (tookOver, store.takeGivenUp())
         }

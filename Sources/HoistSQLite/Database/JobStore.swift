@@ -37,8 +37,15 @@ final class JobStore {
     var madeRoom = false
     /// Whether a limit has room again, or a job is to be stopped for another one.
     var limitsHaveRoom = false
-    /// Whether any limit counts a job; nil until it was asked in this transaction.
-    var hasPermits: Bool?
+    /// What there is of rules and limits; nil until it was asked in this transaction.
+    var flow: Flow?
+
+    struct Flow {
+        var hasRules: Bool
+        var hasLimits: Bool
+        /// Whether any limit counts a job.
+        var hasPermits: Bool
+    }
     /// Jobs of dead workers that became dead letters in this transaction.
     var givenUp: [GivenUpJob] = []
 
@@ -81,7 +88,7 @@ final class JobStore {
         freshLines.removeAll(keepingCapacity: true)
         givenUp = []
         (madeRoom, limitsHaveRoom) = (false, false)
-        hasPermits = nil
+        flow = nil
     }
 
     func takeGivenUp() -> [GivenUpJob] {

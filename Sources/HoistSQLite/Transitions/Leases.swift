@@ -81,6 +81,12 @@ extension JobStore {
     /// Gives the jobs of workers whose lease has passed, or who ran before the machine was last started, to others.
     /// - Returns: whether a job became ready.
     func takeOver(now: Int64, uptime: Int64) throws -> Bool {
+        if try expiredWorkers(uptime: uptime).isEmpty { return false }
+        try giveTimeAfterStall(uptime: uptime)
+        return try takeOver(try expiredWorkers(uptime: uptime), now: now)
+    }
+
+    private func expiredWorkers(uptime: Int64) throws -> [(id: Int64, name: String, session: WorkerID)] {
         let expired = try sql(
             """
             SELECT id, name, session FROM worker WHERE lease_until > 0 AND lease_until <= ?1
@@ -89,6 +95,12 @@ extension JobStore {
         expired.bind(uptime).bind(BootIdentity.current)
         var dead: [(id: Int64, name: String, session: WorkerID)] = []
         while try expired.step() { dead.append((expired.int(0), expired.text(1) ?? "", expired.text(2) ?? "")) }
+        return dead
+    }
+
+    private func takeOver(
+        _ dead: [(id: Int64, name: String, session: WorkerID)], now: Int64
+    ) throws -> Bool {
         var madeReady = false
         for worker in dead {
             try sql("UPDATE worker SET lease_until = 0 WHERE id = ?").bind(worker.id).run()

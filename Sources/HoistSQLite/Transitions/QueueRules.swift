@@ -36,8 +36,23 @@ extension SQLiteBackend: QueueControl {
 }
 
 extension JobStore {
+    /// Mostly there are no rules and no limits, which one question tells.
+    func knownFlow() throws -> Flow {
+        if let flow { return flow }
+        let select = try sql(
+            """
+            SELECT EXISTS (SELECT 1 FROM queue_rule), EXISTS (SELECT 1 FROM start_limit), EXISTS (SELECT 1 FROM permit)
+            """)
+        guard try select.step() else { throw BackendError(.corrupt, "the tables of rules and limits cannot be read") }
+        let found = Flow(hasRules: select.int(0) == 1, hasLimits: select.int(1) == 1, hasPermits: select.int(2) == 1)
+        select.end()
+        flow = found
+        return found
+    }
+
     /// Of queues of which something was said.
     func queueRules() throws -> [String: QueueRules] {
+        guard try knownFlow().hasRules else { return [:] }
         let select = try sql("SELECT queue, paused, closed_until, capacity FROM queue_rule")
         var rules: [String: QueueRules] = [:]
         while try select.step() {
@@ -51,6 +66,7 @@ extension JobStore {
     func changeRules(of queue: String, _ body: (inout QueueRules) -> Void) throws {
         var rules = try queueRules()[queue] ?? QueueRules()
         body(&rules)
+        flow = nil
         if rules.isDefault {
             try sql("DELETE FROM queue_rule WHERE queue = ?").bind(queue).run()
             return

@@ -65,6 +65,7 @@ private final class StoredCounts: StartCounts {
 
 extension JobStore {
     func limitsInForce() throws -> [LimitTarget: [JobLimit]] {
+        guard try knownFlow().hasLimits else { return [:] }
         // What a person has set comes last, and counts.
         let select = try sql("SELECT target, limits FROM start_limit ORDER BY origin")
         var limits: [LimitTarget: [JobLimit]] = [:]
@@ -88,6 +89,7 @@ extension JobStore {
 
     /// - Returns: whether anything has changed.
     func set(_ limits: [JobLimit]?, for target: LimitTarget, origin: String) throws -> Bool {
+        flow = nil
         guard let limits else {
             return try sql("DELETE FROM start_limit WHERE target = ? AND origin = ?").bind(target.stored).bind(origin)
                 .run() > 0
@@ -225,14 +227,14 @@ extension JobStore {
                 try sql(
                     "INSERT INTO permit (scope, seq, since, keeps_place) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
                 ).bind(scope.id).bind(sequence).bind(now).bind(scope.keepsPlace ? 1 as Int64 : 0).run()
-                hasPermits = true
+                flow?.hasPermits = true
             }
         }
     }
 
     /// Gives back what limits have counted for a job that has ended.
     func releasePermits(of sequence: Int64) throws {
-        guard try permitsExist() else { return }
+        guard try knownFlow().hasPermits else { return }
         let released = try sql("DELETE FROM permit WHERE seq = ?").bind(sequence).run()
         if released > 0 { limitsHaveRoom = true }
     }
@@ -241,18 +243,9 @@ extension JobStore {
     func releasePermits(of sequence: Int64, after transition: Transition) throws {
         if !transition.countsStart { try giveBackRates(of: sequence) }
         guard case .back = transition.move else { return try releasePermits(of: sequence) }
-        guard try permitsExist() else { return }
+        guard try knownFlow().hasPermits else { return }
         let released = try sql("DELETE FROM permit WHERE seq = ? AND keeps_place = 0").bind(sequence).run()
         if released > 0 { limitsHaveRoom = true }
-    }
-
-    private func permitsExist() throws -> Bool {
-        if let hasPermits { return hasPermits }
-        let select = try sql("SELECT 1 FROM permit LIMIT 1")
-        defer { select.end() }
-        let found = try select.step()
-        hasPermits = found
-        return found
     }
 
     /// A job that was handed out and never began has used up nothing.

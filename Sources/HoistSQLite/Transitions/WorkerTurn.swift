@@ -4,7 +4,6 @@ extension SQLiteBackend {
     func turn(_ request: WorkerTurn, of worker: WorkerID) async throws -> TurnResult {
         let (result, madeReady, givenUp) = try await writer.transaction("turn jobs") { [clock] store in
             let (now, uptime) = (clock.now.microsecondsSinceEpoch, clock.uptime)
-            try store.giveTimeAfterStall(uptime: uptime)
             let tookOver = try store.takeOver(now: now, uptime: uptime)
             var (result, putBack) = try store.settle(request, of: worker, now: now)
             try store.claim(request, of: worker, into: &result, now: now)
