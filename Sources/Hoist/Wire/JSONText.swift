@@ -21,7 +21,7 @@ public enum JSONText {
         String(decoding: JSONWriter.bytes(of: try WireEncoder.encode(value), isStrict: true), as: UTF8.self)
     }
 
-    /// JSON for pages, programs and people, as ``shown(_:)-1t6q1``.
+    /// JSON for pages, programs and people, valid by RFC 8259: what is no number there becomes null.
     public static func shown(_ value: WireValue) -> String {
         String(decoding: JSONWriter.bytes(of: value, isStrict: true), as: UTF8.self)
     }
