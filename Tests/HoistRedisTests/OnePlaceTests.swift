@@ -81,7 +81,7 @@ struct OnePlaceTests {
             "delayed:q", "delayed:q:jobs", "dead:q", "dead:q:jobs", "stopped:q", "stopped:q:jobs", "held:w",
             "held:w:info",
             "cancel:w", "permits", "job:a", "queues", "workers", "dying", "leases", "token", "lines:q", "flow",
-            "in-lines", "limits", "closed", "paused", "caps", "full", "standing:w", "placing:q",
+            "in-lines", "front:q", "limits", "closed", "paused", "caps", "full", "standing:w", "placing:q",
         ].map { "hoist:" + $0 }
 
     struct Bench: Sendable {

@@ -103,6 +103,16 @@ public struct LimitTarget: Sendable, Hashable, CustomStringConvertible {
     public static func queue(_ name: String) -> LimitTarget { LimitTarget(kind: .queue, name: name) }
 
     public var description: String { (kind == .job ? "job " : "queue ") + name }
+
+    /// As backends store it: `j:` and the name of a kind of job, or `q:` and the name of a queue.
+    package var key: String { kind.rawValue + ":" + name }
+
+    package init?(key: String) {
+        guard let kind = key.first.flatMap({ Kind(rawValue: String($0)) }), key.dropFirst().first == ":" else {
+            return nil
+        }
+        self.init(kind: kind, name: String(key.dropFirst(2)))
+    }
 }
 
 extension JobLimit: CustomStringConvertible {

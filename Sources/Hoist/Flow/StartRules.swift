@@ -5,6 +5,10 @@ package struct StartRules: Sendable {
     package struct Scope: Sendable, Hashable {
         package var id: String
         package var limit: JobLimit
+        /// What the limit was set for.
+        package var target: LimitTarget
+        /// Nil where all partitions are counted together.
+        package var partition: String?
         /// Whether a job keeps its place in the scope while it is tried again.
         package var keepsPlace: Bool { limit.kind == .ordered }
     }
@@ -54,17 +58,38 @@ package struct StartRules: Sendable {
         has(queue, name) { if case .running(_, .cancelOld) = $0.kind { true } else { false } }
     }
 
+    /// Whether the limits of a target count the jobs of a name.
+    package func isCounted(_ name: String, by target: LimitTarget) -> Bool {
+        target.kind == .queue || target.name == (limits[.job(name)] != nil ? name : aliases[name] ?? name)
+    }
+
+    /// The scopes of partitions in which so many jobs may run at a time, and others wait: what stands in their ids in front
+    /// of the partition and behind it.
+    package func fullPartitions(queue: String, name: String) -> [(prefix: String, suffix: String, most: Int)] {
+        applying(queue, name).flatMap { target, limits in
+            limits.compactMap { limit -> (String, String, Int)? in
+                guard limit.scope.kind == .partition else { return nil }
+                switch limit.kind {
+                case .running(let most, .wait): return (target.key + "\n=", "", most)
+                case .ordered: return (target.key + "\n=", "\n!", 1)
+                default: return nil
+                }
+            }
+        }
+    }
+
     /// - Parameter partition: empty for a job that belongs to none.
     package func scopes(queue: String, name: String, partition: String, worker: String) -> [Scope] {
         applying(queue, name).flatMap { target, limits in
             limits.enumerated().compactMap { number, limit -> Scope? in
                 guard limit.kind != .fair, limit.scope.kind != .partition || !partition.isEmpty else { return nil }
-                var id = target.kind.rawValue + ":" + target.name
+                var id = target.key
                 if limit.scope.kind == .partition { id += "\n=" + partition }
                 if case .rate = limit.kind { id += "\n#\(number)" }
                 if limit.kind == .ordered { id += "\n!" }
                 if limit.scope.kind == .worker { id += "\n@" + worker }
-                return Scope(id: id, limit: limit)
+                return Scope(
+                    id: id, limit: limit, target: target, partition: limit.scope.kind == .partition ? partition : nil)
             }
         }
     }

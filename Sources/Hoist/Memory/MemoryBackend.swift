@@ -39,13 +39,17 @@ public final class MemoryBackend: Broker, ResultStore, QueueControl, LimitKeepin
         rethrows -> T
     {
         let (now, uptime) = (clock.now, clock.uptime)
-        let (result, givenUp) = try state.withLock { store in
+        let (result, givenUp, madeRoom) = try state.withLock { store in
+            let hadRoom = store.madeRoom
             store.maintain(now: now, uptime: uptime)
+            // A limit has room because of what happened by itself.
+            let madeRoom = store.madeRoom && !hadRoom
             let result = try body(&store, now, uptime)
             defer { store.givenUp = [] }
-            return (result, store.givenUp)
+            return (result, store.givenUp, madeRoom)
         }
         givenUpJobs.tell(givenUp)
+        if madeRoom { workDoorbell.ring() }
         for bell in bells { bell.ring() }
         return result
     }
@@ -208,7 +212,7 @@ public final class MemoryBackend: Broker, ResultStore, QueueControl, LimitKeepin
     }
 
     public func purge(queue: String) async throws -> Int {
-        change(ringing: [changes]) { store, _, _ in store.purge(queue: queue) }
+        change(ringing: [workDoorbell, changes]) { store, _, _ in store.purge(queue: queue) }
     }
 
     public func edit(_ id: JobID, _ edit: JobEdit) async throws -> Bool {

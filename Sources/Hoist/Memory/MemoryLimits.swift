@@ -76,12 +76,10 @@ extension MemoryStore {
 
     /// The jobs among `ready` that a worker may have, as many as it has room for, in their order.
     mutating func admit(
-        _ ready: [Job], _ claim: Claim, limit: Int, worker: WorkerID, into result: inout TurnResult, now: Date
+        _ ready: [Job], _ claim: Claim, limit: Int, worker: WorkerID, takesSuspects: inout Bool,
+        into result: inout TurnResult, now: Date
     ) -> [Job] {
         let (rules, time) = (startRules, now.microsecondsSinceEpoch)
-        guard !rules.isEmpty, ready.contains(where: { rules.limits(queue: claim.queue, name: $0.record.name) }) else {
-            return Array(ready.prefix(limit))
-        }
         func turn(_ partition: String) -> String { claim.queue + "\n" + partition }
         var partitions: [JobID: String] = [:]
         for job in ready where rules.asksForPartition(queue: claim.queue, name: job.record.name) {
@@ -96,6 +94,8 @@ extension MemoryStore {
         for job in arranged {
             if admitted.count >= limit { break }
             let (id, name) = (job.record.id, job.record.name)
+            // Of the jobs whose worker has died one at a time.
+            if job.record.lostWorkers > 0, !takesSuspects { continue }
             let partition = partitions[id] ?? ""
             let scopes = rules.scopes(queue: claim.queue, name: name, partition: partition, worker: worker)
             let cost = job.message.headers.hoist.cost ?? 1
@@ -112,6 +112,11 @@ extension MemoryStore {
                 }, startCounts)
             switch verdict {
             case .starts:
+                if isBehindOthers(job, partition, scopes, claim) { continue }
+                if job.record.lostWorkers > 0 { takesSuspects = false }
+                if job.message.headers.hoist.partition == nil, !partition.isEmpty {
+                    jobs[id]?.message.headers.hoist.partition = partition
+                }
                 startCounts.started(id, scopes, cost: cost, now: time)
                 startCounts.tookTurn(turn(partition))
                 admitted.append(job)
@@ -120,10 +125,23 @@ extension MemoryStore {
                 result.nextDue = min(result.nextDue ?? date, date)
             case .waits(nil): continue
             case .waitsForEnd(let oldest): askToStop(oldest)
-            case .drops: drop(id, now: now)
+            case .drops:
+                drop(id, now: now)
+                result.hasMore = true
             }
         }
         return admitted
+    }
+
+    /// Whether a job of another kind comes before in an ordered queue: this worker may not even know its kind.
+    private func isBehindOthers(_ job: Job, _ partition: String, _ scopes: [StartRules.Scope], _ claim: Claim) -> Bool {
+        let isOrdered = scopes.contains { $0.keepsPlace && $0.target.kind == .queue }
+        guard isOrdered, !scopes.contains(where: { startCounts.isCounted(job.record.id, $0.id) }) else { return false }
+        return jobs.values.contains { other in
+            other.record.state == .waiting && other.record.queue == claim.queue
+                && !claim.jobNames.contains(other.record.name) && other.message.headers.hoist.partition == partition
+                && (job.record.priority, other.sequence) < (other.record.priority, job.sequence)
+        }
     }
 
     /// Where only the newest job counts, the oldest that runs is asked to stop as a newer one comes.

@@ -53,8 +53,8 @@ struct MemoryStore: Sendable {
     var setLimits: [LimitTarget: [JobLimit]] = [:]
     var limitAliases: [String: String] = [:]
     var startCounts = MemoryCounts()
-    /// Set when a limit has room again, so that whoever waits for it looks.
-    private var madeRoom = false
+    /// Set when a limit has room again: workers that wait for it must look.
+    private(set) var madeRoom = false
     /// Results of jobs that are not here: the rest of a chain, or jobs of another broker.
     var foreign: [JobID: ForeignResult] = [:]
     var nextSequence: Int64 = 0
@@ -263,12 +263,9 @@ struct MemoryStore: Sendable {
             let limit = budget.available(to: claim)
             let ready = jobs.values.filter {
                 $0.record.state == .waiting && $0.record.queue == claim.queue && claim.jobNames.contains($0.record.name)
-            }.sorted { ($1.record.priority, $0.sequence) < ($0.record.priority, $1.sequence) }.filter { job in
-                guard job.record.lostWorkers > 0 else { return true }
-                defer { takesSuspects = false }
-                return takesSuspects
-            }
-            let admitted = admit(ready, claim, limit: limit, worker: id, into: &result, now: now)
+            }.sorted { ($1.record.priority, $0.sequence) < ($0.record.priority, $1.sequence) }
+            let admitted = admit(
+                ready, claim, limit: limit, worker: id, takesSuspects: &takesSuspects, into: &result, now: now)
             if ready.count > limit, admitted.count == limit { result.hasMore = true }
             for job in admitted {
                 let id = job.record.id
@@ -543,6 +540,7 @@ struct MemoryStore: Sendable {
         let waiting = jobs.values.filter { $0.record.queue == queue && isWaiting($0.record.state) }
         for job in waiting {
             release(job.message, starting: false, now: .distantPast)
+            if startCounts.released(job.record.id, goesBack: false) { madeRoom = true }
             jobs[job.record.id] = nil
         }
         return waiting.count

@@ -1,4 +1,4 @@
-/// Broadcasts of jobs for a backend that sends frames to whoever listens.
+/// Broadcasts of jobs for a backend that sends frames to all listeners.
 package struct FrameBroadcasts: JobBroadcasting {
     private let fanout: any Fanout
 

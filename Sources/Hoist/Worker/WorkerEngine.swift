@@ -142,13 +142,11 @@ actor WorkerEngine {
     private func leave() async {
         guard let session = session.current else { return }
         // Jobs of which it never heard, because an answer was lost, have not begun.
-        let isUnsure = machine.mustReconcile
+        takeInbox()
+        let reconciliation = machine.mustReconcile ? machine.makeReconciliation() : nil
         @Sendable func part() async throws {
-            if isUnsure {
-                var turn = WorkerTurn()
-                turn.holding = []
-                _ = try await session.turn(turn)
-            }
+            // The session ends also where this cannot be done: its jobs go back then as after a shutdown.
+            if let reconciliation { _ = try? await session.turn(reconciliation) }
             try await session.close()
         }
         if isAlive || machine.hasHeldJobs {
@@ -333,7 +331,10 @@ actor WorkerEngine {
     }
 
     private func settle(_ turn: WorkerMachine.Turn, _ what: String) async {
-        await patience.attempt(what) { [self] in _ = try await send(turn) }
+        await patience.attempt(what) { [self] in
+            _ = try await send(turn)
+            machine.settled()
+        }
     }
 
     // MARK: - Jobs

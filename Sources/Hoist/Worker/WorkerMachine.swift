@@ -432,9 +432,21 @@ struct WorkerMachine {
 
     /// A turn that settles and does nothing else.
     mutating func makeTurnThatSettles() -> Turn {
-        var turn = Turn(request: WorkerTurn(settlements: unsettled), incarnation: incarnation)
+        // Those of a turn that failed are still to be settled.
+        (inFlight, unsettled) = (inFlight + unsettled, [])
+        var turn = Turn(request: WorkerTurn(settlements: inFlight), incarnation: incarnation)
         turn.request.withdrawsCredit = mustWithdraw
-        (inFlight, unsettled) = (unsettled, [])
+        return turn
+    }
+
+    /// The last turn has settled what it was to settle.
+    mutating func settled() { inFlight = [] }
+
+    /// A turn that has the broker put back what it believes to be with this worker, and of which this worker never heard.
+    func makeReconciliation() -> WorkerTurn {
+        var turn = WorkerTurn()
+        turn.holding = Set(runs.values.map(\.token) + (unsettled + inFlight).map(\.token))
+        turn.arrivalsSeen = arrivalsSeen
         return turn
     }
 

@@ -69,7 +69,7 @@ struct StoredJob: Sendable, Equatable {
         isCancelledInPlace = letter == UInt8(ascii: "c")
     }
 
-    /// A number of attempts or deaths, whoever wrote it: within what can be counted on from.
+    /// A number of attempts or deaths from another program, clamped so that adding to it does not overflow.
     static func count(_ value: WireValue?) -> Int {
         let number = value?.integerValue ?? value?.doubleValue.map { Int64(bounded: $0) } ?? 0
         return Int(number.clamped(to: 0...1_000_000_000))

@@ -174,7 +174,7 @@ local function claim_jobs(claim_count)
                     if release_permits(id, false) then has_released = true end
                     return
                 end
-                -- Somebody else put a job under this id once more: whoever waits for it now waits for its own result.
+                -- Another producer put a job under this id once more: its callers wait for the result of this one.
                 in_database(result_db, function() redis.call('DEL', turn.result_prefix .. id) end)
                 if result_db ~= '' then redis.call('SELECT', broker_db) end
             end
@@ -283,7 +283,7 @@ local function claim_jobs(claim_count)
         local row, is_row, remembered, first, last = 0, true, 0, nil, nil
         -- Where those end that were known, with others in front of them since; from which place on all are known; how many
         -- were passed over.
-        local resume, known_from, skipped, keeps_memory, has_asked = nil, 0, 0, false, false
+        local resume, known_from, skipped, keeps_memory, has_asked, since = nil, 0, 0, false, false, now
         while offset < length do
             local want = looks_ahead and 200 or free_of(claim)
             if want <= 0 or claim.is_blocked or (looks_ahead and waiting >= 200) then break end
@@ -329,7 +329,8 @@ local function claim_jobs(claim_count)
             end
             if row > 0 and not has_asked then
                 has_asked = true
-                local count, stored, is_same = known_strangers(claim, list, first)
+                local count, stored, read_at, is_same = known_strangers(claim, list, first)
+                since = read_at or now
                 if count and is_same and offset == 1 then
                     row, offset, stay, remembered, skipped = count, count, count, count, count - 1
                 elseif count and count > offset then
@@ -351,24 +352,21 @@ local function claim_jobs(claim_count)
             end
         end
         if row > 0 and row ~= remembered and not keeps_memory and (is_row or not resume) then
-            remember_strangers(claim, list, row, first, last)
+            remember_strangers(claim, list, row, first, last, since)
         end
         return stay
     end
 
-    local gone_mark = 'hoist:gone'
+    -- What no message is.
+    local gone_mark = 'hoist:gone:' .. worker .. ':' .. whole(now)
     -- Takes what has gone elsewhere out of the lists in which it was found.
     local function clear_lists(is_handed_over)
         for list, things in pairs(haul.gone) do
             if is_handed_over then
-                if #things.rest > 4 then
-                    -- Marked each in its place, and removed in one pass.
-                    for _, thing in ipairs(things.rest) do redis.call('LSET', list, -(thing.offset + 1), gone_mark) end
-                    redis.call('LREM', list, -#things.rest, gone_mark)
-                else
-                    for _, thing in ipairs(things.rest) do redis.call('LREM', list, -1, thing.element) end
-                end
+                -- Marked each in its place, for another element may be the same, and removed in one pass.
+                for _, thing in ipairs(things.rest) do redis.call('LSET', list, -(thing.offset + 1), gone_mark) end
                 if things.in_a_row > 0 then redis.call('LTRIM', list, 0, -(things.in_a_row + 1)) end
+                if #things.rest > 0 then redis.call('LREM', list, -#things.rest, gone_mark) end
             end
         end
         if is_handed_over then return end

@@ -78,6 +78,14 @@ local function values_of(key, fields, first, last)
     return values
 end
 
+-- When Hoist last put a job in front of a list: what was known of the list before holds no longer then.
+local function front_of(list) return redis.call('GET', P .. 'front:' .. list) or '' end
+local function push_in_front(list, element)
+    local time = redis.call('TIME')
+    redis.call('SET', P .. 'front:' .. list, time[1] .. '.' .. time[2], 'EX', 300)
+    redis.call('RPUSH', list, element)
+end
+
 -- How many jobs of a queue are in lines is counted, for a queue may have very many lines.
 local function count_in_line(queue, by)
     if by ~= 0 and redis.call('HINCRBY', P .. 'in-lines', queue, by) <= 0 then redis.call('HDEL', P .. 'in-lines', queue) end

@@ -9,7 +9,7 @@
 if redis.call('HGET', ARGV[1], ARGV[3]) ~= ARGV[4] then return 0 end
 demand(ARGV[2], 'zset')
 for i = 5, #ARGV, 2 do demand(ARGV[i], 'list') end
-for i = 5, #ARGV, 2 do redis.call('RPUSH', ARGV[i], ARGV[i + 1]) end
+for i = 5, #ARGV, 2 do push_in_front(ARGV[i], ARGV[i + 1]) end
 redis.call('HDEL', ARGV[1], ARGV[3])
 redis.call('ZREM', ARGV[2], ARGV[3])
 return 1

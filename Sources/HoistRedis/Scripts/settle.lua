@@ -176,7 +176,7 @@ for _, step in ipairs(others) do
             -- It may be due before anything that workers wait for.
             if redis.call('ZRANGE', delayed, 0, 0)[1] == name then made_ready = true end
         else
-            redis.call((side == 'R' or side == 'F') and 'RPUSH' or 'LPUSH', step.list, kept)
+            if side == 'R' or side == 'F' then push_in_front(step.list, kept) else redis.call('LPUSH', step.list, kept) end
             redis.call('SET', P .. 'job:' .. id, step.record, 'PX', waiting_record_lifetime)
             made_ready = true
         end

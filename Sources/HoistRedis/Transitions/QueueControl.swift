@@ -86,15 +86,3 @@ extension RedisBackend: QueueControl, LimitKeeping {
         return limits
     }
 }
-
-extension LimitTarget {
-    /// As limits.lua names it.
-    fileprivate var key: String { kind.rawValue + ":" + name }
-
-    fileprivate init?(key: String) {
-        guard let kind = key.first.flatMap({ Kind(rawValue: String($0)) }), key.dropFirst().first == ":" else {
-            return nil
-        }
-        self.init(kind: kind, name: String(key.dropFirst(2)))
-    }
-}

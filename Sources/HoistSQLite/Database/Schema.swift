@@ -140,6 +140,7 @@ enum Schema {
         CREATE TABLE partition_turn (
             queue TEXT NOT NULL, partition TEXT NOT NULL, turn INTEGER NOT NULL, PRIMARY KEY (queue, partition)
         ) WITHOUT ROWID;
+        CREATE INDEX partition_turn_order ON partition_turn (queue, turn);
         """
 }
 

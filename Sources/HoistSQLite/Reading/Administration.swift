@@ -82,6 +82,7 @@ extension SQLiteBackend: JobDirectory, JobEditing {
             count += slice
             if slice < 5000 { break }
         }
+        ringReady()
         ringChanged()
         return count
     }

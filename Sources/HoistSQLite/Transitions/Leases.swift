@@ -187,6 +187,14 @@ extension JobStore {
         for sequence in oldOnes { try delete(sequence) }
         try sql("DELETE FROM unique_key WHERE until <= ?").bind(now).run()
         try sweepForeignResults(now: now)
+        try sql("DELETE FROM start_rate WHERE used_until < ?").bind(now - 60_000_000).run()
+        // Partitions whose turn was long ago, and who may never come again.
+        try sql(
+            """
+            DELETE FROM partition_turn WHERE turn < (
+                SELECT max(newest.turn) FROM partition_turn newest WHERE newest.queue = partition_turn.queue) - 50000
+            """
+        ).run()
         try sweepValues(now: now)
         try sql(
             "DELETE FROM worker WHERE lease_until = 0 AND seen < ? AND NOT EXISTS (SELECT 1 FROM job WHERE worker = worker.id AND state = 3)"

@@ -20,7 +20,7 @@ extension SQLiteBackend {
             try store.refreshLines()
             try store.checkRoom(for: messages)
             let results = try jobs.map { try store.publish($0, now: now) }
-            try store.stopOlder(for: messages)
+            try store.stopOlder(for: zip(messages, results).compactMap { $1 == .enqueued ? $0 : nil })
             // A job takes the place of what was stored for its id before, for instance when its chain had failed.
             try store.forgetForeignResults(of: zip(jobs, results).compactMap { $1 == .enqueued ? $0.message.id : nil })
             return results

@@ -58,6 +58,11 @@ private final class StoredCounts: StartCounts {
         number { try store.sql("SELECT seq FROM permit WHERE scope = ? ORDER BY since, seq LIMIT 1").bind(scope) }
     }
 
+    /// Whether a job keeps its place in an ordered partition.
+    func holdsPlace(_ job: Int64) throws -> Bool {
+        number { try store.sql("SELECT 1 FROM permit WHERE seq = ? AND keeps_place = 1").bind(job) } != nil
+    }
+
     func rateUsed(until scope: String) -> Int64 {
         number { try store.sql("SELECT used_until FROM start_rate WHERE scope = ?").bind(scope) } ?? 0
     }
@@ -70,7 +75,7 @@ extension JobStore {
         let select = try sql("SELECT target, limits FROM start_limit ORDER BY origin")
         var limits: [LimitTarget: [JobLimit]] = [:]
         while try select.step() {
-            guard let target = select.text(0).flatMap(LimitTarget.init(stored:)),
+            guard let target = select.text(0).flatMap(LimitTarget.init(key:)),
                 let values = (try? JSONText.parse(select.bytes(1)))?.arrayValue
             else { continue }
             limits[target] = values.compactMap(JobLimit.init)
@@ -91,7 +96,7 @@ extension JobStore {
     func set(_ limits: [JobLimit]?, for target: LimitTarget, origin: String) throws -> Bool {
         flow = nil
         guard let limits else {
-            return try sql("DELETE FROM start_limit WHERE target = ? AND origin = ?").bind(target.stored).bind(origin)
+            return try sql("DELETE FROM start_limit WHERE target = ? AND origin = ?").bind(target.key).bind(origin)
                 .run() > 0
         }
         let bytes = JSONWriter.bytes(of: .array(limits.map(\.wireValue)))
@@ -100,12 +105,13 @@ extension JobStore {
             INSERT INTO start_limit (target, origin, limits) VALUES (?, ?, ?)
             ON CONFLICT (target, origin) DO UPDATE SET limits = excluded.limits WHERE limits <> excluded.limits
             """)
-        return try insert.bind(target.stored).bind(origin).bind(bytes).run() > 0
+        return try insert.bind(target.key).bind(origin).bind(bytes).run() > 0
     }
 
     private struct Candidate {
         var sequence: Int64
         var name: String
+        var priority: Int64
         var isSuspect: Bool
         var partition: String?
         var cost: Int
@@ -121,7 +127,7 @@ extension JobStore {
         takesSuspects: inout Bool, into result: inout TurnResult, now: Int64
     ) throws -> Int {
         let queue = claim.queue
-        var candidates = try candidates(for: claim, limit: limit, takesSuspects: takesSuspects)
+        var candidates = try candidates(for: claim, rules, limit: limit, takesSuspects: takesSuspects)
         for index in candidates.indices where candidates[index].partition == nil {
             let candidate = candidates[index]
             guard rules.asksForPartition(queue: queue, name: candidate.name) else { continue }
@@ -149,11 +155,16 @@ extension JobStore {
             let scopes = rules.scopes(queue: queue, name: candidate.name, partition: partition, worker: session)
             let verdict = try rules.verdict(
                 on: candidate.sequence, scopes, cost: candidate.cost, now: now,
-                newer: { scope in try newer(than: candidate.sequence, scope, claim, rules, candidates, session) },
+                newer: { scope in try newer(than: candidate, scope, rules, queue: queue) },
                 counts)
             switch verdict {
             case .starts:
-                guard let delivery = try take(candidate.sequence, claim, worker: worker, now: now) else { continue }
+                if try !counts.holdsPlace(candidate.sequence), try isBehindOthers(candidate, scopes, claim) { continue }
+                guard let delivery = try take(candidate.sequence, claim, worker: worker, now: now) else {
+                    // It was late, and there may be more behind it.
+                    result.hasMore = true
+                    continue
+                }
                 if candidate.isSuspect { takesSuspects = false }
                 result.deliveries.append(delivery)
                 taken += 1
@@ -168,31 +179,56 @@ extension JobStore {
                 var transition = Transition.waitedInVain(.cancelled, at: JobDate(microsecondsSinceEpoch: now))
                 transition.failure = .dropped
                 _ = try apply(transition, to: candidate.sequence, now: now)
+                result.hasMore = true
             }
         }
         return taken
     }
 
-    /// The jobs that a claim may take, the most urgent first and the oldest of those; of each partition no more than
-    /// there is room for, so that one with many jobs hides no other.
-    private func candidates(for claim: Claim, limit: Int, takesSuspects: Bool) throws -> [Candidate] {
+    /// The jobs that a claim may take, the most urgent first and the oldest of those. Of each partition no more than there
+    /// is room for, and none of one that is full, so that none hides another; but always those that hold a place.
+    private func candidates(
+        for claim: Claim, _ rules: StartRules, limit: Int, takesSuspects: Bool
+    ) throws -> [Candidate] {
         let known = knownLines(queue: claim.queue)
         var found: [(candidate: Candidate, priority: Int64)] = []
         for name in claim.jobNames {
             guard let line = known[name] else { continue }
-            let select = try sql(
-                """
-                SELECT seq, priority, lost, partition, cost FROM (
-                    SELECT seq, priority, lost, partition, cost,
-                        row_number() OVER (PARTITION BY partition ORDER BY priority DESC, seq) AS place
-                    FROM job WHERE state = 0 AND line = ?1 AND (lost = 0 OR ?2)
-                ) WHERE place <= ?3 ORDER BY priority DESC, seq LIMIT ?4
-                """)
-            select.bind(line).bind(takesSuspects ? 1 as Int64 : 0).bind(Int64(limit) + 1).bind(Self.lookLimit)
+            let select: PreparedStatement
+            if rules.asksForPartition(queue: claim.queue, name: name) {
+                select = try sql(
+                    """
+                    SELECT seq, priority, lost, partition, cost FROM (
+                        SELECT seq, priority, lost, partition, cost,
+                            seq IN (SELECT seq FROM permit WHERE keeps_place = 1) AS has_place,
+                            row_number() OVER (
+                                PARTITION BY coalesce(partition, seq) ORDER BY priority DESC, seq) AS place
+                        FROM job WHERE state = 0 AND line = ?1 AND (lost = 0 OR ?2)
+                    ) WHERE has_place OR place <= ?3 AND (coalesce(partition, '') = '' OR (
+                        (SELECT count(*) FROM permit WHERE scope = ?4 || partition || ?5) < ?6
+                        AND (SELECT count(*) FROM permit WHERE scope = ?7 || partition || ?8) < ?9))
+                    ORDER BY has_place DESC, place, priority DESC, seq LIMIT ?10
+                    """)
+                select.bind(line).bind(takesSuspects ? 1 as Int64 : 0).bind(Int64(limit) + 1)
+                var full = rules.fullPartitions(queue: claim.queue, name: name).prefix(2)
+                for _ in 0..<2 {
+                    let scope = full.popFirst()
+                    select.bind(scope?.prefix ?? "").bind(scope?.suffix ?? "").bind(
+                        scope.map { Int64($0.most) } ?? .max)
+                }
+                select.bind(Self.lookLimit)
+            } else {
+                select = try sql(
+                    """
+                    SELECT seq, priority, lost, partition, cost FROM job INDEXED BY job_ready
+                    WHERE state = 0 AND line = ? AND (lost = 0 OR ?) ORDER BY priority DESC, seq LIMIT ?
+                    """)
+                select.bind(line).bind(takesSuspects ? 1 as Int64 : 0).bind(Int64(limit) + 1)
+            }
             while try select.step() {
                 let candidate = Candidate(
-                    sequence: select.int(0), name: name, isSuspect: select.int(2) > 0, partition: select.text(3),
-                    cost: Int(select.optionalInt(4) ?? 1))
+                    sequence: select.int(0), name: name, priority: select.int(1), isSuspect: select.int(2) > 0,
+                    partition: select.text(3), cost: Int(select.optionalInt(4) ?? 1))
                 found.append((candidate, select.int(1)))
             }
         }
@@ -200,17 +236,46 @@ extension JobStore {
         return found.map(\.candidate)
     }
 
+    /// The lines whose jobs a scope counts, of this queue.
+    private func lines(of scope: StartRules.Scope, _ rules: StartRules, queue: String) -> [String: Int64] {
+        let known = knownLines(queue: queue)
+        guard scope.target.kind == .job else { return known }
+        return known.filter { rules.isCounted($0.key, by: scope.target) }
+    }
+
     /// How many newer jobs of a scope wait.
     private func newer(
-        than sequence: Int64, _ scope: StartRules.Scope, _ claim: Claim, _ rules: StartRules, _ candidates: [Candidate],
-        _ session: WorkerID
+        than candidate: Candidate, _ scope: StartRules.Scope, _ rules: StartRules, queue: String
     ) throws -> Int {
-        candidates.count { other in
-            other.sequence > sequence
-                && rules.scopes(
-                    queue: claim.queue, name: other.name, partition: other.partition ?? "", worker: session
-                ).contains(scope)
+        var count = 0
+        for line in lines(of: scope, rules, queue: queue).values {
+            let select = try sql(
+                "SELECT count(*) FROM job WHERE state = 0 AND line = ? AND seq > ? AND (? IS NULL OR partition = ?)")
+            select.bind(line).bind(candidate.sequence).bind(scope.partition).bind(scope.partition)
+            if try select.step() { count += Int(select.int(0)) }
+            select.end()
         }
+        return count
+    }
+
+    /// Whether a job of another kind comes before in an ordered queue: this worker may not even know its kind.
+    private func isBehindOthers(
+        _ candidate: Candidate, _ scopes: [StartRules.Scope], _ claim: Claim
+    ) throws -> Bool {
+        for scope in scopes where scope.keepsPlace && scope.target.kind == .queue {
+            for (name, line) in knownLines(queue: claim.queue) where !claim.jobNames.contains(name) {
+                let select = try sql(
+                    """
+                    SELECT 1 FROM job WHERE state = 0 AND line = ?1 AND partition = ?2
+                        AND (priority > ?3 OR priority = ?3 AND seq < ?4) LIMIT 1
+                    """)
+                select.bind(line).bind(scope.partition).bind(candidate.priority).bind(candidate.sequence)
+                let isBehind = try select.step()
+                select.end()
+                if isBehind { return true }
+            }
+        }
+        return false
     }
 
     private func start(
@@ -311,16 +376,5 @@ extension JobStore {
             ON CONFLICT (queue, partition) DO UPDATE SET turn = excluded.turn
             """
         ).bind(queue).bind(partition).run()
-    }
-}
-
-extension LimitTarget {
-    fileprivate var stored: String { kind.rawValue + ":" + name }
-
-    fileprivate init?(stored: String) {
-        guard let kind = stored.first.flatMap({ Kind(rawValue: String($0)) }), stored.dropFirst().first == ":" else {
-            return nil
-        }
-        self.init(kind: kind, name: String(stored.dropFirst(2)))
     }
 }

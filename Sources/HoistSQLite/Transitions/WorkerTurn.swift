@@ -238,6 +238,7 @@ extension JobStore {
     }
 
     func delete(_ sequence: Int64) throws {
+        try releasePermits(of: sequence)
         try sql("DELETE FROM job WHERE seq = ?").bind(sequence).run()
         try sql("DELETE FROM payload WHERE seq = ?").bind(sequence).run()
         try sql("DELETE FROM result WHERE seq = ?").bind(sequence).run()
