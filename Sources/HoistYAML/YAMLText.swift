@@ -74,12 +74,31 @@ package enum YAMLText {
             }
         }
 
+        /// An integer as YAML 1.1 writes times: `1:30` is 90. The reader of Yams traps where one is out of range.
+        private func base60(_ scalar: Node.Scalar) throws(WireError) -> Int64 {
+            let text = scalar.string.filter { $0 != "_" }
+            let isNegative = text.hasPrefix("-")
+            let digits = isNegative || text.hasPrefix("+") ? text.dropFirst() : text[...]
+            var number: Int64 = 0
+            for part in digits.split(separator: ":", omittingEmptySubsequences: false) {
+                guard part.utf8.allSatisfy({ $0 &- 48 < 10 }), let digit = Int64(part) else {
+                    throw WireError("YAML: no number")
+                }
+                let (scaled, scaledTooFar) = number.multipliedReportingOverflow(by: 60)
+                let (sum, wentTooFar) = scaled.addingReportingOverflow(digit)
+                guard !scaledTooFar, !wentTooFar else { throw WireError("YAML: an integer out of range") }
+                number = sum
+            }
+            return isNegative ? -number : number
+        }
+
         private func scalar(_ scalar: Node.Scalar, _ tag: Tag.Name) throws(WireError) -> WireValue {
             let text = scalar.string
             switch tag {
             case .null: return .null
             case .bool: return .bool(Bool.construct(from: scalar) ?? false)
             case .int:
+                if text.contains(":") { return .integer(try base60(scalar)) }
                 if let number = Int64.construct(from: scalar) { return .integer(number) }
                 let digits = text.drop { $0 == "-" || $0 == "+" }
                 guard !digits.isEmpty, digits.utf8.allSatisfy({ $0 &- 48 < 10 }) else {

@@ -212,7 +212,8 @@ extension JobStore {
 
     private func trimDeadLetters() throws -> Bool {
         var isFull = false
-        let surplus = try sql("SELECT seq FROM job WHERE state = 5 AND line = ? ORDER BY ended DESC LIMIT 500 OFFSET ?")
+        let surplus = try sql(
+            "SELECT seq FROM job WHERE state = 5 AND line = ? ORDER BY ended DESC, seq DESC LIMIT 500 OFFSET ?")
         for line in try allLines() {
             let found = try sequences(surplus.begin().bind(line).bind(Int64(rules.deadLetterLimit)))
             for sequence in found { try delete(sequence) }

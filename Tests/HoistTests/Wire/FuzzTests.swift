@@ -82,7 +82,9 @@ struct FuzzTests {
         let corpus = [
             "- [1, 2.5, text]\n- {a: 1, b: [x, y]}\n- {callbacks: null}\n", "&a [1, *a]\n", "? complex\n: 1\n",
             "!!binary aGk=\n",
-            "2026-11-29T12:00:00Z\n", "- &x {k: v}\n- *x\n- <<: *x\n",
+            "2026-11-29T12:00:00Z\n",
+            "- 190:20:30\n- -1:30\n- 190:20:30.15\n- 0x1F\n- 0o17\n- !!int 9:9:9:9:9:9:9:9:9:9:9\n",
+            "- &x {k: v}\n- *x\n- <<: *x\n",
         ].map { Array($0.utf8) }
         Fuzzing.run("YAML", corpus: corpus, tokens: Fuzzing.defaultTokens + ["&a ", "*a", "!!x ", "- ", "? ", "<<: "]) {
             _ = try? YAMLText.parse($0, limits: limits)

@@ -54,6 +54,12 @@ struct SerializationTests {
             ])
     }
 
+    @Test("numbers of YAML in base 60")
+    func base60() throws {
+        let value = try YAMLText.parse(Array("[1:30, -1:0:0, +190:20:30, 1_0:00, 190:20:30.5]".utf8))
+        #expect(value == [90, -3600, 685_230, 600, 685_230.5])
+    }
+
     @Test("YAML is a serialization like any other once its module has registered it")
     func registeredYAML() throws {
         YAMLText.register()
@@ -69,6 +75,7 @@ struct SerializationTests {
         let cases = [
             "!!python/object/apply:os.system ['true']", String(repeating: "[", count: 100_000),
             String(repeating: "[", count: 500) + String(repeating: "]", count: 500), "a: [", "? [1]\n: 2", laughs,
+            "9:9:9:9:9:9:9:9:9:9:9:9", "-1:0:0:0:0:0:0:0:0:0:0:0:0", "!!int 99999999999999999999:1", "!!int a:b",
         ]
         for text in cases { #expect(throws: WireError.self) { try YAMLText.parse(Array(text.utf8)) } }
     }
