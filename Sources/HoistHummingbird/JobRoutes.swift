@@ -13,7 +13,7 @@ import Synchronization
 /// JobRoutes(client: jobs, allowing: ["reports.build"]).add(to: router.group("jobs"))
 /// ```
 /// Every route is for the jobs that the program allows, by name or by a closure that also sees the request; any other job
-/// is not there (404), for its arguments and output may be another program's secrets. Nothing is allowed by default.
+/// is not there (404), for its arguments and output may be another program's secrets.
 ///
 /// | route | does |
 /// |---|---|
@@ -53,11 +53,11 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
 
     /// - Parameters:
     ///   - client: enqueues and looks up the jobs.
-    ///   - allowedNames: the names of the jobs that may be enqueued, read and cancelled. None by default.
+    ///   - allowedNames: the names of the jobs that may be enqueued, read and cancelled.
     ///   - keepAlive: the interval of the comments that keep an event stream open. 15 seconds by default.
     ///   - streamLimits: how many event streams may be open. 1,000 in all and 20 for each client by default.
     public init(
-        client: JobClient, allowing allowedNames: Set<String> = [], keepAlive: Duration = .seconds(15),
+        client: JobClient, allowing allowedNames: Set<String>, keepAlive: Duration = .seconds(15),
         streamLimits: StreamLimits = StreamLimits()
     ) {
         self.init(client: client, keepAlive: keepAlive, streamLimits: streamLimits) {

@@ -25,7 +25,11 @@ struct VideoServer: Sendable {
         }
         router.post("/upload") { request, context in try await upload(request, context) }
         router.get("/videos/:id/:file") { request, context in try await download(request, context) }
-        JobRoutes<BasicRequestContext>(client: jobs).add(to: router.group("jobs"))
+        // Videos are enqueued by an upload alone.
+        JobRoutes<BasicRequestContext>(client: jobs) { access in
+            access.jobName == ProcessVideo.name && access.verb != .enqueue
+        }
+        .add(to: router.group("jobs"))
         return router
     }
 
