@@ -135,12 +135,12 @@ struct StoppingTests {
         try await withWorker(worker) {
             let isConsuming = try await eventually { worker.health.isConsuming }
             clock.advance(by: .seconds(11))
-            let hasHeard = try await eventually {
+            let hasHeard = try await eventually(.seconds(30)) {
                 // The worker itself may look only when it renews its lease. Any program's look finds the dead one.
                 _ = try await backend.jobs(JobFilter())
                 return heard.withLock { $0.count } >= 3
             }
-            #expect(isConsuming && hasHeard)
+            #expect(isConsuming && hasHeard, "\(heard.withLock { $0 }) \(worker.health)")
         }
         #expect(
             heard.withLock { $0.sorted() } == [
