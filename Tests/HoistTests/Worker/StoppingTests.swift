@@ -115,6 +115,8 @@ struct StoppingTests {
         let client = JobClient(backend, logger: quiet)
         let heard = Mutex<[String]>([])
         var configuration = Worker.Configuration()
+        // The clock is moved by more than a usual lease: this worker is to live on.
+        configuration.lease = .seconds(60)
         configuration.onDeadLetter = { id, failure in heard.withLock { $0.append("dead letter \(id) \(failure.kind)") }
         }
         let worker = Worker(backend, configuration: configuration, logger: quiet) {
@@ -135,7 +137,7 @@ struct StoppingTests {
         try await withWorker(worker) {
             let isConsuming = try await eventually { worker.health.isConsuming }
             clock.advance(by: .seconds(11))
-            let hasHeard = try await eventually(.seconds(30)) {
+            let hasHeard = try await eventually {
                 // The worker itself may look only when it renews its lease. Any program's look finds the dead one.
                 _ = try await backend.jobs(JobFilter())
                 return heard.withLock { $0.count } >= 3
