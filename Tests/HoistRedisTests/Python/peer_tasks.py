@@ -69,10 +69,14 @@ def nap(seconds):
 
 
 @app.task(name="mixed.steps", bind=True)
-def steps(self, total):
+def steps(self, total, seen=None):
+    """Reports each step; with a list's name, waits until somebody has seen it."""
     for step in range(total):
         self.update_state(state="PROGRESS", meta={"current": step + 1, "total": total})
-        time.sleep(0.1)
+        if seen:
+            app.backend.client.blpop(PREFIX + seen, timeout=10)
+        else:
+            time.sleep(0.1)
     return total
 
 
