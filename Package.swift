@@ -50,6 +50,7 @@ let package = Package(
         .library(name: "HoistRedis", targets: ["HoistRedis"]),
         .library(name: "HoistSealing", targets: ["HoistSealing"]),
         .library(name: "HoistHummingbird", targets: ["HoistHummingbird"]),
+        .library(name: "HoistMonitor", targets: ["HoistMonitor"]),
         .library(name: "HoistTesting", targets: ["HoistTesting"]),
         .library(name: "HoistCommands", targets: ["HoistCommands"]),
         .executable(name: "hoist", targets: ["HoistCLI"]),
@@ -109,6 +110,8 @@ let package = Package(
         module("HoistSealing", ["Hoist", .product(name: "Crypto", package: "swift-crypto")]),
         // Job routes and work after the response, for Hummingbird servers.
         module("HoistHummingbird", ["Hoist", hummingbird, httpTypes, lifecycle, logging, nioCore]),
+        // What events tell of workers and jobs. Pure: no I/O, no timers.
+        module("HoistMonitor", ["Hoist"]),
         // For users' tests, and the contract that every backend passes.
         module("HoistTesting", ["Hoist", logging]),
         // Command groups: for the hoist tool, and for users' own binaries.
@@ -136,6 +139,7 @@ let package = Package(
         tests(
             "HoistSQLiteTests",
             ["Hoist", "HoistSQLite", "HoistTesting", logging, .product(name: "GRDB", package: "GRDB.swift")]),
+        tests("HoistMonitorTests", ["Hoist", "HoistMonitor", "HoistTesting"]),
         tests("HoistSealingTests", ["Hoist", "HoistSealing", "HoistTesting", logging]),
         tests("HoistCommandsTests", ["Hoist", "HoistCommands", lifecycle, logging]),
         tests("RESPTests", ["HoistTesting", "RESP", "TestServers", nioCore]),
