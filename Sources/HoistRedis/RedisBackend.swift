@@ -100,6 +100,23 @@ public final class RedisBackend: Broker, ResultStore, BackendConvertible {
 
     let thread = EventLoopExecutor()
     private let actorThread: EventLoopSerialExecutor
+    public var address: BrokerAddress {
+        let server = client.configuration
+        let (servers, kind): ([ServerAddress], String) =
+            switch server.topology {
+            case .servers(let addresses): (addresses, server.tls == nil ? "redis" : "rediss")
+            case .sentinels(let addresses, _): (addresses, "sentinel")
+            case .cluster(let addresses): (addresses, server.tls == nil ? "redis+cluster" : "rediss+cluster")
+            }
+        let user = server.credentials()?.username
+        let places = servers.map(\.description).joined(separator: ",")
+        var address = BrokerAddress(
+            transport: "redis", url: "\(kind)://\(user.map { $0 + "@" } ?? "")\(places)/\(server.database)",
+            virtualHost: String(server.database), user: user, isEncrypted: server.tls != nil)
+        if case .host(let host, let port)? = servers.first { (address.host, address.port) = (host, port) }
+        return address
+    }
+
     public var threads: WorkerThreads? { WorkerThreads(tasks: thread, actors: actorThread) }
 
     public var abilities: BrokerAbilities {

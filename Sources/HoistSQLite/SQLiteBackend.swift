@@ -80,6 +80,7 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
     }
 
     public let clock: any JobClock
+    public var address: BrokerAddress { BrokerAddress(transport: "sqlite", url: "sqlite:" + path, virtualHost: path) }
 
     /// Transitions of workers and clients.
     let writer: JobDatabase

@@ -119,7 +119,7 @@ struct GrowthTests {
         }
         defer { probe.close() }
         let (began, release) = (Shared(0), Shared(false))
-        let worker = Worker(backend, configuration: .init(name: "me"), logger: silent) {
+        let worker = Worker(backend, configuration: .init(name: "me@here"), logger: silent) {
             Handler(named: "job") { _, _ in
                 began.change { $0 += 1 }
                 _ = await release.wait { $0 }
@@ -133,7 +133,7 @@ struct GrowthTests {
             let both = await began.wait { $0 == 2 }
             #expect(both)
             let stored = try await probe.send(RESPCommand("GET", [.text(backend.keys.result(handle.id))])).text ?? ""
-            #expect(stored.contains("STARTED") == isAsked && stored.contains("\"me\"") == isAsked)
+            #expect(stored.contains("STARTED") == isAsked && stored.contains("\"me@here\"") == isAsked)
             let ignored = try await probe.send(RESPCommand("GET", [.text(backend.keys.result(silentJob.id))]))
             #expect(ignored.isNull)
             let record = try await handle.record()

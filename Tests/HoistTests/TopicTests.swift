@@ -42,16 +42,16 @@ struct TopicTests {
                 Handler(Train.self) { _, context in context.worker }
             }.run()
         }
-        try await work("plain", [])
-        #expect(try await none.output() == "plain")
+        try await work("plain@here", [])
+        #expect(try await none.output() == "plain@here")
         #expect(try await gpu.state() == .waiting)
         #expect(try await both.state() == .waiting)
         #expect(try await gpu.record()?.queue == "media[gpu]")
-        try await work("gpu", ["gpu"])
-        #expect(try await gpu.output() == "gpu")
+        try await work("gpu@here", ["gpu"])
+        #expect(try await gpu.output() == "gpu@here")
         #expect(try await both.state() == .waiting)
-        try await work("both", ["eu", "gpu", "big"])
-        #expect(try await both.output() == "both")
+        try await work("both@here", ["eu", "gpu", "big"])
+        #expect(try await both.output() == "both@here")
     }
 
     @Test(
@@ -77,8 +77,13 @@ struct TopicTests {
         try await worker("a").run()
         #expect(try await job.state() == .waiting)
         try await worker("b").run()
-        #expect(try await job.output() == "b")
-        #expect(try await client.handle(of: "follow-up").output() == "b")
+        // Its host is added where the name has none.
+        let whole = "b@" + ProcessIdentity.host
+        #expect(try await job.output() == .string(whole))
+        #expect(try await client.handle(of: "follow-up").output() == .string(whole))
+        let named = try await client.enqueue(named: "where", options: [.worker(whole)])
+        try await worker("b").run()
+        #expect(try await named.output() == .string(whole))
         await #expect(throws: BackendError.self) { try await client.enqueue(named: "where", options: [.sameWorker]) }
         let refused = try await client.enqueue(named: "where")
         try await worker("c", isAddressable: false).run()

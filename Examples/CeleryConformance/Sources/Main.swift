@@ -27,7 +27,11 @@ struct Main {
         let backend = try RedisBackend(RESPConfiguration(url: broker), configuration: configuration)
         let redis = try RESPClient(RESPConfiguration(url: "redis://\(host):\(port)"))
 
-        let worker = Worker(backend, queues: ["celery"], lanes: [.async(4)], logger: logger) {
+        // The tests expect the name that a Python worker in their process would have, and one task at a time.
+        let worker = Worker(
+            backend, queues: ["celery"], lanes: [.async(1)], configuration: .init(name: environment["WORKER_NODENAME"]),
+            logger: logger
+        ) {
             BuiltInTasks.handles
             ArithmeticTasks.handles
             FailingTasks.handles

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/time.h>
 #include <sys/types.h>
 
 /// How a process ended.
@@ -57,6 +58,9 @@ void hoist_limit_memory(uint64_t bytes);
 
 /// Microseconds of a clock that nobody sets and that only runs forward.
 int64_t hoist_uptime(void);
+
+/// A time of the system's in microseconds.
+static inline int64_t hoist_microseconds(struct timeval time) { return (int64_t)time.tv_sec * 1000000 + time.tv_usec; }
 
 /// Waits for the condition, at most until this uptime in microseconds. Returns 0 when the condition was signalled. On
 /// Linux the condition must have been made for CLOCK_MONOTONIC.

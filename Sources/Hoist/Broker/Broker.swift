@@ -10,6 +10,9 @@ public protocol Broker: Sendable {
     /// What this broker can do beyond the minimum. The client refuses what it cannot, and the contract skips it.
     var abilities: BrokerAbilities { get }
 
+    /// Where the broker is, for people; by default nothing is known.
+    var address: BrokerAddress { get }
+
     /// Rung when a job may have become ready, or when there may be room in a full queue, in this process or another.
     var workDoorbell: Doorbell { get }
 
@@ -48,6 +51,8 @@ public protocol Broker: Sendable {
 
 extension Broker {
     public var threads: WorkerThreads? { nil }
+
+    public var address: BrokerAddress { BrokerAddress(transport: "unknown", url: "") }
 
     public func publish(followUps messages: [Message]) async throws { _ = try await publish(messages) }
 

@@ -21,6 +21,60 @@ public protocol Fanout: Sendable {
     ///   - pattern: the routing keys to hear: words with dots between, `*` for one word, `#` for any number of words.
     /// - Throws: ``BackendError`` when the backend does not confirm the subscription; a retry is safe.
     func frames(exchange: String, pattern: String) async throws -> AsyncStream<FanoutFrame>
+
+    /// Puts a frame into the queue that its asker has opened for replies. By default it is sent to those who listen on
+    /// the address.
+    /// - Returns: false when there is no such queue: nobody waits for the reply any more, and nothing is stored.
+    /// - Throws: ``BackendError``; the frame may have been sent then, and a retry sends it a second time.
+    func reply(_ frame: [UInt8], to address: ReplyAddress) async throws -> Bool
+
+    /// Opens a queue for replies, until its stream is given up. By default it listens on an address of its own.
+    /// - Parameter exchange: the exchange that the address is to have.
+    /// - Throws: ``BackendError``; a retry is safe.
+    func replies(exchange: String) async throws -> ReplyQueue
+}
+
+extension Fanout {
+    public func reply(_ frame: [UInt8], to address: ReplyAddress) async throws -> Bool {
+        try await send(frame, exchange: address.exchange, key: address.key) != 0
+    }
+
+    public func replies(exchange: String) async throws -> ReplyQueue {
+        let address = ReplyAddress(exchange: exchange, key: JobIdentifier.make())
+        let frames = try await frames(exchange: exchange, pattern: address.key)
+        let (stream, continuation) = AsyncStream.makeStream(
+            of: [UInt8].self, bufferingPolicy: .bufferingNewest(10_000))
+        let passing = Task {
+            for await frame in frames { continuation.yield(frame.bytes) }
+            continuation.finish()
+        }
+        continuation.onTermination = { _ in passing.cancel() }
+        return ReplyQueue(address: address, frames: stream)
+    }
+}
+
+/// Where the replies to a request go.
+public struct ReplyAddress: Sendable, Hashable {
+    public var exchange: String
+    /// The routing key, which names the asker.
+    public var key: String
+
+    public init(exchange: String, key: String) {
+        self.exchange = exchange
+        self.key = key
+    }
+}
+
+/// A queue that is open for replies.
+public struct ReplyQueue: Sendable {
+    public var address: ReplyAddress
+    /// What comes. Giving the stream up closes the queue.
+    public var frames: AsyncStream<[UInt8]>
+
+    public init(address: ReplyAddress, frames: AsyncStream<[UInt8]>) {
+        self.address = address
+        self.frames = frames
+    }
 }
 
 /// What a listener hears.

@@ -27,6 +27,7 @@ struct JoinedBroker: Broker {
     var abilities: BrokerAbilities { base.abilities.subtracting([.storesResults, .fencing]) }
     var workDoorbell: Doorbell { base.workDoorbell }
     var threads: WorkerThreads? { base.threads }
+    var address: BrokerAddress { base.address }
 
     func publish(_ messages: [Message]) async throws -> [PublishResult] { try await base.publish(messages) }
 

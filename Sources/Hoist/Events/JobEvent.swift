@@ -36,6 +36,8 @@ public struct JobEvent: Sendable {
         public var usage: ResourceUsage?
         /// What the worker knew of the job; nil when its message could not be read.
         public var facts: SettlementFacts?
+        /// The signal that somebody has sent the job; nil for none.
+        package var signal: Int32?
     }
 
     public var kind: Kind
@@ -47,6 +49,8 @@ public struct JobEvent: Sendable {
     public var attempt: Int
     /// The name of the worker; nil for what a client tells.
     public var worker: String?
+    /// The lane that the job runs in; nil where it has not begun.
+    package var lane: String?
     public var at: Date
 
     package init(
@@ -71,6 +75,16 @@ public struct JobEvent: Sendable {
         self.init(
             .sent(message), jobID: message.id, jobName: message.jobName, queue: message.queue,
             attempt: message.headers.retries, worker: nil, at: at)
+    }
+}
+
+extension JobEvent {
+    /// How the delivery ended; nil for other events.
+    package var end: End? {
+        switch kind {
+        case .ended(let end), .retried(let end), .putBack(let end): end
+        case .sent, .received, .started, .progressed, .givenUp: nil
+        }
     }
 }
 

@@ -112,6 +112,25 @@ final class ChildPool: Sendable {
         wake.ring()
     }
 
+    /// Has each child replaced after the job that it has.
+    func replaceAll() { change { $0.replaceAll(now: $1) } }
+
+    /// Sends a signal to the child that performs a job, and to no other.
+    func send(_ signal: Int32, to run: RunID) {
+        state.withLock { state in
+            state.links.first { state.machine.run(of: $0.key) == run }?.value.process.signalGroup(signal)
+        }
+    }
+
+    /// The processes that perform jobs, by run.
+    var processesByRun: [RunID: pid_t] {
+        state.withLock { state in
+            state.links.reduce(into: [:]) { found, link in
+                if let run = state.machine.run(of: link.key) { found[run] = link.value.process.id }
+            }
+        }
+    }
+
     /// The ids of the children's processes.
     var processes: [pid_t] { state.withLock { $0.links.values.compactMap { $0.process.id } } }
 

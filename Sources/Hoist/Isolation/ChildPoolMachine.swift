@@ -148,6 +148,14 @@ struct ChildPoolMachine {
         return []
     }
 
+    /// Replaces each child, those with a job after that job.
+    mutating func replaceAll(now: Int64) -> [Action] {
+        for id in children.keys { children[id]?.isWorn = true }
+        var actions: [Action] = []
+        for id in idle { actions += askToEnd(id, now: now) }
+        return actions + fillUp(now: now)
+    }
+
     /// Ends all children: idle children may tidy up, within a second at most; all others are killed at once.
     mutating func close(now: Int64) -> [Action] {
         isClosed = true

@@ -93,7 +93,7 @@ final class ChildWorker: Sendable {
             logger.logLevel = base.logLevel
             let execution = Execution(delivery, handler, environment, limits: call.limits, handlerLogger: logger)
             let end = await execution.run(
-                onContext: { box.set($0) }, onProgress: { channel.send(.progress(call.run, $0)) },
+                onContext: { box.set($0, $1) }, onProgress: { channel.send(.progress(call.run, $0)) },
                 onSign: { signs.sign() },
                 cancel: { box.cancel($0) })
             hoist_flush_output()

@@ -12,6 +12,7 @@ public final class MemoryBackend: Broker, ResultStore, QueueControl, LimitKeepin
     BackendConvertible
 {
     public let clock: any JobClock
+    public var address: BrokerAddress { BrokerAddress(transport: "memory", url: "memory:") }
     public let workDoorbell = Doorbell()
     public let abilities: BrokerAbilities = [
         .uniqueKeys, .knownIDs, .delays, .fencing, .selectsByName, .storesResults, .tenPriorities, .leases,

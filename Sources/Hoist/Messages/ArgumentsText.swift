@@ -26,6 +26,13 @@ enum ArgumentsText {
         return text + "}"
     }
 
+    /// One value.
+    static func text(of value: WireValue) -> String {
+        var text = ""
+        append(value, to: &text)
+        return text
+    }
+
     private static func cut(_ text: String) -> String { String(text.prefix(maximumLength - 3)) + "..." }
 
     private static func append(_ value: WireValue, to text: inout String) {

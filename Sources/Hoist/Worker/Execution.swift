@@ -115,7 +115,7 @@ final class Execution: Sendable {
     ///   - onSign: called at every sign of progress.
     ///   - cancel: asks the task of this execution to stop.
     func run(
-        onContext: @Sendable (JobContext) -> Void,
+        onContext: @Sendable (JobContext, Message) -> Void,
         onProgress: @escaping @Sendable (JobProgress) -> Void,
         onSign: (@Sendable () -> Void)? = nil,
         cancel: @escaping @Sendable (JobContext.CancellationReason) -> Void
@@ -140,7 +140,7 @@ final class Execution: Sendable {
             // The worker continues what its child has done.
             let continuation = isInChild ? nil : try Continuation(body.embed)
             let (call, context) = begin(message, onProgress: onProgress, onSign: onSign)
-            onContext(context)
+            onContext(context, opened)
             if let continuation, let refusal = refusal(continuation, message.headers) {
                 let end = await refuse(refusal, continuation, message, context)
                 return End(outcome: end.outcome, waited: call.waited, context: context, followUps: end.followUps)

@@ -8,8 +8,7 @@ import Foundation
 struct LaneScaling: Sendable {
     let engine: WorkerEngine
     let backend: Backend
-    let interval: Duration
-    var scalers: [LaneKind: LaneScaler]
+    let policy: Autoscaling
 
     /// A lane as the worker has it now.
     struct Lane: Sendable {
@@ -18,10 +17,18 @@ struct LaneScaling: Sendable {
     }
 
     func run() async {
-        guard !scalers.isEmpty else { return }
-        var scalers = scalers
+        var ranges: [LaneKind: ClosedRange<Int>] = [:]
+        var scalers: [LaneKind: LaneScaler] = [:]
         while !Task.isCancelled {
-            await backend.clock.sleep(for: interval)
+            let mark = engine.rangesBell.mark
+            let wanted = await engine.ranges
+            for (kind, range) in wanted where ranges[kind] != range { scalers[kind] = LaneScaler(range, policy) }
+            ranges = wanted
+            guard !scalers.isEmpty else {
+                await engine.rangesBell.wait(after: mark, for: nil, clock: backend.clock)
+                continue
+            }
+            await backend.clock.sleep(for: policy.interval)
             guard !Task.isCancelled, let (before, queues) = await engine.lanesToScale() else { return }
             let isAnyFull = scalers.keys.contains { before[$0].map { $0.used >= $0.slots } ?? false }
             let backlog = isAnyFull ? await self.backlog(of: queues) : LaneScaler.Backlog(waiting: 0, oldestWait: 0)

@@ -35,9 +35,10 @@ struct Launcher: Sendable {
         task.set(
             Task(executorPreference: lane) {
                 let (startedAt, start) = (clock.now, clock.uptime)
+                task.noteStart(startedAt)
                 events.tell(.started) { event(.started, of: execution) }
                 let end = await execution.run(
-                    onContext: { task.set($0) }, onProgress: { report($0, of: job) }, cancel: { task.cancel($0) })
+                    onContext: { task.set($0, $1) }, onProgress: { report($0, of: job) }, cancel: { task.cancel($0) })
                 task.finish()
                 finish(job, end, nil, startedAt: startedAt, start: start)
             })
@@ -47,7 +48,10 @@ struct Launcher: Sendable {
         let (startedAt, start) = (clock.now, clock.uptime)
         job.execution.isolate(
             in: children, run: job.run, job.task,
-            onBegin: { events.tell(.started) { event(.started, of: job.execution) } },
+            onBegin: {
+                job.task.noteStart(clock.now)
+                events.tell(.started) { event(.started, of: job.execution) }
+            },
             onProgress: { report($0, of: job) },
             onEnd: { end, usage in
                 // It may have waited for a child.
@@ -79,7 +83,7 @@ struct Launcher: Sendable {
             let runTime = usage.map { Duration.seconds($0.wallSeconds) } ?? .microseconds(clock.uptime - start)
             let told = JobEvent.End(
                 outcome: outcome, startedAt: startedAt, runTime: runTime,
-                waitTime: waited.map { .microseconds($0) }, usage: usage, facts: facts)
+                waitTime: waited.map { .microseconds($0) }, usage: usage, facts: facts, signal: job.task.signal)
             return event(JobEvent.Kind(told), of: execution)
         }
         var settlement = Settlement(
@@ -90,8 +94,10 @@ struct Launcher: Sendable {
     }
 
     private func event(_ kind: JobEvent.Kind, of job: Execution) -> JobEvent {
-        JobEvent(
+        var event = JobEvent(
             kind, jobID: job.jobID, jobName: job.jobName, queue: job.queue, attempt: job.attempt,
             worker: job.environment.worker, at: clock.now)
+        event.lane = job.handler.lane.name
+        return event
     }
 }

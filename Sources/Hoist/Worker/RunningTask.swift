@@ -6,8 +6,16 @@ final class RunningTask: Sendable {
     private struct State {
         var stop: (@Sendable (JobContext.CancellationReason) -> Void)?
         var context: JobContext?
+        /// The message, where it is small, to show the arguments.
+        var message: Message?
+        var startedAt: JobDate?
         var reason: JobContext.CancellationReason?
+        /// The signal that somebody has sent the job.
+        var signal: Int32?
     }
+
+    /// Larger bodies are not kept while the job runs.
+    private static let mostBytesKept = 16 << 10
 
     private let state = Mutex(State())
 
@@ -22,9 +30,10 @@ final class RunningTask: Sendable {
         if let reason { Task(executorPreference: Self.threads) { stop(reason) } }
     }
 
-    func set(_ context: JobContext) {
+    func set(_ context: JobContext, _ message: Message) {
         let reason = state.withLock { state in
             state.context = context
+            if message.body.count <= Self.mostBytesKept { state.message = message }
             return state.reason
         }
         if let reason { context.noteCancellation(reason) }
@@ -33,8 +42,20 @@ final class RunningTask: Sendable {
     /// What is known of the job; nil before its message was read.
     var facts: SettlementFacts? { state.withLock { $0.context }?.facts }
 
+    func noteStart(_ date: JobDate) { state.withLock { $0.startedAt = date } }
+
+    func note(signal: Int32) { state.withLock { $0.signal = signal } }
+
+    /// The signal that somebody has sent the job.
+    var signal: Int32? { state.withLock { $0.signal } }
+
+    /// What others may see of the job.
+    var shown: (context: JobContext?, message: Message?, startedAt: JobDate?) {
+        state.withLock { ($0.context, $0.message, $0.startedAt) }
+    }
+
     /// The run is over: there is nothing left to stop, or to keep.
-    func finish() { state.withLock { ($0.stop, $0.context) = (nil, nil) } }
+    func finish() { state.withLock { ($0.stop, $0.context, $0.message) = (nil, nil, nil) } }
 
     func cancel(_ reason: JobContext.CancellationReason) {
         let (stop, context) = state.withLock { state in

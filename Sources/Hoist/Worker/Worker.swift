@@ -15,7 +15,9 @@ import Synchronization
 /// start.
 public final class Worker: Service {
     public struct Configuration: Sendable {
-        /// A name for people; host and process id by default.
+        /// What the worker is called everywhere: `name@host`. Without an `@` the host is added; nil, the default, is
+        /// `hoist-<process id>`. Give each live worker a name of its own: two that answer alike confuse every tool.
+        /// Jobs for this worker alone, see ``isAddressable``, name it with the host, or as it is written here.
         public var name: String?
         public var order: QueueOrder
         /// What this worker has that others may not: `gpu`, `eu`. Jobs that require labels go to workers that have all
@@ -64,6 +66,15 @@ public final class Worker: Service {
         public var messageLimits: WireLimits?
         /// Are told what happens to this worker and its jobs. None by default.
         public var sinks: [any EventSink] = []
+        /// When events of jobs are sent to monitors. Of no effect where the backend has no ``Fanout``.
+        public var events: EventMode
+        /// How often the worker says that it is alive, to monitors and to Celery's tools. 2 seconds by default, at least
+        /// 0.1. It counts as dead when it was silent for twice as long.
+        public var heartbeatInterval: Duration
+        /// Which requests from outside the worker obeys.
+        public var control: ControlMode
+        /// What the worker can be asked for besides the commands that every worker has.
+        public var commands: [ControlCommand]
         /// Called once before the first job, for clients that handlers share. What it throws ends the worker.
         public var onStart: (@Sendable () async throws -> Void)?
         public var onStop: (@Sendable () async -> Void)?
@@ -78,7 +89,9 @@ public final class Worker: Service {
             isBurst: Bool = false, resources: [String: Int] = [:], autoscaling: Autoscaling = Autoscaling(),
             limits: RunLimits = RunLimits(), processes: ProcessOptions = ProcessOptions(), logLines: Int = 200,
             middleware: [any PerformMiddleware] = [], client: JobClient.Configuration = .init(),
-            metrics: any MetricsFactory = MetricsSystem.factory, onStart: (@Sendable () async throws -> Void)? = nil,
+            metrics: any MetricsFactory = MetricsSystem.factory, events: EventMode = .whenAsked,
+            heartbeatInterval: Duration = .seconds(2), control: ControlMode = .all, commands: [ControlCommand] = [],
+            onStart: (@Sendable () async throws -> Void)? = nil,
             onStop: (@Sendable () async -> Void)? = nil,
             onDeadLetter: (@Sendable (JobID, JobFailure) async -> Void)? = nil
         ) {
@@ -98,6 +111,10 @@ public final class Worker: Service {
             self.middleware = middleware
             self.client = client
             self.metrics = metrics
+            self.events = events
+            self.heartbeatInterval = max(heartbeatInterval, .milliseconds(100))
+            self.control = control
+            self.commands = commands
             self.onStart = onStart
             self.onStop = onStop
             self.onDeadLetter = onDeadLetter
@@ -152,7 +169,8 @@ public final class Worker: Service {
         let engine = try WorkerEngine(
             backend: backend, queues: queues, lanes: lanes, handlers: handlers, configuration: configuration,
             logger: logger,
-            inbox: inbox, liveLimits: { [weak self] name in self?.liveLimits.withLock { $0[name] } ?? RunLimits() })
+            inbox: inbox, liveLimits: { [weak self] name in self?.liveLimits.withLock { $0[name] } ?? RunLimits() },
+            setLimits: { [weak self] limits, name in try self?.setLimits(limits, forJob: name) })
         try await configuration.onStart?()
         self.engine.withLock { $0 = engine }
         defer { self.engine.withLock { $0 = nil } }

@@ -18,11 +18,11 @@ actor WorkerEngine {
     /// Where the backend has none.
     private let ownThread: ThreadExecutor?
 
-    private let backend: Backend
-    private let setup: WorkerSetup
+    let backend: Backend
+    let setup: WorkerSetup
     private let configuration: Worker.Configuration
     private let logger: Logger
-    private let inbox: WorkerInbox
+    let inbox: WorkerInbox
     private let metrics: WorkerMetrics
     private let events: EventStream
     private let patience: Patience
@@ -30,25 +30,35 @@ actor WorkerEngine {
     private let session: SessionBox
     private let blockingThreads: ThreadExecutor
     /// Nil when no handler runs in the process lane.
-    private let children: ChildPool?
+    let children: ChildPool?
     private let launcher: Launcher
     private let environment: Execution.Environment
+    let remote: RemoteControl
 
-    private var machine: WorkerMachine
-    private var presence: WorkerPresence { didSet { session.presence = presence } }
+    var machine: WorkerMachine
+    private(set) var presence: WorkerPresence { didSet { session.presence = presence } }
     /// Renews the lease.
     private let leaseThread = ThreadExecutor(name: "hoist-lease", threadCount: 1)
     /// The jobs on the machine's list.
-    private var jobs: [WorkerInbox.RunID: Launcher.Job] = [:]
+    private(set) var jobs: [WorkerInbox.RunID: Launcher.Job] = [:]
     /// Jobs that came together and start beside the next turn.
     private var startedTogether: [WorkerInbox.RunID] = []
     private let startingBell = Doorbell()
     private var isAlive = false
+    /// The lanes that grow and shrink.
+    var ranges: [LaneKind: ClosedRange<Int>]
+    nonisolated let rangesBell = Doorbell()
+    /// The rates of kinds of jobs on this worker alone, as they were asked for.
+    var rateTexts: [String: String] = [:]
+    /// How many jobs of each kind were taken in.
+    private(set) var acceptedByName: [String: UInt64] = [:]
+    let startedUptime: Int64
 
     init(
         backend: Backend, queues: [QueueSubscription], lanes: [Lane], handlers: [Handler],
         configuration: Worker.Configuration, logger: Logger, inbox: WorkerInbox,
-        liveLimits: @escaping @Sendable (String) -> RunLimits
+        liveLimits: @escaping @Sendable (String) -> RunLimits,
+        setLimits: @escaping @Sendable (RunLimits, String) throws -> Void
     ) throws(WorkerError) {
         setup = try WorkerSetup(
             backend: backend, queues: queues, lanes: lanes, handlers: handlers, configuration: configuration)
@@ -69,8 +79,12 @@ actor WorkerEngine {
         presence.labels = configuration.labels.isEmpty ? nil : configuration.labels.sorted()
         session = SessionBox(presence)
         metrics = WorkerMetrics(factory: configuration.metrics)
-        events = EventStream([metrics, EventLog(logger: logger)] + configuration.sinks)
         patience = Patience(clock: backend.clock, logger: logger, inbox: inbox)
+        ranges = setup.ranges
+        startedUptime = backend.clock.uptime
+        remote = RemoteControl(
+            node: setup.name, backend: backend, configuration: configuration, patience: patience, setLimits: setLimits)
+        events = EventStream([metrics, EventLog(logger: logger)] + remote.sinks + configuration.sinks)
         blockingThreads = ThreadExecutor(name: "hoist-blocking", threadCount: setup.lanes[.blocking] ?? 1)
         environment = Execution.Environment(
             worker: setup.name, jobs: JobClient(backend, configuration: configuration.client, logger: logger),
@@ -87,11 +101,13 @@ actor WorkerEngine {
         launcher = Launcher(
             inbox: inbox, clock: backend.clock, events: events, session: session, blockingThreads: blockingThreads,
             children: children, canCloseQueues: backend.queueControl != nil)
+        var rules = setup.rules
+        rules.isRevoked = remote.isRevoked
         machine = WorkerMachine(
-            setup.rules, queues: setup.queues, lanes: setup.lanes, resources: configuration.resources)
+            rules, queues: setup.queues, lanes: setup.lanes, resources: configuration.resources)
     }
 
-    private var time: WorkerMachine.Moment {
+    var time: WorkerMachine.Moment {
         WorkerMachine.Moment(now: backend.clock.now, uptime: backend.clock.uptime)
     }
 
@@ -115,8 +131,7 @@ actor WorkerEngine {
                     sealing: configuration.client.sealing, patience: patience)
                 parts.addTask(executorPreference: executor) { await listener.run() }
             }
-            let scaling = LaneScaling(
-                engine: self, backend: backend, interval: configuration.autoscaling.interval, scalers: setup.scalers)
+            let scaling = LaneScaling(engine: self, backend: backend, policy: configuration.autoscaling)
             parts.addTask(executorPreference: executor) { await scaling.run() }
             let gauges = QueueGauges(engine: self, backend: backend, metrics: metrics)
             parts.addTask(executorPreference: executor) { await gauges.run() }
@@ -125,15 +140,19 @@ actor WorkerEngine {
                 onLoss: { await self.leaseWasLost(by: $0) })
             parts.addTask(executorPreference: leaseThread) { await keeper.run() }
             parts.addTask(executorPreference: executor) { await self.launchBesideTurns() }
+            remote.start(in: &parts, of: self, jobs: environment.jobs)
             await work()
             parts.cancelAll()
         }
         await leave()
+        let (pulse, wasAlive) = (pulse(all: true), isAlive)
+        if wasAlive { _ = await finishes(within: .milliseconds(500)) { [remote] in try await remote.leave(pulse) } }
         isAlive = false
         publishHealth()
         await children?.close()
         blockingThreads.close()
         leaseThread.close()
+        remote.close()
         events.tell(.offline, presence, at: backend.clock)
     }
 
@@ -222,7 +241,7 @@ actor WorkerEngine {
     }
 
     /// Does what the machine has decided.
-    private func perform() {
+    func perform() {
         for action in machine.takeActions() {
             switch action {
             case .admit(let run, let delivery): admit(run, delivery)
@@ -230,6 +249,7 @@ actor WorkerEngine {
             case .cancel(let run, let reason): jobs[run]?.task.cancel(reason)
             case .drop(let run): jobs[run] = nil
             case .refuse(let delivery): refuse(delivery)
+            case .revoke(let delivery): endRevoked(delivery)
             case .resize(let lane, let slots, let before): noteSize(of: lane, slots, before: before)
             }
         }
@@ -341,6 +361,7 @@ actor WorkerEngine {
 
     private func admit(_ run: WorkerInbox.RunID, _ delivery: Delivery) {
         guard let handler = setup.handlers[delivery.jobName] else { return }
+        acceptedByName[delivery.jobName, default: 0] += 1
         events.tell(.received) { JobEvent(.received(delivery), delivery, worker: setup.name, at: backend.clock.now) }
         let execution = Execution(delivery, handler, environment, onLog: { [inbox] in inbox.noteLog(run: run) })
         jobs[run] = Launcher.Job(execution: execution, run: run, task: RunningTask())
@@ -384,6 +405,23 @@ actor WorkerEngine {
         machine.settle(settlement)
         noteDeadLetter(delivery, failure)
     }
+
+    /// A job was delivered that somebody has revoked: it ends without having begun.
+    private func endRevoked(_ delivery: Delivery) {
+        let now = backend.clock.now
+        var settlement = Settlement(
+            jobID: delivery.jobID, token: delivery.token, outcome: .cancelled, startedAt: now, finishedAt: now)
+        settlement.facts = delivery.message.map { SettlementFacts($0, of: delivery, worker: presence.name) }
+        settlement.followUps = delivery.message.flatMap { FollowUps(of: $0, endedAs: .cancelled, nil, now: now) }
+        machine.settle(settlement)
+        events.tell(.ends) {
+            JobEvent(
+                .ended(JobEvent.End(outcome: .cancelled, startedAt: now, runTime: .zero)), delivery, worker: setup.name,
+                at: now)
+        }
+    }
+
+    func sendHeartbeat() async { await remote.beat(pulse(all: false)) }
 
     /// Tells of a job that was given up because its worker died.
     private func tell(of job: GivenUpJob) {

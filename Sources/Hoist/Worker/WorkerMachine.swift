@@ -33,6 +33,8 @@ struct WorkerMachine {
         /// a turn knows what each has left; and not for children, whose number of jobs at hand changes with how long
         /// they take.
         var creditMayLast = false
+        /// Whether a job was revoked before it began.
+        var isRevoked: @Sendable (Delivery) -> Bool = { _ in false }
     }
 
     enum Action {
@@ -45,6 +47,8 @@ struct WorkerMachine {
         case drop(RunID)
         /// A broker that cannot choose by name has delivered a job that has no handler here.
         case refuse(Delivery)
+        /// A job was delivered that is not to be started.
+        case revoke(Delivery)
         /// A lane has another size.
         case resize(LaneKind, slots: Int, before: Int)
     }
@@ -116,6 +120,11 @@ struct WorkerMachine {
     private var written: Set<RunID> = []
     private var nextLogsAt: Int64 = 0
     private var actions: [Action] = []
+    /// The rates of kinds of jobs on this worker alone, by wire name.
+    private var rates: [String: RateBucket] = [:]
+    private(set) var isQuiet = false
+    /// All jobs that were taken in.
+    var accepted: UInt64 { nextRun }
 
     /// - Parameters:
     ///   - rules: what does not change.
@@ -224,6 +233,22 @@ struct WorkerMachine {
         // What is left of the credit is for the other queues.
         mayHaveWork = true
         return true
+    }
+
+    /// Limits how often jobs of a kind start here; nil for no limit. A limit that was there is replaced.
+    mutating func setRate(_ rate: StartRate?, of names: [String], _ time: Moment) {
+        for name in names { rates[name] = rate.map { RateBucket($0, now: time.uptime) } }
+        // Credit that lasts knows nothing of rates.
+        mustWithdraw = rules.creditMayLast
+        mayHaveWork = true
+    }
+
+    /// Takes no jobs until it is told otherwise. What runs goes on.
+    mutating func setQuiet(_ isQuiet: Bool) {
+        guard isQuiet != self.isQuiet else { return }
+        self.isQuiet = isQuiet
+        mustWithdraw = rules.creditMayLast
+        mayHaveWork = true
     }
 
     /// Stops a job. One that has not begun goes back when its cancellation was requested, for it would not hear of that
@@ -338,6 +363,16 @@ struct WorkerMachine {
             actions.append(.refuse(delivery))
             return nil
         }
+        if rules.isRevoked(delivery) {
+            actions.append(.revoke(delivery))
+            return nil
+        }
+        // Some were claimed together with others before the rate was set, or for slots that several kinds share.
+        if rates[delivery.jobName]?.take(now: time.uptime) == false {
+            handBack([delivery], time)
+            mayHaveWork = true
+            return nil
+        }
         nextRun += 1
         let admission = slots.admit(nextRun, needs, queue: delivery.queue)
         if case .refuse = admission {
@@ -378,8 +413,11 @@ struct WorkerMachine {
         }
     }
 
-    /// Settles something that no run has.
-    mutating func settle(_ settlement: Settlement) { unsettled.append(settlement) }
+    /// Settles something that no run has. It was claimed for a slot that is free again.
+    mutating func settle(_ settlement: Settlement) {
+        unsettled.append(settlement)
+        mayHaveWork = true
+    }
 
     /// Gives back jobs that came when there was no place for them.
     private mutating func handBack(_ deliveries: [Delivery], _ time: Moment) {
@@ -408,6 +446,10 @@ struct WorkerMachine {
             if let drainDeadline, time.uptime >= drainDeadline { return .handBack }
         }
         if let due = nextDue, due <= time.now { (mayHaveWork, nextDue) = (true, nil) }
+        if rates.values.contains(where: { $0.hasRefilled(now: time.uptime) }) {
+            for name in rates.keys { rates[name]?.noteRefill(now: time.uptime) }
+            mayHaveWork = true
+        }
         // Without a queue there is nothing to ask for.
         if queues.isEmpty { (mayHaveWork, nextDue) = (false, nil) }
         let turn = makeTurn(time)
@@ -456,18 +498,29 @@ struct WorkerMachine {
         turn.request.arrivalsSeen = arrivalsSeen
         turn.request.withdrawsCredit = mustWithdraw
         takeReports(into: &turn, time)
-        guard mayHaveWork, stop == nil else { return turn }
+        guard mayHaveWork, stop == nil, !isQuiet else { return turn }
         turn.request.budget = slots.budget(for: kinds.map(\.needs))
         for queue in rules.order.arrange(queues) {
             for (needs, names) in kinds where !(isProcessLaneClosed && needs.lane == .process) {
-                let claim = Claim(
-                    queue: queue.name, kind: needs.budgetName, jobNames: names, partition: rules.findsPartition)
-                if turn.request.budget.available(to: claim) > 0 { turn.request.claims.append(claim) }
+                let free = rates.isEmpty ? names : names.filter { rates[$0] == nil }
+                if !free.isEmpty { claim(free, needs.budgetName, of: queue, in: &turn) }
+                for name in names where !rates.isEmpty {
+                    guard let tokens = rates[name]?.tokens(now: time.uptime), tokens > 0 else { continue }
+                    // A kind of its own, so that no more are claimed than may start.
+                    let kind = needs.budgetName + "/" + name
+                    turn.request.budget.kinds[kind] = min(tokens, turn.request.budget.kinds[needs.budgetName] ?? 0)
+                    claim([name], kind, of: queue, in: &turn)
+                }
             }
         }
-        turn.request.creditLasts = rules.creditMayLast
+        turn.request.creditLasts = rules.creditMayLast && rates.isEmpty
         turn.request.takesSuspects = !runs.values.contains { $0.isSuspect }
         return turn
+    }
+
+    private func claim(_ names: [String], _ kind: String, of queue: QueueSubscription, in turn: inout Turn) {
+        let claim = Claim(queue: queue.name, kind: kind, jobNames: names, partition: rules.findsPartition)
+        if turn.request.budget.available(to: claim) > 0 { turn.request.claims.append(claim) }
     }
 
     /// Progress goes out at most twenty times a second, the last of each job, however often handlers report. Logs go out
@@ -493,6 +546,7 @@ struct WorkerMachine {
         if !progress.isEmpty { wait(until: nextProgressAt) }
         if written.contains(where: { runs[$0] != nil }) { wait(until: nextLogsAt) }
         if let drainDeadline { wait(until: drainDeadline) }
+        if stop == nil, !isQuiet { for rate in rates.values { rate.nextRefill.map { wait(until: $0) } } }
         return limits.min()
     }
 

@@ -1,12 +1,14 @@
 /// What a worker is made of, checked: handlers by name, queues, lanes, limits.
 struct WorkerSetup: Sendable {
+    /// `name@host`.
     let name: String
     let handlers: [String: RegisteredHandler]
     /// With the queues that are for this worker alone or for its labels.
     let queues: [QueueSubscription]
     /// The slots of each lane that a handler uses.
     let lanes: [LaneKind: Int]
-    let scalers: [LaneKind: LaneScaler]
+    /// Of those lanes that grow and shrink.
+    let ranges: [LaneKind: ClosedRange<Int>]
     /// What the code says of every job and queue of this worker; an empty list where it says nothing of a job.
     let limits: [LimitTarget: [JobLimit]]
     /// The name that a kind of job has limits under, by alias.
@@ -29,7 +31,10 @@ struct WorkerSetup: Sendable {
         if backend.limits == nil, let target = limits.first(where: { !$0.value.isEmpty })?.key {
             throw WorkerError(message: "the \(target) has limits, and this backend cannot keep any")
         }
-        name = configuration.name ?? ProcessIdentity.name
+        name = NodeName.of(configuration.name)
+        if let taken = configuration.commands.map(\.name).first(where: { BuiltInCommand.byName[$0] != nil }) {
+            throw WorkerError(message: "every worker has a command \(taken): give yours another name")
+        }
         guard SpecialQueue.areLabels(configuration.labels) else {
             throw WorkerError(
                 message:
@@ -40,8 +45,11 @@ struct WorkerSetup: Sendable {
         }
         for queue in queues { try Self.check(queue, backend) }
         let isAddressed = configuration.isAddressable || !configuration.broadcastChannels.isEmpty
+        // Jobs are sent to it under its whole name, and under the name as it is configured.
+        var own = isAddressed ? [name] : []
+        if isAddressed, let configured = configuration.name, configured != name { own.append(configured) }
         self.queues =
-            (isAddressed ? [QueueSubscription(SpecialQueue.direct(to: name))] : [])
+            own.map { QueueSubscription(SpecialQueue.direct(to: $0)) }
             + queues.flatMap { Self.parts(of: $0, configuration) }
         guard Set(self.queues.map(\.name)).count == self.queues.count else {
             throw WorkerError(
@@ -49,16 +57,14 @@ struct WorkerSetup: Sendable {
         }
         let used = Set(handlers.map(\.lane))
         var slots: [LaneKind: Int] = [:]
-        var scalers: [LaneKind: LaneScaler] = [:]
+        var ranges: [LaneKind: ClosedRange<Int>] = [:]
         for lane in used {
             let asked = lanes.last { $0.kind == lane }
             slots[lane] = asked?.slots ?? lane.defaultSlots
-            if let range = asked?.range, range.count > 1 {
-                scalers[lane] = LaneScaler(range, configuration.autoscaling)
-            }
+            if let range = asked?.range, range.count > 1 { ranges[lane] = range }
         }
         try Self.checkNeeds(handlers, slots: slots, lanes: lanes, resources: configuration.resources)
-        (self.lanes, self.scalers) = (slots, scalers)
+        (self.lanes, self.ranges) = (slots, ranges)
         rules = WorkerMachine.Rules(
             needs: self.handlers.mapValues(\.needs), order: configuration.order,
             // A person may set limits for any job, so that it must be known for all of them what they belong to.

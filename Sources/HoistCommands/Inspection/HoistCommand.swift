@@ -11,7 +11,7 @@ public struct HoistCommand: AsyncParsableCommand {
             LogCommand.self,
             EnqueueCommand.self,
             CancelCommand.self, DeadCommand.self, PurgeCommand.self, PauseCommand.self, ResumeCommand.self,
-            LimitsCommand.self, LimitCommand.self,
+            LimitsCommand.self, LimitCommand.self, InspectCommand.self, ControlCommand.self, EventsCommand.self,
         ])
 
     public init() {}

@@ -9,7 +9,7 @@ struct RedisKeys: Sendable {
     /// The steps that priorities are rounded down to, ascending, the first one 0.
     let prioritySteps: [Int]
 
-    private static let separator = "\u{06}\u{16}"
+    static let separator = "\u{06}\u{16}"
 
     /// Prefix of Hoist's own keys. Scripts get it as their only key, except on a separate server of results.
     var own: String { prefix + "hoist:" }

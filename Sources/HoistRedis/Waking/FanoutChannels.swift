@@ -16,6 +16,68 @@ extension RedisBackend: Fanout {
     public func frames(exchange: String, pattern: String) async throws -> AsyncStream<FanoutFrame> {
         try await frames.listen(to: exchange, pattern: pattern, clock: clock)
     }
+
+    /// As kombu does: the asker has bound a queue of its own, named after its key, to the exchange.
+    public func reply(_ frame: [UInt8], to address: ReplyAddress) async throws -> Bool {
+        let queue = ReplyList(address, keys: keys)
+        let isBound = try await send(
+            RESPCommand("SISMEMBER", [.text(queue.binding), .text(queue.member)]), doing: "look for the asker")
+        guard isBound.integer == 1 else { return false }
+        // Should the asker die, its queue does not stay.
+        _ = try await pipeline(
+            [
+                RESPCommand("LPUSH", [.text(queue.list), .bytes(frame)]),
+                RESPCommand("EXPIRE", [.text(queue.list), "300"]),
+            ], doing: "reply to a request")
+        return true
+    }
+
+    public func replies(exchange: String) async throws -> ReplyQueue {
+        let address = ReplyAddress(exchange: exchange, key: JobIdentifier.make())
+        let queue = ReplyList(address, keys: keys)
+        _ = try await send(
+            RESPCommand("SADD", [.text(queue.binding), .text(queue.member)]), doing: "open a queue for replies")
+        let (stream, continuation) = AsyncStream.makeStream(of: [UInt8].self, bufferingPolicy: .bufferingNewest(10_000))
+        let reading = Task { [client] in
+            while !Task.isCancelled {
+                let popped = try? await client.withConnection { connection in
+                    try await connection.send([RESPCommand("BRPOP", [.text(queue.list), "1"])], timeout: .seconds(4))
+                }
+                if let bytes = popped?.first?.elements?.last?.bytes {
+                    continuation.yield(bytes)
+                } else if popped == nil, !Task.isCancelled {
+                    try? await Task.sleep(for: .milliseconds(100))
+                }
+            }
+        }
+        continuation.onTermination = { [weak self] _ in
+            reading.cancel()
+            guard let self else { return }
+            // A task of its own, for the one that asked may be cancelled.
+            Task {
+                _ = try? await self.pipeline(
+                    [
+                        RESPCommand("SREM", [.text(queue.binding), .text(queue.member)]),
+                        RESPCommand("DEL", [.text(queue.list)]),
+                    ], doing: "close a queue for replies")
+            }
+        }
+        return ReplyQueue(address: address, frames: stream)
+    }
+}
+
+/// Where kombu keeps the queue of an asker.
+private struct ReplyList: Sendable {
+    let list: String
+    let binding: String
+    let member: String
+
+    init(_ address: ReplyAddress, keys: RedisKeys) {
+        let name = address.key + "." + address.exchange
+        list = keys.prefix + name
+        binding = keys.prefix + "_kombu.binding." + address.exchange
+        member = address.key + RedisKeys.separator + RedisKeys.separator + name
+    }
 }
 
 /// Who listens to the frames of which exchange. Two subscriptions serve all listeners of an exchange in this program.

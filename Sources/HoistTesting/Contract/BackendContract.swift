@@ -82,7 +82,7 @@ public enum BackendContract {
 
     /// By the real clock, with settlements as workers encode them. Checks go as far as they can without moving the time.
     public static let realChecks: [Check] =
-        (checks + credit).map { check in
+        (checks + credit + control).map { check in
             var check = check
             check.isReal = true
             return check

@@ -51,6 +51,7 @@ struct WorkerMachineTests {
             case .cancel(let run, let reason): "cancel \(run) \(reason.kind)"
             case .drop(let run): "drop \(run)"
             case .refuse(let delivery): "refuse \(delivery.jobID)"
+            case .revoke(let delivery): "revoke \(delivery.jobID)"
             case .resize(let lane, let slots, let before): "resize \(lane) \(before) to \(slots)"
             }
         }
@@ -284,6 +285,49 @@ struct WorkerMachineTests {
         #expect(turn(&machine)?.request.claims.isEmpty ?? true)
         #expect(add(&machine, QueueSubscription("r", concurrency: 1)))
         #expect(machine.slots.available(light, queue: "r") == 0, "what runs counts")
+    }
+
+    @Test("a job that was revoked is not started, and the slot that it was claimed for is asked for again")
+    func revoked() throws {
+        var machine = try working(on: [], slots: 1) { $0.isRevoked = { $0.jobID == "a" } }
+        machine.rang()
+        let first = try #require(turn(&machine))
+        #expect(ended(&machine, first, TurnResult(deliveries: [delivery("a")]), at(0)))
+        #expect(told(&machine) == ["revoke a"] && machine.runs.isEmpty)
+        machine.settle(
+            Settlement(jobID: "a", token: 1, outcome: .cancelled, startedAt: at(0).now, finishedAt: at(0).now))
+        let next = try #require(turn(&machine))
+        #expect(next.request.settlements.map(\.jobID) == ["a"])
+        #expect(next.request.claims.count == 1, "others may wait behind it")
+    }
+
+    @Test("a quiet worker asks for nothing until it is told to go on")
+    func quiet() throws {
+        var machine = try working(on: [])
+        machine.setQuiet(true)
+        machine.rang()
+        #expect(turn(&machine)?.request.claims.isEmpty ?? true)
+        machine.setQuiet(false)
+        #expect(turn(&machine)?.request.claims.count == 1)
+    }
+
+    @Test("a kind of job whose rate is used up is not asked for, and again when it has a token")
+    func rates() throws {
+        var machine = try working(on: [], slots: 4)
+        machine.setRate(try StartRate("1/s"), of: ["light"], at(0))
+        let first = try #require(turn(&machine))
+        #expect(first.request.claims.map(\.jobNames) == [["light"]] && !first.request.creditLasts)
+        #expect(first.request.budget.available(to: first.request.claims[0]) == 1, "one token, of four slots")
+        #expect(ended(&machine, first, TurnResult(deliveries: [delivery("a"), delivery("b")]), at(0)))
+        #expect(told(&machine) == ["admit 1 a", "start [1]"])
+        let second = try #require(turn(&machine))
+        #expect(second.request.claims.isEmpty && second.request.settlements.map(\.jobID) == ["b"], "b goes back")
+        #expect(ended(&machine, second, TurnResult(), at(0)))
+        guard case .sleep(let limit?) = machine.next(at(0)) else { return #expect(Bool(false), "it waits for a token") }
+        #expect(limit > .milliseconds(900) && limit <= .milliseconds(1001))
+        #expect(turn(&machine, at: 1_001_000)?.request.claims.count == 1)
+        machine.setRate(nil, of: ["light"], at(0))
+        #expect(turn(&machine)?.request.budget.kinds.count == 1)
     }
 
     @Test("a lane has at least the slots of its heaviest job")

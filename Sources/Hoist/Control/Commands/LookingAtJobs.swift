@@ -1,0 +1,128 @@
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+
+/// Commands that ask which jobs a worker has.
+extension BuiltInCommand {
+    static let lookingAtJobs: [BuiltInCommand] = [
+        .inspect("active", "dump_active") { call, panel in
+            let isSafe = try call.arguments.flag("safe")
+            return .array(
+                await panel.engine.heldJobs.filter(\.hasBegun).map { $0.description(node: panel.node, isSafe: isSafe) })
+        },
+        .inspect("reserved", "dump_reserved") { _, panel in
+            .array(
+                await panel.engine.heldJobs.filter { !$0.hasBegun }.map {
+                    $0.description(node: panel.node, isSafe: false)
+                })
+        },
+        .inspect("scheduled", "dump_schedule") { call, panel in
+            .array(
+                try await delayedJobs(panel, ofAll: !call.isForMany).map { job in
+                    [
+                        "eta": job.due.map { .string(WireTimestamp.string(from: $0)) } ?? .null, "priority": 6,
+                        "request": job.description(node: panel.node, isSafe: false),
+                    ]
+                })
+        },
+        .inspect("revoked", "dump_revoked") { _, panel in .array(panel.revoked.ids.map { .string($0) }) },
+        .inspect("query_task") { call, panel in
+            let ids = try call.arguments.textsIfPresent("ids")
+            guard !ids.isEmpty else { return [:] }
+            let wanted = Set(ids)
+            var found: WireValue.Object = [:]
+            for job in await panel.engine.heldJobs where wanted.contains(job.id) {
+                found[job.id] = [
+                    job.hasBegun ? "active" : "reserved", job.description(node: panel.node, isSafe: false),
+                ]
+            }
+            for job in try await delayedJobs(panel, ofAll: true) where wanted.contains(job.id) && found[job.id] == nil {
+                found[job.id] = ["scheduled", job.description(node: panel.node, isSafe: false)]
+            }
+            return .object(found)
+        },
+    ]
+
+    private static let mostDelayed = 1000
+    /// Of so many the arguments are read one by one.
+    private static let mostWithArguments = 100
+
+    /// The delayed jobs of the queues that the worker consumes, the nearest first.
+    /// - Parameter ofAll: also those of queues that another live worker consumes, whose name comes first.
+    private static func delayedJobs(_ panel: ControlPanel, ofAll: Bool) async throws -> [HeldJobView] {
+        guard let directory = panel.backend.directory else { return [] }
+        let workers = ofAll ? [] : try await directory.workers()
+        var jobs: [JobRecord] = []
+        for queue in await panel.engine.consumedQueues.sorted() {
+            let first = workers.filter { $0.queues.contains(queue) && !$0.isDraining }.map(\.name).min()
+            guard ofAll || first ?? panel.node >= panel.node else { continue }
+            jobs += try await directory.jobs(
+                JobFilter(states: [.scheduled, .retrying], queue: queue, limit: mostDelayed))
+        }
+        jobs.sort { ($0.dueAt ?? .distantFuture, $0.id) < ($1.dueAt ?? .distantFuture, $1.id) }
+        var views: [HeldJobView] = []
+        for (index, record) in jobs.prefix(mostDelayed).enumerated() {
+            var view = HeldJobView(record)
+            if index < mostWithArguments { view.arguments = try? await directory.arguments(of: record.id) }
+            views.append(view)
+        }
+        return views
+    }
+}
+
+/// A job that a worker has or will have, as others see it.
+struct HeldJobView: Sendable {
+    var id: JobID
+    var name: String
+    var queue: String
+    var hasBegun: Bool
+    /// Nil where they are too large to be kept, or cannot be read.
+    var arguments: Arguments?
+    var positionalText: String
+    var keywordText: String
+    var startedAt: Date?
+    var due: Date?
+    var priority = 0
+    var exchange = ""
+    var isRedelivered = false
+    /// The child's in the process lane.
+    var processID: Int?
+
+    init(_ record: JobRecord) {
+        id = record.id
+        name = record.name
+        queue = record.queue
+        hasBegun = false
+        positionalText = record.argumentsText
+        keywordText = "{}"
+        due = record.dueAt
+    }
+
+    init(id: JobID, name: String, queue: String, hasBegun: Bool, headers: MessageHeaders?) {
+        self.id = id
+        self.name = name
+        self.queue = queue
+        self.hasBegun = hasBegun
+        positionalText = headers?.argumentsText ?? "()"
+        keywordText = headers?.keywordArgumentsText ?? "{}"
+    }
+
+    /// The members that Celery gives a task, no more: its own tests compare whole objects.
+    func description(node: String, isSafe: Bool) -> WireValue {
+        let shown = isSafe ? nil : arguments
+        return [
+            "id": .string(id), "name": .string(name),
+            "args": shown.map { .array($0.positional) } ?? .string(positionalText),
+            "kwargs": shown.map { .object($0.keyword) } ?? .string(keywordText), "type": .string(name),
+            "hostname": .string(node), "time_start": startedAt.map { .double($0.timeIntervalSince1970) } ?? .null,
+            "acknowledged": .bool(hasBegun),
+            "delivery_info": [
+                "exchange": .string(exchange), "routing_key": .string(queue), "priority": .integer(Int64(priority)),
+                "redelivered": .bool(isRedelivered),
+            ],
+            "worker_pid": processID.map { .integer(Int64($0)) } ?? .null,
+        ]
+    }
+}

@@ -1,0 +1,411 @@
+import Logging
+import Synchronization
+
+extension Worker {
+    /// When a worker tells others of its jobs, as Celery's events.
+    public enum EventMode: String, Sendable, CaseIterable {
+        /// Once a monitor has asked for events, and while somebody listens. The default.
+        case whenAsked = "when-asked"
+        /// From the start, and while somebody listens.
+        case always
+        /// Never. Heartbeats are sent all the same.
+        case never
+    }
+}
+
+/// Tells others of a worker's jobs: a sink that keeps events for a moment, and a task that encodes and publishes them.
+///
+/// It never makes a job wait. While nobody listens nothing is encoded; when there is more than the limits allow, whole
+/// jobs are left out and counted, but for those that fail.
+final class EventRecorder: EventSink {
+    struct Limits: Sendable {
+        /// Events a second above which whole jobs are left out.
+        var eventsPerSecond = 10_000
+        /// Bytes that wait to be published, about.
+        var bufferedBytes = 1 << 20
+        /// Events in one message, and its bytes.
+        var batch = 256
+        var batchBytes = 64 << 10
+        /// How long an event waits for others.
+        var batchDelay = Duration.milliseconds(50)
+        /// For how long there must have been no listener before nothing is encoded any more.
+        var patience = Duration.seconds(30)
+        /// How long one request for events holds where nobody can tell how many listen.
+        var requestLasts = Duration.seconds(120)
+    }
+
+    private struct Pending: Sendable {
+        var event: JobEvent
+        var clock: Int64
+        var size: Int
+        /// The event of a job that was left out so far: it is told who the job is first.
+        var isFirst = false
+    }
+
+    private enum Admission { case no, yes, first }
+
+    private struct TotalKey: Hashable {
+        var name: String
+        var outcome: String
+    }
+
+    private struct State {
+        var pending: [Pending] = []
+        var bytes = 0
+        var isEnabled: Bool
+        var isAsleep = false
+        /// By the clock's uptime.
+        var lastHeard: Int64 = 0
+        var lastAsked: Int64 = 0
+        /// The jobs whose events are left out, until they end.
+        var leftOut: Set<JobID> = []
+        var dropped = 0
+        var window = Window()
+        var totals: [TotalKey: UInt64] = [:]
+        var changed: Set<TotalKey> = []
+        var ends: UInt64 = 0
+    }
+
+    /// One second of events, to keep to the limit.
+    private struct Window {
+        var begin: Int64 = 0
+        var offered = 0
+        var accepted = 0
+        /// Of 1,024 jobs so many are told of.
+        var kept = 1024
+    }
+
+    /// Each job gives about so many events.
+    private static let eventsPerJob = 3
+    /// So many kinds of jobs and outcomes are counted apart.
+    private static let mostTotals = 1000
+
+    private let mode: Worker.EventMode
+    private let writer: EventWriter
+    private let limits: Limits
+    private let time: LamportClock
+    private let clock: any JobClock
+    private let state: Mutex<State>
+    private let wanted: Atomic<UInt8>
+    private let bell = Doorbell()
+    private let fullBell = Doorbell()
+
+    init(node: String, mode: Worker.EventMode, limits: Limits = Limits(), time: LamportClock, clock: any JobClock) {
+        self.mode = mode
+        self.limits = limits
+        self.time = time
+        self.clock = clock
+        writer = EventWriter(node: node)
+        state = Mutex(State(isEnabled: mode == .always, lastHeard: clock.uptime))
+        wanted = Atomic(Self.interests(isTelling: mode == .always).rawValue)
+    }
+
+    // MARK: - What jobs do
+
+    var interests: EventInterests { EventInterests(rawValue: wanted.load(ordering: .relaxed)) }
+
+    /// The ends are counted also while nobody listens.
+    private static func interests(isTelling: Bool) -> EventInterests {
+        isTelling ? [.received, .started, .progress, .ends] : [.ends]
+    }
+
+    func record(_ event: JobEvent) {
+        let size = 256 + event.payloadSize
+        let bells = state.withLock { state -> (Bool, Bool) in
+            count(event, &state)
+            guard state.isEnabled, !state.isAsleep else { return (false, false) }
+            let before = state.pending.count
+            let admission = admission(of: event, size, &state)
+            if admission == .no {
+                state.dropped += 1
+            } else {
+                state.pending.append(
+                    Pending(event: event, clock: time.tick(), size: size, isFirst: admission == .first))
+                state.bytes += size
+            }
+            let after = state.pending.count
+            return (before == 0 && after > 0, before < limits.batch && after >= limits.batch)
+        }
+        if bells.0 { bell.ring() }
+        if bells.1 { fullBell.ring() }
+    }
+
+    private func count(_ event: JobEvent, _ state: inout State) {
+        let outcome: String
+        switch event.kind {
+        case .ended(let end), .retried(let end), .putBack(let end): outcome = end.outcome.label
+        case .givenUp: outcome = "failed"
+        case .sent, .received, .started, .progressed: return
+        }
+        state.ends &+= 1
+        var key = TotalKey(name: event.jobName, outcome: outcome)
+        if state.totals[key] == nil, state.totals.count >= Self.mostTotals { key.name = "other" }
+        state.totals[key, default: 0] += 1
+        state.changed.insert(key)
+    }
+
+    /// Whether an event is told. A job is told of as a whole, or not at all; one that fails always.
+    private func admission(of event: JobEvent, _ size: Int, _ state: inout State) -> Admission {
+        let now = clock.uptime
+        if now - state.window.begin >= 1_000_000 {
+            let offered = state.window.offered
+            let kept = offered > limits.eventsPerSecond ? max(1, 1024 * limits.eventsPerSecond / offered) : 1024
+            state.window = Window(begin: now, kept: kept)
+        }
+        guard state.bytes + size <= limits.bufferedBytes else {
+            // What ends here is forgotten; what begins here is left out as a whole.
+            if case .received = event.kind { leaveOut(event.jobID, &state) } else { state.leftOut.remove(event.jobID) }
+            return .no
+        }
+        let hasBudget = state.window.accepted < limits.eventsPerSecond
+        switch event.kind {
+        case .received:
+            state.window.offered += Self.eventsPerJob
+            let isChosen = state.window.kept == 1024 || Int(Self.hash(event.jobID) % 1024) < state.window.kept
+            guard isChosen, hasBudget else {
+                leaveOut(event.jobID, &state)
+                return .no
+            }
+            state.window.accepted += Self.eventsPerJob
+            return .yes
+        case .started: return state.leftOut.contains(event.jobID) ? .no : .yes
+        case .sent, .progressed:
+            state.window.offered += 1
+            guard hasBudget, !state.leftOut.contains(event.jobID) else { return .no }
+            state.window.accepted += 1
+            return .yes
+        case .ended(let end), .retried(let end), .putBack(let end):
+            guard state.leftOut.remove(event.jobID) != nil else { return .yes }
+            switch end.outcome {
+            case .failed, .retry, .cancelled, .expired: return .first
+            case .succeeded, .snoozed, .handedBack, .notStarted: return .no
+            }
+        case .givenUp: return .yes
+        }
+    }
+
+    private func leaveOut(_ id: JobID, _ state: inout State) {
+        if state.leftOut.count < 100_000 { state.leftOut.insert(id) }
+    }
+
+    /// FNV-1a, 64 bits: the same in every program.
+    private static func hash(_ id: JobID) -> UInt64 {
+        id.utf8.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
+    }
+
+    // MARK: - What monitors ask for
+
+    /// - Returns: what Celery's worker answers.
+    func enable() -> String {
+        guard mode != .never else { return "task events are switched off in this worker" }
+        let wasEnabled = state.withLock { state in
+            defer {
+                (state.isEnabled, state.isAsleep) = (true, false)
+                (state.lastHeard, state.lastAsked) = (clock.uptime, clock.uptime)
+            }
+            return state.isEnabled
+        }
+        wanted.store(Self.interests(isTelling: true).rawValue, ordering: .relaxed)
+        bell.ring()
+        return wasEnabled ? "task events already enabled" : "task events enabled"
+    }
+
+    func disable() -> String {
+        let wasEnabled = state.withLock { state in
+            defer { (state.isEnabled, state.pending, state.bytes, state.leftOut) = (false, [], 0, []) }
+            return state.isEnabled
+        }
+        wanted.store(Self.interests(isTelling: false).rawValue, ordering: .relaxed)
+        return wasEnabled ? "task events disabled" : "task events already disabled"
+    }
+
+    var dropped: Int { state.withLock { $0.dropped } }
+
+    /// How the jobs have ended so far, by name.
+    var endsByName: [String: UInt64] {
+        state.withLock { state in
+            state.totals.reduce(into: [:]) { $0[$1.key.name, default: 0] += $1.value }
+        }
+    }
+
+    /// The totals by name and outcome, at most 4 KB of them.
+    /// - Parameter all: also those that have not changed since they were last asked for.
+    func totals(all: Bool) -> WireValue {
+        let rows = state.withLock { state in
+            defer { state.changed = [] }
+            return (all ? Array(state.totals.keys) : Array(state.changed)).map { ($0, state.totals[$0] ?? 0) }
+        }
+        var names: WireValue.Object = [:]
+        var size = 0
+        for (key, count) in rows.sorted(by: { ($0.0.name, $0.0.outcome) < ($1.0.name, $1.0.outcome) }) {
+            size += key.name.utf8.count + key.outcome.utf8.count + 16
+            guard size <= 3500 else { break }
+            var outcomes = names[key.name]?.objectValue ?? [:]
+            outcomes[key.outcome] = .integer(Int64(clamping: count))
+            names[key.name] = .object(outcomes)
+        }
+        return .object(names)
+    }
+
+    // MARK: - Publishing
+
+    /// Publishes events until the task is cancelled, and then what is left.
+    func run(on fanout: any Fanout) async {
+        var failures = 0
+        var seen: UInt64 = 0
+        while !Task.isCancelled {
+            let mark = bell.mark
+            let (isEmpty, isAsleep, ends) = state.withLock {
+                ($0.pending.isEmpty, $0.isAsleep && $0.isEnabled, $0.ends)
+            }
+            if isAsleep, ends != seen {
+                // An empty array: whoever listens is counted, and hears nothing.
+                seen = ends
+                if await send([], count: 0, on: fanout) != nil { continue }
+            }
+            if isEmpty {
+                await bell.wait(after: mark, for: isAsleep ? .seconds(1) : nil, clock: clock)
+                continue
+            }
+            let full = fullBell.mark
+            if state.withLock({ $0.pending.count < limits.batch }) {
+                await fullBell.wait(after: full, for: limits.batchDelay, clock: clock)
+            }
+            if await flush(on: fanout) {
+                failures = 0
+            } else {
+                failures += 1
+                await clock.sleep(for: .milliseconds(min(2000, 50 << min(failures, 6))))
+            }
+        }
+    }
+
+    /// Publishes what there is.
+    /// - Returns: false when the broker did not take it; it is kept then, as far as there is room.
+    func flush(on fanout: any Fanout) async -> Bool {
+        while true {
+            let batch = takeBatch()
+            guard !batch.isEmpty else { return true }
+            var json = JSONWriter(reserving: 16 << 10)
+            json.token("[")
+            var count = 0
+            for (index, pending) in batch.enumerated() {
+                if pending.isFirst {
+                    if count > 0 { json.token(",") }
+                    writer.writeReceived(pending.event, clock: pending.clock, to: &json)
+                    count += 1
+                }
+                if count > 0 { json.token(",") }
+                writer.write(pending.event, clock: pending.clock, to: &json)
+                count += 1
+                if json.bytes.count >= limits.batchBytes, index + 1 < batch.count {
+                    putBack(Array(batch[(index + 1)...]))
+                    break
+                }
+            }
+            json.token("]")
+            if count > 0, await send(json.bytes, count: count, on: fanout) == nil {
+                putBack(batch)
+                return false
+            }
+        }
+    }
+
+    private func takeBatch() -> [Pending] {
+        state.withLock { state in
+            let batch = Array(state.pending.prefix(limits.batch))
+            state.pending.removeFirst(batch.count)
+            state.bytes -= batch.reduce(0) { $0 + $1.size }
+            return batch
+        }
+    }
+
+    private func putBack(_ batch: [Pending]) {
+        state.withLock { state in
+            // What was switched off meanwhile is not told.
+            guard state.isEnabled, !state.isAsleep else { return }
+            state.pending.insert(contentsOf: batch, at: 0)
+            state.bytes += batch.reduce(0) { $0 + $1.size }
+        }
+    }
+
+    /// - Returns: whether somebody listens, as far as that is known; nil when the broker did not take the frame.
+    private func send(_ array: [UInt8], count: Int, on fanout: any Fanout) async -> Bool? {
+        let frame = ControlFrame.encode(
+            headers: ["hostname": .string(writer.node)], body: array.isEmpty ? Array("[]".utf8) : array,
+            exchange: FleetEvent.exchange, key: "task.multi", isLasting: false)
+        do {
+            return note(heard: try await fanout.send(frame, exchange: FleetEvent.exchange, key: "task.multi"))
+        } catch {
+            return nil
+        }
+    }
+
+    private func note(heard: Int?) -> Bool {
+        let now = clock.uptime
+        let (isHeard, isTelling) = state.withLock { state -> (Bool, Bool) in
+            let isHeard: Bool
+            if let heard {
+                isHeard = heard > 0
+                if isHeard { state.lastHeard = now }
+                state.isAsleep = !isHeard && now - state.lastHeard >= limits.patience.inMicroseconds
+            } else {
+                isHeard = mode == .always || now - state.lastAsked < limits.requestLasts.inMicroseconds
+                state.isAsleep = !isHeard
+            }
+            if state.isAsleep { (state.pending, state.bytes, state.leftOut) = ([], 0, []) }
+            return (isHeard, state.isEnabled && !state.isAsleep)
+        }
+        wanted.store(Self.interests(isTelling: isTelling).rawValue, ordering: .relaxed)
+        return isHeard
+    }
+
+    /// Publishes an event of the worker itself.
+    /// - Throws: what the broker throws.
+    func tell(_ type: WorkerEventType, _ pulse: WorkerPulse, frequency: Duration, on fanout: any Fanout) async throws {
+        var json = JSONWriter(reserving: 1024)
+        writer.write(type.name, pulse, frequency: frequency, at: clock.now, clock: time.tick(), to: &json)
+        let frame = ControlFrame.encode(
+            headers: ["hostname": .string(writer.node)], body: json.bytes, exchange: FleetEvent.exchange, key: type.key,
+            isLasting: false)
+        _ = try await fanout.send(frame, exchange: FleetEvent.exchange, key: type.key)
+    }
+}
+
+/// The events of a worker itself.
+enum WorkerEventType {
+    case online, heartbeat, offline
+
+    var name: StaticString {
+        switch self {
+        case .online: "worker-online"
+        case .heartbeat: "worker-heartbeat"
+        case .offline: "worker-offline"
+        }
+    }
+
+    var key: String {
+        switch self {
+        case .online: "worker.online"
+        case .heartbeat: "worker.heartbeat"
+        case .offline: "worker.offline"
+        }
+    }
+}
+
+extension JobEvent {
+    /// The bytes that are kept as long as the event is.
+    fileprivate var payloadSize: Int {
+        switch kind {
+        case .received(let delivery):
+            switch delivery.payload {
+            case .message(let message): message.body.count
+            case .envelope(let bytes): bytes.count
+            }
+        case .sent(let message): message.body.count
+        case .ended(let end), .retried(let end), .putBack(let end):
+            if case .succeeded(let output, _) = end.outcome { output.count } else { 0 }
+        case .started, .progressed, .givenUp: 0
+        }
+    }
+}

@@ -1,0 +1,129 @@
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+import Synchronization
+
+/// One request to workers, and its replies.
+struct FleetRequest: Sendable {
+    private let method: String
+    private let arguments: WireValue.Object
+    private let target: ControlTarget
+    private let timeout: Duration
+    private let time: LamportClock
+    private let clock: any JobClock
+
+    init(
+        _ method: String, _ arguments: WireValue.Object, to target: ControlTarget, timeout: Duration,
+        time: LamportClock, clock: any JobClock
+    ) {
+        self.method = method
+        self.arguments = arguments
+        self.target = target
+        self.timeout = timeout
+        self.time = time
+        self.clock = clock
+    }
+
+    /// Sends the request, and wants no reply.
+    func tell(on fanout: any Fanout) async throws {
+        let request = ControlRequest(method, arguments, to: target, ticket: nil, replyTo: nil, clock: time.tick())
+        _ = try await fanout.send(request.encoded(expires: nil), exchange: ControlRequest.exchange, key: "")
+    }
+
+    /// Sends the request. The stream ends when all have answered that are known to listen, and else when no reply came
+    /// for the length of the time-out.
+    /// - Parameter expecting: the names of those who should answer, where more is known than how many listen.
+    func send(
+        on fanout: any Fanout, expecting: (@Sendable () async -> Set<String>)?
+    ) -> AsyncThrowingStream<ControlReply, any Error> {
+        AsyncThrowingStream { continuation in
+            let task = Task {
+                do {
+                    try await ask(on: fanout, expecting: expecting) { continuation.yield($0) }
+                    continuation.finish()
+                } catch {
+                    continuation.finish(throwing: error)
+                }
+            }
+            continuation.onTermination = { _ in task.cancel() }
+        }
+    }
+
+    private func ask(
+        on fanout: any Fanout, expecting: (@Sendable () async -> Set<String>)?, _ pass: (ControlReply) -> Void
+    ) async throws {
+        let queue = try await fanout.replies(exchange: ControlRequest.replyExchange)
+        let ticket = JobIdentifier.make()
+        let request = ControlRequest(
+            method, arguments, to: target, ticket: ticket, replyTo: queue.address, clock: time.tick())
+        let heard = try await fanout.send(
+            request.encoded(expires: clock.now.addingTimeInterval(timeout.inSeconds)),
+            exchange: ControlRequest.exchange, key: "")
+        if heard == 0 { return }
+        var awaited: Set<String>?
+        switch target {
+        case .nodes(let names): awaited = Set(names)
+        case .all: awaited = await expecting?()
+        case .pattern(let pattern):
+            let glob = GlobPattern(pattern)
+            awaited = await expecting?().filter { glob.matches($0) }
+        }
+        var answered: Set<String> = []
+        // How many listen says who should answer only where all are asked.
+        let count = target == .all ? heard : nil
+        func isComplete() -> Bool {
+            if case .nodes = target { return awaited.map { $0.isSubset(of: answered) } ?? false }
+            guard let awaited, let count else { return false }
+            return awaited.isSubset(of: answered) && answered.count >= count
+        }
+        let deadline = ReplyDeadline(clock: clock, timeout: timeout)
+        for await frame in deadline.frames(of: queue.frames) {
+            guard let reply = try? ControlReply.read(frame), reply.ticket == ticket else { continue }
+            time.adjust(reply.clock)
+            for one in reply.replies {
+                answered.insert(one.node)
+                pass(one)
+            }
+            deadline.extend()
+            if isComplete() { break }
+        }
+    }
+}
+
+/// Ends a stream of replies when none came for a while.
+private final class ReplyDeadline: Sendable {
+    private let clock: any JobClock
+    private let timeout: Duration
+    private let end: Mutex<Int64>
+
+    init(clock: any JobClock, timeout: Duration) {
+        self.clock = clock
+        self.timeout = timeout
+        end = Mutex(clock.uptime + timeout.inMicroseconds)
+    }
+
+    func extend() { end.withLock { $0 = clock.uptime + timeout.inMicroseconds } }
+
+    func frames(of replies: AsyncStream<[UInt8]>) -> AsyncStream<[UInt8]> {
+        AsyncStream { continuation in
+            let passing = Task {
+                for await frame in replies { continuation.yield(frame) }
+                continuation.finish()
+            }
+            let timing = Task {
+                while !Task.isCancelled {
+                    let left = end.withLock { $0 } - clock.uptime
+                    if left <= 0 { break }
+                    await clock.sleep(for: .microseconds(left))
+                }
+                continuation.finish()
+            }
+            continuation.onTermination = { _ in
+                passing.cancel()
+                timing.cancel()
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+import Hoist
+import Logging
+
+extension BackendContract {
+    /// Events of workers, and requests to them.
+    static let control: [Check] = [
+        Check("a worker tells what its jobs do, that it lives, and that it leaves", parts: [.fanout, .directory]) {
+            bench in
+            let one = ControlledBench(bench)
+            let events = Shared<[FleetEvent]>([])
+            try await one.run { fleet, jobs in
+                let stream = try await fleet.heardEvents()
+                let hearing = Task { for await event in stream { events.change { $0.append(event) } } }
+                // The worker has been asked to tell by now, or is in a moment.
+                let isTold = try await eventually {
+                    try await jobs.enqueue(
+                        named: "job", arguments: Arguments(positional: [7]), options: [.id("a-\(JobIdentifier.make())")]
+                    )
+                    return await events.wait(.milliseconds(500)) { $0.contains { $0.facts.type == "task-succeeded" } }
+                }
+                try bench.expect(isTold, "the end of a job is told: \(events.value.map(\.facts.type))")
+                try await jobs.enqueue(named: "fails", options: [.id("b"), .retry(.none)])
+                let isFailed = await events.wait { $0.contains { $0.job?.id == "b" && $0.facts.type == "task-failed" } }
+                try bench.expect(isFailed, "the failure of a job is told")
+                let types = events.value.filter { $0.job?.id == "b" }.map(\.facts.type)
+                try bench.expect(types == ["task-received", "task-started", "task-failed"], "in order: \(types)")
+                let received = events.value.first { $0.job?.id == "b" }?.job
+                try bench.expect(received?.name == "fails" && received?.queue == "default", "with name and queue")
+                try bench.expect(received?.node == one.node, "from the worker: \(received?.node ?? "-")")
+                let beats = await events.wait { $0.count { $0.facts.type == "worker-heartbeat" } >= 2 }
+                try bench.expect(beats, "heartbeats come by themselves")
+                fleet.stop(one)
+                let leaves = await events.wait { $0.contains { $0.facts.type == "worker-offline" } }
+                try bench.expect(leaves, "the worker says that it leaves")
+                hearing.cancel()
+            }
+        },
+        Check("a worker answers those who ask it, and nobody who asks others", parts: [.fanout, .directory]) { bench in
+            let one = ControlledBench(bench)
+            try await one.run { fleet, jobs in
+                let start = ContinuousClock.now
+                let pong = try await fleet.replies(to: .ping)
+                try bench.expect(pong == [one.node: ["ok": "pong"]], "\(pong)")
+                try bench.expect(ContinuousClock.now - start < .seconds(10), "without the whole time-out")
+                try bench.expect(
+                    try await fleet.replies(to: .ping, of: .pattern("on[d-f]@*")).count == 1, "by a pattern")
+                try bench.expect(
+                    try await fleet.replies(to: .ping, of: .node("other@host"), timeout: .milliseconds(200)).isEmpty,
+                    "not for another")
+                let stats = try await fleet.replies(to: .stats)[one.node]
+                try bench.expect(stats?["pool"]?["max-concurrency"] == 2, "\(stats ?? .null)")
+                let names = try await fleet.replies(to: .registered)[one.node]
+                try bench.expect(names == ["fails", "holds", "job"], "\(names ?? .null)")
+                let unknown = try await fleet.replies(to: .init("no_such_command"))[one.node]
+                try bench.expect(unknown == ["error": "KeyError('no_such_command')"], "\(unknown ?? .null)")
+                let mine = try await fleet.replies(to: .init("double", ["number": 21]))[one.node]
+                try bench.expect(mine == ["result": 42], "a command of the program's own: \(mine ?? .null)")
+                let bad = try await fleet.replies(to: .init("double", ["number": "x"]))[one.node]
+                try bench.expect(bad?["error"] != nil, "its arguments are checked")
+                try await jobs.enqueue(named: "holds", arguments: Arguments(positional: [1]), options: [.id("h")])
+                let isActive = try await eventually {
+                    try await fleet.replies(to: .active)[one.node]?.arrayValue?.first?["id"] == "h"
+                }
+                let shown = try await fleet.replies(to: .active)[one.node]
+                try bench.expect(isActive, "a running job is shown: \(shown ?? .null)")
+                let active = shown?.arrayValue?.first
+                try bench.expect(active?["args"] == [1] && active?["acknowledged"] == true, "\(active ?? .null)")
+                let found = try await fleet.replies(to: .jobs(["h", "other"]))[one.node]
+                try bench.expect(
+                    found?["h"]?.arrayValue?.first == "active" && found?["other"] == nil, "\(found ?? .null)")
+            }
+        },
+        Check(
+            "a revoked job that waits is not started, and one that runs is stopped when asked",
+            parts: [.fanout, .directory]
+        ) {
+            bench in
+            let one = ControlledBench(bench)
+            try await one.run { fleet, jobs in
+                try await jobs.enqueue(named: "holds", options: [.id("r1")])
+                try await jobs.enqueue(named: "holds", options: [.id("r2")])
+                let isFull = try await eventually {
+                    try await fleet.replies(to: .active)[one.node]?.arrayValue?.count == 2
+                }
+                try bench.expect(isFull, "both slots are taken")
+                try await jobs.enqueue(named: "job", options: [.id("w")])
+                let said = try await fleet.revoke(["w"])[one.node]
+                try bench.expect(said == ["ok": "tasks {'w'} flagged as revoked"], "\(said ?? .null)")
+                try bench.expect(try await bench.backend.record(of: "w")?.state == .cancelled, "at once")
+                let ids = try await fleet.replies(to: .revoked)[one.node]
+                try bench.expect(ids == ["w"], "\(ids ?? .null)")
+                let nobody = try await fleet.revoke(["unknown"], terminate: .term)[one.node]
+                try bench.expect(nobody == ["ok": "terminate: tasks unknown"], "\(nobody ?? .null)")
+                try bench.expect(
+                    try await bench.backend.record(of: "unknown")?.state == .cancelled, "an id nobody knows is stored")
+                _ = try await fleet.revoke(["r1"])
+                try bench.expect(
+                    try await bench.backend.record(of: "r1")?.state == .running,
+                    "one that runs goes on unless asked to stop")
+                _ = try await fleet.revoke(["r1"], terminate: .term)
+                let isStopped = try await eventually {
+                    try await bench.backend.record(of: "r1")?.state == .cancelled
+                }
+                try bench.expect(isStopped, "it was stopped")
+                // The id is revoked: a job that comes under it later is dropped.
+                try await jobs.enqueue(named: "job", options: [.id("later-\(one.node)")])
+                _ = try await fleet.revoke(["r2"], terminate: .kill)
+                let isFree = try await eventually {
+                    try await fleet.replies(to: .active)[one.node]?.arrayValue?.isEmpty == true
+                }
+                try bench.expect(isFree, "both are gone")
+            }
+        },
+        Check("slots, queues, rates and quiet are changed while the worker runs", parts: [.fanout, .directory]) {
+            bench in
+            let one = ControlledBench(bench)
+            try await one.run { fleet, jobs in
+                func ask(_ name: String, _ arguments: WireValue.Object = [:]) async throws -> WireValue? {
+                    try await fleet.replies(to: .init(name, arguments))[one.node]
+                }
+                func slots() async throws -> WireValue? { try await ask("stats")?["pool"]?["max-concurrency"] }
+                try bench.expect(try await ask("pool_grow", ["n": 2]) == ["ok": "pool will grow"], "grow")
+                try bench.expect(try await slots() == 4, "it has grown")
+                try bench.expect(try await ask("pool_shrink", ["n": 1]) == ["ok": "pool will shrink"], "shrink")
+                try bench.expect(try await ask("pool_shrink", ["n": 9])?["error"] != nil, "a lane keeps a slot")
+                try bench.expect(try await slots() == 3, "it has shrunk once")
+                try bench.expect(
+                    try await ask("autoscale", ["max": 5, "min": 2]) == ["ok": "autoscale now max=5 min=2"], "autoscale"
+                )
+                try bench.expect(try await ask("pool_grow", ["n": 1])?["error"] != nil, "not beside a range")
+                try bench.expect(try await ask("autoscale", ["max": 1, "min": 2])?["error"] != nil, "min above max")
+                try bench.expect(
+                    try await ask("add_consumer", ["queue": "extra"]) == ["ok": "add consumer extra"], "a queue more")
+                let handle = try await jobs.enqueue(named: "job", options: [.queue("extra")])
+                let isDone = try await eventually { try await handle.record()?.state == .succeeded }
+                try bench.expect(isDone, "its jobs are performed")
+                try bench.expect(
+                    try await ask("cancel_consumer", ["queue": "extra"]) == ["ok": "no longer consuming from extra"],
+                    "less")
+                let left = try await jobs.enqueue(named: "job", options: [.queue("extra")])
+                try bench.expect(try await ask("quiet")?["ok"] != nil, "quiet")
+                let waits = try await jobs.enqueue(named: "job")
+                try await jobs.enqueue(named: "job", options: [.id("marker"), .queue("nobody")])
+                try bench.expect(try await waits.record()?.state == .waiting, "a quiet worker takes nothing")
+                try bench.expect(try await ask("resume")?["ok"] != nil, "resume")
+                let isTaken = try await eventually { try await waits.record()?.state == .succeeded }
+                try bench.expect(isTaken, "it takes jobs again")
+                try bench.expect(try await left.record()?.state == .waiting, "of its queues alone")
+                try bench.expect(
+                    try await ask("rate_limit", ["task_name": "no", "rate_limit": "1/s"]) == ["error": "unknown task"],
+                    "unknown")
+                try bench.expect(
+                    try await ask("rate_limit", ["task_name": "job", "rate_limit": "5/s"])
+                        == ["ok": "new rate limit set successfully"], "a rate")
+                let start = ContinuousClock.now
+                let limited = try await jobs.enqueue(named: "job", options: [.id("rate-1")])
+                var last = limited
+                for number in 2...6 { last = try await jobs.enqueue(named: "job", options: [.id("rate-\(number)")]) }
+                let isLimited = try await eventually { try await last.record()?.state == .succeeded }
+                let took = ContinuousClock.now - start
+                try bench.expect(isLimited && took > .milliseconds(800), "six at five a second took \(took)")
+                try bench.expect(
+                    try await ask("rate_limit", ["task_name": "job", "rate_limit": 0])
+                        == ["ok": "rate limit disabled successfully"], "no rate")
+                try bench.expect(
+                    try await ask("time_limit", ["task_name": "job", "hard": 5])?["error"] != nil, "no process")
+                try bench.expect(
+                    try await ask("time_limit", ["task_name": "job", "soft": 5]) == [
+                        "ok": "time limits set successfully"
+                    ],
+                    "a soft limit")
+            }
+        },
+    ]
+}
+
+/// A worker that is asked from outside.
+private final class ControlledBench: Sendable {
+    private let bench: ContractBench
+    let worker: Worker
+    let node: String
+
+    struct Number: Codable { var number: Int }
+    struct Broken: Error {}
+
+    init(_ bench: ContractBench) {
+        self.bench = bench
+        node = "one@\(JobIdentifier.make().suffix(8))"
+        let silent = Logger(label: "contract") { _ in SwiftLogNoOpLogHandler() }
+        let double = ControlCommand("double") { (request: Number, _) in ["result": request.number * 2] }
+        worker = Worker(
+            bench.backend, lanes: [.async(2)],
+            configuration: .init(
+                name: node, heartbeatInterval: .milliseconds(200), commands: [double], onStart: nil), logger: silent
+        ) {
+            Handler(named: "job") { _, _ in .null }
+            Handler(named: "fails") { _, _ in throw Broken() }
+            Handler(named: "holds") { _, _ in
+                try await Task.sleep(for: .seconds(60))
+                return .null
+            }
+        }
+    }
+
+    /// Calls the body once the worker answers, and stops the worker afterwards.
+    func run(_ body: (Fleet, JobClient) async throws -> Void) async throws {
+        let fleet = try Fleet(bench.backend)
+        let silent = Logger(label: "contract") { _ in SwiftLogNoOpLogHandler() }
+        let jobs = JobClient(bench.backend, configuration: bench.impatient, logger: silent)
+        let running = Task { [worker] in try await worker.run() }
+        let result: Result<Void, any Error>
+        do {
+            let answers = try await eventually {
+                try await fleet.replies(to: .ping, of: .node(self.node), timeout: .milliseconds(200)).count == 1
+            }
+            try bench.expect(answers, "the worker answers")
+            try await body(fleet, jobs)
+            result = .success(())
+        } catch {
+            result = .failure(error)
+        }
+        worker.stop(.immediately)
+        try await running.value
+        try result.get()
+    }
+}
+
+extension Fleet {
+    fileprivate func stop(_ bench: ControlledBench) { bench.worker.stop(.immediately) }
+}

@@ -1,0 +1,218 @@
+import Foundation
+import Hoist
+import HoistRedis
+import HoistTesting
+import Logging
+import RESP
+import TestServers
+import Testing
+
+/// Celery's tools and a Swift worker, Hoist's tools and a Python worker.
+@Suite(
+    "Remote control with real Celery", .serialized, .timeLimit(.minutes(5)),
+    .enabled(if: PythonPeer.interpreter != nil, Comment(rawValue: PythonPeer.isMissing)))
+struct CeleryControlTests {
+    private let silent = Logger(label: "mixed", factory: { _ in SwiftLogNoOpLogHandler() })
+
+    /// A Python worker and a Swift worker with the same kinds of tasks.
+    private func withBoth(_ body: (MixedBench, Fleet, _ swift: String, _ python: String) async throws -> Void)
+        async throws
+    {
+        let bench = try MixedBench()
+        let python = try bench.startPythonWorker(["-P", "prefork", "-c", "1", "-Q", "mixed,py", "-n", "py1@hostA"])
+        defer { PythonPeer.stop(python) }
+        let worker = Worker(
+            bench.backend, queues: ["mixed", "sw"], lanes: [.async(2)],
+            configuration: .init(name: "swift1@hostB", events: .whenAsked), logger: silent
+        ) {
+            Handler(Add.self) { job, _ in job.x + job.y }
+            Handler(Fail.self) { job, _ in throw NoLuck(description: job.message) }
+            Handler(named: "mixed.steps") { arguments, context in
+                try await Task.sleep(for: .seconds(arguments.positional.first?.doubleValue ?? 60))
+                return .null
+            }
+        }
+        let running = Task { try await worker.run() }
+        let fleet = try Fleet(bench.backend)
+        let nodes: Set = ["py1@hostA", "swift1@hostB"]
+        let areUp = try await eventually(.seconds(60)) {
+            Set(try await fleet.replies(to: .ping, timeout: .milliseconds(500)).keys) == nodes
+        }
+        #expect(areUp, "\(bench.pythonLog)")
+        do { try await body(bench, fleet, "swift1@hostB", "py1@hostA") } catch {
+            worker.stop(.immediately)
+            try await running.value
+            throw error
+        }
+        worker.stop(.immediately)
+        try await running.value
+    }
+
+    /// What a value is made of, as lines: the members of objects, and the first element of arrays.
+    private func shape(_ value: WireValue, _ path: String = "") -> Set<String> {
+        switch value {
+        case .null: ["\(path): null"]
+        case .bool: ["\(path): boolean"]
+        case .integer, .bigInteger, .double: ["\(path): number"]
+        case .string: ["\(path): text"]
+        case .array(let elements): Set(["\(path): array"]).union(elements.first.map { shape($0, path + "[]") } ?? [])
+        case .object(let members):
+            // Ids of jobs are as good as any other.
+            members.reduce(into: ["\(path): object"]) {
+                $0.formUnion(shape($1.value, path + "." + ($1.key.count == 36 ? "JOB" : $1.key)))
+            }
+        }
+    }
+
+    @Test("a Swift worker replies to each of Celery's commands as a Python worker does, member by member")
+    func replies() async throws {
+        try await withBoth { bench, fleet, swift, python in
+            let runs = try await [("sw", swift), ("py", python)].asyncMap { queue, node in
+                try await bench.client.enqueue(
+                    named: "mixed.steps", arguments: Arguments(positional: [60]), options: [.queue(queue)]
+                ).id
+            }
+            let areRunning = try await eventually(.seconds(30)) {
+                try await fleet.replies(to: .active).values.allSatisfy { $0.arrayValue?.count == 1 }
+            }
+            #expect(areRunning)
+            let answers = try await bench.python("\(swift),\(python)", runs.joined(separator: ","), in: "control.py")
+            let text = try String(
+                contentsOfFile: MixedBench.folder + "/control-differences.txt", encoding: .utf8)
+            let allowed = text.split(separator: "\n").filter { !$0.hasPrefix("#") }.map { line in
+                String(line.split(separator: " — ", maxSplits: 1)[0])
+            }
+            func matches(_ line: String, _ rule: String) -> Bool {
+                rule.hasSuffix("*") ? line.hasPrefix(rule.dropLast()) : line == rule
+            }
+            var seen: Set<String> = []
+            for answer in answers.arrayValue ?? [] {
+                let parts = answer.arrayValue ?? []
+                let (name, replies) = (parts[0].stringValue ?? "", parts[2])
+                let mine = try #require(replies[swift], "\(name) of Swift")
+                let theirs = try #require(replies[python], "\(name) of Python")
+                let (mineShape, theirShape) = (shape(mine, name), shape(theirs, name))
+                for line in mineShape.subtracting(theirShape) { seen.insert("+ " + line) }
+                for line in theirShape.subtracting(mineShape) { seen.insert("- " + line) }
+            }
+            for line in seen where !allowed.contains(where: { matches(line, $0) }) {
+                Issue.record("a difference that is not listed: \(line)")
+            }
+            for rule in allowed where !seen.contains(where: { matches($0, rule) }) {
+                Issue.record("a listed difference is gone: \(rule)")
+            }
+            _ = try await fleet.revoke(runs, terminate: .kill)
+        }
+    }
+
+    @Test("Celery's command line does with a Swift worker what it does with a Python worker")
+    func commandLine() async throws {
+        try await withBoth { bench, _, swift, python in
+            // Status and lines of output, but for what the replies hold.
+            @Sendable func run(_ node: String, _ words: [String]) async throws -> (status: Int32, text: String) {
+                let log = FileManager.default.temporaryDirectory.appendingPathComponent("cli-\(UUID().uuidString)")
+                defer { try? FileManager.default.removeItem(at: log) }
+                let process = try PythonPeer.start(
+                    ["-m", "celery", "-A", "peer_tasks"] + words + ["-d", node, "-t", "10"], in: MixedBench.folder,
+                    environment: bench.environment, log: log)
+                let hasEnded = try await eventually(.seconds(30)) { !process.isRunning }
+                #expect(hasEnded, "\(words)")
+                let text = (try? String(contentsOf: log, encoding: .utf8)) ?? ""
+                return (process.terminationStatus, text.replacing(node, with: "NODE"))
+            }
+            for words in [
+                ["status"], ["inspect", "ping"], ["inspect", "active"], ["inspect", "reserved"],
+                ["inspect", "revoked"],
+                ["control", "enable_events"], ["control", "rate_limit", "mixed.add", "10/m"],
+                ["control", "time_limit", "mixed.add", "10"], ["control", "add_consumer", "extra"],
+                ["control", "cancel_consumer", "extra"], ["control", "pool_grow", "1"],
+                ["control", "rate_limit", "no.such", "10/m"],
+            ] {
+                async let first = run(swift, words)
+                async let second = run(python, words)
+                let (mine, theirs) = try await (first, second)
+                #expect(mine.status == theirs.status && mine.text == theirs.text, "\(words): \(mine) and \(theirs)")
+                #expect(mine.status == 0 || words.contains("no.such"), "\(words): \(mine)")
+            }
+            for words in [
+                ["inspect", "stats"], ["inspect", "registered"], ["inspect", "active_queues"], ["inspect", "conf"],
+                ["inspect", "report"], ["inspect", "clock"], ["inspect", "scheduled"], ["inspect", "memsample"],
+            ] {
+                async let first = run(swift, words)
+                async let second = run(python, words)
+                let (mine, theirs) = try await (first, second)
+                #expect(mine.status == 0 && theirs.status == 0, "\(words): \(mine) and \(theirs)")
+                #expect(mine.text.contains("NODE: OK"), "\(words): \(mine)")
+            }
+            let gone = try await run(swift, ["control", "shutdown"])
+            #expect(gone.status == 69, "shutdown is never answered: \(gone)")
+        }
+    }
+
+    @Test("Hoist asks, revokes and terminates in a Python worker, and hears what it tells")
+    func pythonWorker() async throws {
+        try await withBoth { bench, fleet, _, python in
+            let events = Shared<[FleetEvent]>([])
+            let stream = try await fleet.heardEvents()
+            let hearing = Task { for await event in stream { events.change { $0.append(event) } } }
+            defer { hearing.cancel() }
+            func told(_ id: JobID) -> [String] { events.value.filter { $0.job?.id == id }.map(\.facts.type) }
+            func send(_ name: String, _ arguments: [WireValue]) async throws -> JobID {
+                try await bench.client.enqueue(
+                    named: name, arguments: Arguments(positional: arguments), options: [.queue("py")]
+                ).id
+            }
+            let isTold = try await eventually(.seconds(30)) {
+                let id = try await send("mixed.add", [1, 2])
+                return await events.wait(.seconds(1)) { _ in told(id).last == "task-succeeded" }
+            }
+            #expect(isTold, "\(events.value.map(\.facts.type))")
+            let failed = try await send("mixed.fail", ["no"])
+            #expect(await events.wait { _ in told(failed).last == "task-failed" })
+            #expect(events.value.last { $0.job?.id == failed }?.job?.exception == "ValueError('no')")
+            let running = try await send("mixed.steps", [100])
+            #expect(await events.wait { _ in told(running).contains("task-started") })
+            let waiting = try await send("mixed.add", [3, 4])
+            let active = try await fleet.replies(to: .active, of: .node(python))[python]?.arrayValue
+            #expect(active?.map { $0["id"] } == [.string(running)], "\(active ?? [])")
+            try await fleet.revoke([waiting])
+            let said = try await fleet.revoke([running], terminate: .kill, on: .node(python))[python]
+            #expect(said == ["ok": .string("terminate: \(running)")], "\(said ?? .null)")
+            #expect(await events.wait { _ in told(running).last == "task-revoked" })
+            let areCancelled = try await eventually {
+                for id in [running, waiting] where try await bench.backend.record(of: id)?.state != .cancelled {
+                    return false
+                }
+                return true
+            }
+            #expect(areCancelled)
+            let beats = try await eventually { events.value.contains { $0.facts.fields["sw_ident"] == "py-celery" } }
+            #expect(beats, "a Python worker's heartbeats are heard")
+        }
+    }
+
+    @Test("a Python program revokes and terminates in a Swift worker, in the process lane as well")
+    func swiftWorker() async throws {
+        try await withBoth { bench, fleet, swift, _ in
+            let id = try await bench.client.enqueue(
+                named: "mixed.steps", arguments: Arguments(positional: [100]), options: [.queue("sw")]
+            ).id
+            let isRunning = try await eventually {
+                try await fleet.replies(to: .active, of: .node(swift))[swift]?.arrayValue?.count == 1
+            }
+            #expect(isRunning)
+            let reply = try await bench.python(swift, id, in: "revoke.py")
+            #expect(reply[swift]?["ok"]?.stringValue?.hasPrefix("terminate: \(id) (asked to stop") == true, "\(reply)")
+            let isOver = try await eventually { try await bench.backend.record(of: id)?.state == .cancelled }
+            #expect(isOver)
+        }
+    }
+}
+
+extension Array {
+    fileprivate func asyncMap<T>(_ body: (Element) async throws -> T) async throws -> [T] {
+        var result: [T] = []
+        for element in self { result.append(try await body(element)) }
+        return result
+    }
+}
