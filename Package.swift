@@ -118,7 +118,7 @@ let package = Package(
         module(
             "HoistCommands",
             [
-                "Hoist", "HoistRedis", "HoistSQLite", argumentParser, lifecycle, logging, signals,
+                "Hoist", "HoistMonitor", "HoistRedis", "HoistSQLite", argumentParser, lifecycle, logging, signals,
                 .product(name: "Configuration", package: "swift-configuration"),
             ]),
         .executableTarget(
@@ -141,7 +141,7 @@ let package = Package(
             ["Hoist", "HoistSQLite", "HoistTesting", logging, .product(name: "GRDB", package: "GRDB.swift")]),
         tests("HoistMonitorTests", ["Hoist", "HoistMonitor", "HoistTesting"]),
         tests("HoistSealingTests", ["Hoist", "HoistSealing", "HoistTesting", logging]),
-        tests("HoistCommandsTests", ["Hoist", "HoistCommands", lifecycle, logging]),
+        tests("HoistCommandsTests", ["Hoist", "HoistCommands", "HoistMonitor", lifecycle, logging]),
         tests("RESPTests", ["HoistTesting", "RESP", "TestServers", nioCore]),
         tests(
             "HoistRedisTests", ["Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "RESP", "TestServers", logging],

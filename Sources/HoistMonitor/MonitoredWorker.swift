@@ -118,6 +118,8 @@ public struct MonitoredCount: Sendable, Hashable {
     /// Seconds that successes have run, together.
     public var runTime = 0.0
 
+    public init() {}
+
     mutating func add(_ state: MonitoredState, _ seconds: Double?) {
         switch state {
         case .succeeded:

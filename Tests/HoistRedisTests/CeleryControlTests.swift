@@ -1,4 +1,7 @@
 import Foundation
+#if canImport(FoundationNetworking)
+import FoundationNetworking
+#endif
 import Hoist
 import HoistRedis
 import HoistTesting
@@ -206,6 +209,91 @@ struct CeleryControlTests {
             let isOver = try await eventually { try await bench.backend.record(of: id)?.state == .cancelled }
             #expect(isOver)
         }
+    }
+
+    @Test("Flower shows a Swift worker and its tasks, and steers it")
+    func flower() async throws {
+        let bench = try MixedBench()
+        let worker = Worker(
+            bench.backend, queues: ["mixed"], lanes: [.async(2)],
+            configuration: .init(name: "swift1@hostB", heartbeatInterval: .milliseconds(500)), logger: silent
+        ) {
+            Handler(Add.self) { job, _ in job.x + job.y }
+            Handler(Fail.self) { job, _ in throw NoLuck(description: job.message) }
+            Handler(named: "mixed.steps") { _, _ in
+                try await Task.sleep(for: .seconds(60))
+                return .null
+            }
+        }
+        let running = Task { try await worker.run() }
+        let port = try RedisServer.freePort()
+        let flower = try PythonPeer.start(
+            ["-m", "celery", "-A", "peer_tasks", "flower", "--address=127.0.0.1", "--port=\(port)"],
+            in: MixedBench.folder,
+            environment: bench.environment.merging(["FLOWER_UNAUTHENTICATED_API": "true"]) { $1 }, log: bench.log)
+        defer { PythonPeer.stop(flower) }
+        func call(_ method: String, _ path: String) async throws -> (status: Int, value: WireValue) {
+            var request = URLRequest(url: URL(string: "http://127.0.0.1:\(port)\(path)")!)
+            request.httpMethod = method
+            let (data, response) = try await URLSession.shared.data(for: request)
+            let value = (try? JSONText.parse(Array(data))) ?? .string(String(decoding: data, as: UTF8.self))
+            return ((response as? HTTPURLResponse)?.statusCode ?? 0, value)
+        }
+        let isUp = try await eventually(.seconds(60)) { (try? await call("GET", "/api/workers"))?.status == 200 }
+        #expect(isUp, "\(bench.pythonLog)")
+        // It has asked for events by now; it takes five seconds at most until it has.
+        let node = "swift1@hostB"
+        var seen: WireValue = .null
+        let isShown = try await eventually(.seconds(30)) {
+            seen = try await call("GET", "/api/workers?refresh=1").value
+            return seen[node]?["stats"]?["pool"]?["max-concurrency"] == 2
+        }
+        #expect(isShown, "\(seen)")
+        #expect(seen[node]?["registered"] == ["mixed.add", "mixed.fail", "mixed.steps"])
+        #expect(seen[node]?["active_queues"]?.arrayValue?.first?["name"] == "mixed")
+        var tasks: WireValue = .null
+        let areShown = try await eventually(.seconds(30)) {
+            try await bench.client.enqueue(Add(x: 1, y: 2))
+            try await bench.client.enqueue(named: "mixed.fail", arguments: Arguments(positional: ["no luck"]))
+            tasks = try await call("GET", "/api/tasks").value
+            let states = Set((tasks.objectValue ?? [:]).compactMap { $0.value["state"]?.stringValue })
+            return states.isSuperset(of: ["SUCCESS", "FAILURE"])
+        }
+        #expect(areShown, "\(tasks)")
+        let done = (tasks.objectValue ?? [:]).map(\.value).first { $0["state"] == "SUCCESS" }
+        #expect(
+            done?["name"] == "mixed.add" && done?["result"] == "3" && done?["worker"] == .string(node),
+            "\(done ?? .null)")
+        #expect(done?["runtime"]?.doubleValue ?? -1 >= 0)
+        let lost = (tasks.objectValue ?? [:]).map(\.value).first { $0["state"] == "FAILURE" }
+        #expect(lost?["exception"] == "ValueError('no luck')", "\(lost ?? .null)")
+        func slots() async throws -> Int {
+            guard case .status(let status) = await worker.perform(.status) else { return 0 }
+            return status.lanes.first?.slots ?? 0
+        }
+        #expect(try await call("POST", "/api/worker/pool/grow/\(node)?n=3").status == 200)
+        #expect(try await slots() == 5)
+        #expect(try await call("POST", "/api/worker/pool/shrink/\(node)?n=1").status == 200)
+        #expect(try await slots() == 4)
+        #expect(try await call("POST", "/api/worker/queue/add-consumer/\(node)?queue=extra").status == 200)
+        let extra = try await bench.client.enqueue(
+            named: "mixed.add", arguments: Arguments(positional: [2, 3]), options: [.queue("extra")])
+        #expect(try await extra.output(timeout: .seconds(20)) == 5)
+        #expect(try await call("POST", "/api/worker/queue/cancel-consumer/\(node)?queue=extra").status == 200)
+        #expect(
+            try await call("POST", "/api/task/rate-limit/mixed.add?workername=\(node)&ratelimit=100/s").status == 200)
+        #expect(try await call("POST", "/api/task/timeout/mixed.add?workername=\(node)&soft=30").status == 200)
+        let long = try await bench.client.enqueue(named: "mixed.steps")
+        let isRunning = try await eventually { try await long.state() == .running }
+        #expect(isRunning)
+        #expect(try await call("POST", "/api/task/revoke/\(long.id)?terminate=true").status == 200)
+        let isRevoked = try await eventually { try await long.state() == .cancelled }
+        #expect(isRevoked)
+        #expect(try await call("GET", "/").status == 200)
+        #expect(try await call("GET", "/worker/\(node)").status == 200)
+        #expect(try await call("POST", "/api/worker/shutdown/\(node)").status == 200)
+        // It drains and ends by itself.
+        try await running.value
     }
 }
 

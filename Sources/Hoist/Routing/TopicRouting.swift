@@ -92,5 +92,11 @@ package enum SpecialQueue {
         labels.count <= 4 && labels.allSatisfy { text in !text.isEmpty && !text.contains { "[],\n".contains($0) } }
     }
 
+    /// The labels that a part of a queue is for; nil for a whole queue.
+    static func labels(of queue: String) -> [String]? {
+        guard queue.hasSuffix("]"), let begin = queue.lastIndex(of: "[") else { return nil }
+        return queue[queue.index(after: begin)...].dropLast().split(separator: ",").map(String.init)
+    }
+
     package static func isDirect(_ queue: String) -> Bool { queue.hasSuffix(directSuffix) }
 }
