@@ -21,7 +21,7 @@ public struct FleetPicture: Sendable {
         /// Kinds of jobs that are counted apart; the counts of others are kept together under ``FleetPicture/other``.
         /// 1,000 by default.
         public var names: Int
-        /// The longest text that is kept of a job's arguments, output, error or trace, in characters. 4,096 by default.
+        /// The longest text that is kept of a job's arguments, output, error or trace, in bytes. 4,096 by default.
         public var textLength: Int
         /// How long a dead worker is remembered. A day by default.
         public var deadWorkersKept: Duration
@@ -76,7 +76,11 @@ public struct FleetPicture: Sendable {
     /// The jobs that run, the oldest first. Those of workers that are dead are not among them.
     public func runningJobs(at now: Date) -> [MonitoredJob] {
         jobs.values.filter { job in
-            job.state == .started && (job.worker.flatMap { workers[$0] }?.isAlive(at: now) ?? true)
+            guard job.state == .started else { return false }
+            guard let worker = job.worker.flatMap({ workers[$0] }) else { return true }
+            // What a process had that was killed is gone, also when another one goes on under its name.
+            let isOfAnother = job.startedAt.map { $0 < worker.startedAt ?? .distantPast } ?? false
+            return worker.isAlive(at: now) && !(worker.restarts > 0 && isOfAnother)
         }.sorted { ($0.startedAt ?? .distantPast, $0.id) < ($1.startedAt ?? .distantPast, $1.id) }
     }
 
@@ -126,8 +130,9 @@ public struct FleetPicture: Sendable {
     /// - Parameter query: the name of the command: `stats`, `active`, `active_queues`, `registered`, `conf`; others
     ///   change nothing.
     public mutating func hear(_ reply: ControlReply, to query: String, at now: Date) {
-        guard workers[reply.node] != nil || makeRoom(forWorkerAt: now) else { return }
-        var worker = workers[reply.node] ?? MonitoredWorker(name: limits.cut(reply.node, to: 512), firstHeard: now)
+        let name = limits.cut(reply.node, to: 512)
+        guard workers[name] != nil || makeRoom(forWorkerAt: now) else { return }
+        var worker = workers[name] ?? MonitoredWorker(name: name, firstHeard: now)
         worker.heardAt = max(worker.heardAt, now)
         switch query {
         case "stats":
@@ -139,14 +144,14 @@ public struct FleetPicture: Sendable {
                 $0["name"]?.stringValue.map { limits.cut($0, to: 512) }
             }
         case "registered":
-            worker.jobNames = (reply.value.arrayValue ?? []).prefix(10_000).compactMap {
+            worker.jobNames = (reply.value.arrayValue ?? []).prefix(2000).compactMap {
                 $0.stringValue.map { limits.cut($0, to: 512) }
             }
         case "conf": worker.settings = limits.cut(reply.value)
-        case "active": takeActive(reply.value, of: reply.node, now)
+        case "active": takeActive(reply.value, of: name, now)
         default: break
         }
-        workers[reply.node] = worker
+        workers[name] = worker
     }
 
     /// Notes that events were missed: the connection was away, or this program was too slow.
@@ -161,9 +166,10 @@ public struct FleetPicture: Sendable {
     // MARK: - Workers
 
     private mutating func note(_ facts: EventFacts, _ now: Date) {
-        guard var worker = workers[facts.node] else { return }
+        let name = limits.cut(facts.node, to: 512)
+        guard var worker = workers[name] else { return }
         worker.note(facts, now)
-        workers[facts.node] = worker
+        workers[name] = worker
     }
 
     private mutating func hear(_ report: WorkerReport, isLeaving: Bool, isOnline: Bool, _ now: Date) -> Change {
@@ -172,8 +178,8 @@ public struct FleetPicture: Sendable {
         var worker = workers[name] ?? MonitoredWorker(name: name, firstHeard: now)
         let isNew = worker.processID.map { $0 != report.facts.processID } ?? false
         // One that starts again under its name: what the one before had is gone with it.
-        if isNew || (isOnline && worker.startedAt != nil && !worker.hasLeft) { worker.beginAgain() }
-        if isOnline || worker.startedAt == nil { worker.startedAt = report.facts.at }
+        if isNew { worker.beginAgain() }
+        if worker.startedAt == nil { worker.startedAt = report.facts.at }
         worker.note(report.facts, now)
         worker.hasLeft = isLeaving
         worker.beatAt = now
@@ -281,7 +287,7 @@ extension FleetPicture.Limits {
     func cut(_ text: String, to length: Int? = nil) -> String {
         let length = length ?? textLength
         guard text.utf8.count > length else { return text }
-        return String(text.prefix(length))
+        return String(decoding: text.utf8.prefix(length), as: UTF8.self)
     }
 
     func cut(_ progress: JobProgress) -> JobProgress {

@@ -93,15 +93,17 @@ public struct MonitoredWorker: Sendable, Hashable {
             }
             slots = self.lanes.values.reduce(0) { $0 &+ $1.slots }
         }
-        if let names = hoist["queues"]?.arrayValue { queues = names.prefix(1000).compactMap(\.stringValue) }
+        if let names = hoist["queues"]?.arrayValue {
+            queues = names.prefix(1000).compactMap(\.stringValue).filter { $0.utf8.count <= 512 }
+        }
         memory = hoist["memory"]?.integerValue.map(Int.init(clamping:)) ?? memory
         eventsLeftOut = hoist["events_dropped"]?.integerValue.map(Int.init(clamping:)) ?? eventsLeftOut
         guard case .object(let totals)? = hoist["totals"] else { return }
-        for (name, outcomes) in totals {
+        for (name, outcomes) in totals where name.utf8.count <= 512 {
             guard case .object(let members) = outcomes, self.totals[name] != nil || self.totals.count < 1000 else {
                 continue
             }
-            for (outcome, count) in members where self.totals[name]?.count ?? 0 < 16 {
+            for (outcome, count) in members where self.totals[name]?.count ?? 0 < 16 && outcome.utf8.count <= 64 {
                 self.totals[name, default: [:]][outcome] = count.integerValue.map(Int.init(clamping:)) ?? 0
             }
         }

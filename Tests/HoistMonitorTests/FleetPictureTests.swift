@@ -145,6 +145,30 @@ struct FleetPictureTests {
         #expect(picture.runningJobs(at: at(5)).isEmpty)
     }
 
+    @Test("what a killed worker ran is not shown as running when another process goes on under its name")
+    func restartedWithJobs() {
+        var picture = FleetPicture()
+        picture.hear(worker("online"), at: at(0))
+        picture.hear(task("started", clock: 2, at: 1), at: at(1))
+        picture.hear(worker("online", at: 10, ["pid": 8]), at: at(10))
+        picture.hear(task("started", "2", clock: 3, at: 11), at: at(11))
+        #expect(picture.runningJobs(at: at(11)).map(\.id) == ["2"])
+        // The same process, whose connection was away for a moment.
+        picture.hear(worker("online", at: 12, ["pid": 8]), at: at(12))
+        #expect(picture.runningJobs(at: at(12)).map(\.id) == ["2"])
+    }
+
+    @Test("one letter with a million marks is cut as well")
+    func marks() {
+        var picture = FleetPicture()
+        let name = "a" + String(repeating: "\u{301}", count: 1_000_000)
+        picture.hear(worker("heartbeat", node: name + "@h"), at: at(0))
+        picture.hear(ControlReply(node: name, value: [.string(name)]), to: "registered", at: at(0))
+        picture.hear(task("received", "1", ["name": .string(name)]), at: at(0))
+        let kept = picture.workers.values.flatMap { [$0.name] + ($0.jobNames ?? []) } + [picture[job: "1"]?.name ?? ""]
+        #expect(kept.allSatisfy { $0.utf8.count <= 600 })
+    }
+
     @Test("a worker that goes on under its name with another process begins anew")
     func restart() {
         var picture = FleetPicture()

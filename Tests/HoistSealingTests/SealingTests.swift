@@ -204,6 +204,35 @@ struct SealingTests {
         #expect(try await first.output(timeout: .seconds(5)) == "1 to b")
     }
 
+    @Test("what is sealed is shown to nobody who asks the worker, and told in no event")
+    func unseen() async throws {
+        let keys = try Self.keys()
+        let client = client(keys)
+        let fleet = try Fleet(backend)
+        let worker = Worker(
+            backend, configuration: .init(name: "w@h", client: .init(sealing: keys), events: .always), logger: silent
+        ) {
+            Handler(Transfer.self) { _, _ in
+                try await Task.sleep(for: .seconds(60))
+                return ""
+            }
+        }
+        var texts = ""
+        let events = try await fleet.heardEvents()
+        let running = Task { try await worker.run() }
+        try await client.enqueue(Transfer(account: "secret-account"))
+        for await event in events {
+            texts += "\(event.facts.fields)"
+            if event.facts.type == "task-started" { break }
+        }
+        let active = try await fleet.replies(to: .active, of: .node("w@h"))["w@h"]
+        #expect(
+            active?.arrayValue?.count == 1 && !"\(active ?? .null)".contains("secret-account"), "\(active ?? .null)")
+        #expect(!texts.contains("secret-account"))
+        worker.stop(.immediately)
+        try await running.value
+    }
+
     @Test("compressed arguments are sealed and opened like others")
     func compressed() async throws {
         let keys = try Self.keys()

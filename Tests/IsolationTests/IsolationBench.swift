@@ -30,7 +30,7 @@ struct IsolationBench: Sendable {
     init(
         _ backend: any BackendConvertible = MemoryBackend(), lanes: [Lane] = [.process(1)],
         resources: [String: Int] = [:],
-        autoscaling: Autoscaling = Autoscaling(), hasHeavy: Bool = false, name: String = "bench",
+        autoscaling: Autoscaling = Autoscaling(), hasHeavy: Bool = false, name: String = "bench@here",
         _ change: (inout ProcessOptions) -> Void = { _ in }
     ) {
         self.backend = backend.backend

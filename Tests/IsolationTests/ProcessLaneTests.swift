@@ -17,7 +17,7 @@ extension OneAfterTheOther {
                     Probe(.facts), .header("tenant", "acme"), .timeLimit(.seconds(60)))
                 let facts = try await handle.output(timeout: .seconds(20))
                 #expect(
-                    facts["id"] == handle.id && facts["attempt"] == "1" && facts["worker"] == "bench"
+                    facts["id"] == handle.id && facts["attempt"] == "1" && facts["worker"] == "bench@here"
                         && facts["queue"] == "default")
                 #expect(facts["header"] == "acme" && facts["isChild"] == "true" && facts["deadline"] == "true")
                 #expect(facts["parent"] == "\(getpid())" && facts["process"] != "\(getpid())")
@@ -161,6 +161,51 @@ extension OneAfterTheOther {
             try await withWorker(bench.worker) {
                 let output = try await bench.client.enqueue(Probe(.fanOut, 1200)).output(timeout: .seconds(60))
                 #expect(output["outputs"] == "1200")
+            }
+        }
+
+        // MARK: - Remote control
+
+        @Test("a signal from outside ends that child and that job alone; children are replaced when asked")
+        func terminated() async throws {
+            let backend = MemoryBackend()
+            let bench = IsolationBench(backend, lanes: [.process(2)], name: "bench@here")
+            let fleet = try Fleet(backend)
+            let node = "bench@here"
+            func active() async throws -> [WireValue] {
+                try await fleet.replies(to: .active, of: .node(node))[node]?.arrayValue ?? []
+            }
+            try await withWorker(bench.worker) {
+                let first = try await bench.client.enqueue(Probe(.silent, 60))
+                let second = try await bench.client.enqueue(Probe(.silent, 60))
+                let areShown = try await eventually(.seconds(20)) {
+                    try await active().count { $0["worker_pid"]?.integerValue ?? 0 > 0 } == 2
+                }
+                #expect(areShown)
+                let processes = try await active().compactMap { $0["worker_pid"]?.integerValue }
+                #expect(Set(processes).count == 2 && !processes.contains(Int64(getpid())))
+                let stats = try await fleet.replies(to: .stats, of: .node(node))[node]
+                let listed = Set((stats?["pool"]?["processes"]?.arrayValue ?? []).compactMap(\.integerValue))
+                #expect(listed.isSuperset(of: processes))
+                let said = try await fleet.revoke([first.id], terminate: .kill, on: .node(node))[node]
+                #expect(said == ["ok": .string("terminate: \(first.id)")], "\(said ?? .null)")
+                #expect(try await bench.ended(first).state == .cancelled)
+                #expect(try await second.state() == .running)
+                let unknown = try await fleet.replies(
+                    to: .init("terminate", ["signal": "SIGNONSENSE", "task_id": .string(second.id)]), of: .node(node))[
+                        node]
+                #expect(unknown?["error"] != nil)
+                #expect(try await second.state() == .running)
+                let restart = try await fleet.replies(to: .init("pool_restart"), of: .node(node))[node]
+                #expect(restart == ["ok": "reload started"])
+                _ = try await fleet.revoke([second.id], terminate: .term, on: .node(node))
+                #expect(try await bench.ended(second).state == .cancelled)
+                let areNew = try await eventually(.seconds(20)) {
+                    let stats = try await fleet.replies(to: .stats, of: .node(node))[node]
+                    let now = Set((stats?["pool"]?["processes"]?.arrayValue ?? []).compactMap(\.integerValue))
+                    return now.count == 2 && now.isDisjoint(with: listed)
+                }
+                #expect(areNew, "each child was replaced")
             }
         }
 

@@ -44,7 +44,7 @@ extension Fanout {
         let frames = try await frames(exchange: exchange, pattern: address.key)
         let (stream, continuation) = AsyncStream.makeStream(
             of: [UInt8].self, bufferingPolicy: .bufferingNewest(10_000))
-        let passing = Task {
+        let passing = Task(executorPreference: sideThread) {
             for await frame in frames { continuation.yield(frame.bytes) }
             continuation.finish()
         }

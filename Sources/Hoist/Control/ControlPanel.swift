@@ -26,6 +26,8 @@ final class ControlPanel: Sendable {
     /// Changes the limits of a kind of job.
     let setLimits: @Sendable (RunLimits, _ jobName: String) throws -> Void
     let stop: @Sendable (Worker.StopMode) -> Void
+    /// The ticket of what this worker asks all others itself.
+    private let ownTicket: String
     private let jobs: JobClient
     private let commands: [String: BuiltInCommand]
     private let own: [String: ControlCommand]
@@ -34,7 +36,7 @@ final class ControlPanel: Sendable {
 
     init(
         node: String, engine: WorkerEngine, recorder: EventRecorder, revoked: RevokedJobs, time: LamportClock,
-        jobs: JobClient, mode: ControlMode, own: [ControlCommand], patience: Patience,
+        jobs: JobClient, mode: ControlMode, own: [ControlCommand], ownTicket: String, patience: Patience,
         setLimits: @escaping @Sendable (RunLimits, String) throws -> Void,
         stop: @escaping @Sendable (Worker.StopMode) -> Void
     ) {
@@ -46,6 +48,7 @@ final class ControlPanel: Sendable {
         self.jobs = jobs
         self.mode = mode
         self.patience = patience
+        self.ownTicket = ownTicket
         self.setLimits = setLimits
         self.stop = stop
         backend = jobs.backend
@@ -60,16 +63,14 @@ final class ControlPanel: Sendable {
         while !Task.isCancelled {
             do {
                 let frames = try await fanout.frames(exchange: ControlRequest.exchange, pattern: "#")
-                await withDiscardingTaskGroup { group in
-                    for await frame in frames {
-                        guard let request = accept(frame) else { continue }
-                        let isOwn = own[request.method] != nil
-                        group.addTask(executorPreference: isOwn ? globalConcurrentExecutor : executor) {
-                            await self.answer(request, on: fanout)
-                            self.state.withLock { $0.underWay -= 1 }
-                        }
+                for await frame in frames {
+                    guard let request = accept(frame) else { continue }
+                    let isOwn = own[request.method] != nil
+                    // A task that nobody waits for: a worker that leaves is not held up by what it was asked.
+                    Task(executorPreference: isOwn ? globalConcurrentExecutor : executor) {
+                        await self.answer(request, on: fanout)
+                        self.state.withLock { $0.underWay -= 1 }
                     }
-                    group.cancelAll()
                 }
             } catch {
                 await patience.backOff(after: error, from: "listen to requests")
@@ -87,7 +88,9 @@ final class ControlPanel: Sendable {
             return nil
         }
         time.adjust(request.clock)
-        guard request.addressee.names(node) else { return nil }
+        guard request.addressee.names(node), request.ticket == nil || request.ticket != ownTicket else { return nil }
+        // A worker that starts waits for each answer to it: one that comes late only makes it wait longer.
+        if request.method == "hello", let expires = request.expires, expires < backend.clock.now { return nil }
         let isFull = state.withLock { state in
             if state.underWay >= Self.mostRequests { return true }
             state.underWay += 1

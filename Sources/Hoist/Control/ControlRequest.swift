@@ -28,7 +28,7 @@ struct ControlRequest: Sendable {
         case all
         case nodes([String])
         case glob(String)
-        /// A regular expression, which Python's workers and ours match at the beginning of the name.
+        /// A regular expression, for Python's workers: no Swift worker feels addressed.
         case expression(String)
         /// A matcher that nobody here knows.
         case unknown
@@ -41,6 +41,8 @@ struct ControlRequest: Sendable {
     var ticket: String?
     var replyTo: ReplyAddress?
     var clock: Int64
+    /// When the asker no longer waits; nil where it does not say.
+    var expires: Date?
 
     init(
         _ method: String, _ arguments: WireValue.Object, to target: ControlTarget, ticket: String?,
@@ -72,6 +74,7 @@ struct ControlRequest: Sendable {
         default: throw WireError("the arguments of the request are no object")
         }
         clock = frame.headers["clock"]?.integerValue ?? 0
+        expires = frame.headers["expires"]?.doubleValue.flatMap { $0 > 0 ? Date(boundedSecondsSinceEpoch: $0) : nil }
         ticket = body["ticket"]?.stringValue
         if let address = body["reply_to"], let exchange = address["exchange"]?.stringValue,
             let key = address["routing_key"]?.stringValue, !key.isEmpty
@@ -88,9 +91,11 @@ struct ControlRequest: Sendable {
         default: break
         }
         guard let pattern = body["pattern"]?.stringValue, !pattern.isEmpty else { return .all }
-        return switch body["matcher"]?.stringValue ?? "glob" {
-        case "glob": .glob(pattern)
-        case "pcre": .expression(pattern)
+        return switch body["matcher"]?.stringValue {
+        // As kombu: a pattern counts only with a matcher.
+        case nil: .all
+        case "glob"?: pattern.utf8.count <= 1024 ? .glob(pattern) : .unknown
+        case "pcre"?: .expression(pattern)
         default: .unknown
         }
     }

@@ -110,6 +110,7 @@ final class EventRecorder: EventSink {
     }
 
     func record(_ event: JobEvent) {
+        let event = event.withoutLargePayload
         let size = 256 + event.payloadSize
         let bells = state.withLock { state -> (Bool, Bool) in
             count(event, &state)
@@ -202,20 +203,22 @@ final class EventRecorder: EventSink {
             defer {
                 (state.isEnabled, state.isAsleep) = (true, false)
                 (state.lastHeard, state.lastAsked) = (clock.uptime, clock.uptime)
+                wanted.store(Self.interests(isTelling: true).rawValue, ordering: .relaxed)
             }
             return state.isEnabled
         }
-        wanted.store(Self.interests(isTelling: true).rawValue, ordering: .relaxed)
         bell.ring()
         return wasEnabled ? "task events already enabled" : "task events enabled"
     }
 
     func disable() -> String {
         let wasEnabled = state.withLock { state in
-            defer { (state.isEnabled, state.pending, state.bytes, state.leftOut) = (false, [], 0, []) }
+            defer {
+                (state.isEnabled, state.pending, state.bytes, state.leftOut) = (false, [], 0, [])
+                wanted.store(Self.interests(isTelling: false).rawValue, ordering: .relaxed)
+            }
             return state.isEnabled
         }
-        wanted.store(Self.interests(isTelling: false).rawValue, ordering: .relaxed)
         return wasEnabled ? "task events disabled" : "task events already disabled"
     }
 
@@ -228,23 +231,23 @@ final class EventRecorder: EventSink {
         }
     }
 
-    /// The totals by name and outcome, at most 4 KB of them.
-    /// - Parameter all: also those that have not changed since they were last asked for.
+    /// The totals by name and outcome, at most 4 KB of them: what does not fit is told with the next.
+    /// - Parameter all: also those that have not changed since they were last told.
     func totals(all: Bool) -> WireValue {
-        let rows = state.withLock { state in
-            defer { state.changed = [] }
-            return (all ? Array(state.totals.keys) : Array(state.changed)).map { ($0, state.totals[$0] ?? 0) }
+        state.withLock { state in
+            if all { state.changed.formUnion(state.totals.keys) }
+            var names: WireValue.Object = [:]
+            var size = 0
+            for key in state.changed.sorted(by: { ($0.name, $0.outcome) < ($1.name, $1.outcome) }) {
+                size += key.name.utf8.count + key.outcome.utf8.count + 32
+                guard size <= 3500 || names.isEmpty else { break }
+                var outcomes = names[key.name]?.objectValue ?? [:]
+                outcomes[key.outcome] = .integer(Int64(clamping: state.totals[key] ?? 0))
+                names[key.name] = .object(outcomes)
+                state.changed.remove(key)
+            }
+            return .object(names)
         }
-        var names: WireValue.Object = [:]
-        var size = 0
-        for (key, count) in rows.sorted(by: { ($0.0.name, $0.0.outcome) < ($1.0.name, $1.0.outcome) }) {
-            size += key.name.utf8.count + key.outcome.utf8.count + 16
-            guard size <= 3500 else { break }
-            var outcomes = names[key.name]?.objectValue ?? [:]
-            outcomes[key.outcome] = .integer(Int64(clamping: count))
-            names[key.name] = .object(outcomes)
-        }
-        return .object(names)
     }
 
     // MARK: - Publishing
@@ -261,7 +264,7 @@ final class EventRecorder: EventSink {
             if isAsleep, ends != seen {
                 // An empty array: whoever listens is counted, and hears nothing.
                 seen = ends
-                if await send([], count: 0, on: fanout) != nil { continue }
+                if await send(Array("[]".utf8), on: fanout) != nil { continue }
             }
             if isEmpty {
                 await bell.wait(after: mark, for: isAsleep ? .seconds(1) : nil, clock: clock)
@@ -271,7 +274,7 @@ final class EventRecorder: EventSink {
             if state.withLock({ $0.pending.count < limits.batch }) {
                 await fullBell.wait(after: full, for: limits.batchDelay, clock: clock)
             }
-            if await flush(on: fanout) {
+            if await flush(on: fanout, isWhole: false) {
                 failures = 0
             } else {
                 failures += 1
@@ -280,35 +283,33 @@ final class EventRecorder: EventSink {
         }
     }
 
-    /// Publishes what there is.
+    /// Publishes what there is, in batches that are full, or at the end of the worker all of it.
     /// - Returns: false when the broker did not take it; it is kept then, as far as there is room.
-    func flush(on fanout: any Fanout) async -> Bool {
-        while true {
+    func flush(on fanout: any Fanout, isWhole: Bool = true) async -> Bool {
+        repeat {
             let batch = takeBatch()
             guard !batch.isEmpty else { return true }
             var json = JSONWriter(reserving: 16 << 10)
             json.token("[")
             var count = 0
-            for (index, pending) in batch.enumerated() {
-                if pending.isFirst {
-                    if count > 0 { json.token(",") }
-                    writer.writeReceived(pending.event, clock: pending.clock, to: &json)
-                    count += 1
-                }
+            for pending in batch {
+                if json.bytes.count >= limits.batchBytes { break }
                 if count > 0 { json.token(",") }
+                if pending.isFirst {
+                    writer.writeReceived(pending.event, clock: pending.clock, to: &json)
+                    json.token(",")
+                }
                 writer.write(pending.event, clock: pending.clock, to: &json)
                 count += 1
-                if json.bytes.count >= limits.batchBytes, index + 1 < batch.count {
-                    putBack(Array(batch[(index + 1)...]))
-                    break
-                }
             }
             json.token("]")
-            if count > 0, await send(json.bytes, count: count, on: fanout) == nil {
-                putBack(batch)
+            if count < batch.count { putBack(Array(batch[count...])) }
+            if await send(json.bytes, on: fanout) == nil {
+                putBack(Array(batch[..<count]))
                 return false
             }
-        }
+        } while state.withLock({ isWhole ? !$0.pending.isEmpty : $0.pending.count >= limits.batch })
+        return true
     }
 
     private func takeBatch() -> [Pending] {
@@ -324,16 +325,21 @@ final class EventRecorder: EventSink {
         state.withLock { state in
             // What was switched off meanwhile is not told.
             guard state.isEnabled, !state.isAsleep else { return }
-            state.pending.insert(contentsOf: batch, at: 0)
+            var kept = batch
             state.bytes += batch.reduce(0) { $0 + $1.size }
+            while state.bytes > limits.bufferedBytes, let last = kept.popLast() {
+                state.bytes -= last.size
+                state.dropped += 1
+            }
+            state.pending.insert(contentsOf: kept, at: 0)
         }
     }
 
     /// - Returns: whether somebody listens, as far as that is known; nil when the broker did not take the frame.
-    private func send(_ array: [UInt8], count: Int, on fanout: any Fanout) async -> Bool? {
+    private func send(_ array: [UInt8], on fanout: any Fanout) async -> Bool? {
         let frame = ControlFrame.encode(
-            headers: ["hostname": .string(writer.node)], body: array.isEmpty ? Array("[]".utf8) : array,
-            exchange: FleetEvent.exchange, key: "task.multi", isLasting: false)
+            headers: ["hostname": .string(writer.node)], body: array, exchange: FleetEvent.exchange, key: "task.multi",
+            isLasting: false)
         do {
             return note(heard: try await fanout.send(frame, exchange: FleetEvent.exchange, key: "task.multi"))
         } catch {
@@ -343,7 +349,7 @@ final class EventRecorder: EventSink {
 
     private func note(heard: Int?) -> Bool {
         let now = clock.uptime
-        let (isHeard, isTelling) = state.withLock { state -> (Bool, Bool) in
+        return state.withLock { state in
             let isHeard: Bool
             if let heard {
                 isHeard = heard > 0
@@ -354,10 +360,21 @@ final class EventRecorder: EventSink {
                 state.isAsleep = !isHeard
             }
             if state.isAsleep { (state.pending, state.bytes, state.leftOut) = ([], 0, []) }
-            return (isHeard, state.isEnabled && !state.isAsleep)
+            let isTelling = state.isEnabled && !state.isAsleep
+            wanted.store(Self.interests(isTelling: isTelling).rawValue, ordering: .relaxed)
+            return isHeard
         }
-        wanted.store(Self.interests(isTelling: isTelling).rawValue, ordering: .relaxed)
-        return isHeard
+    }
+
+    /// Says that this worker has heard of an election.
+    func acknowledge(election id: String, on fanout: any Fanout) async throws {
+        var json = JSONWriter(reserving: 512)
+        writer.writeElectionAck(id, at: clock.now, clock: time.tick(), to: &json)
+        let key = "worker.elect.ack"
+        let frame = ControlFrame.encode(
+            headers: ["hostname": .string(writer.node)], body: json.bytes, exchange: FleetEvent.exchange, key: key,
+            isLasting: false)
+        _ = try await fanout.send(frame, exchange: FleetEvent.exchange, key: key)
     }
 
     /// Publishes an event of the worker itself.
@@ -394,6 +411,29 @@ enum WorkerEventType {
 }
 
 extension JobEvent {
+    /// Bodies and outputs above this are not kept: they would only be shown cut.
+    private static let largest = 64 << 10
+
+    fileprivate var withoutLargePayload: JobEvent {
+        guard payloadSize > Self.largest else { return self }
+        var event = self
+        switch kind {
+        case .received(var delivery):
+            guard var message = delivery.message else { return self }
+            message.body = []
+            delivery.payload = .message(message)
+            event.kind = .received(delivery)
+        case .sent(var message):
+            message.body = []
+            event.kind = .sent(message)
+        case .ended(var end):
+            end.outcome = .succeeded(output: [], retention: nil)
+            event.kind = .ended(end)
+        case .retried, .putBack, .started, .progressed, .givenUp: break
+        }
+        return event
+    }
+
     /// The bytes that are kept as long as the event is.
     fileprivate var payloadSize: Int {
         switch kind {

@@ -45,7 +45,8 @@ struct EventWriter {
 
     func write(_ event: JobEvent, clock: Int64, to json: inout JSONWriter) {
         switch event.kind {
-        case .sent(let message):
+        case .sent(var message):
+            message.hideForeignSecrets()
             open(&json, "task-sent", event, clock)
             describe(message.headers, queue: event.queue, to: &json)
             text(&json, ",\"exchange\":", message.properties.exchange)
@@ -53,7 +54,10 @@ struct EventWriter {
         case .received(let delivery):
             open(&json, "task-received", event, clock)
             // What cannot be read fails in a moment, and that is told.
-            if let headers = delivery.message?.headers { describe(headers, queue: event.queue, to: &json) }
+            if var message = delivery.message {
+                message.hideForeignSecrets()
+                describe(message.headers, queue: event.queue, to: &json)
+            }
         case .started:
             open(&json, "task-started", event, clock)
             text(&json, ",\"lane\":", event.lane)
@@ -81,9 +85,9 @@ struct EventWriter {
         switch end.outcome {
         case .succeeded(let output, _):
             open(&json, "task-succeeded", event, clock)
-            let value = output.count <= 1 << 16 ? try? JSONParser.parse(output) : nil
-            let shown = value.map { PythonText.of($0, limit: Self.resultLength) }
-            text(&json, ",\"result\":", shown ?? "… \(output.count) bytes")
+            // An output that is large was given up before.
+            let value = try? JSONParser.parse(output)
+            text(&json, ",\"result\":", value.map { PythonText.of($0, limit: Self.resultLength) } ?? "…")
             json.token(",\"runtime\":")
             json.double(end.runTime.inSeconds)
         case .failed(let failure):
@@ -129,6 +133,12 @@ struct EventWriter {
             if let backtrace = crash.backtrace { trace += "\n" + backtrace }
         }
         text(&json, ",\"traceback\":", String(trace.prefix(Self.tracebackLength)))
+    }
+
+    func writeElectionAck(_ id: String, at: Date, clock: Int64, to json: inout JSONWriter) {
+        open(&json, "worker-elect-ack", at: at, clock: clock)
+        text(&json, ",\"id\":", id)
+        json.token("}")
     }
 
     /// An event of the node itself.

@@ -13,6 +13,8 @@ struct FleetRequest: Sendable {
     private let timeout: Duration
     private let time: LamportClock
     private let clock: any JobClock
+    /// Tells the replies to this request from others.
+    let ticket = JobIdentifier.make()
 
     init(
         _ method: String, _ arguments: WireValue.Object, to target: ControlTarget, timeout: Duration,
@@ -39,7 +41,7 @@ struct FleetRequest: Sendable {
         on fanout: any Fanout, expecting: (@Sendable () async -> Set<String>)?
     ) -> AsyncThrowingStream<ControlReply, any Error> {
         AsyncThrowingStream { continuation in
-            let task = Task {
+            let task = Task(executorPreference: sideThread) {
                 do {
                     try await ask(on: fanout, expecting: expecting) { continuation.yield($0) }
                     continuation.finish()
@@ -55,7 +57,6 @@ struct FleetRequest: Sendable {
         on fanout: any Fanout, expecting: (@Sendable () async -> Set<String>)?, _ pass: (ControlReply) -> Void
     ) async throws {
         let queue = try await fanout.replies(exchange: ControlRequest.replyExchange)
-        let ticket = JobIdentifier.make()
         let request = ControlRequest(
             method, arguments, to: target, ticket: ticket, replyTo: queue.address, clock: time.tick())
         let heard = try await fanout.send(
@@ -108,15 +109,15 @@ private final class ReplyDeadline: Sendable {
 
     func frames(of replies: AsyncStream<[UInt8]>) -> AsyncStream<[UInt8]> {
         AsyncStream { continuation in
-            let passing = Task {
+            let passing = Task(executorPreference: sideThread) {
                 for await frame in replies { continuation.yield(frame) }
                 continuation.finish()
             }
-            let timing = Task {
+            let timing = Task(executorPreference: sideThread) {
                 while !Task.isCancelled {
-                    let left = end.withLock { $0 } - clock.uptime
+                    let left = self.end.withLock { $0 } - self.clock.uptime
                     if left <= 0 { break }
-                    await clock.sleep(for: .microseconds(left))
+                    await self.clock.sleep(for: .microseconds(left))
                 }
                 continuation.finish()
             }

@@ -55,14 +55,16 @@ final class RemoteControl: Sendable {
         parts.addTask(executorPreference: thread) { await self.recorder.run(on: fanout) }
         parts.addTask(executorPreference: thread) { await self.beat(on: fanout, of: engine) }
         guard configuration.control != .none else { return }
+        let asking = FleetRequest(
+            "hello", ["from_node": .string(node), "revoked": []], to: .all, timeout: .seconds(1), time: time,
+            clock: clock)
         let panel = ControlPanel(
             node: node, engine: engine, recorder: recorder, revoked: revoked, time: time, jobs: jobs,
-            mode: configuration.control, own: configuration.commands, patience: patience, setLimits: setLimits,
-            stop: { engine.inbox.stop($0) })
-        parts.addTask(executorPreference: thread) {
-            await self.meet(on: fanout)
-            await panel.run(on: fanout, executor: self.thread)
-        }
+            mode: configuration.control, own: configuration.commands, ownTicket: asking.ticket, patience: patience,
+            setLimits: setLimits, stop: { engine.inbox.stop($0) })
+        parts.addTask(executorPreference: thread) { await panel.run(on: fanout, executor: self.thread) }
+        parts.addTask(executorPreference: thread) { await self.meet(on: fanout, asking) }
+        parts.addTask(executorPreference: thread) { await self.acknowledgeElections(on: fanout) }
     }
 
     /// Says that the worker is alive, as often as it promises.
@@ -84,6 +86,24 @@ final class RemoteControl: Sendable {
         }
     }
 
+    /// Python's workers elect one of them to do something, and wait until every worker that is alive has said that it has
+    /// heard of it. This one never stands for election.
+    private func acknowledgeElections(on fanout: any Fanout) async {
+        while !Task.isCancelled {
+            do {
+                for await frame in try await fanout.frames(exchange: FleetEvent.exchange, pattern: "worker.elect") {
+                    for event in (try? FleetEvent.read(frame.bytes)) ?? [] {
+                        guard let id = event.facts.fields["id"]?.stringValue, id.utf8.count <= 1024 else { continue }
+                        time.adjust(event.facts.clock ?? 0)
+                        try await recorder.acknowledge(election: id, on: fanout)
+                    }
+                }
+            } catch {
+                await clock.sleep(for: .seconds(1))
+            }
+        }
+    }
+
     /// Sends one heartbeat more.
     func beat(_ pulse: WorkerPulse) async {
         guard let fanout else { return }
@@ -99,12 +119,10 @@ final class RemoteControl: Sendable {
 
     func close() { thread.close() }
 
-    /// Asks all others, before this worker listens itself, which jobs they have heard to be revoked. One that answers
-    /// under this worker's name is another worker.
-    private func meet(on fanout: any Fanout) async {
-        let asking = FleetRequest(
-            "hello", ["from_node": .string(node), "revoked": []], to: .all, timeout: .seconds(1), time: time,
-            clock: clock)
+    /// Asks all others which jobs they have heard to be revoked. One that answers under this worker's name is another
+    /// worker: this one does not answer itself.
+    private func meet(on fanout: any Fanout, _ asking: FleetRequest) async {
+        let end = clock.uptime + 3_000_000
         do {
             for try await reply in asking.send(on: fanout, expecting: nil) {
                 if reply.node == node {
@@ -118,6 +136,7 @@ final class RemoteControl: Sendable {
                 } else if case .object(let ids)? = reply.value["revoked"] {
                     revoked.insert(ids.keys)
                 }
+                if clock.uptime > end { break }
             }
         } catch {
             patience.logger.debug("the other workers could not be asked", metadata: ["error": "\(error)"])

@@ -14,8 +14,9 @@ final class RevokedJobs: Sendable {
         /// The oldest first; an id may be named twice.
         var order: [(id: JobID, since: Int64)] = []
         var head = 0
-        var stamps: [String: Set<String>] = [:]
-        var stampCount = 0
+        /// Of each revoked stamp when it was revoked, by name and value.
+        var stamps: [String: [String: Int64]] = [:]
+        var stampOrder: [(name: String, value: String, since: Int64)] = []
     }
 
     private let state = Mutex(State())
@@ -27,22 +28,32 @@ final class RevokedJobs: Sendable {
         let now = clock.uptime
         state.withLock { state in
             for id in ids where id.utf8.count <= 1024 {
-                if state.since.updateValue(now, forKey: id) == nil { state.order.append((id, now)) }
+                state.since[id] = now
+                state.order.append((id, now))
             }
             Self.purge(&state, now)
         }
     }
 
-    /// - Returns: false when no more stamps are taken.
-    func insert(stamps: [(name: String, values: [String])]) -> Bool {
+    /// Names and values above 1,024 bytes are left out.
+    func insert(stamps: [(name: String, values: [String])]) {
+        let now = clock.uptime
         state.withLock { state in
-            for (name, values) in stamps {
-                for value in values {
-                    guard state.stampCount < Self.mostStamps else { return false }
-                    if state.stamps[name, default: []].insert(value).inserted { state.stampCount += 1 }
+            for (name, values) in stamps where name.utf8.count <= 1024 {
+                for value in values where value.utf8.count <= 1024 {
+                    state.stamps[name, default: [:]][value] = now
+                    state.stampOrder.append((name, value, now))
                 }
             }
-            return true
+            // The oldest make room. One that was revoked again is further behind as well.
+            while let oldest = state.stampOrder.first,
+                state.stampOrder.count > Self.mostStamps || now - oldest.since >= Self.lifetime
+            {
+                state.stampOrder.removeFirst()
+                guard state.stamps[oldest.name]?[oldest.value] == oldest.since else { continue }
+                state.stamps[oldest.name]?[oldest.value] = nil
+                if state.stamps[oldest.name]?.isEmpty == true { state.stamps[oldest.name] = nil }
+            }
         }
     }
 
@@ -54,12 +65,16 @@ final class RevokedJobs: Sendable {
         }
     }
 
-    var hasStamps: Bool { state.withLock { $0.stampCount > 0 } }
+    var hasStamps: Bool { state.withLock { !$0.stamps.isEmpty } }
 
     /// Whether a job with these headers is not to be started.
     func matches(_ headers: MessageHeaders) -> Bool {
         state.withLock { state in
-            state.stamps.contains { name, values in !values.isDisjoint(with: headers.stampValues(name)) }
+            guard case .object(let own) = headers.stamps else { return false }
+            return own.contains { name, _ in
+                guard let revoked = state.stamps[name] else { return false }
+                return headers.stampValues(name).contains { revoked[$0] != nil }
+            }
         }
     }
 
@@ -68,7 +83,7 @@ final class RevokedJobs: Sendable {
         let now = clock.uptime
         return state.withLock { state in
             Self.purge(&state, now)
-            return state.order[state.head...].map(\.id)
+            return state.order[state.head...].filter { state.since[$0.id] == $0.since }.map(\.id)
         }
     }
 
@@ -77,7 +92,8 @@ final class RevokedJobs: Sendable {
             let oldest = state.order[state.head]
             guard state.order.count - state.head > mostIDs || now - oldest.since >= lifetime else { break }
             state.head += 1
-            state.since[oldest.id] = nil
+            // One that was revoked again is further behind as well.
+            if state.since[oldest.id] == oldest.since { state.since[oldest.id] = nil }
         }
         if state.head > 1024, state.head * 2 > state.order.count {
             state.order.removeFirst(state.head)

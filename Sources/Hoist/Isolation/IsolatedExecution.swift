@@ -41,7 +41,7 @@ extension Execution {
         @Sendable func finish(_ outcome: Outcome, _ followUps: FollowUps?, _ usage: ResourceUsage?) {
             onEnd(End(outcome: outcome, waited: call.waited, context: context, followUps: followUps), usage)
         }
-        box.set(context, (try? message.opened(with: environment.jobs.configuration.sealing)) ?? message)
+        box.set(context, message)
         let backend = environment.jobs.backend
         pool.start(
             ChildPool.Job(

@@ -140,7 +140,7 @@ final class Execution: Sendable {
             // The worker continues what its child has done.
             let continuation = isInChild ? nil : try Continuation(body.embed)
             let (call, context) = begin(message, onProgress: onProgress, onSign: onSign)
-            onContext(context, opened)
+            onContext(context, message)
             if let continuation, let refusal = refusal(continuation, message.headers) {
                 let end = await refuse(refusal, continuation, message, context)
                 return End(outcome: end.outcome, waited: call.waited, context: context, followUps: end.followUps)

@@ -100,7 +100,8 @@ extension WorkerEngine {
             var view = HeldJobView(
                 id: job.jobID, name: job.jobName, queue: job.queue, hasBegun: job.hasBegun,
                 headers: shown?.context?.messageHeaders)
-            view.arguments = shown?.message.flatMap { try? $0.decodedBody().arguments }
+            // What is sealed stays so.
+            view.arguments = shown?.message.flatMap { $0.isSealed ? nil : try? $0.decodedBody().arguments }
             if job.hasBegun {
                 view.startedAt = shown?.startedAt ?? job.claimedAt
                 view.processID = job.needs.lane == .process ? processes[run].map(Int.init) : ProcessIdentity.id
@@ -121,6 +122,26 @@ extension WorkerEngine {
                 return nil
             }
             return (job.jobID, headers)
+        }
+    }
+
+    /// Gives back those of these jobs that have not begun: whoever claims them ends them as revoked.
+    /// - Returns: those that run here.
+    func giveBackNotBegun(_ ids: [JobID]) -> [JobID] {
+        let wanted = Set(ids)
+        let held = machine.runs.values.filter { wanted.contains($0.jobID) }
+        for job in held where !job.hasBegun { machine.cancel(job.jobID, .requested, time) }
+        perform()
+        inbox.bell.ring()
+        return held.filter(\.hasBegun).map(\.jobID)
+    }
+
+    /// The most slots that a request from outside may give a lane: each is a thread, or a process.
+    private static func mostSlots(of lane: LaneKind) -> Int {
+        switch lane {
+        case .async: 10_000
+        case .process: 256
+        default: 1000
         }
     }
 
@@ -146,7 +167,11 @@ extension WorkerEngine {
         }
         guard ranges[lane] == nil else { return "autoscale" }
         guard slots + count >= 1 else { return "a lane has one slot at least, and the \(lane) lane has \(slots)" }
-        resize(lane, to: min(slots + count, 100_000))
+        let most = Self.mostSlots(of: lane)
+        guard slots + count <= max(most, slots) else {
+            return "the \(lane) lane may be given \(most) slots at most in this way"
+        }
+        resize(lane, to: slots + count)
         return nil
     }
 
@@ -162,6 +187,10 @@ extension WorkerEngine {
         let old = ranges[lane] ?? slots...slots
         let lower = max(1, least ?? old.lowerBound)
         let upper = most ?? max(old.upperBound, lower)
+        guard upper <= max(Self.mostSlots(of: lane), old.upperBound) else {
+            throw ControlRefusal(
+                "autoscale: the \(lane) lane may be given \(Self.mostSlots(of: lane)) slots at most in this way")
+        }
         guard lower <= upper else { throw ControlRefusal("autoscale: the argument min is greater than max") }
         ranges[lane] = lower...upper
         if !(lower...upper).contains(slots) { resize(lane, to: slots.clamped(to: lower...upper)) }

@@ -368,7 +368,7 @@ struct WorkerMachine {
             return nil
         }
         // Some were claimed together with others before the rate was set, or for slots that several kinds share.
-        if rates[delivery.jobName]?.take(now: time.uptime) == false {
+        if rates[delivery.jobName]?.tokens(now: time.uptime) == 0 {
             handBack([delivery], time)
             mayHaveWork = true
             return nil
@@ -379,6 +379,7 @@ struct WorkerMachine {
             handBack([delivery], time)
             return nil
         }
+        _ = rates[delivery.jobName]?.take(now: time.uptime)
         runs[nextRun] = Run(
             jobID: delivery.jobID, jobName: delivery.jobName, token: delivery.token, queue: delivery.queue,
             needs: needs,

@@ -1,4 +1,5 @@
 public import Hoist
+import NIOCore
 import RESP
 import Synchronization
 
@@ -38,16 +39,17 @@ extension RedisBackend: Fanout {
         _ = try await send(
             RESPCommand("SADD", [.text(queue.binding), .text(queue.member)]), doing: "open a queue for replies")
         let (stream, continuation) = AsyncStream.makeStream(of: [UInt8].self, bufferingPolicy: .bufferingNewest(10_000))
-        let reading = Task { [client] in
+        let reading = Task(executorPreference: thread) { [client] in
             while !Task.isCancelled {
-                let popped = try? await client.withConnection { connection in
-                    try await connection.send([RESPCommand("BRPOP", [.text(queue.list), "1"])], timeout: .seconds(4))
+                // In a cluster this is how the node of the queue becomes known.
+                let exists = RESPCommand("EXISTS", [.text(queue.list)], key: queue.list)
+                if (try? await client.send(exists)) != nil,
+                    let connection = try? await client.openConnection(for: queue.list).get()
+                {
+                    await Self.read(queue.list, on: connection) { continuation.yield($0) }
+                    connection.close()
                 }
-                if let bytes = popped?.first?.elements?.last?.bytes {
-                    continuation.yield(bytes)
-                } else if popped == nil, !Task.isCancelled {
-                    try? await Task.sleep(for: .milliseconds(100))
-                }
+                if !Task.isCancelled { try? await Task.sleep(for: .milliseconds(200)) }
             }
         }
         continuation.onTermination = { [weak self] _ in
@@ -63,6 +65,19 @@ extension RedisBackend: Fanout {
             }
         }
         return ReplyQueue(address: address, frames: stream)
+    }
+}
+
+extension RedisBackend {
+    /// Takes what comes into a list, until the connection or the server fails or the task is cancelled.
+    private static func read(_ list: String, on connection: RESPConnection, _ pass: ([UInt8]) -> Void) async {
+        while !Task.isCancelled {
+            let answers = try? await connection.send([RESPCommand("BRPOP", [.text(list), "1"])], timeout: .seconds(4))
+            switch answers?.first {
+            case nil, .error?: return
+            case let answer?: if let bytes = answer.elements?.last?.bytes { pass(bytes) }
+            }
+        }
     }
 }
 
@@ -111,14 +126,26 @@ final class FanoutChannels: Sendable {
         }
     }
 
+    /// Between an exchange and the one key of it that somebody listens to.
+    private static let exact = "\u{0}"
+
     private func targets(_ exchange: String) -> [RESPSubscriptions.Target] {
-        let quoted = String((prefix + exchange).flatMap { "*?[]\\".contains($0) ? ["\\", $0] : [$0] as [Character] })
+        func quote(_ text: String) -> String {
+            String(text.flatMap { "*?[]\\".contains($0) ? ["\\", $0] : [$0] as [Character] })
+        }
+        if let mark = exchange.firstRange(of: Self.exact) {
+            return [.pattern(quote(prefix + exchange[..<mark.lowerBound] + "/" + exchange[mark.upperBound...]))]
+        }
+        let quoted = quote(prefix + exchange)
         // A name of its own for each: a broadcast of jobs on the same exchange has its own subscriptions.
         return [.pattern(quoted), .pattern(quoted + "/?*")]
     }
 
     /// Returns once the server has the subscriptions, so that no later frame is missed.
     func listen(to exchange: String, pattern: String, clock: any JobClock) async throws -> AsyncStream<FanoutFrame> {
+        // Who wants to hear one key alone is not sent all others: an exchange of events may be busy.
+        let isExact = !pattern.isEmpty && !pattern.contains { "*#".contains($0) }
+        let exchange = isExact ? exchange + Self.exact + pattern : exchange
         let stream = listeners.listen(exchange: exchange, pattern: pattern)
         // Under the lock, so that the last listener who leaves does not undo the subscription of a new one.
         confirmed.withLock { confirmed in
@@ -131,7 +158,7 @@ final class FanoutChannels: Sendable {
         let end = clock.uptime + 10_000_000
         while true {
             let mark = bell.mark
-            if confirmed.withLock({ $0[exchange]?.count == 2 }) { return stream }
+            if confirmed.withLock({ $0[exchange]?.count == targets(exchange).count }) { return stream }
             guard clock.uptime < end, !Task.isCancelled else {
                 throw BackendError(.timedOut, "the server did not confirm the subscription to \(exchange)")
             }
@@ -145,7 +172,8 @@ final class FanoutChannels: Sendable {
             confirmed.withLock { _ = $0[exchange]?.insert(target) }
             bell.ring()
         case .message(let channel, let bytes):
-            let key = channel.dropFirst(prefix.count + exchange.count)
+            let name = exchange.prefix { !Self.exact.contains($0) }
+            let key = channel.dropFirst(prefix.count + name.count)
             let frame = FanoutFrame(key: key.hasPrefix("/") ? String(key.dropFirst()) : "", bytes: bytes)
             listeners.hear(frame, exchange: exchange)
         }

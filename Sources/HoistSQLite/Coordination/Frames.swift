@@ -159,7 +159,9 @@ final class FrameReader: Sendable {
     }
 
     /// A task of its own, for timers and bells call on threads that must not wait for the database.
-    private func beside(_ body: @escaping @Sendable () async -> Void) { Task { await body() } }
+    private func beside(_ body: @escaping @Sendable () async -> Void) {
+        Task(executorPreference: sideThread) { await body() }
+    }
 
     private func readOnce(_ backend: SQLiteBackend) async {
         guard let last = state.withLock({ $0.lastID }) else { return }

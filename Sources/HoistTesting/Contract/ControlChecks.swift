@@ -71,6 +71,26 @@ extension BackendContract {
             }
         },
         Check(
+            "an election of Python workers is acknowledged, so that it does not wait for this worker", parts: [.fanout]
+        ) {
+            bench in
+            guard let fanout = bench.backend.fanout else { return }
+            let one = ControlledBench(bench)
+            try await one.run { _, _ in
+                let frames = try await fanout.frames(exchange: "celeryev", pattern: "worker.elect.ack")
+                let heard = Shared(0)
+                let hearing = Task { for await _ in frames { heard.change { $0 += 1 } } }
+                let isAcknowledged = try await eventually {
+                    let event =
+                        #"{"body":"{\"type\":\"worker-elect\",\"hostname\":\"py@h\",\"id\":\"1\",\"topic\":\"t\",\"cver\":1}"}"#
+                    _ = try await fanout.send(Array(event.utf8), exchange: "celeryev", key: "worker.elect")
+                    return await heard.wait(.milliseconds(300)) { $0 > 0 }
+                }
+                try bench.expect(isAcknowledged, "by an event of its own")
+                hearing.cancel()
+            }
+        },
+        Check(
             "a revoked job that waits is not started, and one that runs is stopped when asked",
             parts: [.fanout, .directory]
         ) {

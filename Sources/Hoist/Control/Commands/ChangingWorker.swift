@@ -60,8 +60,13 @@ extension BuiltInCommand {
         .control("rate_limit") { call, panel in
             let name = try call.arguments.text("task_name")
             let rate: StartRate?
-            do throws(ControlRefusal) { rate = try StartRate(call.arguments.values["rate_limit"] ?? .null) } catch {
-                return ["error": .string("Invalid rate limit string: \(error.message)")]
+            guard let asked = call.arguments.values["rate_limit"] else {
+                throw ControlRefusal("rate_limit: the argument rate_limit is missing")
+            }
+            do throws(ControlRefusal) { rate = try StartRate(asked) } catch {
+                // As Celery words it: a ValueError with a text in front, a KeyError without.
+                let isPlain = error.message.hasPrefix("KeyError") || error.message.hasPrefix("rate_limit:")
+                return ["error": .string((isPlain ? "" : "Invalid rate limit string: ") + error.message)]
             }
             guard await panel.engine.setRate(rate, of: name) else { return ["error": "unknown task"] }
             return ["ok": .string(rate == nil ? "rate limit disabled successfully" : "new rate limit set successfully")]
@@ -69,9 +74,12 @@ extension BuiltInCommand {
         .control("time_limit") { call, panel in
             let name = try call.arguments.text("task_name")
             guard await panel.engine.knows(name) else { return ["error": "unknown task"] }
-            let limits = RunLimits(
-                time: try call.arguments.secondsIfPresent("soft"), hardTime: try call.arguments.secondsIfPresent("hard")
-            )
+            // Zero means none, as in Python.
+            func limit(_ name: String) throws(ControlRefusal) -> Duration? {
+                guard let limit = try call.arguments.secondsIfPresent(name), limit > .zero else { return nil }
+                return limit
+            }
+            let limits = RunLimits(time: try limit("soft"), hardTime: try limit("hard"))
             do { try panel.setLimits(limits, name) } catch { throw ControlRefusal("time_limit: \(error)") }
             return ["ok": "time limits set successfully"]
         },
@@ -119,7 +127,7 @@ struct StartRate: Sendable, Hashable {
             }
             if parts.count == 2 {
                 switch parts[1] {
-                case "s": seconds = 1
+                case "s", "": seconds = 1
                 case "m": seconds = 60
                 case "h": seconds = 3600
                 default: throw ControlRefusal("KeyError(\(PythonText.quoted(String(parts[1]))))")
@@ -136,6 +144,9 @@ struct StartRate: Sendable, Hashable {
             throw ControlRefusal("rate_limit: the argument rate_limit must be from 0 to 1,000,000")
         }
         if number == 0 { return nil }
+        guard number / seconds >= 1e-6 else {
+            throw ControlRefusal("rate_limit: the argument rate_limit must be 0, or one start in 11 days at least")
+        }
         text = value.stringValue ?? value.description
         perSecond = number / seconds
     }

@@ -111,7 +111,11 @@ struct HeldJobView: Sendable {
 
     /// The members that Celery gives a task, no more: its own tests compare whole objects.
     func description(node: String, isSafe: Bool) -> WireValue {
-        let shown = isSafe ? nil : arguments
+        var shown = isSafe ? nil : arguments
+        let secret = SecretNames.known(of: name)
+        for key in shown?.keyword.keys ?? [] where secret.contains(key) || SecretNames.isUsual(key) {
+            shown?.keyword[key] = "***"
+        }
         return [
             "id": .string(id), "name": .string(name),
             "args": shown.map { .array($0.positional) } ?? .string(positionalText),

@@ -41,15 +41,14 @@ extension BuiltInCommand {
         // Checked also where nothing is terminated, as Python's workers do not: a mistake should be heard of.
         let signal = try signal(call)
         panel.revoked.insert(ids)
-        let here = Set(await panel.engine.heldJobs.map(\.id)).intersection(ids)
-        for id in ids where !here.contains(id) {
-            do {
-                try await endIfWaiting(id, panel)
-            } catch {
-                panel.logger.warning(
-                    "a revoked job could not be ended in the backend; no worker that has heard of it will start it",
-                    metadata: ["job.id": "\(TerminalText.line(id))", "error": "\(error)"])
-            }
+        let held = await panel.engine.giveBackNotBegun(ids)
+        let here = Set(held)
+        do {
+            for id in ids where !here.contains(id) && !Task.isCancelled { try await endIfWaiting(id, panel) }
+        } catch {
+            panel.logger.warning(
+                "revoked jobs could not be ended in the backend; no worker that has heard of them will start them",
+                metadata: ["jobs": "\(ids.count)", "error": "\(error)"])
         }
         guard isTerminating else { return ["ok": .string("tasks \(PythonText.set(ids)) flagged as revoked")] }
         var terminated: [JobID] = []
@@ -75,6 +74,17 @@ extension BuiltInCommand {
                 "revoked:" + id, expected: nil, to: Array(panel.node.utf8.prefix(1024)), expiresAfter: .seconds(10))
             guard isMine else { return }
         }
+        do {
+            try await end(id, panel)
+        } catch {
+            // Another worker may do it, or this one when it is asked again.
+            _ = try? await panel.backend.coordination?.compareAndSet(
+                "revoked:" + id, expected: Array(panel.node.utf8.prefix(1024)), to: nil, expiresAfter: nil)
+            throw error
+        }
+    }
+
+    private static func end(_ id: JobID, _ panel: ControlPanel) async throws {
         guard let record = try await panel.backend.record(of: id) else {
             // Nobody knows it: a message of a Python producer that waits, or that is still on its way.
             var record = JobRecord(id: id, name: "", queue: "", state: .cancelled)
@@ -91,9 +101,10 @@ extension BuiltInCommand {
         let isTerminating = try call.arguments.flag("terminate")
         let signal = try signal(call)
         let headers = try call.arguments.headers("headers")
-        guard panel.revoked.insert(stamps: headers) else {
-            throw ControlRefusal("revoke_by_stamped_headers: this worker keeps at most 10,000 revoked stamps")
+        guard headers.reduce(0, { $0 + $1.values.count }) <= mostIDs else {
+            throw ControlRefusal("revoke_by_stamped_headers: the argument headers has more than 10,000 values")
         }
+        panel.revoked.insert(stamps: headers)
         let shown = shown(call.arguments.values["headers"] ?? .null, headers)
         guard isTerminating else { return ["ok": .string("headers \(shown) flagged as revoked, but not terminated")] }
         var found: [(name: String, values: Set<String>)] = []
