@@ -149,7 +149,8 @@ let package = Package(
         tests(
             "KillTests",
             [
-                "Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "KillTestWorker", "RESP", "TestServers", logging,
+                "Hoist", "HoistMonitor", "HoistRedis", "HoistSQLite", "HoistTesting", "KillTestWorker", "RESP",
+                "TestServers", logging,
                 .product(name: "GRDB", package: "GRDB.swift"),
             ],
             exclude: ["Python"]),

@@ -17,8 +17,10 @@ package final class FanoutListeners: Sendable {
     }
 
     package func listen(exchange: String, pattern: String) -> AsyncStream<FanoutFrame> {
+        // Whoever reaches the broker may flood workers with requests.
+        let most = exchange == ControlRequest.exchange ? 1000 : 10_000
         let (stream, continuation) = AsyncStream.makeStream(
-            of: FanoutFrame.self, bufferingPolicy: .bufferingNewest(10_000))
+            of: FanoutFrame.self, bufferingPolicy: .bufferingNewest(most))
         let listener = Listener(exchange: exchange, pattern: TopicPattern(pattern), continuation: continuation)
         let (id, count) = state.withLock { state in
             state.next += 1
@@ -33,6 +35,9 @@ package final class FanoutListeners: Sendable {
     /// - Returns: how many heard the frame.
     @discardableResult
     package func hear(_ frame: FanoutFrame, exchange: String) -> Int {
+        // A request that is too large is refused before it is kept.
+        let largest = exchange == ControlRequest.exchange ? 2 * WireLimits.request.maximumBytes : .max
+        guard frame.bytes.count <= largest else { return 0 }
         let hearing = state.withLock { state in
             state.listeners.values.filter { $0.exchange == exchange && $0.pattern.matches(frame.key) }
                 .map(\.continuation)

@@ -34,10 +34,59 @@ public protocol JobDirectory: Sendable {
     /// - Throws: ``BackendError``; asking again is safe.
     func counts() async throws -> [JobCount]
 
+    /// The jobs of a queue that are due later, the nearest first. By default they are picked from ``jobs(_:)``, which
+    /// costs as much as all of them.
+    /// - Parameters:
+    ///   - queue: the name of the queue.
+    ///   - limit: 1,000 at most.
+    /// - Throws: ``BackendError``; asking again is safe.
+    func delayedJobs(queue: String, limit: Int) async throws -> [DelayedJob]
+
     /// The arguments of a job as they will be, or were, handed to its handler; nil when the id is unknown or they
     /// cannot be read.
     /// - Throws: ``BackendError``; asking again is safe.
     func arguments(of id: JobID) async throws -> Arguments?
+}
+
+extension JobDirectory {
+    public func delayedJobs(queue: String, limit: Int) async throws -> [DelayedJob] {
+        let records = try await jobs(JobFilter(states: [.scheduled, .retrying], queue: queue, limit: .max))
+        let nearest = records.sorted { ($0.dueAt ?? .distantFuture, $0.id) < ($1.dueAt ?? .distantFuture, $1.id) }
+        var delayed: [DelayedJob] = []
+        for record in nearest.prefix(limit.clamped(to: 0...1000)) {
+            delayed.append(
+                DelayedJob(
+                    id: record.id, name: record.name, queue: queue, due: record.dueAt,
+                    arguments: try await arguments(of: record.id)))
+        }
+        return delayed
+    }
+}
+
+/// A job that is due later.
+public struct DelayedJob: Sendable {
+    public var id: JobID
+    /// The wire name.
+    public var name: String
+    public var queue: String
+    public var due: Date?
+    /// Nil where they cannot be read.
+    public var arguments: Arguments?
+
+    public init(id: JobID, name: String, queue: String, due: Date?, arguments: Arguments?) {
+        self.id = id
+        self.name = name
+        self.queue = queue
+        self.due = due
+        self.arguments = arguments
+    }
+
+    /// - Parameter message: of the job, which is shown only where it is not sealed.
+    package init(_ message: Message, queue: String, due: Date?) {
+        self.init(
+            id: message.id, name: message.jobName, queue: queue, due: due,
+            arguments: message.isSealed ? nil : try? message.decodedBody().arguments)
+    }
 }
 
 /// Changes jobs by hand.

@@ -196,9 +196,9 @@ final class EventRecorder: EventSink {
 
     // MARK: - What monitors ask for
 
-    /// - Returns: what Celery's worker answers.
-    func enable() -> String {
-        guard mode != .never else { return "task events are switched off in this worker" }
+    /// - Returns: what Celery's worker answers; nil where events are never sent.
+    func enable() -> String? {
+        guard mode != .never else { return nil }
         let wasEnabled = state.withLock { state in
             defer {
                 (state.isEnabled, state.isAsleep) = (true, false)

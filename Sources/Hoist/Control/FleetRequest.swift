@@ -74,10 +74,12 @@ struct FleetRequest: Sendable {
         var answered: Set<String> = []
         // How many listen says who should answer only where all are asked.
         let count = target == .all ? heard : nil
-        func isComplete() -> Bool {
-            if case .nodes = target { return awaited.map { $0.isSubset(of: answered) } ?? false }
-            guard let awaited, let count else { return false }
-            return awaited.isSubset(of: answered) && answered.count >= count
+        enum Completeness { case open, likely, certain }
+        func completeness() -> Completeness {
+            if case .nodes = target { return awaited.map { $0.isSubset(of: answered) } ?? false ? .certain : .open }
+            guard let awaited, let count, awaited.isSubset(of: answered), answered.count >= count else { return .open }
+            // Several workers of one program listen as one: there may be another program, of which no directory knows.
+            return count == 1 ? .certain : .likely
         }
         let deadline = ReplyDeadline(clock: clock, timeout: timeout)
         for await frame in deadline.frames(of: queue.frames) {
@@ -87,8 +89,11 @@ struct FleetRequest: Sendable {
                 answered.insert(one.node)
                 pass(one)
             }
-            deadline.extend()
-            if isComplete() { break }
+            switch completeness() {
+            case .certain: return
+            case .likely: deadline.extend(by: min(timeout, .milliseconds(150)))
+            case .open: deadline.extend(by: timeout)
+            }
         }
     }
 }
@@ -98,6 +103,7 @@ private final class ReplyDeadline: Sendable {
     private let clock: any JobClock
     private let timeout: Duration
     private let end: Mutex<Int64>
+    private let bell = Doorbell()
 
     init(clock: any JobClock, timeout: Duration) {
         self.clock = clock
@@ -105,7 +111,10 @@ private final class ReplyDeadline: Sendable {
         end = Mutex(clock.uptime + timeout.inMicroseconds)
     }
 
-    func extend() { end.withLock { $0 = clock.uptime + timeout.inMicroseconds } }
+    func extend(by duration: Duration) {
+        end.withLock { $0 = clock.uptime + duration.inMicroseconds }
+        bell.ring()
+    }
 
     func frames(of replies: AsyncStream<[UInt8]>) -> AsyncStream<[UInt8]> {
         AsyncStream { continuation in
@@ -115,9 +124,10 @@ private final class ReplyDeadline: Sendable {
             }
             let timing = Task(executorPreference: sideThread) {
                 while !Task.isCancelled {
+                    let mark = self.bell.mark
                     let left = self.end.withLock { $0 } - self.clock.uptime
                     if left <= 0 { break }
-                    await self.clock.sleep(for: .microseconds(left))
+                    await self.bell.wait(after: mark, for: .microseconds(left), clock: self.clock)
                 }
                 continuation.finish()
             }

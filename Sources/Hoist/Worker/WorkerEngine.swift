@@ -421,6 +421,16 @@ actor WorkerEngine {
         }
     }
 
+    /// This worker has ended a job that waited, for somebody has revoked it.
+    func tellRevoked(_ record: JobRecord) {
+        let now = backend.clock.now
+        events.tell(.ends) {
+            JobEvent(
+                .ended(JobEvent.End(outcome: .cancelled, startedAt: now, runTime: .zero)), jobID: record.id,
+                jobName: record.name, queue: record.queue, attempt: record.attempts, worker: setup.name, at: now)
+        }
+    }
+
     func sendHeartbeat() async { await remote.beat(pulse(all: false)) }
 
     /// Tells of a job that was given up because its worker died.

@@ -31,6 +31,10 @@ struct EventsCommand: AsyncParsableCommand {
                     continue
                 }
             }
+            switch event {
+            case .succeeded(let job), .failed(let job), .revoked(let job): named.remove(job.id)
+            default: break
+            }
             if let job, event.job?.id != job { continue }
             guard type.isEmpty || type.contains(event.facts.type) else { continue }
             print(options.json ? JSONText.shown(.object(event.facts.fields)) : FleetPrinting.event(event))

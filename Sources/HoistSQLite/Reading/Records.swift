@@ -65,6 +65,24 @@ extension SQLiteBackend {
         }
     }
 
+    public func delayedJobs(queue: String, limit: Int) async throws -> [DelayedJob] {
+        try await read("read delayed jobs") { database in
+            let rows = try Row.fetchCursor(
+                database,
+                sql: """
+                    SELECT j.due, p.message FROM job j INDEXED BY job_due JOIN line l ON l.id = j.line
+                    LEFT JOIN payload p ON p.seq = j.seq
+                    WHERE j.state IN (1, 2) AND l.queue = ? ORDER BY j.due, j.seq LIMIT ?
+                    """, arguments: [queue, limit.clamped(to: 0...1000)])
+            var jobs: [DelayedJob] = []
+            while let row = try rows.next() {
+                guard let message = try? Message(envelope: row.bytes("message")) else { continue }
+                jobs.append(DelayedJob(message, queue: queue, due: row.date("due")))
+            }
+            return jobs
+        }
+    }
+
     public func page(_ filter: JobFilter, after cursor: JobCursor?) async throws -> JobPage {
         var before: Int64?
         if let cursor {

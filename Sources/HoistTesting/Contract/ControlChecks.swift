@@ -71,6 +71,37 @@ extension BackendContract {
             }
         },
         Check(
+            "delayed jobs are listed, the nearest first, and found by their ids", needs: [.delays],
+            parts: [.fanout, .directory]
+        ) { bench in
+            let one = ControlledBench(bench)
+            try await one.run { fleet, jobs in
+                for (id, seconds) in [("far", 5000), ("near", 100), ("mid", 2000)] {
+                    try await jobs.enqueue(
+                        named: "job", arguments: Arguments(positional: [.string(id)]),
+                        options: [.id(id), .after(.seconds(seconds))])
+                }
+                try await jobs.enqueue(
+                    named: "job", options: [.id("elsewhere"), .after(.seconds(50)), .queue("other")])
+                for target in [ControlTarget.node(one.node), .all] {
+                    let listed = try await fleet.replies(to: .scheduled, of: target)[one.node]?.arrayValue ?? []
+                    let ids = listed.map { $0["request"]?["id"] }
+                    try bench.expect(ids == ["near", "mid", "far"], "\(listed)")
+                    try bench.expect(listed.first?["request"]?["args"] == ["near"], "with arguments: \(listed)")
+                    try bench.expect(
+                        listed.first?["priority"] == 6 && listed.first?["eta"]?.stringValue != nil, "as Celery's")
+                }
+                let query = Fleet.Query.jobs(["mid", "elsewhere", "no"])
+                let found = try await fleet.replies(to: query, of: .node(one.node))[one.node]
+                try bench.expect(found?["mid"]?.arrayValue?.first == "scheduled", "\(found ?? .null)")
+                try bench.expect(found?["elsewhere"] == nil && found?["no"] == nil, "\(found ?? .null)")
+                _ = try await fleet.revoke(["near"])
+                try bench.expect(try await bench.backend.record(of: "near")?.state == .cancelled, "revoked")
+                let left = try await fleet.replies(to: .scheduled, of: .node(one.node))[one.node]?.arrayValue ?? []
+                try bench.expect(left.map { $0["request"]?["id"] } == ["mid", "far"], "\(left)")
+            }
+        },
+        Check(
             "an election of Python workers is acknowledged, so that it does not wait for this worker", parts: [.fanout]
         ) {
             bench in

@@ -91,7 +91,7 @@ struct EventRecorderTests {
     @Test("a worker that may never tell says so")
     func never() {
         let recorder = recorder(.never)
-        #expect(recorder.enable().contains("switched off"))
+        #expect(recorder.enable() == nil)
         #expect(recorder.interests == [.ends])
     }
 

@@ -1,7 +1,12 @@
 /// Commands that change how a worker works.
 extension BuiltInCommand {
     static let changingWorker: [BuiltInCommand] = [
-        .control("enable_events") { _, panel in ["ok": .string(panel.recorder.enable())] },
+        .control("enable_events") { _, panel in
+            guard let said = panel.recorder.enable() else {
+                throw ControlRefusal("enable_events: this worker was started to send no events of its jobs")
+            }
+            return ["ok": .string(said)]
+        },
         .control("disable_events") { _, panel in ["ok": .string(panel.recorder.disable())] },
         .control("heartbeat") { _, panel in
             await panel.engine.sendHeartbeat()

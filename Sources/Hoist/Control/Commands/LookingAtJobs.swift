@@ -38,7 +38,7 @@ extension BuiltInCommand {
                     job.hasBegun ? "active" : "reserved", job.description(node: panel.node, isSafe: false),
                 ]
             }
-            for job in try await delayedJobs(panel, ofAll: true) where wanted.contains(job.id) && found[job.id] == nil {
+            for job in try await delayed(ids.filter { found[$0] == nil }, panel) {
                 found[job.id] = ["scheduled", job.description(node: panel.node, isSafe: false)]
             }
             return .object(found)
@@ -46,27 +46,35 @@ extension BuiltInCommand {
     ]
 
     private static let mostDelayed = 1000
-    /// Of so many the arguments are read one by one.
-    private static let mostWithArguments = 100
 
     /// The delayed jobs of the queues that the worker consumes, the nearest first.
     /// - Parameter ofAll: also those of queues that another live worker consumes, whose name comes first.
     private static func delayedJobs(_ panel: ControlPanel, ofAll: Bool) async throws -> [HeldJobView] {
         guard let directory = panel.backend.directory else { return [] }
         let workers = ofAll ? [] : try await directory.workers()
-        var jobs: [JobRecord] = []
+        var jobs: [DelayedJob] = []
         for queue in await panel.engine.consumedQueues.sorted() {
             let first = workers.filter { $0.queues.contains(queue) && !$0.isDraining }.map(\.name).min()
             guard ofAll || first ?? panel.node >= panel.node else { continue }
-            jobs += try await directory.jobs(
-                JobFilter(states: [.scheduled, .retrying], queue: queue, limit: mostDelayed))
+            jobs += try await directory.delayedJobs(queue: queue, limit: mostDelayed)
         }
-        jobs.sort { ($0.dueAt ?? .distantFuture, $0.id) < ($1.dueAt ?? .distantFuture, $1.id) }
+        jobs.sort { ($0.due ?? .distantFuture, $0.id) < ($1.due ?? .distantFuture, $1.id) }
+        return jobs.prefix(mostDelayed).map(HeldJobView.init)
+    }
+
+    /// Those of these jobs that wait for their time in a queue that the worker consumes.
+    private static func delayed(_ ids: [JobID], _ panel: ControlPanel) async throws -> [HeldJobView] {
+        let queues = await panel.engine.consumedQueues
         var views: [HeldJobView] = []
-        for (index, record) in jobs.prefix(mostDelayed).enumerated() {
-            var view = HeldJobView(record)
-            if index < mostWithArguments { view.arguments = try? await directory.arguments(of: record.id) }
-            views.append(view)
+        for id in ids.prefix(mostDelayed) {
+            guard let record = try await panel.backend.record(of: id), queues.contains(record.queue),
+                record.state == .scheduled || record.state == .retrying
+            else { continue }
+            let arguments = try? await panel.backend.directory?.arguments(of: id)
+            views.append(
+                HeldJobView(
+                    DelayedJob(id: id, name: record.name, queue: record.queue, due: record.dueAt, arguments: arguments))
+            )
         }
         return views
     }
@@ -90,14 +98,10 @@ struct HeldJobView: Sendable {
     /// The child's in the process lane.
     var processID: Int?
 
-    init(_ record: JobRecord) {
-        id = record.id
-        name = record.name
-        queue = record.queue
-        hasBegun = false
-        positionalText = record.argumentsText
-        keywordText = "{}"
-        due = record.dueAt
+    init(_ job: DelayedJob) {
+        self.init(id: job.id, name: job.name, queue: job.queue, hasBegun: false, headers: nil)
+        arguments = job.arguments
+        due = job.due
     }
 
     init(id: JobID, name: String, queue: String, hasBegun: Bool, headers: MessageHeaders?) {

@@ -92,7 +92,8 @@ extension BuiltInCommand {
             return try await panel.backend.results.store([ResultWrite(record, kept: .standard)])
         }
         switch record.state {
-        case .waiting, .scheduled, .retrying: _ = try await panel.backend.cancel(id)
+        case .waiting, .scheduled, .retrying:
+            if try await panel.backend.cancel(id) == .cancelled { await panel.engine.tellRevoked(record) }
         case .running, .succeeded, .failed, .cancelled, .expired: break
         }
     }
