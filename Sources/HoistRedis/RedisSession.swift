@@ -25,8 +25,6 @@ final class RedisSession: WorkerSession {
     let name: String
     let sink: any SessionSink
     let standing = Mutex(StandingClaims())
-    /// The lists out of which blocking commands have taken a job that is for a turn to claim.
-    let handed = Mutex<Set<String>>([])
     private let backend: RedisBackend
     private let lease: Duration
     /// For renewals alone.

@@ -12,8 +12,6 @@ enum RedisScripts {
             + PackageResources.worker_turn_lua + PackageResources.settle_lua + PackageResources.lines_lua
             + PackageResources.strangers_lua + PackageResources.claim_lua + PackageResources.standing_lua
             + PackageResources.answer_lua)
-    static let watchList = script(PackageResources.watch_list_lua)
-    static let putBackHanded = script(PackageResources.put_back_handed_lua)
     static let addMembers = script(PackageResources.add_members_lua)
     static let compareAndSet = script(PackageResources.compare_and_set_lua)
     static let closeQueue = script(PackageResources.close_queue_lua)

@@ -80,20 +80,10 @@ end
 
 -- When Hoist last put a job in front of a list: what was known of the list before holds no longer then.
 local function front_of(list) return redis.call('GET', P .. 'front:' .. list) or '' end
-local function note_front(list)
+local function push_in_front(list, element)
     local time = redis.call('TIME')
     redis.call('SET', P .. 'front:' .. list, time[1] .. '.' .. time[2], 'EX', 300)
-end
-local function push_in_front(list, element)
-    note_front(list)
     redis.call('RPUSH', list, element)
-end
-
--- What the blocking command of a worker has taken out of a list, and nothing has claimed yet, goes back to its place.
-local function put_back_handed(worker, list)
-    local handing, is_moved = P .. 'handing:' .. worker .. ':' .. list, false
-    while redis.call('LMOVE', handing, list, 'RIGHT', 'RIGHT') do is_moved = true end
-    if is_moved then note_front(list) end
 end
 
 -- How many jobs of a queue are in lines is counted, for a queue may have very many lines.

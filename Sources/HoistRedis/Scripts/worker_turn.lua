@@ -29,8 +29,6 @@
 --   takes_suspects  1 when a job may be claimed whose worker has died
 --   started         what is stored as the result of each job that begins, in JSON; '' for nothing
 --   started_seconds for how long, 0 for ever
---   handed          the lists out of which blocking commands of the worker have taken a job that nothing has claimed, in JSON;
---                   '' for none
 
 local turn = next_turn()
 local now = time_of(turn.now)
@@ -43,10 +41,6 @@ pass_full_server()
 if result_db ~= '' then
     redis.call('SELECT', result_db)
     redis.call('SELECT', broker_db)
-end
-
-if turn.handed ~= '' then
-    for _, list in ipairs(cjson.decode(turn.handed)) do put_back_handed(worker, list) end
 end
 
 -- Workers whose lease is over.

@@ -16,7 +16,7 @@ enum TurnWire {
     /// The fixed arguments.
     enum Argument: Int, WirePlace {
         case now, worker, brokerDatabase, resultDatabase, resultPrefix, scanLimit, isForced, claimsNumber, knownVersion,
-            byteLimit, takesSuspects, started, startedSeconds, handed
+            byteLimit, takesSuspects, started, startedSeconds
     }
 
     /// The columns of the jobs that are simply done.

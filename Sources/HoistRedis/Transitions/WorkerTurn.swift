@@ -306,7 +306,6 @@ extension RedisBackend {
         let storesApart = resultClient != nil
         if storesApart { try await storeApart(done + steps, progress, worker: worker, overwrites: overwritesResults) }
         let isBegun = configuration.storesStarted && !storesApart && !claims.isEmpty
-        let handed = session?.handed.withLock { $0.sorted() } ?? []
         var arguments: [RESPArgument] = []
         arguments.reserveCapacity(64 + done.count * 4 + steps.count * 12)
         for place in TurnWire.Argument.allCases {
@@ -323,8 +322,6 @@ extension RedisBackend {
             case .byteLimit: arguments.append(.integer(Self.turnByteLimit))
             case .takesSuspects: arguments.append(takesSuspects ? "1" : "")
             case .started: arguments.append(.bytes(isBegun ? startedResult(session) : []))
-            case .handed:
-                arguments.append(.bytes(handed.isEmpty ? [] : JSONWriter.bytes(of: .array(handed.map { .string($0) }))))
             case .startedSeconds: arguments.append(.integer(configuration.resultRetention?.components.seconds ?? 0))
             }
         }
@@ -337,7 +334,6 @@ extension RedisBackend {
         let reply = try await run(RedisScripts.workerTurn, arguments, doing: "turn jobs")[0]
         let lists = Self.queues(of: claims).flatMap { queue in keys.lists(queue).map { (queue, $0) } }
         guard let answer = Answer(reply, lists: lists) else { throw unexpected(reply, "turn jobs") }
-        if !handed.isEmpty { session?.handed.withLock { $0.subtract(handed) } }
         if let begun, let session {
             session.standing.withLock { $0.note(answer.standingVersion, begun, now: .now) }
         }

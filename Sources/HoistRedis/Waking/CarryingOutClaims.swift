@@ -24,17 +24,11 @@ extension RedisBackend {
 
     private func claimant(_ session: RedisSession, _ queue: String, _ list: String) -> ListWatcher.Claimant {
         let (keys, arguments) = ([keys.own], [RESPArgument.text(session.id), .text(queue), .text(list)])
-        let watched: [RESPArgument] = [.text(session.id), .text(list)]
         return ListWatcher.Claimant(
-            worker: session.id, handing: self.keys.own + "handing:" + session.id + ":" + list,
-            prepare: { [weak self] in
-                let reply = try await self?.run(RedisScripts.watchList, watched, doing: "watch the list \(list)")
-                return reply?[0].integer == 1
-            },
-            claim: { RedisScripts.claimStanding.call(keys: keys, arguments: arguments) },
+            worker: session.id, claim: { RedisScripts.claimStanding.call(keys: keys, arguments: arguments) },
             answered: { [weak self, weak session] reply in
                 guard let self, let session else { return .ring }
-                return received(reply, session, queue, list)
+                return received(reply, session, queue)
             },
             lost: { [weak session] in
                 session?.failed(BackendError(.unavailable, "the answer to a claim got lost", isRetrySafe: false))
@@ -42,18 +36,12 @@ extension RedisBackend {
     }
 
     /// Takes in what claim_standing.lua has handed out.
-    private func received(
-        _ reply: RESPValue, _ session: RedisSession, _ queue: String, _ list: String
-    ) -> ListWatcher.Verdict {
+    private func received(_ reply: RESPValue, _ session: RedisSession, _ queue: String) -> ListWatcher.Verdict {
         if reply == .integer(1) { return .again }
-        if reply == .integer(2) { return .ring }
         // The server has been started again.
         if case .error(let error) = reply, error.code == "NOSCRIPT" { beside { try await $0.prepareToTake() } }
         // It is not as simple as that.
-        guard let parts = reply.elements else {
-            leaveToTurn(list, of: session)
-            return .ring
-        }
+        guard let parts = reply.elements else { return .ring }
         guard parts.count == 7, let moment = parts[0].text.flatMap(StandingClaims.Moment.init),
             let version = parts[1].text,
             let token = parts[2].integer, let id = parts[3].text, let name = parts[4].text,
@@ -75,26 +63,6 @@ extension RedisBackend {
         result.hasMore = version.isEmpty || !isListEmpty
         session.sink.arrived(result)
         return isListEmpty ? .again : .taken
-    }
-
-    /// The next turn claims the job. Should none come soon, it goes back for other workers.
-    private func leaveToTurn(_ list: String, of session: RedisSession) {
-        session.handed.withLock { _ = $0.insert(list) }
-        client.schedule(after: .milliseconds(250)) { [weak self, weak session] in
-            guard let self, let session, session.handed.withLock({ $0.contains(list) }) else { return }
-            beside { backend in
-                while !session.standing.withLock({ $0.isOver }) {
-                    do {
-                        _ = try await backend.run(
-                            RedisScripts.putBackHanded, [.text(session.id), .text(list)], doing: "put a job back")
-                        session.handed.withLock { _ = $0.remove(list) }
-                        return
-                    } catch {
-                        try await Task.sleep(for: .milliseconds(500))
-                    }
-                }
-            }
-        }
     }
 
     /// Takes back the claims of a worker that wait here. What they have brought by then has been delivered when this

@@ -6,22 +6,13 @@ import Synchronization
 /// Has Redis report when an empty list gets an element, whichever program puts it there.
 ///
 /// Each watched list has a connection that blocks in `BLMOVE list list RIGHT RIGHT`: one step takes the element from
-/// the end of the list and puts it back in the same place, so that it is never missing, and the answer is the ring.
-///
-/// A worker whose claims wait on the server has the element moved to a list of its own, so that Redis wakes this one
-/// worker and no other. The script that carries the claims out is sent right behind that command: Redis runs it as soon
-/// as there is an element, and its answer brings the worker the job. What the script does not hand out it puts back, or
-/// leaves to the worker's next turn. What a connection or a worker leaves behind when it is lost is put back by
-/// `watch_list` and `retire_worker`.
+/// the end of the list and puts it back in the same place, so that it is never missing, and the answer is the ring. For
+/// a worker whose claims wait on the server, the script that carries them out is sent right behind that command: Redis
+/// runs it as soon as the list gets an element, and its answer brings the worker the job.
 final class ListWatcher: Sendable {
     /// A worker that has a connection of its own for each list.
     struct Claimant: Sendable {
         var worker: WorkerID
-        /// The list to which the blocking command moves an element.
-        var handing: String
-        /// Makes the watch known, and puts back what an earlier connection has left.
-        /// - Returns: false when the worker may not watch any more.
-        var prepare: @Sendable () async throws -> Bool
         /// The command that carries out the claims; nil when the script cannot be called yet.
         var claim: @Sendable () -> RESPCommand?
         /// Receives the answer of the script.
@@ -51,8 +42,6 @@ final class ListWatcher: Sendable {
         var connection: RESPConnection?
         var claimant: Claimant?
         var failures = 0
-        /// When the blocking command was sent.
-        var blocksSince = ContinuousClock.now
     }
 
     private struct State {
@@ -67,9 +56,6 @@ final class ListWatcher: Sendable {
     private let state = Mutex(State())
     /// How long one command blocks. A connection that dies meanwhile is noticed at its end.
     private static let blockSeconds: Int64 = 4
-    /// After this time an answer is of no use. Far less than the time for which `retire_worker` puts back what the
-    /// blocking commands of a dead worker take.
-    private static let patience = Duration.seconds(blockSeconds + 3)
 
     init(client: RESPClient, doorbell: Doorbell) {
         self.client = client
@@ -109,43 +95,19 @@ final class ListWatcher: Sendable {
         let (watch, isClosed) = state.withLock { ($0.watches[target], $0.isClosed) }
         guard let watch, !isClosed else { return }
         guard let connection = watch.connection, connection.isOpen else { return connect(for: target) }
-        let place = watch.claimant?.handing ?? target.list
         var commands = [
-            RESPCommand("BLMOVE", [.text(target.list), .text(place), "RIGHT", "RIGHT", .integer(Self.blockSeconds)])
+            RESPCommand(
+                "BLMOVE", [.text(target.list), .text(target.list), "RIGHT", "RIGHT", .integer(Self.blockSeconds)])
         ]
-        let claim = watch.claimant?.claim()
-        if let claim {
-            commands.append(claim)
-        } else if watch.claimant != nil {
-            commands.append(RESPCommand("LMOVE", [.text(place), .text(target.list), "RIGHT", "RIGHT"]))
-        }
-        state.withLock { state in
-            state.watches[target]?.hasClaim = claim != nil
-            state.watches[target]?.blocksSince = .now
-        }
-        connection.send(commands, timeout: Self.patience) { [weak self] result in
+        if let claim = watch.claimant?.claim() { commands.append(claim) }
+        let hasClaim = commands.count > 1
+        state.withLock { $0.watches[target]?.hasClaim = hasClaim }
+        connection.send(commands, timeout: .seconds(Self.blockSeconds + 3)) { [weak self] result in
             self?.answered(result, target)
         }
     }
 
     private func connect(for target: Target) {
-        guard let claimant = state.withLock({ $0.watches[target]?.claimant }) else { return open(for: target) }
-        Task { [weak self] in
-            do {
-                if try await claimant.prepare() { self?.open(for: target) } else { self?.forget(target) }
-            } catch {
-                self?.failed(target)
-            }
-        }
-    }
-
-    /// The worker has lost its lease.
-    private func forget(_ target: Target) {
-        state.withLock { $0.watches[target] = nil }
-        doorbell.ring()
-    }
-
-    private func open(for target: Target) {
         client.openConnection(for: target.list).whenComplete { [weak self] result in
             guard let self else {
                 if case .success(let connection) = result { connection.close() }
@@ -168,20 +130,14 @@ final class ListWatcher: Sendable {
         // For instance, the server is no longer the primary, or not the node of the list.
         guard case .success(let replies) = result, let first = replies.first else { return failed(target) }
         if case .error = first { return failed(target) }
-        // This process stood still: its lease may have passed, and what is blocked for it here is watched no longer.
-        if let since = state.withLock({ $0.watches[target]?.blocksSince }), .now - since > Self.patience {
-            return failed(target)
-        }
         let watch = state.withLock { state in
-            defer {
-                state.watches[target]?.isArmed = false
-                state.watches[target]?.hasClaim = false
-                state.watches[target]?.failures = 0
-            }
+            state.watches[target]?.isArmed = false
+            state.watches[target]?.hasClaim = false
+            state.watches[target]?.failures = 0
             return state.watches[target]
         }
         guard let watch else { return }
-        var verdict = watch.hasClaim && replies.count > 1 ? watch.claimant?.answered(replies[1]) ?? .ring : .ring
+        var verdict = replies.count > 1 ? watch.claimant?.answered(replies[1]) ?? .ring : .ring
         if case .ring = verdict, first.isNull { verdict = .again }
         switch verdict {
         // Later, so that the worker first begins the job that came.
@@ -205,21 +161,9 @@ final class ListWatcher: Sendable {
         if watch.hasClaim { watch.claimant?.lost() }
         client.schedule(after: .milliseconds(min(4000, 100 << min(failures, 6)))) { [weak self] in
             guard let self else { return }
-            guard let claimant = watch.claimant else { return ringAfterFailure(target) }
-            // What the connection has left behind goes back, whether or not the worker watches again.
-            Task {
-                do {
-                    if try await claimant.prepare() { self.ringAfterFailure(target) } else { self.forget(target) }
-                } catch {
-                    self.failed(target)
-                }
-            }
+            state.withLock { $0.watches[target]?.isArmed = false }
+            doorbell.ring()
         }
-    }
-
-    private func ringAfterFailure(_ target: Target) {
-        state.withLock { $0.watches[target]?.isArmed = false }
-        doorbell.ring()
     }
 
     /// Rings after a delay: the lists hold jobs that no worker here can take, so Redis would answer at once, again and
