@@ -7,7 +7,7 @@ import TestServers
 import Testing
 
 /// What jobs cost the server, counted by the server: a change that costs more fails here, on any machine.
-@Suite("What jobs cost", .serialized, .timeLimit(.minutes(1)))
+@Suite("What jobs cost", .serialized, .timeLimit(.minutes(3)))
 struct CostTests {
     private let server: RedisServer
     private let backend: RedisBackend

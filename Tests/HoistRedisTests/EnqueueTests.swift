@@ -8,7 +8,7 @@ import TestServers
 import Testing
 
 /// Many jobs in one call, and their records.
-@Suite("Enqueueing on Redis", .timeLimit(.minutes(1)))
+@Suite("Enqueueing on Redis", .timeLimit(.minutes(3)))
 struct EnqueueTests {
     private struct Note: Job {
         static let name = "note"

@@ -81,7 +81,7 @@ private struct LimitBench {
     }
 }
 
-@Suite("Limits on Redis, in corners", .timeLimit(.minutes(1)))
+@Suite("Limits on Redis, in corners", .timeLimit(.minutes(3)))
 struct LimitCornerTests {
     @Test(
         "whatever a message says that it costs, queues go on",

@@ -10,7 +10,7 @@ import Testing
 
 /// A caller that enqueued a job and waits for its output reads the result alone, and everything else only when it heard
 /// of no result.
-@Suite("Waiting for outputs on Redis", .timeLimit(.minutes(1)))
+@Suite("Waiting for outputs on Redis", .timeLimit(.minutes(3)))
 final class OutputTests: Sendable {
     private struct Half: Job {
         static let name = "half"

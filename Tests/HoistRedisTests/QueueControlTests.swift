@@ -7,7 +7,7 @@ import RESP
 import TestServers
 import Testing
 
-@Suite("Queues on Redis, and where their messages lie", .timeLimit(.minutes(1)))
+@Suite("Queues on Redis, and where their messages lie", .timeLimit(.minutes(3)))
 struct QueueControlTests {
     private struct Note: Job {
         static let name = "note"

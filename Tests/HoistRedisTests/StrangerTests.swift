@@ -7,7 +7,7 @@ import TestServers
 import Testing
 
 /// Messages with job names that no worker here knows.
-@Suite("Strangers on Redis", .timeLimit(.minutes(1)))
+@Suite("Strangers on Redis", .timeLimit(.minutes(3)))
 struct StrangerTests {
     private static func message(named name: String, _ change: (String) -> String = { $0 }) -> [UInt8] {
         let message = Message(

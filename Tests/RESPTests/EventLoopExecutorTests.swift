@@ -3,7 +3,7 @@ import RESP
 import Synchronization
 import Testing
 
-@Suite("The event loop's thread for tasks", .timeLimit(.minutes(1))) struct EventLoopExecutorTests {
+@Suite("The event loop's thread for tasks", .timeLimit(.minutes(3))) struct EventLoopExecutorTests {
     private actor Resident {
         private let executor: EventLoopSerialExecutor
         nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }

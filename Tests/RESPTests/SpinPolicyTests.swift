@@ -118,7 +118,7 @@ struct SpinPolicyTests {
     }
 }
 
-@Suite("Threads that are kept, with a real server", .timeLimit(.minutes(1)))
+@Suite("Threads that are kept, with a real server", .timeLimit(.minutes(3)))
 struct SpinTests {
     /// Counts how often a task was suspended: each time it is enqueued once more.
     private final class CountingExecutor: TaskExecutor {

@@ -2,7 +2,7 @@
 import Testing
 
 /// The machine of claims that wait on the server, event by event, with no server.
-@Suite("Standing claims", .timeLimit(.minutes(1)))
+@Suite("Standing claims", .timeLimit(.minutes(3)))
 struct StandingClaimsTests {
     private typealias Moment = StandingClaims.Moment
     private let start = ContinuousClock.now

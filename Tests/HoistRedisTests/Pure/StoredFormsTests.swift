@@ -4,7 +4,7 @@ import Hoist
 import Testing
 
 /// Stored records, Celery's results, late retries: bytes in, bytes out, with no server.
-@Suite("Stored forms on Redis", .timeLimit(.minutes(1)))
+@Suite("Stored forms on Redis", .timeLimit(.minutes(3)))
 struct StoredFormsTests {
     private func record(_ change: (inout StoredJob) -> Void = { _ in }) -> StoredJob {
         var record = StoredJob(queue: "media", name: "video", state: .waiting, now: 1_000_000)
