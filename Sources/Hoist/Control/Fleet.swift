@@ -168,6 +168,7 @@ public struct Fleet: Sendable {
     ///   - ids: of the jobs.
     ///   - signal: stops those that run as well, in a process by this signal, elsewhere by asking; nil leaves them.
     ///   - target: the workers to tell; all of them keep the ids, whichever gets the jobs.
+    ///   - timeout: how long to wait for an answer, and after each for another. 1 second by default.
     /// - Returns: what the workers answered, by name.
     /// - Throws: ``BackendError``; some may have the request then, and a retry is safe.
     @discardableResult
@@ -185,6 +186,12 @@ public struct Fleet: Sendable {
     }
 
     /// Has jobs with one of these stamps not started any more.
+    /// - Parameters:
+    ///   - stamps: values by name; one of them is enough.
+    ///   - signal: stops those that run as well, in a process by this signal, elsewhere by asking; nil leaves them.
+    ///   - target: the workers to tell.
+    ///   - timeout: how long to wait for an answer, and after each for another. 1 second by default.
+    /// - Returns: what the workers answered, by name.
     /// - Throws: ``BackendError``; some may have the request then, and a retry is safe.
     @discardableResult
     public func revoke(
