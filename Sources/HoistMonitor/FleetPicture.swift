@@ -92,7 +92,9 @@ public struct FleetPicture: Sendable {
     // MARK: - What goes in
 
     /// Takes an event.
-    /// - Parameter now: when it was received, by this program's own clock.
+    /// - Parameters:
+    ///   - event: any event, in any order, also one that was taken before.
+    ///   - now: when it was received, by this program's own clock.
     /// - Returns: the job or the worker that has changed.
     @discardableResult
     public mutating func hear(_ event: FleetEvent, at now: Date) -> Change {
@@ -127,8 +129,11 @@ public struct FleetPicture: Sendable {
     }
 
     /// Takes what a worker has replied to a request.
-    /// - Parameter query: the name of the command: `stats`, `active`, `active_queues`, `registered`, `conf`; others
-    ///   change nothing.
+    /// - Parameters:
+    ///   - reply: the reply.
+    ///   - query: the name of the command: `stats`, `active`, `active_queues`, `registered`, `conf`; others change
+    ///     nothing.
+    ///   - now: when it was received, by this program's own clock.
     public mutating func hear(_ reply: ControlReply, to query: String, at now: Date) {
         let name = limits.cut(reply.node, to: 512)
         guard workers[name] != nil || makeRoom(forWorkerAt: now) else { return }
