@@ -49,6 +49,12 @@ final class EventRecorder: EventSink {
         var outcome: String
     }
 
+    private struct Total {
+        var count: UInt64 = 0
+        /// The count that was told last; nil for one that is to be told again.
+        var told: UInt64?
+    }
+
     private struct State {
         var pending: [Pending] = []
         var bytes = 0
@@ -61,8 +67,7 @@ final class EventRecorder: EventSink {
         var leftOut: Set<JobID> = []
         var dropped = 0
         var window = Window()
-        var totals: [TotalKey: UInt64] = [:]
-        var changed: Set<TotalKey> = []
+        var totals: [TotalKey: Total] = [:]
         var ends: UInt64 = 0
     }
 
@@ -141,8 +146,7 @@ final class EventRecorder: EventSink {
         state.ends &+= 1
         var key = TotalKey(name: event.jobName, outcome: outcome)
         if state.totals[key] == nil, state.totals.count >= Self.mostTotals { key.name = "other" }
-        state.totals[key, default: 0] += 1
-        state.changed.insert(key)
+        state.totals[key, default: Total()].count += 1
     }
 
     /// Whether an event is told. A job is told of as a whole, or not at all; one that fails always.
@@ -162,7 +166,7 @@ final class EventRecorder: EventSink {
         switch event.kind {
         case .received:
             state.window.offered += Self.eventsPerJob
-            let isChosen = state.window.kept == 1024 || Int(Self.hash(event.jobID) % 1024) < state.window.kept
+            let isChosen = state.window.kept == 1024 || Int(event.jobID.utf8.stableHash % 1024) < state.window.kept
             guard isChosen, hasBudget else {
                 leaveOut(event.jobID, &state)
                 return .no
@@ -187,11 +191,6 @@ final class EventRecorder: EventSink {
 
     private func leaveOut(_ id: JobID, _ state: inout State) {
         if state.leftOut.count < 100_000 { state.leftOut.insert(id) }
-    }
-
-    /// FNV-1a, 64 bits: the same in every program.
-    private static func hash(_ id: JobID) -> UInt64 {
-        id.utf8.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
     }
 
     // MARK: - What monitors ask for
@@ -224,27 +223,21 @@ final class EventRecorder: EventSink {
 
     var dropped: Int { state.withLock { $0.dropped } }
 
-    /// How the jobs have ended so far, by name.
-    var endsByName: [String: UInt64] {
-        state.withLock { state in
-            state.totals.reduce(into: [:]) { $0[$1.key.name, default: 0] += $1.value }
-        }
-    }
-
     /// The totals by name and outcome, at most 4 KB of them: what does not fit is told with the next.
     /// - Parameter all: also those that have not changed since they were last told.
     func totals(all: Bool) -> WireValue {
         state.withLock { state in
-            if all { state.changed.formUnion(state.totals.keys) }
+            if all { for key in state.totals.keys { state.totals[key]?.told = nil } }
+            let changed = state.totals.filter { $0.value.told != $0.value.count }
             var names: WireValue.Object = [:]
             var size = 0
-            for key in state.changed.sorted(by: { ($0.name, $0.outcome) < ($1.name, $1.outcome) }) {
+            for (key, total) in changed.sorted(by: { ($0.key.name, $0.key.outcome) < ($1.key.name, $1.key.outcome) }) {
                 size += key.name.utf8.count + key.outcome.utf8.count + 32
                 guard size <= 3500 || names.isEmpty else { break }
                 var outcomes = names[key.name]?.objectValue ?? [:]
-                outcomes[key.outcome] = .integer(Int64(clamping: state.totals[key] ?? 0))
+                outcomes[key.outcome] = .integer(Int64(clamping: total.count))
                 names[key.name] = .object(outcomes)
-                state.changed.remove(key)
+                state.totals[key]?.told = total.count
             }
             return .object(names)
         }
@@ -337,14 +330,19 @@ final class EventRecorder: EventSink {
 
     /// - Returns: whether somebody listens, as far as that is known; nil when the broker did not take the frame.
     private func send(_ array: [UInt8], on fanout: any Fanout) async -> Bool? {
-        let frame = ControlFrame.encode(
-            headers: ["hostname": .string(writer.node)], body: array, exchange: FleetEvent.exchange, key: "task.multi",
-            isLasting: false)
         do {
-            return note(heard: try await fanout.send(frame, exchange: FleetEvent.exchange, key: "task.multi"))
+            return note(heard: try await publish(array, key: "task.multi", on: fanout))
         } catch {
             return nil
         }
+    }
+
+    /// - Returns: how many heard it; nil where that is not known.
+    private func publish(_ body: [UInt8], key: String, on fanout: any Fanout) async throws -> Int? {
+        let frame = ControlFrame.encode(
+            headers: ["hostname": .string(writer.node)], body: body, exchange: FleetEvent.exchange, key: key,
+            isLasting: false)
+        return try await fanout.send(frame, exchange: FleetEvent.exchange, key: key)
     }
 
     private func note(heard: Int?) -> Bool {
@@ -370,11 +368,7 @@ final class EventRecorder: EventSink {
     func acknowledge(election id: String, on fanout: any Fanout) async throws {
         var json = JSONWriter(reserving: 512)
         writer.writeElectionAck(id, at: clock.now, clock: time.tick(), to: &json)
-        let key = "worker.elect.ack"
-        let frame = ControlFrame.encode(
-            headers: ["hostname": .string(writer.node)], body: json.bytes, exchange: FleetEvent.exchange, key: key,
-            isLasting: false)
-        _ = try await fanout.send(frame, exchange: FleetEvent.exchange, key: key)
+        _ = try await publish(json.bytes, key: "worker.elect.ack", on: fanout)
     }
 
     /// Publishes an event of the worker itself.
@@ -382,10 +376,7 @@ final class EventRecorder: EventSink {
     func tell(_ type: WorkerEventType, _ pulse: WorkerPulse, frequency: Duration, on fanout: any Fanout) async throws {
         var json = JSONWriter(reserving: 1024)
         writer.write(type.name, pulse, frequency: frequency, at: clock.now, clock: time.tick(), to: &json)
-        let frame = ControlFrame.encode(
-            headers: ["hostname": .string(writer.node)], body: json.bytes, exchange: FleetEvent.exchange, key: type.key,
-            isLasting: false)
-        _ = try await fanout.send(frame, exchange: FleetEvent.exchange, key: type.key)
+        _ = try await publish(json.bytes, key: type.key, on: fanout)
     }
 }
 

@@ -131,11 +131,7 @@ final class RemoteControl: Sendable {
                         "another live worker has the same name: tools cannot tell the two apart",
                         metadata: ["worker": "\(TerminalText.line(node))"])
                 }
-                if case .array(let ids)? = reply.value["revoked"] {
-                    revoked.insert(ids.compactMap(MessageHeaders.identifier))
-                } else if case .object(let ids)? = reply.value["revoked"] {
-                    revoked.insert(ids.keys)
-                }
+                revoked.merge(reply.value["revoked"])
                 if clock.uptime > end { break }
             }
         } catch {

@@ -35,6 +35,15 @@ final class RevokedJobs: Sendable {
         }
     }
 
+    /// Takes what another worker has heard: a list of ids, or from Celery 5.6 an object that says when each was revoked.
+    func merge(_ revoked: WireValue?) {
+        switch revoked {
+        case .array(let ids)?: insert(ids.compactMap(MessageHeaders.identifier))
+        case .object(let ids)?: insert(ids.keys)
+        default: break
+        }
+    }
+
     /// Names and values above 1,024 bytes are left out.
     func insert(stamps: [(name: String, values: [String])]) {
         let now = clock.uptime

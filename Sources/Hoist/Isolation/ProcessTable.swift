@@ -57,7 +57,7 @@ enum ProcessTable {
     /// All memory of a process that is resident, in bytes; 0 where that is not known.
     static func residentMemory(of id: pid_t) -> Int {
         let numbers = read("/proc/\(id)/statm", upTo: 128).split(separator: UInt8(ascii: " ")).prefix(2).map(number)
-        return numbers.count == 2 ? Int(clamping: numbers[1]) * Int(getpagesize()) : 0
+        return numbers.count == 2 ? numbers[1] * pageSize : 0
     }
 
     /// The memory that a process holds for itself, in bytes: what is resident and not shared with others.

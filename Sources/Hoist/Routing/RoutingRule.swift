@@ -9,8 +9,8 @@ public struct RoutingRule: Sendable {
 
     /// Names that fit a pattern in which `*` stands for any text and `?` for one character: `"media.*"`.
     public static func glob(_ pattern: String, to queue: String) -> RoutingRule {
-        let pattern = Array(pattern)
-        return RoutingRule { matches(pattern[...], Array($0)[...]) ? queue : nil }
+        let pattern = GlobPattern(pattern, hasChoices: false)
+        return RoutingRule { pattern.matches($0) ? queue : nil }
     }
 
     /// Whatever the function says; nil leaves the decision to the next rule.
@@ -22,26 +22,5 @@ public struct RoutingRule: Sendable {
     public static func regex(_ expression: @escaping @Sendable () -> Regex<Substring>, to queue: String) -> RoutingRule
     {
         RoutingRule { $0.firstMatch(of: expression()) == nil ? nil : queue }
-    }
-
-    private static func matches(_ pattern: ArraySlice<Character>, _ name: ArraySlice<Character>) -> Bool {
-        var (pattern, name) = (pattern, name)
-        var retry: (pattern: ArraySlice<Character>, name: ArraySlice<Character>)?
-        while let character = name.first {
-            if let wanted = pattern.first, wanted == "*" {
-                pattern.removeFirst()
-                retry = (pattern, name)
-            } else if let wanted = pattern.first, wanted == "?" || wanted == character {
-                pattern.removeFirst()
-                name.removeFirst()
-            } else if let last = retry {
-                let rest = last.name.dropFirst()
-                (pattern, name) = (last.pattern, rest)
-                retry = (last.pattern, rest)
-            } else {
-                return false
-            }
-        }
-        return pattern.allSatisfy { $0 == "*" }
     }
 }

@@ -222,10 +222,8 @@ public final class Worker: Service {
 
     /// Tells the workers of a program apart: the same in a worker and in its children.
     static func childKey(_ handlers: [Handler]) -> String {
-        // FNV-1a, 64 bits.
         let names = handlers.filter { $0.lane == .process }.flatMap(\.names).sorted().joined(separator: "\n")
-        return String(
-            names.utf8.reduce(0xCBF2_9CE4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }, radix: 16)
+        return String(names.utf8.stableHash, radix: 16)
     }
 
     /// Changes the limits of a job on the live worker, for attempts that begin from now on.

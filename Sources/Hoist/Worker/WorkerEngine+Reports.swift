@@ -23,7 +23,8 @@ extension WorkerEngine {
         var namesake: String?
     }
 
-    private var lanes: [WorkerStatus.LaneStatus] {
+    /// The lanes as they are, by name.
+    var lanes: [WorkerStatus.LaneStatus] {
         machine.slots.capacity.map { lane, slots in
             WorkerStatus.LaneStatus(kind: lane, slots: slots, used: machine.slots.used(lane))
         }.sorted { $0.kind.name < $1.kind.name }

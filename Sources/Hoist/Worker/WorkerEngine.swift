@@ -397,37 +397,33 @@ actor WorkerEngine {
             ])
         let failure = JobFailure(
             kind: .unsupported, type: "NotRegistered", message: "no handler is registered for \(delivery.jobName)")
-        let now = backend.clock.now
-        var settlement = Settlement(
-            jobID: delivery.jobID, token: delivery.token, outcome: .failed(failure), startedAt: now, finishedAt: now)
-        settlement.facts = delivery.message.map { SettlementFacts($0, of: delivery, worker: presence.name) }
-        settlement.followUps = delivery.message.flatMap { FollowUps(of: $0, endedAs: .failed, failure, now: now) }
-        machine.settle(settlement)
+        settle(delivery, as: .failed(failure), .failed, failure)
         noteDeadLetter(delivery, failure)
+    }
+
+    /// Ends a job that has not begun.
+    private func settle(_ delivery: Delivery, as outcome: Outcome, _ state: JobState, _ failure: JobFailure?) {
+        let (now, message) = (backend.clock.now, delivery.message)
+        var settlement = Settlement(
+            jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: now, finishedAt: now)
+        settlement.facts = message.map { SettlementFacts($0, of: delivery, worker: presence.name) }
+        settlement.followUps = message.flatMap { FollowUps(of: $0, endedAs: state, failure, now: now) }
+        machine.settle(settlement)
     }
 
     /// A job was delivered that somebody has revoked: it ends without having begun.
     private func endRevoked(_ delivery: Delivery) {
-        let now = backend.clock.now
-        var settlement = Settlement(
-            jobID: delivery.jobID, token: delivery.token, outcome: .cancelled, startedAt: now, finishedAt: now)
-        settlement.facts = delivery.message.map { SettlementFacts($0, of: delivery, worker: presence.name) }
-        settlement.followUps = delivery.message.flatMap { FollowUps(of: $0, endedAs: .cancelled, nil, now: now) }
-        machine.settle(settlement)
-        events.tell(.ends) {
-            JobEvent(
-                .ended(JobEvent.End(outcome: .cancelled, startedAt: now, runTime: .zero)), delivery, worker: setup.name,
-                at: now)
-        }
+        settle(delivery, as: .cancelled, .cancelled, nil)
+        tellRevoked(delivery.jobID, delivery.jobName, queue: delivery.queue, attempt: delivery.attempt)
     }
 
-    /// This worker has ended a job that waited, for somebody has revoked it.
-    func tellRevoked(_ record: JobRecord) {
+    /// This worker has ended a job that has not begun, for somebody has revoked it.
+    func tellRevoked(_ id: JobID, _ name: String, queue: String, attempt: Int) {
         let now = backend.clock.now
         events.tell(.ends) {
             JobEvent(
-                .ended(JobEvent.End(outcome: .cancelled, startedAt: now, runTime: .zero)), jobID: record.id,
-                jobName: record.name, queue: record.queue, attempt: record.attempts, worker: setup.name, at: now)
+                .ended(JobEvent.End(outcome: .cancelled, startedAt: now, runTime: .zero)), jobID: id, jobName: name,
+                queue: queue, attempt: attempt, worker: setup.name, at: now)
         }
     }
 
@@ -596,16 +592,13 @@ actor WorkerEngine {
     private var status: WorkerStatus {
         var worker = presence
         worker.running = machine.runs.count
-        let lanes = machine.slots.capacity.map { lane, slots in
-            WorkerStatus.LaneStatus(kind: lane, slots: slots, used: machine.slots.used(lane))
-        }
         let jobs = machine.runs.values.map { run in
             WorkerStatus.JobStatus(
                 jobID: run.jobID, jobName: run.jobName, queue: run.queue, attempt: run.attempt, lane: run.needs.lane,
                 claimedAt: run.claimedAt, hasBegun: run.hasBegun)
         }
         return WorkerStatus(
-            worker: worker, lanes: lanes.sorted { $0.kind.name < $1.kind.name },
+            worker: worker, lanes: lanes,
             jobs: jobs.sorted { ($0.claimedAt, $0.jobID) < ($1.claimedAt, $1.jobID) }, health: health)
     }
 

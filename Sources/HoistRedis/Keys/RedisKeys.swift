@@ -30,7 +30,12 @@ struct RedisKeys: Sendable {
     var results: String { resultPrefix + "celery-task-meta-" }
 
     /// Redis pattern that matches the keys of all results.
-    var resultPattern: String { String(results.flatMap { "*?[]\\".contains($0) ? ["\\", $0] : [$0] }) + "*" }
+    var resultPattern: String { Self.quoted(results) + "*" }
+
+    /// The text as a Redis pattern that matches it alone.
+    static func quoted(_ text: String) -> String {
+        String(text.flatMap { "*?[]\\".contains($0) ? ["\\", $0] : [$0] as [Character] })
+    }
 
     /// The list of a queue that messages of this priority wait in. The number is the one on the wire: 0 is the most
     /// urgent.

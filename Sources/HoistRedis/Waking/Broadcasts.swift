@@ -29,8 +29,7 @@ final class Broadcasts: Sendable {
 
     /// Messages come on the channel itself when they have no routing key, else on the channel, a slash and the key.
     private func targets(_ channel: String) -> [RESPSubscriptions.Target] {
-        let quoted = String(name(of: channel).flatMap { "*?[]\\".contains($0) ? ["\\", $0] : [$0] as [Character] })
-        return [.channel(name(of: channel)), .pattern(quoted + "/*")]
+        return [.channel(name(of: channel)), .pattern(RedisKeys.quoted(name(of: channel)) + "/*")]
     }
 
     /// Returns once the server has the subscription, so that nothing that is sent afterwards is missed.

@@ -130,13 +130,12 @@ final class FanoutChannels: Sendable {
     private static let exact = "\u{0}"
 
     private func targets(_ exchange: String) -> [RESPSubscriptions.Target] {
-        func quote(_ text: String) -> String {
-            String(text.flatMap { "*?[]\\".contains($0) ? ["\\", $0] : [$0] as [Character] })
-        }
         if let mark = exchange.firstRange(of: Self.exact) {
-            return [.pattern(quote(prefix + exchange[..<mark.lowerBound] + "/" + exchange[mark.upperBound...]))]
+            return [
+                .pattern(RedisKeys.quoted(prefix + exchange[..<mark.lowerBound] + "/" + exchange[mark.upperBound...]))
+            ]
         }
-        let quoted = quote(prefix + exchange)
+        let quoted = RedisKeys.quoted(prefix + exchange)
         // A name of its own for each: a broadcast of jobs on the same exchange has its own subscriptions.
         return [.pattern(quoted), .pattern(quoted + "/?*")]
     }

@@ -42,12 +42,7 @@ extension BuiltInCommand {
     private static func hello(_ call: ControlCall, _ panel: ControlPanel) throws -> WireValue {
         let from = try call.arguments.text("from_node")
         guard from != panel.node else { return .null }
-        switch call.arguments.values["revoked"] {
-        case .array(let ids)?: panel.revoked.insert(ids.compactMap(MessageHeaders.identifier))
-        // Celery 5.6 sends when each was revoked.
-        case .object(let ids)?: panel.revoked.insert(ids.keys)
-        default: break
-        }
+        panel.revoked.merge(call.arguments.values["revoked"])
         return [
             "revoked": .array(panel.revoked.ids.map { .string($0) }), "clock": .integer(panel.time.tick()),
         ]

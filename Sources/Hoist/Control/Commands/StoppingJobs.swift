@@ -93,7 +93,10 @@ extension BuiltInCommand {
         }
         switch record.state {
         case .waiting, .scheduled, .retrying:
-            if try await panel.backend.cancel(id) == .cancelled { await panel.engine.tellRevoked(record) }
+            if try await panel.backend.cancel(id) == .cancelled {
+                await panel.engine.tellRevoked(
+                    id, record.name, queue: record.queue, attempt: record.attempts)
+            }
         case .running, .succeeded, .failed, .cancelled, .expired: break
         }
     }
