@@ -44,8 +44,8 @@ public final class RedisBackend: Broker, ResultStore, BackendConvertible {
         /// Whether workers run on a server that drops queues when its memory is full (`maxmemory-policy` `allkeys-…`).
         /// False by default: they refuse to start.
         public var allowsEviction = false
-        /// Whether a job that begins is stored as STARTED, as Celery does with `task_track_started`, for Python programs
-        /// that ask. False by default: it costs a result more for each job.
+        /// Whether a job that begins is stored as STARTED, as Celery does with `task_track_started`, for Python
+        /// programs that ask. False by default: it costs a result more for each job.
         public var storesStarted = false
         /// The clock of due times and leases; the server's own time by default, which all workers share.
         public var clock: (any JobClock)?
@@ -231,8 +231,8 @@ public final class RedisBackend: Broker, ResultStore, BackendConvertible {
     /// Opens what a URL names, see `RESPConfiguration.init(url:)` for the forms.
     ///
     /// Besides those, the query may hold `prefix` (kombu's `global_keyprefix`), `result_prefix`, `result_db`,
-    /// `unlabelled_urgency`, `priority_steps` (as in `0,3,6,9`), `max_message_bytes` (see `WireLimits/maximumBytes`) and `spin_limit` (in microseconds, see
-    /// `RESPConfiguration.spinLimit`).
+    /// `unlabelled_urgency`, `priority_steps` (as in `0,3,6,9`), `max_message_bytes` (see `WireLimits/maximumBytes`)
+    /// and `spin_limit` (in microseconds, see `RESPConfiguration.spinLimit`).
     /// - Throws: `BackendError` `.misuse`, with what is wrong; the URL is not repeated, for it may hold a password.
     public convenience init(url: String, configuration: Configuration = Configuration()) throws {
         var configuration = configuration

@@ -68,6 +68,15 @@ final class RedisSession: WorkerSession {
         backend.stopClaiming(self)
     }
 
+    /// The answer to claims did not arrive, and the jobs in it are unknown to the worker.
+    func lostAnswer() { failed(BackendError(.unavailable, "the answer to a claim got lost", isRetrySafe: false)) }
+
+    /// Gives up an answer that takes too long.
+    func giveUpOverdue() {
+        guard standing.withLock({ $0.giveUpOverdue(now: .now) }) else { return }
+        sink.arrivalWasLost(BackendError(.unavailable, "the answer to a claim did not come", isRetrySafe: false))
+    }
+
     /// Jobs that claims got may be lost on the way.
     func failed(_ error: BackendError) {
         if standing.withLock({ $0.fail() }) { sink.arrivalWasLost(error) }

@@ -95,7 +95,8 @@ struct CostTests {
     func idle() async throws {
         try await runWorker()
         let cost = try await cost { try await runWorker() }
-        // A third of them are events and control: subscriptions, the question to all other workers, the first heartbeat.
+        // A third of them are events and control: subscriptions, the question to all other workers, the first
+        // heartbeat.
         #expect(cost.commands <= 76 && cost.reads <= 20, "\(cost)")
     }
 

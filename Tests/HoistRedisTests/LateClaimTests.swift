@@ -263,6 +263,35 @@ struct LateClaimTests {
         try await running.value
     }
 
+    @Test("connections that only the client has lost take no job: each runs soon, though the server keeps them")
+    func halfOpen() async throws {
+        let proxy = try TroubleProxy(to: RedisServer.shared.get().port)
+        let prefix = "late\(UUID().uuidString.prefix(8)):"
+        let (backend, probe, _) = try backend(prefix: prefix, port: proxy.port)
+        defer { probe.close() }
+        let (direct, other, _) = try self.backend(prefix: prefix)
+        defer { other.close() }
+        let worker = Worker(backend, lanes: [.async(2)], logger: silent) { Handler(Note.self) { job, _ in job.text } }
+        let running = Task { try await worker.run() }
+        let client = JobClient(direct, logger: silent)
+        for round in 0..<12 {
+            // The worker's claims wait on the server when the connections go.
+            #expect(try await eventually { worker.health.isConsuming })
+            #expect(try await client.enqueue(Note(text: "before")).output(timeout: .seconds(20)) == "before")
+            proxy.cutClients()
+            if round % 2 == 0 {
+                let isBack = try await eventually {
+                    try await probe.send(RESPCommand("KEYS", [.text(prefix + "hoist:standing:*")])).elements?.count == 1
+                }
+                #expect(isBack)
+            }
+            let handles = try await client.enqueue(contentsOf: (0..<3).map { Note(text: "\(round).\($0)") })
+            for handle in handles { _ = try await handle.output(timeout: .seconds(20)) }
+        }
+        worker.stop()
+        try await running.value
+    }
+
     @Test("an idle worker does not ask for the jobs that it gets")
     func asking() async throws {
         let prefix = "late\(UUID().uuidString.prefix(8)):"

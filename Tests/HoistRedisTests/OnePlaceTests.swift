@@ -37,12 +37,12 @@ struct OnePlaceTests {
         settling("hand back") { _ in .handedBack },
         settling("not started") { _ in .notStarted },
         Motion(testDescription: "resigning", prepare: { try await $0.publishAndClaim() }) {
-            try await $0.backend.leave("w")
+            try await $0.sessions.leave("w")
         },
         Motion(testDescription: "takeover", prepare: { try await $0.publishAndClaim() }) { bench in
             bench.clock.advance(by: .seconds(11))
             try await bench.join("other")
-            _ = try await bench.backend.turn("other", WorkerTurn())
+            _ = try await bench.sessions.turn("other", WorkerTurn())
         },
         Motion(testDescription: "claim", prepare: { try await $0.publish() }) { _ = try await $0.claim() },
         Motion(testDescription: "becoming due", prepare: { try await $0.publish(delay: 60) }) { bench in
@@ -88,11 +88,14 @@ struct OnePlaceTests {
         let clock = TestClock()
         let backend: RedisBackend
         let probe: RESPClient
+        /// Not those that are kept for each backend: there are hundreds of these.
+        let sessions: WorkerSessions
         let prefix = "one\(UUID().uuidString.prefix(8)):"
 
         init() throws {
             let clock = clock
             (backend, probe) = try RedisBackend.onTestServer(prefix: prefix) { $0.clock = clock }
+            sessions = WorkerSessions(backend)
         }
 
         func publish(delay: TimeInterval = 0) async throws {
@@ -108,13 +111,13 @@ struct OnePlaceTests {
         func join(_ worker: WorkerID, lease: Int64 = 10) async throws {
             let presence = WorkerPresence(
                 id: worker, name: worker, queues: ["q"], jobNames: ["job"], startedAt: clock.now)
-            _ = try await backend.join(presence, lease: .seconds(lease))
+            _ = try await sessions.join(presence, lease: .seconds(lease))
         }
 
         func claim() async throws -> [Delivery] {
             try await join("w")
             let claim = Claim(queue: "q", kind: "async", jobNames: ["job"])
-            return try await backend.turn(
+            return try await sessions.turn(
                 "w", WorkerTurn(claims: [claim], budget: ClaimBudget(kinds: ["async": 4]))
             ).deliveries
         }
@@ -131,7 +134,7 @@ struct OnePlaceTests {
             guard let held = line.flatMap({ HeldJob($0, envelope: []) }) else { return }
             let settlement = Settlement(
                 jobID: "a", token: held.token, outcome: outcome, startedAt: clock.now, finishedAt: clock.now)
-            _ = try await backend.turn("w", WorkerTurn(settlements: [settlement]))
+            _ = try await sessions.turn("w", WorkerTurn(settlements: [settlement]))
         }
 
         /// Where the job is, each place once.

@@ -1,5 +1,6 @@
 -- New jobs for the worker, out of the lists of its queues: the part of worker_turn.lua that reads
---       the number of claims (read by standing.lua before), and for each: queue, free slots of the queue ('' for no limit),
+--       the number of claims (read by standing.lua before), and for each: queue, free slots of the queue ('' for no
+--       limit),
 --         number of lists, the lists, number of names, and for each name: the name and the number of its lane
 --       the free slots of each lane
 -- Answers with what TurnWire.Delivery names for each job (its word is the number of retries and a letter: n normal, t
@@ -92,8 +93,8 @@ local function claim_jobs(claim_count)
         return math.min(sum, claim.free)
     end
 
-    -- Elements of a list, counted from the end that is served next: `count` of them behind the first `offset`. They stay
-    -- where they are until it is known what becomes of them.
+    -- Elements of a list, counted from the end that is served next: `count` of them behind the first `offset`. They
+    -- stay where they are until it is known what becomes of them.
     local function look_at(list, offset, count)
         local elements = redis.call('LRANGE', list, -(offset + count), -(offset + 1))
         local batch, last = {}, #elements
@@ -264,8 +265,8 @@ local function claim_jobs(claim_count)
         hand_out(claim, number, thing, name, id, retries .. word, lane, scopes, cost)
     end
 
-    -- How many elements to look at at once where the next may be larger than those before: as many as fit by the average
-    -- of the list, for a list cannot be asked how large its elements are.
+    -- How many elements to look at at once where the next may be larger than those before: as many as fit by the
+    -- average of the list, for a list cannot be asked how large its elements are.
     local function sized_step(list, length)
         local size = redis.pcall('MEMORY', 'USAGE', list)
         if type(size) ~= 'number' then return 16 end
@@ -281,8 +282,8 @@ local function claim_jobs(claim_count)
         local offset, looked, step, stay, waiting, bytes, largest = 0, 0, 1, 0, 0, 0, 0
         -- Strangers in a row from the end, the first and the last of them; how many of them were known before.
         local row, is_row, remembered, first, last = 0, true, 0, nil, nil
-        -- Where those end that were known, with others in front of them since; from which place on all are known; how many
-        -- were passed over.
+        -- Where those end that were known, with others in front of them since; from which place on all are known; how
+        -- many were passed over.
         local resume, known_from, skipped, keeps_memory, has_asked, since = nil, 0, 0, false, false, now
         while offset < length do
             local want = looks_ahead and 200 or free_of(claim)

@@ -1,12 +1,12 @@
--- Hands out the job that has just come into a list, to a worker whose claims wait, see worker_turn.lua. Only a plain one: everything else is for
--- worker_turn.lua, which the worker then calls. Stands alone: sent behind the command that blocks until there is a job, it is what an idle
--- server does first.
+-- Hands out the job that has just come into a list, to a worker whose claims wait, see worker_turn.lua. Only a plain
+-- one: everything else is for worker_turn.lua, which the worker then calls. Stands alone: sent behind the command that
+-- blocks until there is a job, it is what an idle server does first.
 --
 -- KEYS: the prefix of Hoist's own keys
--- ARGV: worker, queue, list
--- Returns 0 when the worker must ask, 1 when the list is empty: another worker was faster; else {how often the claims have been carried out
--- and their number, as worker_turn.lua tells it, their version if they still wait ('' when not), token, id, name, element, 1 when there is
--- more in the list}
+-- ARGV: worker, queue, list, the epoch that the caller's connection belongs to
+-- Returns 0 when the worker must ask, 1 when the list is empty: another worker was faster; else {how often the claims
+--       have been carried out and their number, as worker_turn.lua tells it, their version if they still wait ('' when
+--       not), token, id, name, element, 1 when there is more in the list}
 -- Atomic, so that the job is either in its list or with the worker.
 
 local P, worker, queue, list = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
@@ -20,6 +20,8 @@ local name, id = string.match(element,
 if not name or #id > 1024 or string.find(id, '[\128-\255]') then return 0 end
 local line = string.find(waiting, '\n', 1, true)
 local claims = cmsgpack.unpack(string.sub(waiting, line + 1))
+-- The worker has given up the connection that this came over, and would not hear the answer.
+if claims.epoch ~= ARGV[4] then return 0 end
 local lane = claims.lane_of[queue .. '\n' .. name]
 local free = claims.free_of_queue[queue] or 1
 if not lane or claims.lanes[lane] <= 0 or free <= 0 then return 0 end
@@ -39,7 +41,8 @@ redis.call('DEL', P .. 'none')
 -- Of two messages of one id the second waits for the first.
 if redis.call('HEXISTS', held .. ':info', id) == 1 then return 0 end
 local token = redis.call('INCR', P .. 'token')
--- What may fail comes first, and the job leaves its list last. Not by RPOP, whose answer would carry the message once more.
+-- What may fail comes first, and the job leaves its list last. Not by RPOP, whose answer would carry the message once
+-- more.
 redis.call('HSET', held, id, element)
 redis.call('HSET', held .. ':info', id, token .. '\n' .. now .. '\n' .. list .. '\n' .. record)
 redis.call('LTRIM', list, 0, -2)

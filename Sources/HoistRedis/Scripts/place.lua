@@ -1,5 +1,5 @@
--- Places a job in its queue: shared by the scripts that enqueue jobs and by the one that settles them, whose settlements
--- may be followed by further jobs. In front of those scripts, after limits.lua.
+-- Places a job in its queue: shared by the scripts that enqueue jobs and by the one that settles them, whose
+-- settlements may be followed by further jobs. In front of those scripts, after limits.lua.
 
 -- Where results are: set by the script before the first job is placed.
 local results_at = { database = '', broker = '', prefix = '' }

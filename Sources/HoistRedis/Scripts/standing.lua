@@ -29,7 +29,7 @@ end
 local function leave_claims()
     local number = turn.claims_number
     if number == '' or number == '-' or problem ~= '' or has_more or has_strangers then return end
-    local kept, is_any_free = { lane_of = {}, free_of_queue = {}, lanes = lanes }, false
+    local kept, is_any_free = { lane_of = {}, free_of_queue = {}, lanes = lanes, epoch = turn.claims_epoch }, false
     for _, claim in ipairs(claims) do
         for name, lane in pairs(claim.lanes) do kept.lane_of[claim.queue .. '\n' .. name] = lane end
         if claim.free ~= math.huge then kept.free_of_queue[claim.queue] = claim.free end

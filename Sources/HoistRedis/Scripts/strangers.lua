@@ -1,9 +1,9 @@
 -- What is known of the messages in a list whose job names a worker does not know: the part of worker_turn.lua that lets
 -- it go past them without reading them again.
 
--- Where the strangers of a list end, as it was found out before, so that they are read once. The memory belongs to
--- the names that a worker knows. It holds how many there are, what the first and the last of them look like, when
--- Hoist's scripts last put a job in front of the list, and when all of them were read. It is given up when they put jobs in
+-- Where the strangers of a list end, as it was found out before, so that they are read once. The memory belongs to the
+-- names that a worker knows. It holds how many there are, what the first and the last of them look like, when Hoist's
+-- scripts last put a job in front of the list, and when all of them were read. It is given up when they put jobs in
 -- front, and two minutes after all were read: other programs may have put a job among them that this worker knows.
 local function memory_key(claim, list)
     if not claim.digest then

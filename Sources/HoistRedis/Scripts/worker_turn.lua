@@ -22,8 +22,9 @@
 --   scan_limit      the number of elements that may be looked at in each list
 --   is_forced       1 to settle for a worker whose lease is over
 --   claims_number   the number of the claims if they are to wait here for jobs to come; '' when not; - for a part of a
---                   turn that is not the first: where there are limits only the first part claims, for it may have to put
---                   jobs back in their order
+--                   turn that is not the first: where there are limits only the first part claims, for it may have to
+--                   put jobs back in their order
+--   claims_epoch    what a command must name to carry out these claims, see claim_standing.lua
 --   known_version   the version of the claims that the worker believes to wait already; '' for none
 --   byte_limit      how many bytes of messages the claims may read
 --   takes_suspects  1 when a job may be claimed whose worker has died

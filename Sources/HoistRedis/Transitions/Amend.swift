@@ -84,7 +84,8 @@ extension RedisBackend {
         return nil
     }
 
-    /// The element of a waiting job, where it is among the next of its queue: what is read does not grow with the queue.
+    /// The element of a waiting job, where it is among the next of its queue: what is read does not grow with the
+    /// queue.
     private func findElement(of id: JobID, nearFrontOf queue: String) async throws -> (list: String, element: [UInt8])?
     {
         let needle = JSONWriter.bytes(of: .string(id))

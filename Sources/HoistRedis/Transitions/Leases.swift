@@ -12,9 +12,9 @@ extension RedisBackend {
         }
     }
 
-    /// The client that renews leases: with connections and a thread of its own, so that no large answer, no takeover and
-    /// no code of the program holds a renewal up; and with time-outs well under the lease, so that a connection on which
-    /// nothing arrives any more is given up in time for another one.
+    /// The client that renews leases: with connections and a thread of its own, so that no large answer, no takeover
+    /// and no code of the program holds a renewal up; and with time-outs well under the lease, so that a connection on
+    /// which nothing arrives any more is given up in time for another one.
     func leaseClient(for lease: Duration) throws -> RESPClient {
         try leaseClients.withLock { clients in
             if let client = clients[lease] { return client }
@@ -297,8 +297,8 @@ extension RedisBackend {
         }
     }
 
-    /// Works beside everything else. A task of its own, for a worker that renews its lease, or takes an answer, must not
-    /// wait for upkeep; what fails now is done by the next one who is due.
+    /// Works beside everything else. A task of its own, for a worker that renews its lease, or takes an answer, must
+    /// not wait for upkeep; what fails now is done by the next one who is due.
     func beside(_ body: @escaping @Sendable (RedisBackend) async throws -> Void) {
         Task { [weak self] in
             guard let self else { return }

@@ -15,8 +15,8 @@ extension WirePlace {
 enum TurnWire {
     /// The fixed arguments.
     enum Argument: Int, WirePlace {
-        case now, worker, brokerDatabase, resultDatabase, resultPrefix, scanLimit, isForced, claimsNumber, knownVersion,
-            byteLimit, takesSuspects, started, startedSeconds
+        case now, worker, brokerDatabase, resultDatabase, resultPrefix, scanLimit, isForced, claimsNumber, claimsEpoch,
+            knownVersion, byteLimit, takesSuspects, started, startedSeconds
     }
 
     /// The columns of the jobs that are simply done.

@@ -44,6 +44,7 @@ extension RedisBackend {
             var begun: StandingClaims.Begun?
             // What waits on the server tells nobody that a job has begun.
             if request.creditLasts, configuration.clock == nil, !claims.isEmpty, !configuration.storesStarted {
+                session.giveUpOverdue()
                 begun = session.standing.withLock { $0.begin(arrivalsSeen: request.arrivalsSeen, now: .now) }
                 if begun == nil { claims = [] }
             }
@@ -318,6 +319,7 @@ extension RedisBackend {
             case .scanLimit: arguments.append(.integer(Int64(configuration.scanLimit)))
             case .isForced: arguments.append(isForced ? "1" : "")
             case .claimsNumber: arguments.append(begun.map { .integer($0.number) } ?? (isFurtherPart ? "-" : ""))
+            case .claimsEpoch: arguments.append(begun.map { .integer($0.epoch) } ?? "")
             case .knownVersion: arguments.append(begun.map { .text($0.replaced) } ?? "")
             case .byteLimit: arguments.append(.integer(Self.turnByteLimit))
             case .takesSuspects: arguments.append(takesSuspects ? "1" : "")

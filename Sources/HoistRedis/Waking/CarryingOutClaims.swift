@@ -23,16 +23,18 @@ extension RedisBackend {
     }
 
     private func claimant(_ session: RedisSession, _ queue: String, _ list: String) -> ListWatcher.Claimant {
-        let (keys, arguments) = ([keys.own], [RESPArgument.text(session.id), .text(queue), .text(list)])
+        let (keys, fixed) = ([keys.own], [RESPArgument.text(session.id), .text(queue), .text(list)])
         return ListWatcher.Claimant(
-            worker: session.id, claim: { RedisScripts.claimStanding.call(keys: keys, arguments: arguments) },
+            worker: session.id,
+            claim: { [weak session] in
+                guard let epoch = session?.standing.withLock({ $0.epoch }) else { return nil }
+                return RedisScripts.claimStanding.call(keys: keys, arguments: fixed + [.integer(epoch)])
+            },
             answered: { [weak self, weak session] reply in
                 guard let self, let session else { return .ring }
                 return received(reply, session, queue)
             },
-            lost: { [weak session] in
-                session?.failed(BackendError(.unavailable, "the answer to a claim got lost", isRetrySafe: false))
-            })
+            lost: { [weak session] in session?.lostAnswer() })
     }
 
     /// Takes in what claim_standing.lua has handed out.
@@ -77,6 +79,7 @@ extension RedisBackend {
         while !session.standing.withLock({ $0.hasDelivered(since: withdrawn) }), .now < deadline {
             try await Task.sleep(for: .milliseconds(2))
         }
+        if !session.standing.withLock({ $0.hasDelivered(since: withdrawn) }) { session.lostAnswer() }
     }
 
     /// This worker takes nothing any more.

@@ -27,6 +27,8 @@ struct StandingClaims {
         var number: Int64
         /// The version of the earlier claims that these take the place of.
         var replaced: String
+        /// Connections that were given up in an earlier epoch cannot carry out these claims.
+        var epoch: Int64
         fileprivate var latest: Moment
     }
 
@@ -56,6 +58,9 @@ struct StandingClaims {
     private var expectsSince: ContinuousClock.Instant?
     /// What claims with lower numbers brought was given back.
     private var firstValid: Int64 = 0
+    /// How often answers were lost. The server may keep a connection that this side has given up, and with it a command
+    /// that carries out claims: the command names the epoch that it was sent in, and carries out no claims of another.
+    private(set) var epoch: Int64 = 0
 
     /// Before claims are made that are to wait when there is too little.
     /// - Parameter arrivalsSeen: how many arrivals the budget takes into account.
@@ -64,16 +69,20 @@ struct StandingClaims {
         if isOver { return nil }
         hasBegun = true
         guard arrivalCount <= arrivalsSeen else { return nil }
-        if let since = expectsSince, now - since > Self.patience {
-            (version, expectsSince, arrived) = ("", nil, latest.times)
-        }
         guard arrived >= latest.times else {
             expectsSince = expectsSince ?? now
             return nil
         }
         lastNumber += 1
         defer { version = "" }
-        return Begun(number: lastNumber, replaced: version, latest: latest)
+        return Begun(number: lastNumber, replaced: version, epoch: epoch, latest: latest)
+    }
+
+    /// Gives up an answer that has been on its way for longer than ``patience``: what it brought may be lost.
+    /// - Returns: whether the worker is to be told, which then has everything put back that it never heard of.
+    mutating func giveUpOverdue(now: ContinuousClock.Instant) -> Bool {
+        guard let since = expectsSince, now - since > Self.patience else { return false }
+        return fail()
     }
 
     /// The claims wait now; or earlier ones were carried out, and nothing was claimed.
@@ -114,7 +123,9 @@ struct StandingClaims {
     /// - Returns: whether the worker is to be told.
     mutating func fail() -> Bool {
         guard hasBegun, !isOver else { return false }
+        (version, expectsSince, arrived) = ("", nil, latest.times)
         arrivalCount += 1
+        epoch += 1
         return true
     }
 

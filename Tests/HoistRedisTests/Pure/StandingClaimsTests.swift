@@ -65,8 +65,13 @@ struct StandingClaimsTests {
         #expect(claims.with({ $0.claimed(Moment(number: 1, times: 2), nowWaiting: "1.2") }) == true)
         #expect(claims.with({ $0.begin(arrivalsSeen: 1, now: start) }) == nil)
         #expect(claims.with({ $0.begin(arrivalsSeen: 1, now: start + .milliseconds(400)) }) == nil)
-        let begun = claims.with({ $0.begin(arrivalsSeen: 1, now: start + .milliseconds(501)) })
+        #expect(!claims.with({ $0.giveUpOverdue(now: start + .milliseconds(400)) }))
+        // What it brought is lost: the worker is told, and claims once it has seen that.
+        #expect(claims.with({ $0.giveUpOverdue(now: start + .milliseconds(501)) }))
+        #expect(claims.with({ $0.begin(arrivalsSeen: 1, now: start + .milliseconds(501)) }) == nil)
+        let begun = claims.with({ $0.begin(arrivalsSeen: 2, now: start + .milliseconds(501)) })
         #expect(begun?.replaced == "", "what waits is not known any more")
+        #expect(!claims.with({ $0.giveUpOverdue(now: start + .seconds(9)) }), "nothing is expected any more")
     }
 
     @Test("claims that were carried out before the turn came: what they replaced stays, and nothing is claimed")
@@ -134,6 +139,16 @@ struct StandingClaimsTests {
         let claims = try waiting()
         #expect(claims.with({ $0.fail() }))
         #expect(claims.with({ $0.begin(arrivalsSeen: 0, now: start) }) == nil)
-        #expect(claims.with({ $0.begin(arrivalsSeen: 1, now: start) }) != nil)
+        #expect(claims.with({ $0.begin(arrivalsSeen: 1, now: start) })?.epoch == 1)
+    }
+
+    @Test("each loss begins an epoch, which claims are made in")
+    func epochs() throws {
+        let claims = try waiting()
+        #expect(claims.with({ $0.epoch }) == 0)
+        for epoch in 1...3 {
+            #expect(claims.with({ $0.fail() }))
+            #expect(try begin(claims, seen: epoch).epoch == Int64(epoch))
+        }
     }
 }

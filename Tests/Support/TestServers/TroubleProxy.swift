@@ -9,6 +9,8 @@ public final class TroubleProxy: Sendable {
         var isSwallowing = false
         /// Connections that go on in silence.
         var silenced: Set<ObjectIdentifier> = []
+        /// Connections to the server whose clients are gone.
+        var orphans: [any Channel] = []
         var delay = TimeAmount.zero
         /// Bytes a second from the server to all clients together; 0 for any number.
         var rate = 0
@@ -44,7 +46,10 @@ public final class TroubleProxy: Sendable {
         box.proxy = self
     }
 
-    deinit { listener.close(promise: nil) }
+    deinit {
+        listener.close(promise: nil)
+        for orphan in state.withLock({ $0.orphans }) { orphan.close(promise: nil) }
+    }
 
     private func added(_ client: any Channel, _ server: any Channel) {
         state.withLock { state in
@@ -53,7 +58,7 @@ public final class TroubleProxy: Sendable {
             state.silenced.subtract([ObjectIdentifier(client), ObjectIdentifier(server)])
         }
         client.closeFuture.whenComplete { [weak self] _ in
-            server.close(promise: nil)
+            if self?.state.withLock({ $0.orphans.contains { $0 === server } }) != true { server.close(promise: nil) }
             self?.state.withLock { $0.pairs[ObjectIdentifier(client)] = nil }
         }
         server.closeFuture.whenComplete { _ in client.close(promise: nil) }
@@ -61,6 +66,18 @@ public final class TroubleProxy: Sendable {
 
     /// Closes every connection at once.
     public func cut() { for pair in state.withLock({ Array($0.pairs.values) }) { pair.client.close(promise: nil) } }
+
+    /// Closes every connection to a client, and keeps those to the server: the server believes that its clients live,
+    /// as when a reset gets lost.
+    public func cutClients() {
+        for pair in state.withLock({ Array($0.pairs.values) }) {
+            state.withLock { state in
+                state.orphans.append(pair.server)
+                state.silenced.insert(ObjectIdentifier(pair.server))
+            }
+            pair.client.close(promise: nil)
+        }
+    }
 
     /// Drops everything that either side sends, and closes nothing: both ends believe that the other lives.
     public var isSwallowing: Bool {
