@@ -42,14 +42,10 @@ extension Fanout {
     public func replies(exchange: String) async throws -> ReplyQueue {
         let address = ReplyAddress(exchange: exchange, key: JobIdentifier.make())
         let frames = try await frames(exchange: exchange, pattern: address.key)
-        let (stream, continuation) = AsyncStream.makeStream(
-            of: [UInt8].self, bufferingPolicy: .bufferingNewest(10_000))
-        let passing = Task(executorPreference: sideThread) {
-            for await frame in frames { continuation.yield(frame.bytes) }
-            continuation.finish()
+        let replies = AsyncStream<[UInt8]>.fed(bufferingPolicy: .bufferingNewest(10_000), on: sideThread) { stream in
+            for await frame in frames { stream.yield(frame.bytes) }
         }
-        continuation.onTermination = { _ in passing.cancel() }
-        return ReplyQueue(address: address, frames: stream)
+        return ReplyQueue(address: address, frames: replies)
     }
 }
 

@@ -25,21 +25,17 @@ public struct Fleet: Sendable {
     /// The events of all workers and clients from now on, until the stream is given up.
     ///
     /// Workers that were not told to send events of their jobs are asked to, at once and once a minute. While the
-    /// connection is away, and when this program falls 10,000 messages behind, events are missed. What cannot be read is
-    /// left out.
+    /// connection is away, and when this program falls 10,000 messages behind, events are missed. What cannot be read
+    /// is left out.
     public var events: AsyncStream<FleetEvent> {
-        AsyncStream(bufferingPolicy: .bufferingNewest(100_000)) { continuation in
-            let task = Task {
-                while !Task.isCancelled {
-                    do {
-                        for await event in try await heardEvents() { continuation.yield(event) }
-                    } catch {
-                        await backend.clock.sleep(for: .seconds(1))
-                    }
+        .fed(bufferingPolicy: .bufferingNewest(100_000)) { events in
+            while !Task.isCancelled {
+                do {
+                    for await event in try await heardEvents() { events.yield(event) }
+                } catch {
+                    await backend.clock.sleep(for: .seconds(1))
                 }
-                continuation.finish()
             }
-            continuation.onTermination = { _ in task.cancel() }
         }
     }
 
@@ -48,26 +44,20 @@ public struct Fleet: Sendable {
     /// - Returns: once everything is heard that is sent from now on.
     public func heardEvents() async throws -> AsyncStream<FleetEvent> {
         let frames = try await fanout.frames(exchange: FleetEvent.exchange, pattern: "#")
-        return AsyncStream(bufferingPolicy: .bufferingNewest(100_000)) { continuation in
-            let reading = Task {
+        return .fed(bufferingPolicy: .bufferingNewest(100_000)) { events in
+            await untilEitherEnds {
                 for await frame in frames {
                     for event in (try? FleetEvent.read(frame.bytes)) ?? [] {
                         if let clock = event.facts.clock { time.adjust(clock) }
-                        continuation.yield(event)
+                        events.yield(event)
                     }
                 }
-                continuation.finish()
-            }
-            let asking = Task {
+            } _: {
                 while !Task.isCancelled {
                     // Where it fails now it is said again in a minute.
                     try? await tell("enable_events")
                     await backend.clock.sleep(for: .seconds(60))
                 }
-            }
-            continuation.onTermination = { _ in
-                reading.cancel()
-                asking.cancel()
             }
         }
     }

@@ -40,17 +40,7 @@ struct FleetRequest: Sendable {
     func send(
         on fanout: any Fanout, expecting: (@Sendable () async -> Set<String>)?
     ) -> AsyncThrowingStream<ControlReply, any Error> {
-        AsyncThrowingStream { continuation in
-            let task = Task(executorPreference: sideThread) {
-                do {
-                    try await ask(on: fanout, expecting: expecting) { continuation.yield($0) }
-                    continuation.finish()
-                } catch {
-                    continuation.finish(throwing: error)
-                }
-            }
-            continuation.onTermination = { _ in task.cancel() }
-        }
+        .fed(on: sideThread) { replies in try await ask(on: fanout, expecting: expecting) { replies.yield($0) } }
     }
 
     private func ask(
@@ -117,23 +107,16 @@ private final class ReplyDeadline: Sendable {
     }
 
     func frames(of replies: AsyncStream<[UInt8]>) -> AsyncStream<[UInt8]> {
-        AsyncStream { continuation in
-            let passing = Task(executorPreference: sideThread) {
-                for await frame in replies { continuation.yield(frame) }
-                continuation.finish()
-            }
-            let timing = Task(executorPreference: sideThread) {
+        .fed(on: sideThread) { frames in
+            await untilEitherEnds {
+                for await frame in replies { frames.yield(frame) }
+            } _: {
                 while !Task.isCancelled {
                     let mark = self.bell.mark
                     let left = self.end.withLock { $0 } - self.clock.uptime
                     if left <= 0 { break }
                     await self.bell.wait(after: mark, for: .microseconds(left), clock: self.clock)
                 }
-                continuation.finish()
-            }
-            continuation.onTermination = { _ in
-                passing.cancel()
-                timing.cancel()
             }
         }
     }

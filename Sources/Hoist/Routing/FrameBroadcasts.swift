@@ -13,17 +13,11 @@ package struct FrameBroadcasts: JobBroadcasting {
 
     package func broadcasts(on channel: String) async throws -> AsyncStream<Message> {
         let frames = try await fanout.frames(exchange: exchange(channel), pattern: "#")
-        let (messages, continuation) = AsyncStream.makeStream(
-            of: Message.self, bufferingPolicy: .bufferingNewest(10_000))
-        // A task of its own: it passes frames on as long as somebody listens.
-        let passing = Task {
+        return .fed(bufferingPolicy: .bufferingNewest(10_000)) { messages in
             for await frame in frames {
                 // There is no job that could fail for a broadcast that cannot be read.
-                if let message = try? Message(envelope: frame.bytes) { continuation.yield(message) }
+                if let message = try? Message(envelope: frame.bytes) { messages.yield(message) }
             }
-            continuation.finish()
         }
-        continuation.onTermination = { _ in passing.cancel() }
-        return messages
     }
 }

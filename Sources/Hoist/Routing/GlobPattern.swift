@@ -1,4 +1,5 @@
-/// Patterns of Unix shells: `*` for any text, `?` for a character, `[a-z]` and `[!a-z]` for one of some or none of some.
+/// Patterns of Unix shells: `*` for any text, `?` for a character, `[a-z]` and `[!a-z]` for one of some or none of
+/// some.
 struct GlobPattern: Sendable {
     fileprivate enum Part {
         case any, one
