@@ -50,6 +50,8 @@ let package = Package(
         .library(name: "HoistRedis", targets: ["HoistRedis"]),
         .library(name: "HoistSealing", targets: ["HoistSealing"]),
         .library(name: "HoistHummingbird", targets: ["HoistHummingbird"]),
+        .library(name: "PrometheusText", targets: ["PrometheusText"]),
+        .library(name: "HoistProbes", targets: ["HoistProbes"]),
         .library(name: "HoistMonitor", targets: ["HoistMonitor"]),
         .library(name: "HoistTesting", targets: ["HoistTesting"]),
         .library(name: "HoistCommands", targets: ["HoistCommands"]),
@@ -110,6 +112,15 @@ let package = Package(
         module("HoistSealing", ["Hoist", .product(name: "Crypto", package: "swift-crypto")]),
         // Job routes and work after the response, for Hummingbird servers.
         module("HoistHummingbird", ["Hoist", hummingbird, httpTypes, lifecycle, logging, nioCore]),
+        // Metrics of swift-metrics as Prometheus reads them. Knows nothing of jobs.
+        module("PrometheusText", [.product(name: "CoreMetrics", package: "swift-metrics")]),
+        // Probes of a worker over HTTP.
+        module(
+            "HoistProbes",
+            [
+                "Hoist", "PrometheusText", lifecycle, logging, nioCore, nioPosix,
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ]),
         // What events tell of workers and jobs. Pure: no I/O, no timers.
         module("HoistMonitor", ["Hoist"]),
         // For users' tests, and the contract that every backend passes.
@@ -118,7 +129,9 @@ let package = Package(
         module(
             "HoistCommands",
             [
-                "Hoist", "HoistMonitor", "HoistRedis", "HoistSQLite", argumentParser, lifecycle, logging, signals,
+                "Hoist", "HoistMonitor", "HoistProbes", "HoistRedis", "HoistSQLite", "PrometheusText", argumentParser,
+                lifecycle,
+                logging, signals,
                 .product(name: "Configuration", package: "swift-configuration"),
             ]),
         .executableTarget(
@@ -139,6 +152,8 @@ let package = Package(
         tests(
             "HoistSQLiteTests",
             ["Hoist", "HoistSQLite", "HoistTesting", logging, .product(name: "GRDB", package: "GRDB.swift")]),
+        tests("PrometheusTextTests", ["PrometheusText", .product(name: "CoreMetrics", package: "swift-metrics")]),
+        tests("HoistProbesTests", ["Hoist", "HoistProbes", "HoistTesting", "PrometheusText", lifecycle, logging]),
         tests("HoistMonitorTests", ["Hoist", "HoistMonitor", "HoistTesting"]),
         tests("HoistSealingTests", ["Hoist", "HoistSealing", "HoistTesting", logging]),
         tests("HoistCommandsTests", ["Hoist", "HoistCommands", "HoistMonitor", lifecycle, logging]),

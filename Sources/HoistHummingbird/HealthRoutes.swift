@@ -5,10 +5,13 @@ import NIOCore
 
 extension RouterGroup {
     /// Probes for a worker that runs beside the server. `live` answers 200 while the worker renews its lease, `ready`
-    /// while the worker consumes. Otherwise both answer 503.
+    /// while it is ready to work, see ``WorkerHealth/isReady``. Otherwise both answer 503.
+    ///
+    /// These handlers run on threads that jobs can occupy. Probes that must be answered whatever jobs do are the
+    /// `WorkerProbes` of HoistProbes.
     public func addHealthRoutes(for worker: Worker) {
         get("live") { _, _ in health(worker.health, isGood: worker.health.isAlive) }
-        get("ready") { _, _ in health(worker.health, isGood: worker.health.isConsuming) }
+        get("ready") { _, _ in health(worker.health, isGood: worker.health.isReady) }
     }
 }
 

@@ -12,8 +12,8 @@ import Synchronization
 /// ```swift
 /// JobRoutes(client: jobs, allowing: ["reports.build"]).add(to: router.group("jobs"))
 /// ```
-/// Every route is for the jobs that the program allows, by name or by a closure that also sees the request; any other job
-/// is not there (404), for its arguments and output may be another program's secrets.
+/// Every route is for the jobs that the program allows, by name or by a closure that also sees the request; any other
+/// job is not there (404), for its arguments and output may be another program's secrets.
 ///
 /// | route | does |
 /// |---|---|

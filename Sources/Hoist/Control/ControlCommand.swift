@@ -4,8 +4,8 @@
 /// struct FlushCache: Codable { var older: Int }
 /// ControlCommand("flush_cache") { (request: FlushCache, worker) in try await caches.flush(request.older); return ["flushed": true] }
 /// ```
-/// `hoist control flush_cache '{"older": 60}'` asks for it, and so does `app.control.broadcast("flush_cache", …)` in Python.
-/// It runs on Swift's shared threads, and beside other requests. An error that it throws is the answer.
+/// `hoist control flush_cache '{"older": 60}'` asks for it, and so does `app.control.broadcast("flush_cache", …)` in
+/// Python. It runs on Swift's shared threads, and beside other requests. An error that it throws is the answer.
 public struct ControlCommand: Sendable {
     public let name: String
     let perform: @Sendable (WireValue.Object, ControlledWorker) async throws -> WireValue

@@ -10,7 +10,8 @@ struct ControlFrame {
 
     /// Reads a frame of any program.
     /// - Parameter limits: of the frame and, again, of the body in it.
-    /// - Throws: ``WireError`` for what is no JSON, exceeds the limits, or has a body in another serialization than JSON.
+    /// - Throws: ``WireError`` for what is no JSON, exceeds the limits, or has a body in another serialization than
+    ///   JSON.
     init(_ bytes: [UInt8], limits: WireLimits) throws(WireError) {
         guard case .object(let envelope) = try JSONParser.parse(bytes, limits: limits) else {
             throw WireError("the frame is no object")

@@ -72,6 +72,8 @@ final class ControlPanel: Sendable {
                         self.state.withLock { $0.underWay -= 1 }
                     }
                 }
+                // Mostly it ends with the worker.
+                await backend.clock.sleep(for: .milliseconds(100))
             } catch {
                 await patience.backOff(after: error, from: "listen to requests")
             }
@@ -88,6 +90,9 @@ final class ControlPanel: Sendable {
             return nil
         }
         time.adjust(request.clock)
+        if case .expression(let pattern) = request.addressee, NodeExpression.matches(pattern, node) == nil {
+            drop(\.unreadable, "requests with a regular expression need libpcre2-8, which is not installed", nil)
+        }
         guard request.addressee.names(node), request.ticket == nil || request.ticket != ownTicket else { return nil }
         // A worker that starts waits for each answer to it: one that comes late only makes it wait longer.
         if request.method == "hello", let expires = request.expires, expires < backend.clock.now { return nil }
@@ -202,7 +207,8 @@ extension ControlRequest.Addressee {
         case .all: true
         case .nodes(let names): names.contains(node)
         case .glob(let pattern): GlobPattern(pattern).matches(node)
-        case .expression, .unknown: false
+        case .expression(let pattern): NodeExpression.matches(pattern, node) ?? false
+        case .unknown: false
         }
     }
 

@@ -28,7 +28,7 @@ struct ControlRequest: Sendable {
         case all
         case nodes([String])
         case glob(String)
-        /// A regular expression, for Python's workers: no Swift worker feels addressed.
+        /// A regular expression.
         case expression(String)
         /// A matcher that nobody here knows.
         case unknown

@@ -3,8 +3,8 @@ import Synchronization
 /// What a worker is called in events, in replies, in records and on the command line: `name@host`, as Celery's workers
 /// are.
 enum NodeName {
-    /// - Parameter configured: the name that the program gives its worker. With an `@` it is the whole name, without one
-    ///   the host is added; nil for `hoist-<process id>@<host>`.
+    /// - Parameter configured: the name that the program gives its worker. With an `@` it is the whole name, without
+    ///   one the host is added; nil for `hoist-<process id>@<host>`.
     static func of(_ configured: String?) -> String {
         guard let configured, !configured.isEmpty else {
             return "hoist-\(ProcessIdentity.id)@\(ProcessIdentity.host)"
@@ -18,8 +18,8 @@ enum NodeName {
 
 /// Lamport's logical clock of a node: it orders events and requests that programs with different clocks send.
 ///
-/// Lamport, "Time, Clocks, and the Ordering of Events in a Distributed System", 1978; carried in the events, requests and
-/// replies of Celery as `clock`.
+/// Lamport, "Time, Clocks, and the Ordering of Events in a Distributed System", 1978; carried in the events, requests
+/// and replies of Celery as `clock`.
 final class LamportClock: Sendable {
     private let value = Mutex<Int64>(0)
 

@@ -86,8 +86,8 @@ final class RemoteControl: Sendable {
         }
     }
 
-    /// Python's workers elect one of them to do something, and wait until every worker that is alive has said that it has
-    /// heard of it. This one never stands for election.
+    /// Python's workers elect one of them to do something, and wait until every worker that is alive has said that it
+    /// has heard of it. This one never stands for election.
     private func acknowledgeElections(on fanout: any Fanout) async {
         while !Task.isCancelled {
             do {
@@ -98,9 +98,9 @@ final class RemoteControl: Sendable {
                         try await recorder.acknowledge(election: id, on: fanout)
                     }
                 }
-            } catch {
-                await clock.sleep(for: .seconds(1))
-            }
+            } catch {}
+            // The broker is away, or has ended the stream.
+            await clock.sleep(for: .seconds(1))
         }
     }
 

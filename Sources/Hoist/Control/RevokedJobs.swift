@@ -35,7 +35,8 @@ final class RevokedJobs: Sendable {
         }
     }
 
-    /// Takes what another worker has heard: a list of ids, or from Celery 5.6 an object that says when each was revoked.
+    /// Takes what another worker has heard: a list of ids, or from Celery 5.6 an object that says when each was
+    /// revoked.
     func merge(_ revoked: WireValue?) {
         switch revoked {
         case .array(let ids)?: insert(ids.compactMap(MessageHeaders.identifier))

@@ -1,7 +1,8 @@
 import Synchronization
 
-/// Keeps the memory within a limit that messages take while they are decoded, all of a process together: who would exceed
-/// it waits until others are done. One is always decoded, however much is kept, so that nobody waits for the end of a job.
+/// Keeps the memory within a limit that messages take while they are decoded, all of a process together: who would
+/// exceed it waits until others are done. One is always decoded, however much is kept, so that nobody waits for the end
+/// of a job.
 final class DecodingGate: Sendable {
     static let shared = DecodingGate()
 

@@ -231,8 +231,8 @@ final class Execution: Sendable {
         }
     }
 
-    /// The broker chose the handler by the name that it read, and a seal is checked against the name in the message: both
-    /// must be the same, or a sealed body could be run by another handler than the one it was made for.
+    /// The broker chose the handler by the name that it read, and a seal is checked against the name in the message:
+    /// both must be the same, or a sealed body could be run by another handler than the one it was made for.
     private func checkIdentity(of message: Message) throws(WireError) {
         guard message.jobName.utf8.elementsEqual(jobName.utf8), message.id.utf8.elementsEqual(jobID.utf8) else {
             throw WireError("the message names another job than its delivery")

@@ -245,7 +245,7 @@ public protocol PerformMiddleware: Sendable {
     /// - Parameters:
     ///   - context: the job that is to be performed.
     ///   - next: performs the job. What it throws decides the outcome, unless this method throws something else.
-    /// - Throws: any error: it decides the outcome as if the handler had thrown it. ``JobDirective`` and the job's retry
-    ///   policy say whether the job is tried again.
+    /// - Throws: any error: it decides the outcome as if the handler had thrown it. ``JobDirective`` and the job's
+    ///   retry policy say whether the job is tried again.
     func perform(_ context: JobContext, next: @Sendable () async throws -> Void) async throws
 }

@@ -1,7 +1,7 @@
 /// Renews the lease of a worker, five times in its length, as long as the worker runs.
 ///
-/// On a thread of its own, and it waits for nothing but the backend: not for turns, takeovers, log handlers or any other
-/// code of the program.
+/// On a thread of its own, and it waits for nothing but the backend: not for turns, takeovers, log handlers or any
+/// other code of the program.
 struct LeaseKeeper: Sendable {
     let session: SessionBox
     let inbox: WorkerInbox

@@ -64,7 +64,8 @@ final class RunningTask: Sendable {
         }
         context?.noteCancellation(reason)
         guard let stop else { return }
-        // On a thread of its own: `onCancel` closures of the job run inside, and must hold up neither leases nor timers.
+        // On a thread of its own: `onCancel` closures of the job run inside, and must hold up neither leases nor
+        // timers.
         Task(executorPreference: Self.threads) { stop(reason) }
     }
 

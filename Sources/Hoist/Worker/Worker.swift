@@ -54,8 +54,8 @@ public final class Worker: Service {
         public var logLines: Int
         /// Runs around every job, the first one outermost.
         public var middleware: [any PerformMiddleware]
-        /// The queue of the tasks that follow a task of Celery's and name no queue of their own, such as the next step of
-        /// a chain: Celery's `task_default_queue`. Routing rules of ``client``, and the queue of a job that has a
+        /// The queue of the tasks that follow a task of Celery's and name no queue of their own, such as the next step
+        /// of a chain: Celery's `task_default_queue`. Routing rules of ``client``, and the queue of a job that has a
         /// handler here, come first. `celery` by default.
         public var celeryQueue = "celery"
         /// The client that handlers enqueue through; its logger is the worker's.
@@ -68,8 +68,8 @@ public final class Worker: Service {
         public var sinks: [any EventSink] = []
         /// When events of jobs are sent to monitors. Of no effect where the backend has no ``Fanout``.
         public var events: EventMode
-        /// How often the worker says that it is alive, to monitors and to Celery's tools. 2 seconds by default, at least
-        /// 0.1. It counts as dead when it was silent for twice as long.
+        /// How often the worker says that it is alive, to monitors and to Celery's tools. 2 seconds by default, at
+        /// least 0.1. It counts as dead when it was silent for twice as long.
         public var heartbeatInterval: Duration
         /// Which requests from outside the worker obeys.
         public var control: ControlMode
@@ -186,8 +186,8 @@ public final class Worker: Service {
         await configuration.onStop?()
     }
 
-    /// Works as the main task of a program: as ``run()``, and SIGTERM or SIGINT drains the worker. A second signal hands
-    /// unfinished jobs back at once, a third one gives up waiting for them.
+    /// Works as the main task of a program: as ``run()``, and SIGTERM or SIGINT drains the worker. A second signal
+    /// hands unfinished jobs back at once, a third one gives up waiting for them.
     ///
     /// For a program that has other services, or a `ServiceGroup` of its own that takes the signals, ``run()`` is the
     /// one to call: without either, SIGTERM would end the process at once, and each of its jobs would count a lost
@@ -242,8 +242,11 @@ public final class Worker: Service {
     /// so as they end. Lanes with a range go on from there, and within the range.
     public func resize(_ lane: Lane) { inbox.resize(lane) }
 
-    /// Whether the worker lives and works, for a probe.
-    public var health: WorkerHealth { inbox.health }
+    /// Whether the worker lives and works, for a probe. It is answered at once, whatever jobs do.
+    public var health: WorkerHealth {
+        inbox.noteHealthAsked()
+        return inbox.health
+    }
 
     public struct StopMode: Sendable, Hashable {
         let rank: Int
@@ -266,6 +269,12 @@ public struct WorkerHealth: Sendable, Hashable, Codable {
     public var isConsuming: Bool
     public var running: Int
     public var concurrency: Int
+    /// The worker took nothing for 30 seconds though it had room and jobs that it knows waited, which no pause and no
+    /// limit held up. Looked at as long as somebody asks for the health at least once a minute.
+    public var isDeaf = false
+
+    /// Whether the worker is ready to work: it consumes, and is not deaf.
+    public var isReady: Bool { isConsuming && !isDeaf }
 }
 
 /// A worker that cannot be set up as it was asked to. Trying again without a change cannot help.

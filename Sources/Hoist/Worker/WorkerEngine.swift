@@ -45,6 +45,7 @@ actor WorkerEngine {
     private var startedTogether: [WorkerInbox.RunID] = []
     private let startingBell = Doorbell()
     private var isAlive = false
+    private var isDeaf = false
     /// The lanes that grow and shrink.
     var ranges: [LaneKind: ClosedRange<Int>]
     nonisolated let rangesBell = Doorbell()
@@ -133,6 +134,8 @@ actor WorkerEngine {
             }
             let scaling = LaneScaling(engine: self, backend: backend, policy: configuration.autoscaling)
             parts.addTask(executorPreference: executor) { await scaling.run() }
+            let watch = DeafnessWatch(engine: self, backend: backend)
+            parts.addTask(executorPreference: executor) { await watch.run() }
             let gauges = QueueGauges(engine: self, backend: backend, metrics: metrics)
             parts.addTask(executorPreference: executor) { await gauges.run() }
             let keeper = LeaseKeeper(
@@ -377,8 +380,8 @@ actor WorkerEngine {
         startingBell.ring()
     }
 
-    /// Starts the jobs that came together, as long as the worker runs; but for those that were given up meanwhile, which
-    /// are somebody else's.
+    /// Starts the jobs that came together, as long as the worker runs; but for those that were given up meanwhile,
+    /// which are somebody else's.
     private func launchBesideTurns() async {
         while !Task.isCancelled {
             let mark = startingBell.mark
@@ -605,7 +608,25 @@ actor WorkerEngine {
     private var health: WorkerHealth {
         WorkerHealth(
             isAlive: isAlive, isConsuming: isAlive && machine.isConsuming, running: machine.runs.count,
-            concurrency: presence.concurrency)
+            concurrency: presence.concurrency, isDeaf: isDeaf)
+    }
+
+    var intake: DeafnessWatch.Intake {
+        let hasRoom =
+            machine.stop == nil && !machine.isQuiet
+            && machine.slots.capacity.allSatisfy { lane, slots in
+                machine.slots.used(lane) < slots
+            }
+        return DeafnessWatch.Intake(
+            accepted: machine.accepted, hasRoom: hasRoom, queues: consumedQueues, names: Set(setup.handlers.keys))
+    }
+
+    func noteDeafness(_ isDeaf: Bool) {
+        if isDeaf, !self.isDeaf {
+            logger.error("the worker took nothing for 30 s, though it has room and jobs that it knows wait")
+        }
+        self.isDeaf = isDeaf
+        publishHealth()
     }
 
     private func publishHealth() { inbox.health = health }

@@ -36,6 +36,11 @@ final class WorkerInbox: Sendable {
     /// Rings at a stop alone.
     let stopBell = Doorbell()
 
+    /// When somebody asked for the health last, by the machine's uptime.
+    private let healthAsked = Mutex(Int64.min / 2)
+    var healthAskedAt: Int64 { healthAsked.withLock { $0 } }
+    func noteHealthAsked() { healthAsked.withLock { $0 = SystemJobClock().uptime } }
+
     func finish(_ finished: Finished) {
         contents.withLock { $0.finished.append(finished) }
         bell.ring()

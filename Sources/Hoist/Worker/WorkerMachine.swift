@@ -4,8 +4,8 @@ import FoundationEssentials
 import Foundation
 #endif
 
-/// Decides what a worker does with its jobs: which start, which wait, which go back, what to ask the broker for, and how
-/// long to sleep. Pure: it starts, sends and cancels nothing itself, and time is an argument.
+/// Decides what a worker does with its jobs: which start, which wait, which go back, what to ask the broker for, and
+/// how long to sleep. Pure: it starts, sends and cancels nothing itself, and time is an argument.
 ///
 /// Every input is a method. What is to be done about it collects in the machine until ``takeActions()``; what is to be
 /// sent next is asked for with ``next(_:)``.
@@ -485,7 +485,8 @@ struct WorkerMachine {
     /// The last turn has settled what it was to settle.
     mutating func settled() { inFlight = [] }
 
-    /// A turn that has the broker put back what it believes to be with this worker, and of which this worker never heard.
+    /// A turn that has the broker put back what it believes to be with this worker, and of which this worker never
+    /// heard.
     func makeReconciliation() -> WorkerTurn {
         var turn = WorkerTurn()
         turn.holding = Set(runs.values.map(\.token) + (unsettled + inFlight).map(\.token))
@@ -524,8 +525,8 @@ struct WorkerMachine {
         if turn.request.budget.available(to: claim) > 0 { turn.request.claims.append(claim) }
     }
 
-    /// Progress goes out at most twenty times a second, the last of each job, however often handlers report. Logs go out
-    /// once a second; that of a job which has ended goes with its settlement.
+    /// Progress goes out at most twenty times a second, the last of each job, however often handlers report. Logs go
+    /// out once a second; that of a job which has ended goes with its settlement.
     private mutating func takeReports(into turn: inout Turn, _ time: Moment) {
         if !progress.isEmpty, time.uptime >= nextProgressAt {
             turn.progress = progress.filter { runs[$0.key] != nil }.map { ($0.key, $0.value) }

@@ -34,14 +34,26 @@ struct QueuesCommand: AsyncParsableCommand {
 
 struct WorkersCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "workers", abstract: "Live workers.",
+        commandName: "workers", abstract: "Live workers, Swift and Python.",
         discussion: "With --check it ends with 1 when none consumes: a probe.")
     @OptionGroup var options: InspectionOptions
     @Flag(name: .long, help: "End with 1 unless a worker that is not draining lives.") var check = false
 
     func run() async throws {
-        let workers = try await options.backend.open().workers()
-        print(options.json ? try Printing.json(workers) : Printing.workers(workers))
+        let backend = try options.backend.open()
+        let workers = try await backend.workers()
+        // A probe asks for Hoist's own.
+        let others = check ? [] : try await OtherWorker.all(of: backend, besides: workers)
+        if options.json {
+            let own = try workers.map { worker -> WireValue in
+                var value = try JSONText.parse(try JSONText.encode(worker)).objectValue ?? [:]
+                value["language"] = "swift"
+                return .object(value)
+            }
+            print(JSONText.shown(.array(own + others.map(\.value))))
+        } else {
+            print(Printing.workers(workers, others: others))
+        }
         if check, !workers.contains(where: { !$0.isDraining && $0.lastConsumedAt != nil }) { throw ExitCode(1) }
     }
 }
@@ -183,24 +195,6 @@ enum JSONArgument {
         do { return try JSONText.parse(Array(text.utf8)) } catch {
             throw ValidationError("\(option): \(error.message)")
         }
-    }
-}
-
-struct CancelCommand: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "cancel", abstract: "Cancel a job: at once when it waits, by asking when it runs.")
-    @OptionGroup var options: InspectionOptions
-    @Argument(help: "The job's id.") var id: String
-
-    func run() async throws {
-        let word: String
-        switch try await options.backend.open().cancel(id) {
-        case .cancelled: word = "cancelled"
-        case .requested: word = "requested"
-        case .alreadyEnded: word = "already ended"
-        case .unknown: throw ValidationError("no job \(id)")
-        }
-        print(options.json ? JSONText.shown(["id": .string(id), "result": .string(word)] as WireValue) : word)
     }
 }
 

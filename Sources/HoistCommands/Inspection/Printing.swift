@@ -156,12 +156,21 @@ enum Printing {
         return table.printed()
     }
 
-    static func workers(_ workers: [WorkerPresence]) -> String {
-        guard !workers.isEmpty else { return "no workers" }
-        var table = TextTable("WORKER", "STATE", "RUNNING", "SLOTS", "QUEUES", "JOBS", "UP", "LAST TOOK OR SETTLED")
+    /// - Parameter others: workers that are not Hoist's.
+    static func workers(_ workers: [WorkerPresence], others: [OtherWorker] = []) -> String {
+        guard !workers.isEmpty || !others.isEmpty else { return "no workers" }
+        var table = TextTable(
+            "WORKER", "LANGUAGE", "STATE", "RUNNING", "SLOTS", "QUEUES", "JOBS", "UP", "LAST TOOK OR SETTLED")
+        for worker in others {
+            table.add(
+                worker.name, worker.isSwift ? "Swift" : "Python", "working", String(worker.running),
+                worker.slots.map(String.init) ?? "-",
+                worker.queues.joined(separator: ","), clipped(worker.jobNames.joined(separator: ",")),
+                age(of: worker.startedAt), "-")
+        }
         for worker in workers {
             table.add(
-                worker.name, worker.isDraining ? "draining" : "working", String(worker.running),
+                worker.name, "Swift", worker.isDraining ? "draining" : "working", String(worker.running),
                 String(worker.concurrency),
                 worker.queues.joined(separator: ","), clipped(worker.jobNames.joined(separator: ",")),
                 age(of: worker.startedAt),

@@ -1,6 +1,8 @@
 public import ArgumentParser
 public import Hoist
+import HoistProbes
 public import Logging
+import PrometheusText
 public import ServiceLifecycle
 
 /// What a program provides to get ready-made commands.
@@ -58,12 +60,22 @@ public struct WorkerCommand<App: ServiceApp>: AsyncParsableCommand {
         ParentWatch.begin()
         let logger = worker.logging.logger("worker")
         let subscriptions = try worker.queue.map(Self.subscription)
+        var configuration = Worker.Configuration(
+            drainTimeout: .seconds(self.worker.drain), isBurst: self.worker.burst, events: self.worker.events,
+            control: self.worker.control)
+        let metrics = PrometheusFactory()
+        // A child of the process lane answers nobody.
+        let address = WorkerChild.backend == nil ? try self.worker.probeAddress : nil
+        if address != nil { configuration.metrics = metrics }
         // A child of the process lane uses the backend of its worker and opens none.
         let worker = try App.makeWorker(
             try WorkerChild.backend ?? self.worker.backend.open(), queues: subscriptions.isEmpty ? nil : subscriptions,
-            configuration: Worker.Configuration(drainTimeout: .seconds(self.worker.drain), isBurst: self.worker.burst),
-            options: self.worker.options, logger: logger)
-        try await SignalledServices.run([worker], logger: logger) { worker.stop(.immediately) }
+            configuration: configuration, options: self.worker.options, logger: logger)
+        // First, for what begins first ends last: probes are answered while the worker drains.
+        let probes = address.map { WorkerProbes(worker, at: $0, metrics: metrics, logger: logger) }
+        try await SignalledServices.run((probes.map { [$0] } ?? []) + [worker], logger: logger) {
+            worker.stop(.immediately)
+        }
     }
 
     static func subscription(_ text: String) throws -> QueueSubscription {
@@ -88,11 +100,36 @@ public struct WorkerOptions<App: ServiceApp>: ParsableArguments {
     public var queue: [String] = []
     @Option(name: .long, help: "Seconds to wait for running jobs at a stop.") public var drain: Int = 25
     @Flag(name: .long, help: "End when the queues are empty.") public var burst = false
+    @Option(name: .long, help: "When events of jobs are sent to monitors: when-asked, always or never.")
+    public var events: Worker.EventMode = .whenAsked
+    @Option(name: .long, help: "Which requests from outside are obeyed: all, inspect (those that look) or none.")
+    public var control: ControlMode = .all
+    @Option(
+        name: .long,
+        help: "Answer probes here: HOST:PORT, or the path of a Unix socket. /live, /ready, /metrics (default: nowhere)."
+    )
+    public var health: String?
     @OptionGroup public var logging: LogOptions
     @OptionGroup public var options: App.Options
 
     public init() {}
+
+    /// Where probes are answered; nil for nowhere.
+    /// - Throws: `ValidationError` for what is no address.
+    var probeAddress: WorkerProbes.Address? {
+        get throws {
+            guard let health else { return nil }
+            guard let address = WorkerProbes.Address(health) else {
+                throw ValidationError(
+                    "--health takes HOST:PORT or the path of a socket, not \(TerminalText.line(health))")
+            }
+            return address
+        }
+    }
 }
+
+extension Worker.EventMode: ExpressibleByArgument {}
+extension ControlMode: ExpressibleByArgument {}
 
 /// `serve`: runs the program's server.
 public struct ServeCommand<App: ServiceApp>: AsyncParsableCommand {

@@ -86,6 +86,30 @@ struct ControlWireTests {
         #expect(try !names(["pattern": .string(stars), "matcher": "glob"], String(repeating: "a", count: 250)))
     }
 
+    @Test("an expression counts from the start of a name, and one that is none or takes too much work matches nothing")
+    func expressions() throws {
+        // In the base system of Debian.
+        try #require(NodeExpression.matches("a", "a") != nil, "libpcre2-8 is missing")
+        func matches(_ pattern: String, _ node: String = "encoder-1@gpu-7") -> Bool? {
+            NodeExpression.matches(pattern, node)
+        }
+        for pattern in ["encoder", "encoder-\\d@gpu", "^enc.*7$", ".*@gpu", "(?:a|e)nc", "", "encoder-(?=1)"] {
+            #expect(matches(pattern) == true, "\(pattern)")
+        }
+        #expect(matches("\u{e4}\u{1f600}+$", "\u{e4}\u{1f600}\u{1f600}") == true)
+        for pattern in ["gpu", "encoder-2", "ENC", "(", "[z-a]", "a{99999}", "*", "\\"] {
+            #expect(matches(pattern) == false, "\(pattern)")
+        }
+        #expect(matches(String(repeating: "a", count: 1025), "a") == false)
+        // Each of these takes minutes where nothing limits it.
+        let long = String(repeating: "a", count: 200)
+        let bombs = ["(a+)+$", "(a|aa)+$", "(a*)*b", "((a{1,9}){1,9}){1,9}b", "(?:(?:a?){50}){50}b", "(a(?1)?)+b"]
+        for pattern in bombs {
+            let duration = ContinuousClock().measure { #expect(matches(pattern, long + "!") == false, "\(pattern)") }
+            #expect(duration < .milliseconds(200), "\(pattern) took \(duration)")
+        }
+    }
+
     @Test(
         "what is no request is refused",
         arguments: [

@@ -1,6 +1,7 @@
 import Foundation
 @testable import Hoist
 import HoistTesting
+import Logging
 import Synchronization
 import Testing
 
@@ -215,5 +216,29 @@ struct EventRecorderTests {
         #expect(events[2].job?.isTerminated == true && events[2].job?.isExpired == false && events[2].job?.signal == 15)
         #expect(events[3].job?.isTerminated == false && events[3].job?.isExpired == true)
         #expect(events[4].job?.progress?.fraction == 0.5)
+    }
+
+    @Test("a program tells of the jobs that it enqueues, and a bulk comes as an array")
+    func clientEvents() async throws {
+        let backend = MemoryBackend()
+        let told = try ClientEvents(backend)
+        let silent = Logger(label: "events") { _ in SwiftLogNoOpLogHandler() }
+        var configuration = JobClient.Configuration()
+        configuration.sinks = [told]
+        let jobs = JobClient(backend, configuration: configuration, logger: silent)
+        let frames = Shared<[FanoutFrame]>([])
+        let stream = try await backend.frames(exchange: "celeryev", pattern: "#")
+        let hearing = Task { for await frame in stream { frames.change { $0.append(frame) } } }
+        let running = Task { try await told.run() }
+        for number in 0..<100 { try await jobs.enqueue(named: "job", options: [.id("\(number)"), .queue("media")]) }
+        func events() -> [FleetEvent] { frames.value.flatMap { (try? FleetEvent.read($0.bytes)) ?? [] } }
+        #expect(try await eventually { events().count == 100 })
+        #expect(frames.value.count < 50, "many in one message")
+        let sent = try #require(events().first?.job)
+        #expect(sent.facts.type == "task-sent" && sent.name == "job" && sent.queue == "media")
+        #expect(sent.node.hasPrefix("gen"))
+        running.cancel()
+        try await running.value
+        hearing.cancel()
     }
 }

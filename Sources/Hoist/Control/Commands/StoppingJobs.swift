@@ -66,8 +66,8 @@ extension BuiltInCommand {
         return ["ok": .string("terminate: \(terminated.joined(separator: ", "))\(asked)")]
     }
 
-    /// Ends a job that this worker does not have, unless it has begun or ended elsewhere. All workers hear a revocation:
-    /// one of them does it.
+    /// Ends a job that this worker does not have, unless it has begun or ended elsewhere. All workers hear a
+    /// revocation: one of them does it.
     private static func endIfWaiting(_ id: JobID, _ panel: ControlPanel) async throws {
         if let coordination = panel.backend.coordination, id.utf8.count <= 480 {
             let isMine = try await coordination.compareAndSet(
