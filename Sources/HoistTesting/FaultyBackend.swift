@@ -1,7 +1,8 @@
 public import Hoist
 import Synchronization
 
-/// A backend that fails on purpose: it loses answers, refuses calls, delivers twice. For tests of what must survive that.
+/// A backend that fails on purpose: it loses answers, refuses calls, delivers twice. For tests of what must survive
+/// that.
 ///
 /// Only the broker fails; the other parts are those of the base.
 public final class FaultyBackend: BackendConvertible {

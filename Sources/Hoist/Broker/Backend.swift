@@ -26,8 +26,8 @@ public struct Backend: Sendable, BackendConvertible {
     /// A backend with the two parts that no backend is without.
     /// - Parameters:
     ///   - broker: holds the queues.
-    ///   - results: keeps states and outputs. Without ``BrokerAbilities/storesResults`` the broker needs one of its own:
-    ///     see ``init(_:results:)``.
+    ///   - results: keeps states and outputs. Without ``BrokerAbilities/storesResults`` the broker needs one of its
+    ///     own: see ``init(_:results:)``.
     public init(broker: any Broker, results: any ResultStore) {
         parts = CopyOnWrite(Parts(broker: broker, results: results))
     }

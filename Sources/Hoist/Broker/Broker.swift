@@ -1,8 +1,8 @@
 /// Holds the queues. What a worker and a producer need of a place that keeps jobs.
 ///
-/// Every method is one atomic step where the broker can do that, and otherwise ordered so that a crash repeats and never
-/// loses. A broker proves itself with the contract suite of HoistTesting. The article <doc:WritingABackend> tells how to write
-/// one.
+/// Every method is one atomic step where the broker can do that, and otherwise ordered so that a crash repeats and
+/// never loses. A broker proves itself with the contract suite of HoistTesting. The article <doc:WritingABackend> tells
+/// how to write one.
 public protocol Broker: Sendable {
     /// The clock that due times and leases are measured by.
     var clock: any JobClock { get }
@@ -21,9 +21,9 @@ public protocol Broker: Sendable {
 
     /// Stores jobs, all or none. When it returns, the broker has them.
     /// - Returns: what became of each, in order.
-    /// - Throws: ``BackendError``. Its ``BackendError/isRetrySafe`` says whether the jobs may be there already; the same
-    ///   messages may be published again all the same where the broker knows ids. `CancellationError` before anything
-    ///   is stored.
+    /// - Throws: ``BackendError``. Its ``BackendError/isRetrySafe`` says whether the jobs may be there already; the
+    ///   same messages may be published again all the same where the broker knows ids. `CancellationError` before
+    ///   anything is stored.
     func publish(_ messages: [Message]) async throws -> [PublishResult]
 
     /// Stores jobs, and waits no longer than `limit`. A broker whose calls end in time by themselves may do better than
@@ -71,7 +71,8 @@ public struct BrokerAbilities: OptionSet, Sendable, Hashable {
     public static let uniqueKeys = BrokerAbilities(rawValue: 1 << 0)
     /// Stores an id once, and tells that it is known.
     public static let knownIDs = BrokerAbilities(rawValue: 1 << 1)
-    /// Holds a job back until its time. Without it ``EnqueueOption/after(_:)`` and ``EnqueueOption/at(_:)`` are refused.
+    /// Holds a job back until its time. Without it ``EnqueueOption/after(_:)`` and ``EnqueueOption/at(_:)`` are
+    /// refused.
     public static let delays = BrokerAbilities(rawValue: 1 << 2)
     /// Refuses the settlement of a delivery that is another worker's by now.
     public static let fencing = BrokerAbilities(rawValue: 1 << 3)

@@ -18,8 +18,8 @@ public protocol JobDirectory: Sendable {
     /// - Throws: ``BackendError``; asking again is safe.
     func jobs(_ filter: JobFilter) async throws -> [JobRecord]
 
-    /// The jobs that fit `filter`, ``JobFilter/limit`` of them at a time, in an order of the backend's own. A page costs
-    /// what it holds, however many jobs there are.
+    /// The jobs that fit `filter`, ``JobFilter/limit`` of them at a time, in an order of the backend's own. A page
+    /// costs what it holds, however many jobs there are.
     ///
     /// A page is of its own moment. Jobs that change, come or go between two pages may come twice or not at all; on a
     /// backend that tells places by counting, as Redis does, others may then come twice or be missed as well.

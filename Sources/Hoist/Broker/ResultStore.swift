@@ -16,8 +16,8 @@ public protocol ResultStore: Sendable {
     /// Waits until the job has ended, one way or the other.
     /// - Parameters:
     ///   - id: of any job.
-    ///   - isNew: whether a publish has answered ``PublishResult/enqueued`` for it. A store may then look for the result
-    ///     alone.
+    ///   - isNew: whether a publish has answered ``PublishResult/enqueued`` for it. A store may then look for the
+    ///     result alone.
     ///   - patience: how long an id that nobody knows is waited for. It may be on its way, and a message of a Python
     ///     producer that waits has no record either.
     /// - Returns: its record then, as far as its result tells; nil when the id is unknown, or nothing was kept of the

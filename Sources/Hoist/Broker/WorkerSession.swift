@@ -6,8 +6,8 @@ public import Foundation
 
 /// One incarnation of a worker at a broker, from its announcement until it leaves or loses its lease.
 ///
-/// Whatever a broker does only for speed lives behind its session. A worker calls `turn` and `renew` from two tasks; each
-/// of them waits for its own last call, and not for the other's.
+/// Whatever a broker does only for speed lives behind its session. A worker calls `turn` and `renew` from two tasks;
+/// each of them waits for its own last call, and not for the other's.
 public protocol WorkerSession: Sendable {
     /// Does what can be done of settling a job without the broker: called on the thread of the job, of which a worker
     /// has many, and not on that of the broker, of which it has one. By default nothing.
@@ -20,8 +20,8 @@ public protocol WorkerSession: Sendable {
     func turn(_ turn: WorkerTurn) async throws -> TurnResult
 
     /// Renews the lease of this worker.
-    /// - Returns: false when the lease has been lost: every delivery of this session is another worker's by now, and the
-    ///   session is over.
+    /// - Returns: false when the lease has been lost: every delivery of this session is another worker's by now, and
+    ///   the session is over.
     /// - Throws: ``BackendError``; the lease may be renewed then, and renewing again is safe.
     func renew(_ worker: WorkerPresence) async throws -> Bool
 
@@ -35,8 +35,8 @@ extension WorkerSession {
     public func encode(_ settlement: Settlement) -> Settlement { settlement }
 }
 
-/// Is told what a broker has for a worker between its turns. Every method may be called on any thread, must be quick and
-/// must not block.
+/// Is told what a broker has for a worker between its turns. Every method may be called on any thread, must be quick
+/// and must not block.
 public protocol SessionSink: Sendable {
     /// The broker has handed out jobs by itself, under the credit of an earlier turn. Counts as one arrival, see
     /// ``WorkerTurn/arrivalsSeen``.
@@ -89,8 +89,8 @@ public struct WorkerTurn: Sendable {
     /// kills its workers takes no other with it: a broker that can choose gives at most one in a turn, and none where
     /// this is false.
     public var takesSuspects = true
-    /// How many arrivals the budget takes into account. Where there have been more, there is less room than it says: the
-    /// broker gives nothing then, and the result says that there may be more.
+    /// How many arrivals the budget takes into account. Where there have been more, there is less room than it says:
+    /// the broker gives nothing then, and the result says that there may be more.
     public var arrivalsSeen = 0
     /// Takes back the credit of earlier turns. What it has brought by then is delivered all the same.
     public var withdrawsCredit = false

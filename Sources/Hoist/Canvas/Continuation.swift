@@ -24,8 +24,8 @@ public struct FollowUps: Sendable {
 
 /// What Celery asks for behind a task: callbacks, errbacks, the rest of a chain, the chord that it counts for.
 ///
-/// A Swift worker continues them as Celery's does, so that workflows run through Python and Swift workers alike. Source:
-/// `celery/app/trace.py` and `celery/backends/base.py`, version 5.7.
+/// A Swift worker continues them as Celery's does, so that workflows run through Python and Swift workers alike.
+/// Source: `celery/app/trace.py` and `celery/backends/base.py`, version 5.7.
 package struct Continuation: Sendable {
     private let callbacks: [Signature]
     private let errbacks: [Signature]

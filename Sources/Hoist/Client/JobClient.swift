@@ -30,8 +30,8 @@ public struct JobClient: Sendable {
         /// Signs or encrypts arguments and outputs; nil for not at all, the default. Workers take theirs from
         /// ``Worker/Configuration/client``.
         public var sealing: (any Sealing)?
-        /// How long ``JobHandle/output(timeout:)`` and ``JobHandle/updates`` wait for an id that nobody knows: it may be
-        /// on its way, and a message of a Python producer that waits is known to nobody. 60 seconds by default.
+        /// How long ``JobHandle/output(timeout:)`` and ``JobHandle/updates`` wait for an id that nobody knows: it may
+        /// be on its way, and a message of a Python producer that waits is known to nobody. 60 seconds by default.
         public var unknownPatience = Duration.seconds(60)
         /// Are told of each job once the broker has it: ``JobEvent/Kind/sent(_:)``. None by default.
         public var sinks: [any EventSink] = []

@@ -104,7 +104,8 @@ final class ThreadSignal: @unchecked Sendable {
     }
 }
 
-/// A thread for short work beside jobs: passing frames and replies on. No job can occupy it, and nothing on it may block.
+/// A thread for short work beside jobs: passing frames and replies on. No job can occupy it, and nothing on it may
+/// block.
 package let sideThread: any TaskExecutor = ThreadExecutor(name: "hoist-side", threadCount: 1)
 
 /// Runs Swift tasks on threads of its own, which are started on demand up to a limit.

@@ -1,6 +1,7 @@
 /// Runs the user's code for what happens to a job: the hooks of its handler, and the notice of dead letters.
 ///
-/// Unlike an ``EventSink`` it may suspend, and a job that ends is settled after its hooks. It runs where the handler runs.
+/// Unlike an ``EventSink`` it may suspend, and a job that ends is settled after its hooks. It runs where the handler
+/// runs.
 struct JobHooks: Sendable {
     let hooks: Handler.Hooks
     let onDeadLetter: (@Sendable (JobID, JobFailure) async -> Void)?

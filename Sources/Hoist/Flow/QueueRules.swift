@@ -1,5 +1,5 @@
-/// What people and jobs have said about a queue, and what follows from it: the same on every backend that keeps it in this
-/// form.
+/// What people and jobs have said about a queue, and what follows from it: the same on every backend that keeps it in
+/// this form.
 package struct QueueRules: Sendable, Hashable {
     package var isPaused = false
     /// Microseconds since 1970; nil for a queue that no job has closed.

@@ -63,8 +63,8 @@ package struct StartRules: Sendable {
         target.kind == .queue || target.name == (limits[.job(name)] != nil ? name : aliases[name] ?? name)
     }
 
-    /// The scopes of partitions in which so many jobs may run at a time, and others wait: what stands in their ids in front
-    /// of the partition and behind it.
+    /// The scopes of partitions in which so many jobs may run at a time, and others wait: what stands in their ids in
+    /// front of the partition and behind it.
     package func fullPartitions(queue: String, name: String) -> [(prefix: String, suffix: String, most: Int)] {
         applying(queue, name).flatMap { target, limits in
             limits.compactMap { limit -> (String, String, Int)? in

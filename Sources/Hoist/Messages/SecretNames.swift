@@ -1,7 +1,7 @@
 import Synchronization
 
-/// Which arguments are hidden in every readable text: logs, records, pages. By the job's type, by what a program says, and
-/// by names that everywhere mean the same.
+/// Which arguments are hidden in every readable text: logs, records, pages. By the job's type, by what a program says,
+/// and by names that everywhere mean the same.
 enum SecretNames {
     /// Lower case, without underscores and hyphens.
     private static let usual: Set<String> = [

@@ -16,7 +16,8 @@ public struct Transition: Sendable {
         /// The job goes back to its queue.
         /// - `state` counts until `due`; a job that is due is `.waiting`, whatever it says.
         /// - `due`: nil for now.
-        /// - `inFront`: the job comes before the jobs that wait already. A queue that orders by age does that by itself.
+        /// - `inFront`: the job comes before the jobs that wait already. A queue that orders by age does that by
+        ///   itself.
         case back(JobState, due: Date?, inFront: Bool)
     }
 

@@ -1,5 +1,5 @@
-/// Writes JSON: compact and UTF-8. On the wire, `NaN` and the infinities are bare tokens, as Python's `json` module writes
-/// and reads them.
+/// Writes JSON: compact and UTF-8. On the wire, `NaN` and the infinities are bare tokens, as Python's `json` module
+/// writes and reads them.
 package struct JSONWriter {
     package private(set) var bytes: [UInt8] = []
     /// Whether numbers that RFC 8259 does not know become null, for readers other than Celery's.

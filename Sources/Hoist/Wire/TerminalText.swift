@@ -1,5 +1,5 @@
-/// Text from outside, made fit for a terminal or a line of a log: what is invisible there, or controls it, is shown as an
-/// escape. Names, ids, arguments and errors come from every program that may write to the broker.
+/// Text from outside, made fit for a terminal or a line of a log: what is invisible there, or controls it, is shown as
+/// an escape. Names, ids, arguments and errors come from every program that may write to the broker.
 package enum TerminalText {
     /// - Returns: the text without control characters (line breaks too), and without characters that turn the direction
     ///   of writing, take no room or separate lines; `\u{1b}` stands where one was.

@@ -9,8 +9,8 @@ public struct WireLimits: Sendable {
     /// How many values one document may hold in all. 4,000,000 by default.
     public var maximumValues: Int
 
-    /// How much memory the messages of a worker may take together while they are read and performed, in bytes, as far as
-    /// that can be told from their size. A message beyond it waits for others to end. 256 MiB by default.
+    /// How much memory the messages of a worker may take together while they are read and performed, in bytes, as far
+    /// as that can be told from their size. A message beyond it waits for others to end. 256 MiB by default.
     public var maximumMemory: Int
 
     public init(

@@ -2,8 +2,8 @@ import OrderedCollections
 
 /// The members of a JSON object, in insertion order.
 public struct WireObject: Sendable, Hashable {
-    /// A name as JSON compares names: by its code points. Swift's own comparison takes composed and decomposed forms of a
-    /// letter for the same.
+    /// A name as JSON compares names: by its code points. Swift's own comparison takes composed and decomposed forms of
+    /// a letter for the same.
     private struct Name: Hashable {
         var text: String
 

@@ -2,8 +2,8 @@ import GRDB
 public import Hoist
 import Synchronization
 
-/// Frames in a table that is kept for a minute, and read when the file's doorbell rings. Nothing is written while nobody
-/// listens.
+/// Frames in a table that is kept for a minute, and read when the file's doorbell rings. Nothing is written while
+/// nobody listens.
 extension SQLiteBackend: Fanout {
     public func send(_ frame: [UInt8], exchange: String, key: String) async throws -> Int? {
         let now = clock.now.microsecondsSinceEpoch

@@ -35,8 +35,8 @@ extension JobStore {
     func publish(_ job: PreparedJob, now: Int64) throws -> PublishResult {
         let headers = job.message.headers
         if let unique = headers.hoist.unique {
-            // The same message again, after an answer that got lost: it must not clash with the job that holds the key by
-            // now.
+            // The same message again, after an answer that got lost: it must not clash with the job that holds the key
+            // by now.
             let known = try sql("SELECT 1 FROM job WHERE id = ?").bind(headers.id)
             let isKnown = try known.step()
             known.end()

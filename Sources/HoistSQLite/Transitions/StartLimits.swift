@@ -185,8 +185,8 @@ extension JobStore {
         return taken
     }
 
-    /// The jobs that a claim may take, the most urgent first and the oldest of those. Of each partition no more than there
-    /// is room for, and none of one that is full, so that none hides another; but always those that hold a place.
+    /// The jobs that a claim may take, the most urgent first and the oldest of those. Of each partition no more than
+    /// there is room for, and none of one that is full, so that none hides another; but always those that hold a place.
     private func candidates(
         for claim: Claim, _ rules: StartRules, limit: Int, takesSuspects: Bool
     ) throws -> [Candidate] {

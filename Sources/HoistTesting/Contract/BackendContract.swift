@@ -8,9 +8,9 @@ public import Hoist
 ///     try await check.run { clock in MyBackend(clock: clock) }
 /// }
 /// ```
-/// A check names the abilities and parts that it needs, and is skipped where the backend declares that it has not all of
-/// them. ``realChecks`` repeat the checks as workers really call a backend: by the real clock, and with settlements that
-/// are encoded on the thread of a job.
+/// A check names the abilities and parts that it needs, and is skipped where the backend declares that it has not all
+/// of them. ``realChecks`` repeat the checks as workers really call a backend: by the real clock, and with settlements
+/// that are encoded on the thread of a job.
 public enum BackendContract {
     /// Makes an empty backend that keeps time by `clock`.
     public typealias Factory = @Sendable (_ clock: any JobClock) async throws -> any BackendConvertible
@@ -80,7 +80,8 @@ public enum BackendContract {
         + uniqueness.map { $0.needing([.uniqueKeys]) } + administration + sharing + queueControl
         + limits
 
-    /// By the real clock, with settlements as workers encode them. Checks go as far as they can without moving the time.
+    /// By the real clock, with settlements as workers encode them. Checks go as far as they can without moving the
+    /// time.
     public static let realChecks: [Check] =
         (checks + credit + control).map { check in
             var check = check

@@ -13,8 +13,8 @@ extension BackendContract {
             try await bench.join("w", lease: .seconds(200 * 86_400))
             let early = try await bench.turn("w")
             let nextDue = early.nextDue?.microsecondsSinceEpoch ?? 0
-            // A broker that keeps time by its own clock is told how long the wait is. What it was told is off by as much
-            // as the calls took, which is seconds on a machine that is busy.
+            // A broker that keeps time by its own clock is told how long the wait is. What it was told is off by as
+            // much as the calls took, which is seconds on a machine that is busy.
             let tolerance = 1_000_000 + SystemJobClock().uptime - begun
             try bench.expect(
                 early.deliveries.isEmpty && abs(nextDue - due.microsecondsSinceEpoch) < tolerance,
