@@ -156,7 +156,9 @@ let package = Package(
         tests("HoistProbesTests", ["Hoist", "HoistProbes", "HoistTesting", "PrometheusText", lifecycle, logging]),
         tests("HoistMonitorTests", ["Hoist", "HoistMonitor", "HoistTesting"]),
         tests("HoistSealingTests", ["Hoist", "HoistSealing", "HoistTesting", logging]),
-        tests("HoistCommandsTests", ["Hoist", "HoistCommands", "HoistMonitor", lifecycle, logging]),
+        tests(
+            "HoistCommandsTests",
+            ["Hoist", "HoistCommands", "HoistMonitor", "HoistSQLite", argumentParser, lifecycle, logging]),
         tests("RESPTests", ["HoistTesting", "RESP", "TestServers", nioCore]),
         tests(
             "HoistRedisTests", ["Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "RESP", "TestServers", logging],

@@ -245,31 +245,21 @@ struct EventStream: Sendable {
     let keepAlive: Duration
 
     func events() -> AsyncStream<String> {
-        let (stream, continuation) = AsyncStream.makeStream(of: String.self, bufferingPolicy: .bufferingNewest(64))
-        // A task of its own: it ends with the stream, which outlives this call.
-        let task = Task {
-            await withTaskGroup(of: Void.self) { group in
-                group.addTask {
-                    do {
-                        for try await record in updates where record.revision != lastSeen || record.state.hasEnded {
-                            continuation.yield(
-                                "id: \(record.revision)\nevent: update\ndata: \(JSONText.shown(record.wireValue))\n\n")
-                        }
-                        continuation.yield("event: end\ndata: {}\n\n")
-                    } catch {
-                        continuation.yield("event: error\ndata: {\"message\":\"the updates ended early\"}\n\n")
+        .fed(bufferingPolicy: .bufferingNewest(64)) { stream in
+            await untilEitherEnds {
+                do {
+                    for try await record in updates where record.revision != lastSeen || record.state.hasEnded {
+                        stream.yield(
+                            "id: \(record.revision)\nevent: update\ndata: \(JSONText.shown(record.wireValue))\n\n")
                     }
+                    stream.yield("event: end\ndata: {}\n\n")
+                } catch {
+                    stream.yield("event: error\ndata: {\"message\":\"the updates ended early\"}\n\n")
                 }
-                group.addTask {
-                    while (try? await Task.sleep(for: keepAlive)) != nil { continuation.yield(": keep-alive\n\n") }
-                }
-                await group.next()
-                group.cancelAll()
+            } _: {
+                while (try? await Task.sleep(for: keepAlive)) != nil { stream.yield(": keep-alive\n\n") }
             }
-            continuation.finish()
         }
-        continuation.onTermination = { _ in task.cancel() }
-        return stream
     }
 }
 

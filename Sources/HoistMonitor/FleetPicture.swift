@@ -105,6 +105,9 @@ public struct FleetPicture: Sendable {
         case .other(let facts):
             note(facts, now)
             return .none
+        case .missed(let begin, let end):
+            noteGap(from: begin, to: end)
+            return .none
         case .sent(let job): return hear(job, .sent, now)
         case .received(let job): return hear(job, .received, now)
         case .started(let job): return hear(job, .started, now)
@@ -118,6 +121,20 @@ public struct FleetPicture: Sendable {
             let limits = limits
             change(job.id) { $0.progress = job.progress.map { limits.cut($0) } }
             return .job(job.id)
+        case .log(let job):
+            note(job.facts, now)
+            guard let line = job.lines.last else { return .none }
+            let limits = limits
+            change(job.id) { $0.lastLine = limits.cut(line.text) }
+            return .job(job.id)
+        case .returned(let job), .takenOver(let job):
+            note(job.facts, now)
+            guard let known = jobs[job.id], known.isReturned(by: job, limits) else { return .none }
+            change(job.id) { $0.returned(job) }
+            return .job(job.id)
+        case .cancelAsked(let job):
+            guard job.cancelResult == "cancelled", jobs[job.id]?.state.hasEnded != true else { return .none }
+            return hear(job, .revoked, now)
         }
     }
 
@@ -239,7 +256,9 @@ public struct FleetPicture: Sendable {
             // so, until it is claimed again.
             let isLate = job.isLate(state, report, limits)
             job.describe(report, limits)
-            if state != .sent { job.worker = limits.cut(report.node, to: 512) }
+            // A client has no jobs.
+            let isWorker = state != .sent && report.cancelResult == nil
+            if isWorker { job.worker = limits.cut(report.node, to: 512) }
             if job.marks.insert(MonitoredJob.Mark(state: state, attempt: report.retries ?? job.retries)).inserted,
                 state.isEndOfAttempt
             {

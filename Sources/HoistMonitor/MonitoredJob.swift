@@ -12,6 +12,8 @@ public enum MonitoredState: String, Sendable, Hashable, Codable, CaseIterable {
     /// A client has enqueued it.
     case sent
     case received
+    /// Back in its queue with no attempt spent: it was snoozed, its worker gave it back, or its worker died.
+    case waiting
     case started
     case succeeded
     case failed
@@ -22,14 +24,14 @@ public enum MonitoredState: String, Sendable, Hashable, Codable, CaseIterable {
     public var hasEnded: Bool {
         switch self {
         case .succeeded, .failed, .revoked: true
-        case .unknown, .sent, .received, .started, .retrying, .rejected: false
+        case .unknown, .sent, .received, .waiting, .started, .retrying, .rejected: false
         }
     }
 
     var isEndOfAttempt: Bool {
         switch self {
         case .succeeded, .failed, .retrying, .revoked, .rejected: true
-        case .unknown, .sent, .received, .started: false
+        case .unknown, .sent, .received, .waiting, .started: false
         }
     }
 
@@ -43,7 +45,7 @@ public enum MonitoredState: String, Sendable, Hashable, Codable, CaseIterable {
         case .rejected: 6
         case .started: 5
         case .received: 4
-        case .retrying: 2
+        case .retrying, .waiting: 2
         case .sent: 1
         case .unknown: 0
         }
@@ -80,6 +82,8 @@ public struct MonitoredJob: Sendable, Hashable {
     public var exception: String?
     public var traceback: String?
     public var progress: JobProgress?
+    /// The last line that the handler has written.
+    public var lastLine: String?
     /// Of a revoked job: whether it ran.
     public var isTerminated: Bool?
     /// Of a revoked job: whether it was not started in time.
@@ -159,15 +163,32 @@ public struct MonitoredJob: Sendable, Hashable {
             traceback = report.traceback.map { limits.cut($0) } ?? (newState == .succeeded ? nil : traceback)
             (isTerminated, isExpired) = (report.isTerminated, report.isExpired)
             if marks.count > 64 { marks = [Mark(state: newState, attempt: report.retries ?? retries)] }
-        case .sent, .unknown: break
+        case .sent, .waiting, .unknown: break
         }
+    }
+
+    /// Whether a report that the job went back to its queue is of the worker that has it.
+    func isReturned(by report: TaskReport, _ limits: FleetPicture.Limits) -> Bool {
+        guard state == .received || state == .started else { return false }
+        if let lost = report.lostWorker { return worker == limits.cut(lost, to: 512) }
+        guard worker == limits.cut(report.node, to: 512) else { return false }
+        guard let clock, let other = report.facts.clock else { return true }
+        return other >= clock
+    }
+
+    /// The job is back in its queue.
+    mutating func returned(_ report: TaskReport) {
+        state = .waiting
+        due = report.due
+        (clock, at) = (nil, report.facts.at)
+        (worker, lane, startedAt, progress) = (nil, nil, nil, nil)
     }
 
     /// Bytes that it takes, about.
     var measured: Int {
         let texts = [
             id, name, worker, queue, lane, positionalText, keywordText, rootID, parentID, result, exception, traceback,
-            progress?.message,
+            progress?.message, lastLine,
         ]
         return 400 + texts.reduce(0) { $0 + ($1?.utf8.count ?? 0) } + marks.count * 24
     }

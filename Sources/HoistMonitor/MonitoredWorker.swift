@@ -131,7 +131,7 @@ public struct MonitoredCount: Sendable, Hashable {
         case .retrying: retried += 1
         case .revoked: revoked += 1
         case .rejected: rejected += 1
-        case .unknown, .sent, .received, .started: break
+        case .unknown, .sent, .received, .waiting, .started: break
         }
     }
 }

@@ -152,7 +152,7 @@ public final class RedisBackend: Broker, ResultStore, BackendConvertible {
     let subscriptions: RESPSubscriptions
     let broadcasts: Broadcasts
     let frames: FanoutChannels
-    let givenUpJobs = GivenUpJobs()
+    let jobNotices = JobNotices()
     let announced = Mutex<Set<String>>([])
     let consumed = Mutex<Set<String>>([])
     let restoredAt = Mutex<Int64>(0)

@@ -13,7 +13,7 @@ extension RedisBackend {
             throw BackendError(
                 .misuse, "the worker id \(worker.id) has been used before; each incarnation needs its own")
         }
-        givenUpJobs.add(worker, sink)
+        jobNotices.add(worker, sink)
         return RedisSession(self, worker, lease: lease, over: leases, sink: sink)
     }
 }
@@ -43,7 +43,7 @@ final class RedisSession: WorkerSession {
 
     deinit {
         listening.cancel()
-        backend.givenUpJobs.remove(id)
+        backend.jobNotices.remove(id)
         backend.watcher.drop(id)
     }
 
@@ -64,7 +64,7 @@ final class RedisSession: WorkerSession {
 
     private func end() {
         listening.cancel()
-        backend.givenUpJobs.remove(id)
+        backend.jobNotices.remove(id)
         backend.stopClaiming(self)
     }
 

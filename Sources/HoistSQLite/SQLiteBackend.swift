@@ -58,7 +58,7 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
     let changes: Doorbell
     let follower: JobFollower
     let frameReader = FrameReader()
-    let givenUpJobs = GivenUpJobs()
+    let jobNotices = JobNotices()
 
     public let abilities: BrokerAbilities = [
         .uniqueKeys, .knownIDs, .delays, .fencing, .selectsByName, .storesResults, .tenPriorities, .leases,
@@ -144,18 +144,22 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
         guard isDue else { return }
         guard configuration.clock != nil else { return sweep(until: uptime + 200_000) }
         // Who moves time wants to see at once what comes of it.
-        _ = try await writer.transaction("sweep") { [clock] store in
-            try store.sweep(now: clock.now.microsecondsSinceEpoch)
+        let notices = try await writer.transaction("sweep") { [clock] store in
+            _ = try store.sweep(now: clock.now.microsecondsSinceEpoch)
+            return store.takeNotices()
         }
+        jobNotices.tell(notices)
     }
 
     /// In small transactions, so that the file is free again and again.
     private func sweep(until end: Int64) {
         writer.transactionLater { [clock] store in
-            try store.sweep(now: clock.now.microsecondsSinceEpoch)
-        } completion: { [weak self] mayBeMore in
-            guard let self, mayBeMore ?? true else { return }
-            if mayBeMore == true, clock.uptime < end { sweep(until: end) } else { sweptAt.withLock { $0 = nil } }
+            (mayBeMore: try store.sweep(now: clock.now.microsecondsSinceEpoch), notices: store.takeNotices())
+        } completion: { [weak self] swept in
+            guard let self else { return }
+            jobNotices.tell(swept?.notices ?? [])
+            guard swept?.mayBeMore ?? true else { return }
+            if swept != nil, clock.uptime < end { sweep(until: end) } else { sweptAt.withLock { $0 = nil } }
         }
     }
 

@@ -8,7 +8,7 @@ extension SQLiteBackend {
             throw BackendError(
                 .misuse, "the worker id \(worker.id) has been used before; each incarnation needs its own")
         }
-        givenUpJobs.add(worker, sink)
+        jobNotices.add(worker, sink)
         return SQLiteSession(self, worker.id, lease: lease, listening: workDoorbell.listen { sink.mayHaveWork() })
     }
 }
@@ -26,7 +26,7 @@ final class SQLiteSession: WorkerSession {
 
     deinit {
         listening.cancel()
-        backend.givenUpJobs.remove(worker)
+        backend.jobNotices.remove(worker)
     }
 
     func turn(_ turn: WorkerTurn) async throws -> TurnResult { try await backend.turn(turn, of: worker) }
@@ -35,7 +35,7 @@ final class SQLiteSession: WorkerSession {
 
     func close() async throws {
         listening.cancel()
-        backend.givenUpJobs.remove(worker)
+        backend.jobNotices.remove(worker)
         try await backend.resign(worker)
     }
 }

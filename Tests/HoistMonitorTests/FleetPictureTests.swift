@@ -56,6 +56,60 @@ struct FleetPictureTests {
         #expect(picture[job: "1"]?.state == order.state)
     }
 
+    private func hoist(
+        _ subject: String, clock: Int64, node: String, _ more: WireValue.Object = [:]
+    ) -> FleetEvent {
+        task("", clock: clock, node: node, more.merging(["type": .string("hoist-" + subject)]))
+    }
+
+    @Test("a job that went back to its queue waits, and has the worker that claims it next")
+    func returned() {
+        var picture = FleetPicture()
+        for returning in [
+            hoist("returned", clock: 3, node: "a@h"), hoist("snoozed", clock: 3, node: "a@h"),
+            hoist("taken-over", clock: 900, node: "c@h", ["lost_worker": "a@h"]),
+        ] {
+            picture.hear(task("received", clock: 1, node: "a@h"), at: at(0))
+            picture.hear(task("started", clock: 2, node: "a@h"), at: at(0))
+            #expect(picture[job: "1"]?.state == .started)
+            picture.hear(returning, at: at(1))
+            #expect(picture[job: "1"]?.state == .waiting && picture[job: "1"]?.worker == nil)
+            picture.hear(task("received", clock: 4, node: "b@h"), at: at(2))
+            picture.hear(task("started", clock: 5, node: "b@h"), at: at(2))
+            #expect(picture[job: "1"]?.state == .started && picture[job: "1"]?.worker == "b@h")
+            // What the one before tells late, or tells twice, changes nothing.
+            picture.hear(returning, at: at(3))
+            #expect(picture[job: "1"]?.state == .started && picture[job: "1"]?.worker == "b@h")
+            picture.hear(task("succeeded", clock: 6, node: "b@h"), at: at(4))
+            picture.hear(returning, at: at(5))
+            #expect(picture[job: "1"]?.state == .succeeded)
+            picture = FleetPicture()
+        }
+        picture.hear(hoist("returned", clock: 3, node: "a@h"), at: at(0))
+        #expect(picture[job: "1"] == nil, "nothing is known of it but that")
+    }
+
+    @Test("the last line that a job wrote is shown, and a job that a client has cancelled is revoked")
+    func linesAndWishes() {
+        var picture = FleetPicture()
+        picture.hear(task("sent", node: "client@h"), at: at(0))
+        let lines: WireValue = [["at": 1.0, "source": "output", "text": "one"], ["text": "two"], 7, ["text": 8]]
+        picture.hear(hoist("log", clock: 3, node: "a@h", ["lines": lines]), at: at(0))
+        #expect(picture[job: "1"]?.lastLine == "two" && picture[job: "1"]?.state == .sent)
+        picture.hear(hoist("log", clock: 3, node: "a@h", ["lines": "x"]), at: at(0))
+        #expect(picture[job: "1"]?.lastLine == "two")
+        for result in ["requested", "unknown", "already-ended"] {
+            picture.hear(hoist("cancel", clock: 4, node: "client@h", ["result": .string(result)]), at: at(1))
+            #expect(picture[job: "1"]?.state == .sent)
+        }
+        picture.hear(hoist("cancel", clock: 5, node: "client@h", ["result": "cancelled"]), at: at(1))
+        #expect(picture[job: "1"]?.state == .revoked)
+        picture.hear(task("succeeded", "2", clock: 1), at: at(1))
+        picture.hear(
+            task("", "2", clock: 5, node: "client@h", ["type": "hoist-cancel", "result": "cancelled"]), at: at(1))
+        #expect(picture[job: "2"]?.state == .succeeded)
+    }
+
     @Test("of what one worker tells, its clock says what is later")
     func clocks() {
         let life: [(String, WireValue.Object)] = [

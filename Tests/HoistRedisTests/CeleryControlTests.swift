@@ -194,6 +194,79 @@ struct CeleryControlTests {
         }
     }
 
+    /// Runs Hoist's command line on the queues of the bench.
+    private func hoist(_ arguments: [String], _ bench: MixedBench) async throws -> (status: Int32, text: String) {
+        let program = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
+            .appendingPathComponent("hoist")
+        let backend = bench.url + "?prefix=\(bench.prefix)&result_prefix=\(bench.prefix)"
+        return try await withCheckedThrowingContinuation { continuation in
+            Thread.detachNewThread {
+                continuation.resume(
+                    with: Result {
+                        let (process, output) = (Process(), Pipe())
+                        process.executableURL = program
+                        process.arguments = arguments + ["--backend", backend]
+                        process.standardOutput = output
+                        process.standardError = FileHandle.nullDevice
+                        try process.run()
+                        let bytes = output.fileHandleForReading.readDataToEndOfFile()
+                        process.waitUntilExit()
+                        return (process.terminationStatus, String(decoding: bytes, as: UTF8.self))
+                    })
+            }
+        }
+    }
+
+    @Test("hoist lists, asks, explains and stops on a fleet of Python's workers alone")
+    func commandLineOnPython() async throws {
+        let bench = try MixedBench()
+        let python = try bench.startPythonWorker(["-P", "prefork", "-c", "1", "-Q", "mixed", "-n", "py1@hostA", "-E"])
+        defer { PythonPeer.stop(python) }
+        let fleet = try Fleet(bench.backend)
+        let isUp = try await eventually(.seconds(60)) {
+            try await fleet.replies(to: .ping, timeout: .milliseconds(500)).count == 1
+        }
+        #expect(isUp, "\(bench.pythonLog)")
+        let running = try await bench.client.enqueue(
+            named: "mixed.steps", arguments: Arguments(positional: [100]))
+        let waiting = try await bench.client.enqueue(
+            named: "mixed.add", arguments: Arguments(positional: [1, 2]))
+        #expect(try await eventually(.seconds(20)) { try await fleet.replies(to: .active)["py1@hostA"] != [] })
+
+        let workers = try await hoist(["workers", "--json"], bench)
+        let row = try JSONText.parse(Array(workers.text.utf8)).arrayValue?.first
+        #expect(workers.status == 0 && row?["name"] == "py1@hostA" && row?["language"] == "python", "\(workers)")
+        #expect(row?["queues"] == ["mixed"] && row?["running"] == 1 && row?["concurrency"] == 1)
+        let jobNames = row?["job_names"]?.arrayValue ?? []
+        #expect(jobNames.contains("mixed.add"))
+        let table = try await hoist(["workers"], bench).text
+        #expect(table.contains("py1@hostA") && table.contains("Python"))
+
+        let pong = try await hoist(["inspect", "ping"], bench)
+        #expect(pong.status == 0 && pong.text.contains("py1@hostA"), "\(pong)")
+        #expect(try await hoist(["inspect", "ping", "--on", "nobody@h", "--timeout", "0.3"], bench).status == 69)
+        let active = try await hoist(["inspect", "active", "--json"], bench)
+        #expect(active.text.contains(running.id), "\(active)")
+        let grown = try await hoist(["control", "pool_grow", "--json"], bench)
+        #expect(grown.status == 0 && grown.text.contains("pool will grow"), "\(grown)")
+        let beats = try await hoist(["events", "--type", "worker-heartbeat", "--count", "1", "--json"], bench)
+        #expect(beats.status == 0 && beats.text.contains("py-celery"), "\(beats)")
+
+        func why(_ id: JobID) async throws -> WireValue {
+            try JSONText.parse(Array(try await hoist(["why", id, "--json"], bench).text.utf8))
+        }
+        #expect(try await why("nobody")["code"] == "unknown")
+        let reason = try await why(running.id)
+        #expect(reason["code"] == "running" || reason["code"] == "with_python_worker", "\(reason)")
+        #expect(try await hoist(["cancel", waiting.id], bench).status == 0)
+        let isStopped = try await hoist(["control", "terminate", "KILL", running.id, "--json"], bench)
+        #expect(isStopped.status == 0 && isStopped.text.contains(running.id), "\(isStopped)")
+        let isCancelled = try await eventually(.seconds(20)) {
+            try await bench.backend.record(of: running.id)?.state == .cancelled
+        }
+        #expect(isCancelled)
+    }
+
     @Test("a Python program revokes and terminates in a Swift worker, in the process lane as well")
     func swiftWorker() async throws {
         try await withBoth { bench, fleet, swift, _ in

@@ -338,4 +338,18 @@ struct StrangerTests {
         #expect(try await run(ours).copies == ["o1"])
         #expect(try await crowd.elements().isEmpty)
     }
+
+    @Test("a message of another producer that was revoked before anybody knew it ends without being started")
+    func revokedBefore() async throws {
+        let crowd = try await Crowd(0, of: 0)
+        defer { crowd.probe.close() }
+        let theirs = String(decoding: crowd.stranger(1, 8), as: UTF8.self).replacing("python.only", with: "note")
+        let key = crowd.backend.keys.result("s1")
+        let revoked = #"{"status": "REVOKED", "result": {"exc_type": "TaskRevokedError"}, "task_id": "s1"}"#
+        try await crowd.probe.send(RESPCommand("SET", [.text(key), .text(revoked)]))
+        try await crowd.probe.send(RESPCommand("LPUSH", [.text(crowd.list), .text(theirs)]))
+        #expect(try await crowd.claim().deliveries.isEmpty)
+        #expect(try await crowd.elements().isEmpty)
+        #expect(try await crowd.backend.record(of: "s1")?.state == .cancelled)
+    }
 }

@@ -75,6 +75,59 @@ struct ControlKillTests {
         }
     }
 
+    @Test("a monitor that is stopped is cut off by Redis; it comes back, and knows what it has missed")
+    func stoppedMonitor() async throws {
+        // Redis cuts off a listener at once that has this much waiting for it, in place of the 32 MB of its default.
+        let server = try RedisServer(["--client-output-buffer-limit", "pubsub 256kb 0 0"])
+        defer { server.stop() }
+        let output = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-events-\(UUID().uuidString)")
+        _ = FileManager.default.createFile(atPath: output.path, contents: nil)
+        defer { try? FileManager.default.removeItem(at: output) }
+        let monitor = Process()
+        monitor.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
+            .deletingLastPathComponent().appendingPathComponent("hoist")
+        monitor.arguments = ["events", "--json", "--backend", server.url]
+        monitor.standardOutput = try FileHandle(forWritingTo: output)
+        try monitor.run()
+        defer {
+            kill(monitor.processIdentifier, SIGCONT)
+            kill(monitor.processIdentifier, SIGKILL)
+            monitor.waitUntilExit()
+        }
+        func lines() throws -> [WireValue] {
+            try String(contentsOf: output, encoding: .utf8).split(separator: "\n")
+                .compactMap { try? JSONText.parse(Array($0.utf8)) }
+        }
+        let probe = try RESPClient(RESPConfiguration(url: server.url))
+        defer { probe.close() }
+        func publish(_ number: Int) async throws -> Int64 {
+            let body =
+                #"{\"type\":\"worker-heartbeat\",\"hostname\":\"w\#(number)@h\",\"timestamp\":1.0,\"pad\":\""#
+                + String(repeating: "x", count: 50_000) + #"\"}"#
+            let frame =
+                #"{"body":"\#(body)","content-encoding":"utf-8","content-type":"application/json","#
+                + #""headers":{"hostname":"w@h"},"properties":{"delivery_mode":1}}"#
+            let command = RESPCommand("PUBLISH", ["/0.celeryev/worker.heartbeat", .text(frame)])
+            return try await probe.send(command).integer ?? 0
+        }
+        #expect(try await eventually(.seconds(20)) { try await publish(1) > 0 })
+        #expect(try await eventually(.seconds(20)) { try !lines().isEmpty })
+        kill(monitor.processIdentifier, SIGSTOP)
+        // Until Redis has no such listener any more.
+        let isCutOff = try await eventually(.seconds(30)) { try await publish(2) == 0 }
+        #expect(isCutOff)
+        kill(monitor.processIdentifier, SIGCONT)
+        let isBack = try await eventually(.seconds(30)) {
+            _ = try await publish(3)
+            let all = try lines()
+            let gap = all.lastIndex { $0["type"] == "hoist-missed" }
+            return gap.map { all[$0...].contains { $0["hostname"] == "w3@h" } } ?? false
+        }
+        let types = try lines().map { $0["type"]?.stringValue ?? "" }
+        #expect(isBack, "\(types)")
+        #expect(monitor.isRunning)
+    }
+
     @Test("a flood of requests, a third of them hostile, stops no job, restarts nothing and fills no memory")
     func flood() async throws {
         let server = try RedisServer()

@@ -135,4 +135,14 @@ public enum CancelResult: Sendable, Equatable {
     case requested
     case alreadyEnded
     case unknown
+
+    /// The result in a word, as events and commands tell it.
+    package var label: String {
+        switch self {
+        case .cancelled: "cancelled"
+        case .requested: "requested"
+        case .alreadyEnded: "already-ended"
+        case .unknown: "unknown"
+        }
+    }
 }

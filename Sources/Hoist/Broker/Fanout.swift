@@ -15,7 +15,7 @@ public protocol Fanout: Sendable {
     /// The frames that are sent on an exchange from now on, until the stream is given up.
     ///
     /// A listener that falls 10,000 frames behind misses the oldest. A frame that is sent while the connection is lost
-    /// is missed.
+    /// is missed. The first frame after that says so: ``FanoutFrame/isAfterGap``.
     /// - Parameters:
     ///   - exchange: the name of the exchange.
     ///   - pattern: the routing keys to hear: words with dots between, `*` for one word, `#` for any number of words.
@@ -78,6 +78,8 @@ public struct FanoutFrame: Sendable, Hashable {
     /// The routing key that the frame was sent with.
     public var key: String
     public var bytes: [UInt8]
+    /// Whether frames before this one may have been missed.
+    public var isAfterGap = false
 
     public init(key: String, bytes: [UInt8]) {
         self.key = key

@@ -6,6 +6,8 @@ package final class FanoutListeners: Sendable {
         var exchange: String
         var pattern: TopicPattern
         var continuation: AsyncStream<FanoutFrame>.Continuation
+        /// Frames were missed since the last one.
+        var hasGap = false
     }
 
     private let state = Mutex<(next: Int, listeners: [Int: Listener])>((0, [:]))
@@ -39,11 +41,28 @@ package final class FanoutListeners: Sendable {
         let largest = exchange == ControlRequest.exchange ? 2 * WireLimits.request.maximumBytes : .max
         guard frame.bytes.count <= largest else { return 0 }
         let hearing = state.withLock { state in
-            state.listeners.values.filter { $0.exchange == exchange && $0.pattern.matches(frame.key) }
-                .map(\.continuation)
+            let hearing = state.listeners.filter { $1.exchange == exchange && $1.pattern.matches(frame.key) }
+            for (id, listener) in hearing where listener.hasGap { state.listeners[id]?.hasGap = false }
+            return hearing
         }
-        for continuation in hearing { continuation.yield(frame) }
+        for (id, listener) in hearing {
+            var frame = frame
+            frame.isAfterGap = listener.hasGap
+            // It is too far behind, and has lost its oldest frame.
+            if case .dropped = listener.continuation.yield(frame) {
+                state.withLock { $0.listeners[id]?.hasGap = true }
+            }
+        }
         return hearing.count
+    }
+
+    /// Says that the listeners of an exchange may have missed frames.
+    package func noteGap(exchange: String) {
+        state.withLock { state in
+            for (id, listener) in state.listeners where listener.exchange == exchange {
+                state.listeners[id]?.hasGap = true
+            }
+        }
     }
 
     package func count(of exchange: String) -> Int { state.withLock { Self.count($0.listeners, exchange) } }

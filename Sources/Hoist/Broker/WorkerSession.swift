@@ -46,30 +46,15 @@ public protocol SessionSink: Sendable {
     func arrivalWasLost(_ error: any Error)
     /// A job may have become ready, or a running one is to be stopped: worth a turn.
     func mayHaveWork()
-    /// Jobs of a dead worker have become dead letters. By default nothing.
-    func gaveUp(_ jobs: [GivenUpJob])
+    /// The broker has done something with jobs by itself. By default nothing.
+    func noticed(_ notices: [JobNotice])
     /// The broker has found something that a person should know and change. By default nothing.
     func warned(_ text: String)
 }
 
 extension SessionSink {
     public func warned(_ text: String) {}
-    public func gaveUp(_ jobs: [GivenUpJob]) {}
-}
-
-/// A job that became a dead letter because its worker died, and not by a settlement.
-public struct GivenUpJob: Sendable {
-    /// The last delivery of the job.
-    public var delivery: Delivery
-    public var failure: JobFailure
-    /// The incarnation that died with it.
-    public var lostWorker: WorkerID
-
-    public init(_ delivery: Delivery, _ failure: JobFailure, lostWorker: WorkerID) {
-        self.delivery = delivery
-        self.failure = failure
-        self.lostWorker = lostWorker
-    }
+    public func noticed(_ notices: [JobNotice]) {}
 }
 
 /// One round trip of a worker.

@@ -6,10 +6,12 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     private let backend: Backend
     private let sealing: (any Sealing)?
     private let patience: Duration
+    private let events: EventStream
 
     init(_ published: (id: JobID, isNew: Bool), backend: Backend, _ configuration: JobClient.Configuration) {
         sealing = configuration.sealing
         patience = configuration.unknownPatience
+        events = EventStream(configuration.sinks)
         id = published.id
         isNew = published.isNew
         self.backend = backend
@@ -73,7 +75,14 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     ///   retry is always safe, but may return ``CancelResult/alreadyEnded`` for a job that the first call has
     ///   cancelled.
     @discardableResult
-    public func cancel() async throws -> CancelResult { try await backend.cancel(id) }
+    public func cancel() async throws -> CancelResult {
+        let result = try await backend.cancel(id)
+        events.tell(.sent) {
+            JobEvent(
+                .cancelAsked(result), jobID: id, jobName: "", queue: "", attempt: 0, worker: nil, at: backend.clock.now)
+        }
+        return result
+    }
 
     /// Removes the result of the ended job.
     /// - Returns: whether there was a result.

@@ -35,15 +35,8 @@ public final class ClientEvents: EventSink, Service {
 
     /// Sends until a graceful shutdown or until the task is cancelled, and then what is left.
     public func run() async throws {
-        let sending = Task(executorPreference: sideThread) { [recorder, fanout] in await recorder.run(on: fanout) }
-        await withTaskCancellationHandler {
-            await withGracefulShutdownHandler {
-                await sending.value
-            } onGracefulShutdown: {
-                sending.cancel()
-            }
-        } onCancel: {
-            sending.cancel()
+        await cancelWhenGracefulShutdown {
+            await withTaskExecutorPreference(sideThread) { await self.recorder.run(on: self.fanout) }
         }
         // In a task of its own, for this one may be cancelled.
         await Task(executorPreference: sideThread) { [recorder, fanout] in _ = await recorder.flush(on: fanout) }.value

@@ -141,11 +141,11 @@ final class EventRecorder: EventSink {
         switch event.kind {
         case .ended(let end), .retried(let end), .putBack(let end): outcome = end.outcome.label
         case .givenUp: outcome = "failed"
-        case .sent:
+        case .sent, .takenOver, .cancelAsked:
             // Something to tell, for a recorder that sleeps.
             state.ends &+= 1
             return
-        case .received, .started, .progressed: return
+        case .received, .started, .progressed, .wrote: return
         }
         state.ends &+= 1
         var key = TotalKey(name: event.jobName, outcome: outcome)
@@ -178,7 +178,7 @@ final class EventRecorder: EventSink {
             state.window.accepted += Self.eventsPerJob
             return .yes
         case .started: return state.leftOut.contains(event.jobID) ? .no : .yes
-        case .sent, .progressed:
+        case .sent, .progressed, .wrote:
             state.window.offered += 1
             guard hasBudget, !state.leftOut.contains(event.jobID) else { return .no }
             state.window.accepted += 1
@@ -189,7 +189,7 @@ final class EventRecorder: EventSink {
             case .failed, .retry, .cancelled, .expired: return .first
             case .succeeded, .snoozed, .handedBack, .notStarted: return .no
             }
-        case .givenUp: return .yes
+        case .givenUp, .takenOver, .cancelAsked: return .yes
         }
     }
 
@@ -424,7 +424,7 @@ extension JobEvent {
         case .ended(var end):
             end.outcome = .succeeded(output: [], retention: nil)
             event.kind = .ended(end)
-        case .retried, .putBack, .started, .progressed, .givenUp: break
+        case .retried, .putBack, .started, .progressed, .wrote, .givenUp, .takenOver, .cancelAsked: break
         }
         return event
     }
@@ -440,7 +440,8 @@ extension JobEvent {
         case .sent(let message): message.body.count
         case .ended(let end), .retried(let end), .putBack(let end):
             if case .succeeded(let output, _) = end.outcome { output.count } else { 0 }
-        case .started, .progressed, .givenUp: 0
+        case .wrote(let lines): lines.reduce(0) { $0 + $1.text.utf8.count + 64 }
+        case .started, .progressed, .givenUp, .takenOver, .cancelAsked: 0
         }
     }
 }

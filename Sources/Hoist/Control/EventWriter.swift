@@ -67,6 +67,24 @@ struct EventWriter {
             if let fraction = progress.fraction { json.double(fraction) } else { json.token("null") }
             text(&json, ",\"message\":", progress.message.map { String($0.prefix(Self.resultLength)) })
         case .retried(let end), .putBack(let end), .ended(let end): write(end, of: event, clock, to: &json)
+        case .wrote(let lines):
+            open(&json, "hoist-log", event, clock)
+            json.token(",\"lines\":[")
+            for (index, line) in lines.enumerated() {
+                json.token(index == 0 ? "{\"at\":" : ",{\"at\":")
+                json.double(line.time.timeIntervalSince1970)
+                text(&json, ",\"source\":", line.source)
+                text(&json, ",\"text\":", String(line.text.prefix(Self.resultLength)))
+                json.token("}")
+            }
+            json.token("]")
+        case .takenOver(let worker):
+            open(&json, "hoist-taken-over", event, clock)
+            text(&json, ",\"name\":", event.jobName)
+            text(&json, ",\"lost_worker\":", worker)
+        case .cancelAsked(let result):
+            open(&json, "hoist-cancel", event, clock)
+            text(&json, ",\"result\":", result.label)
         case .givenUp(let failure, let worker):
             open(&json, "task-failed", event, clock)
             write(failure, to: &json)

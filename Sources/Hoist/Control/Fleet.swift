@@ -25,8 +25,8 @@ public struct Fleet: Sendable {
     /// The events of all workers and clients from now on, until the stream is given up.
     ///
     /// Workers that were not told to send events of their jobs are asked to, at once and once a minute. While the
-    /// connection is away, and when this program falls 10,000 messages behind, events are missed. What cannot be read
-    /// is left out.
+    /// connection is away, and when this program falls 10,000 messages behind, events are missed: the next one comes
+    /// behind ``FleetEvent/missed(from:to:)``. What cannot be read is left out.
     public var events: AsyncStream<FleetEvent> {
         .fed(bufferingPolicy: .bufferingNewest(100_000)) { events in
             while !Task.isCancelled {
@@ -46,7 +46,11 @@ public struct Fleet: Sendable {
         let frames = try await fanout.frames(exchange: FleetEvent.exchange, pattern: "#")
         return .fed(bufferingPolicy: .bufferingNewest(100_000)) { events in
             await untilEitherEnds {
+                var heardAt = backend.clock.now
                 for await frame in frames {
+                    let now = backend.clock.now
+                    if frame.isAfterGap { events.yield(.missed(from: heardAt, to: now)) }
+                    heardAt = now
                     for event in (try? FleetEvent.read(frame.bytes)) ?? [] {
                         if let clock = event.facts.clock { time.adjust(clock) }
                         events.yield(event)

@@ -26,6 +26,17 @@ public enum FleetEvent: Sendable, Hashable {
     case rejected(TaskReport)
     /// The handler of a Hoist worker has reported progress.
     case progress(TaskReport)
+    /// The handler of a Hoist worker has written lines.
+    case log(TaskReport)
+    /// The job is back in its queue with no attempt spent: it was snoozed, or its worker gave it back.
+    case returned(TaskReport)
+    /// The job is back in its queue because the worker died that had it. Told by another worker.
+    case takenOver(TaskReport)
+    /// A client wants the job cancelled.
+    case cancelAsked(TaskReport)
+    /// Events may have been missed: the connection was away, or this program was too slow. Told by the stream of
+    /// events itself, and by no worker.
+    case missed(from: Date, to: Date)
     /// Any other event, of a type that `facts` names.
     case other(EventFacts)
 
@@ -34,9 +45,17 @@ public enum FleetEvent: Sendable, Hashable {
         switch self {
         case .workerOnline(let worker), .workerHeartbeat(let worker), .workerOffline(let worker): worker.facts
         case .sent(let job), .received(let job), .started(let job), .succeeded(let job), .failed(let job),
-            .retried(let job), .revoked(let job), .rejected(let job), .progress(let job):
+            .retried(let job), .revoked(let job), .rejected(let job), .progress(let job), .log(let job),
+            .returned(let job), .takenOver(let job), .cancelAsked(let job):
             job.facts
         case .other(let facts): facts
+        case .missed(let begin, let end):
+            EventFacts(
+                type: "hoist-missed", node: "", at: end,
+                fields: [
+                    "type": "hoist-missed", "from": .double(begin.timeIntervalSince1970),
+                    "to": .double(end.timeIntervalSince1970),
+                ])
         }
     }
 
@@ -44,9 +63,10 @@ public enum FleetEvent: Sendable, Hashable {
     public var job: TaskReport? {
         switch self {
         case .sent(let job), .received(let job), .started(let job), .succeeded(let job), .failed(let job),
-            .retried(let job), .revoked(let job), .rejected(let job), .progress(let job):
+            .retried(let job), .revoked(let job), .rejected(let job), .progress(let job), .log(let job),
+            .returned(let job), .takenOver(let job), .cancelAsked(let job):
             job
-        case .workerOnline, .workerHeartbeat, .workerOffline, .other: nil
+        case .workerOnline, .workerHeartbeat, .workerOffline, .missed, .other: nil
         }
     }
 }
@@ -115,6 +135,12 @@ public struct TaskReport: Sendable, Hashable {
     public var isExpired: Bool?
     public var signal: Int?
     public var progress: JobProgress?
+    /// What the handler has written.
+    public var lines: [JobLog.Line] = []
+    /// The name of the worker that died with the job; nil where none did.
+    public var lostWorker: String?
+    /// What became of a client's wish to cancel the job: `cancelled`, `requested`, `already-ended` or `unknown`.
+    public var cancelResult: String?
     /// The name of the worker or the client.
     public var node: String { facts.node }
 }
@@ -166,6 +192,10 @@ extension FleetEvent {
                 case "task-revoked": .revoked(job)
                 case "task-rejected": .rejected(job)
                 case "hoist-progress": .progress(job)
+                case "hoist-log": .log(job)
+                case "hoist-snoozed", "hoist-returned": .returned(job)
+                case "hoist-taken-over": .takenOver(job)
+                case "hoist-cancel": .cancelAsked(job)
                 default: .other(facts)
                 }
         }
@@ -209,10 +239,21 @@ extension TaskReport {
         isTerminated = fields["terminated"]?.boolValue
         isExpired = fields["expired"]?.boolValue
         signal = fields["signum"]?.integerValue.map(Int.init(clamping:))
-        if facts.type == "hoist-progress" {
+        lostWorker = fields["lost_worker"]?.stringValue
+        switch facts.type {
+        case "hoist-progress":
             progress = JobProgress(
                 fraction: fields["fraction"]?.doubleValue.flatMap(JobProgress.bounded),
                 message: fields["message"]?.stringValue)
+        case "hoist-log":
+            lines = (fields["lines"]?.arrayValue ?? []).prefix(1000).compactMap { line in
+                guard let text = line["text"]?.stringValue else { return nil }
+                let time = line["at"]?.doubleValue.flatMap(Date.init(boundedSecondsSinceEpoch:))
+                return JobLog.Line(
+                    time: time ?? facts.at, source: line["source"]?.stringValue ?? "", text: text)
+            }
+        case "hoist-cancel": (cancelResult, result) = (result, nil)
+        default: break
         }
     }
 }

@@ -13,7 +13,12 @@ struct EventLog: EventSink {
             logger.warning(
                 "a job was given up: it has cost too many workers",
                 metadata: metadata(of: event).merging(["error": "\(failure)"]) { $1 })
-        case .sent, .received, .started, .progressed: break
+        case .takenOver(let worker):
+            guard logger.logLevel <= .debug else { return }
+            logger.debug(
+                "a job was taken over from a dead worker",
+                metadata: metadata(of: event).merging(["worker": "\(TerminalText.line(worker))"]) { $1 })
+        case .sent, .received, .started, .progressed, .wrote, .cancelAsked: break
         }
     }
 

@@ -25,16 +25,16 @@ public struct EventInterests: OptionSet, Sendable {
     public let rawValue: UInt8
     public init(rawValue: UInt8) { self.rawValue = rawValue }
 
-    /// ``JobEvent/Kind/sent(_:)``
+    /// What clients do: ``JobEvent/Kind/sent(_:)`` and ``JobEvent/Kind/cancelAsked(_:)``
     public static let sent = EventInterests(rawValue: 1)
     /// ``JobEvent/Kind/received(_:)``
     public static let received = EventInterests(rawValue: 2)
     /// ``JobEvent/Kind/started``
     public static let started = EventInterests(rawValue: 4)
-    /// ``JobEvent/Kind/progressed(_:)``
+    /// ``JobEvent/Kind/progressed(_:)`` and ``JobEvent/Kind/wrote(_:)``
     public static let progress = EventInterests(rawValue: 8)
     /// ``JobEvent/Kind/retried(_:)``, ``JobEvent/Kind/putBack(_:)``, ``JobEvent/Kind/ended(_:)`` and
-    /// ``JobEvent/Kind/givenUp(_:lostWorker:)``
+    /// ``JobEvent/Kind/givenUp(_:lostWorker:)`` and ``JobEvent/Kind/takenOver(lostWorker:)``
     public static let ends = EventInterests(rawValue: 16)
     /// Of the ends those of attempts and jobs that failed.
     public static let failures = EventInterests(rawValue: 64)

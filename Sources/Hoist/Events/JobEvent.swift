@@ -21,8 +21,14 @@ public struct JobEvent: Sendable {
         case putBack(End)
         /// The job has ended: it succeeded, failed for good, was cancelled, or expired.
         case ended(End)
-        /// The job became a dead letter because the worker that had it died. Told by the worker that found out.
-        case givenUp(JobFailure, lostWorker: WorkerID)
+        /// The handler has written lines: those that are new since the last event of this kind, at most 50.
+        case wrote([JobLog.Line])
+        /// The job became a dead letter because the worker that had it died. Told by another worker.
+        case givenUp(JobFailure, lostWorker: String)
+        /// The job waits for another worker because the one that had it died. Told by another worker.
+        case takenOver(lostWorker: String)
+        /// Somebody wants the job cancelled, and this became of that. Told by the client.
+        case cancelAsked(CancelResult)
     }
 
     /// How a delivery of a job ended.
@@ -83,7 +89,7 @@ extension JobEvent {
     package var end: End? {
         switch kind {
         case .ended(let end), .retried(let end), .putBack(let end): end
-        case .sent, .received, .started, .progressed, .givenUp: nil
+        case .sent, .received, .started, .progressed, .wrote, .givenUp, .takenOver, .cancelAsked: nil
         }
     }
 }

@@ -40,16 +40,16 @@ public final class MemoryBackend: Broker, ResultStore, QueueControl, LimitKeepin
         rethrows -> T
     {
         let (now, uptime) = (clock.now, clock.uptime)
-        let (result, givenUp, madeRoom) = try state.withLock { store in
+        let (result, notices, madeRoom) = try state.withLock { store in
             let hadRoom = store.madeRoom
             store.maintain(now: now, uptime: uptime)
             // A limit has room because of what happened by itself.
             let madeRoom = store.madeRoom && !hadRoom
             let result = try body(&store, now, uptime)
-            defer { store.givenUp = [] }
-            return (result, store.givenUp, madeRoom)
+            defer { store.notices = [] }
+            return (result, store.notices, madeRoom)
         }
-        givenUpJobs.tell(givenUp)
+        jobNotices.tell(notices)
         if madeRoom { workDoorbell.ring() }
         for bell in bells { bell.ring() }
         return result
@@ -70,7 +70,7 @@ public final class MemoryBackend: Broker, ResultStore, QueueControl, LimitKeepin
             throw BackendError(
                 .misuse, "the worker id \(worker.id) has been used before; each incarnation needs its own")
         }
-        givenUpJobs.add(worker, sink)
+        jobNotices.add(worker, sink)
         return MemorySession(self, worker.id, lease: lease, listening: workDoorbell.listen { sink.mayHaveWork() })
     }
 
@@ -237,7 +237,7 @@ public final class MemoryBackend: Broker, ResultStore, QueueControl, LimitKeepin
     // MARK: - Fanout, coordination, upkeep
 
     private let listeners = FanoutListeners()
-    let givenUpJobs = GivenUpJobs()
+    let jobNotices = JobNotices()
 
     public func send(_ frame: [UInt8], exchange: String, key: String) async throws -> Int? {
         listeners.hear(FanoutFrame(key: key, bytes: frame), exchange: exchange)
@@ -286,7 +286,7 @@ final class MemorySession: WorkerSession {
 
     deinit {
         listening.cancel()
-        backend.givenUpJobs.remove(worker)
+        backend.jobNotices.remove(worker)
     }
 
     func turn(_ turn: WorkerTurn) async throws -> TurnResult { backend.turn(turn, of: worker) }
@@ -295,7 +295,7 @@ final class MemorySession: WorkerSession {
 
     func close() async throws {
         listening.cancel()
-        backend.givenUpJobs.remove(worker)
+        backend.jobNotices.remove(worker)
         backend.resign(worker)
     }
 }

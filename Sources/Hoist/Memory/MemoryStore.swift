@@ -67,8 +67,8 @@ struct MemoryStore: Sendable {
     private var nextEvent = Date.distantFuture
     /// Set when jobs of a dead worker became ready again.
     var tookOver = false
-    /// Jobs of dead workers that became dead letters, for the workers of this process.
-    var givenUp: [GivenUpJob] = []
+    /// What was done with jobs by itself.
+    var notices: [JobNotice] = []
 
     // MARK: - Time passing
 
@@ -89,6 +89,10 @@ struct MemoryStore: Sendable {
             if let keptUntil = job.keptUntil, keptUntil <= now { jobs[id] = nil }
             if isWaiting(job.record.state), let expires = job.message.headers.expires, expires <= now {
                 _ = apply(.waitedInVain(.expired, at: now), to: id, now: now)
+                notices.append(
+                    JobNotice(
+                        .expired, jobID: id, jobName: job.record.name, queue: job.record.queue,
+                        attempt: job.record.attempts + 1))
             } else if job.record.state == .scheduled || job.record.state == .retrying, let due = job.record.dueAt,
                 due <= now
             {
@@ -416,13 +420,10 @@ struct MemoryStore: Sendable {
         guard let job = jobs[id] else { return }
         let transition = Transition.workerLost(facts(job), worker: name, maximum: maximumLostWorkers, at: now)
         if apply(transition, to: id, now: now) { tookOver = true }
-        guard let failure = transition.deadLetter else { return }
-        givenUp.append(
-            GivenUpJob(
-                Delivery(
-                    jobID: id, jobName: job.record.name, queue: job.record.queue, payload: .message(job.message),
-                    attempt: job.record.attempts, lostWorkers: job.record.lostWorkers + 1, token: job.token), failure,
-                lostWorker: job.worker ?? ""))
+        let delivery = Delivery(
+            jobID: id, jobName: job.record.name, queue: job.record.queue, payload: .message(job.message),
+            attempt: job.record.attempts, lostWorkers: job.record.lostWorkers + 1, token: job.token)
+        if let notice = JobNotice(delivery, transition, lost: job.worker ?? "", named: name) { notices.append(notice) }
     }
 
     mutating func askToStop(_ id: JobID) {

@@ -12,6 +12,8 @@ final class JobLogRecorder: Sendable {
         var lines: [JobLog.Line] = []
         var omitted = 0
         var allowance = LineAllowance()
+        /// How many lines, omitted ones too, monitors have been told of.
+        var told = 0
         /// Whether new lines have been announced since the log was last taken.
         var isNoted = false
     }
@@ -68,6 +70,18 @@ final class JobLogRecorder: Sendable {
             guard shown > 0, !state.lines.isEmpty || state.omitted > 0 else { return nil }
             let lines = Array(state.lines.suffix(shown))
             return JobLog(attempt: attempt, lines: lines, omitted: state.omitted + state.lines.count - lines.count)
+        }
+    }
+
+    /// So many lines are told to monitors in one event.
+    private static let mostTold = 50
+
+    /// The lines of a log that was taken which monitors have not been told of, the last of them where there are many.
+    func untold(of log: JobLog) -> [JobLog.Line] {
+        state.withLock { state in
+            let count = log.omitted + log.lines.count
+            defer { state.told = max(state.told, count) }
+            return log.lines.suffix(min(max(0, count - state.told), Self.mostTold))
         }
     }
 

@@ -48,7 +48,7 @@ final class WorkerMetrics: EventSink {
     func record(_ event: JobEvent) {
         switch event.kind {
         case .ended(let end), .retried(let end), .putBack(let end): record(end, of: event)
-        case .sent, .received, .started, .progressed, .givenUp: break
+        case .sent, .received, .started, .progressed, .wrote, .givenUp, .takenOver, .cancelAsked: break
         }
     }
 

@@ -61,6 +61,11 @@ struct Launcher: Sendable {
             })
     }
 
+    /// Tells of the lines in a log that are new.
+    func tell(_ log: JobLog, of execution: Execution) {
+        events.tell(.progress) { event(.wrote(execution.log.untold(of: log)), of: execution) }
+    }
+
     private func report(_ progress: JobProgress, of job: Job) {
         events.tell(.progress) { event(.progressed(progress), of: job.execution) }
         inbox.report(progress, run: job.run)
@@ -79,6 +84,8 @@ struct Launcher: Sendable {
                     message: "the job closes its queue, which this broker cannot do"))
         }
         let (outcome, waited, facts) = (end.outcome, end.waited, end.context?.facts)
+        let log = execution.log.take()
+        if let log { tell(log, of: execution) }
         events.tell(outcome.isFailure ? [.ends, .failures] : .ends) {
             let runTime = usage.map { Duration.seconds($0.wallSeconds) } ?? .microseconds(clock.uptime - start)
             let told = JobEvent.End(
@@ -88,7 +95,7 @@ struct Launcher: Sendable {
         }
         var settlement = Settlement(
             jobID: execution.jobID, token: execution.token, outcome: outcome, startedAt: startedAt,
-            finishedAt: clock.now, facts: facts, usage: usage, log: execution.log.take())
+            finishedAt: clock.now, facts: facts, usage: usage, log: log)
         settlement.followUps = end.followUps
         inbox.finish(.init(settlement: session.current?.encode(settlement) ?? settlement, run: job.run))
     }

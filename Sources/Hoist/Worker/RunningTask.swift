@@ -27,7 +27,7 @@ final class RunningTask: Sendable {
             state.stop = stop
             return state.reason
         }
-        if let reason { Task(executorPreference: Self.threads) { stop(reason) } }
+        if let reason { Self.call(stop, reason) }
     }
 
     func set(_ context: JobContext, _ message: Message) {
@@ -63,10 +63,14 @@ final class RunningTask: Sendable {
             return (state.stop, state.context)
         }
         context?.noteCancellation(reason)
-        guard let stop else { return }
-        // On a thread of its own: `onCancel` closures of the job run inside, and must hold up neither leases nor
-        // timers.
-        Task(executorPreference: Self.threads) { stop(reason) }
+        if let stop { Self.call(stop, reason) }
+    }
+
+    /// On a thread of its own: `onCancel` closures of the job run inside, and must hold up neither leases nor timers.
+    private static func call(
+        _ stop: @escaping @Sendable (JobContext.CancellationReason) -> Void, _ reason: JobContext.CancellationReason
+    ) {
+        Task(executorPreference: threads) { stop(reason) }
     }
 
     /// Some, so that a closure which never returns does not keep other jobs from being stopped.

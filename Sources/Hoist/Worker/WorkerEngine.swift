@@ -228,7 +228,7 @@ actor WorkerEngine {
         for finished in contents.finished { machine.finished(finished.run, finished.settlement) }
         for (run, progress) in contents.progress { machine.reported(run, progress) }
         machine.wrote(contents.written)
-        for job in contents.givenUp { tell(of: job) }
+        for notice in contents.notices { tell(of: notice) }
         for warning in contents.warnings { logger.warning("\(TerminalText.line(warning))") }
         if let renewal = contents.renewal, renewal.worker == presence.id { noteRenewal(renewal.error) }
         if let isUsable = contents.isProcessLaneUsable, machine.noteProcessLane(isUsable: isUsable), !isUsable {
@@ -324,6 +324,7 @@ actor WorkerEngine {
             guard let job = jobs[run], let log = job.execution.log.take() else { continue }
             request.logs.append(
                 LogReport(jobID: job.execution.jobID, token: job.execution.token, log: log, facts: job.task.facts))
+            launcher.tell(log, of: job.execution)
         }
         return try await session.turn(request)
     }
@@ -422,24 +423,38 @@ actor WorkerEngine {
 
     /// This worker has ended a job that has not begun, for somebody has revoked it.
     func tellRevoked(_ id: JobID, _ name: String, queue: String, attempt: Int) {
-        let now = backend.clock.now
-        events.tell(.ends) {
+        tell(JobNotice(.cancelled, jobID: id, jobName: name, queue: queue, attempt: attempt), endedAs: .cancelled)
+    }
+
+    private func tell(_ notice: JobNotice, endedAs outcome: Outcome) {
+        let end = JobEvent.End(outcome: outcome, startedAt: backend.clock.now, runTime: .zero)
+        tell(notice, .ended(end), [.ends])
+    }
+
+    private func tell(_ notice: JobNotice, _ kind: JobEvent.Kind, _ interests: EventInterests) {
+        events.tell(interests) {
             JobEvent(
-                .ended(JobEvent.End(outcome: .cancelled, startedAt: now, runTime: .zero)), jobID: id, jobName: name,
-                queue: queue, attempt: attempt, worker: setup.name, at: now)
+                kind, jobID: notice.jobID, jobName: notice.jobName, queue: notice.queue, attempt: notice.attempt,
+                worker: setup.name, at: backend.clock.now)
         }
     }
 
     func sendHeartbeat() async { await remote.beat(pulse(all: false)) }
 
-    /// Tells of a job that was given up because its worker died.
-    private func tell(of job: GivenUpJob) {
-        events.tell([.ends, .failures]) {
-            JobEvent(
-                .givenUp(job.failure, lostWorker: job.lostWorker), job.delivery, worker: setup.name,
-                at: backend.clock.now)
+    /// Tells of what the broker has done with a job by itself.
+    private func tell(of notice: JobNotice) {
+        let lost = notice.lostWorkerName ?? notice.lostWorker ?? ""
+        switch notice.kind {
+        case .gaveUp(let delivery, let failure):
+            tell(notice, .givenUp(failure, lostWorker: lost), [.ends, .failures])
+            noteDeadLetter(delivery, failure)
+        case .tookOver: tell(notice, .takenOver(lostWorker: lost), [.ends])
+        // The metrics have a label for the name of a job, which is to be one of few.
+        case .cancelled, .expired:
+            guard setup.handlers[notice.jobName] != nil else { return }
+            let isExpired = if case .expired = notice.kind { true } else { false }
+            tell(notice, endedAs: isExpired ? .expired : .cancelled)
         }
-        noteDeadLetter(job.delivery, job.failure)
     }
 
     /// Runs the hooks of a dead letter that no handler of this worker has failed.

@@ -22,8 +22,8 @@ final class WorkerInbox: Sendable {
         /// What the backend handed out by itself, and to which incarnation of the worker.
         var late: [(worker: WorkerID, result: Result<TurnResult, any Error>)] = []
         var stop: Worker.StopMode?
-        /// Jobs of dead workers that became dead letters.
-        var givenUp: [GivenUpJob] = []
+        /// What the broker has done with jobs by itself.
+        var notices: [JobNotice] = []
         /// What the broker finds worth telling a person.
         var warnings: [String] = []
         /// The last renewal of the lease, and of which incarnation.
@@ -81,8 +81,8 @@ final class WorkerInbox: Sendable {
         bell.ring()
     }
 
-    func noteGivenUp(_ jobs: [GivenUpJob]) {
-        contents.withLock { $0.givenUp += jobs }
+    func note(_ notices: [JobNotice]) {
+        contents.withLock { $0.notices += notices }
         bell.ring()
     }
 
@@ -127,7 +127,7 @@ struct InboxSink: SessionSink {
     func arrived(_ result: TurnResult) { inbox.deliver(.success(result), to: worker) }
     func arrivalWasLost(_ error: any Error) { inbox.deliver(.failure(error), to: worker) }
     func mayHaveWork() { inbox.noteWork() }
-    func gaveUp(_ jobs: [GivenUpJob]) { inbox.noteGivenUp(jobs) }
+    func noticed(_ notices: [JobNotice]) { inbox.note(notices) }
     func warned(_ text: String) { inbox.warn(text) }
 }
 

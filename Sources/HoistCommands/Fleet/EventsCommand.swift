@@ -22,7 +22,8 @@ struct EventsCommand: AsyncParsableCommand {
         var named: Set<JobID> = []
         var shown = 0
         for await event in try await fleet.heardEvents() {
-            if let name {
+            let isGap = if case .missed = event { true } else { false }
+            if let name, !isGap {
                 guard let job = event.job else { continue }
                 if let told = job.name {
                     guard told == name else { continue }
@@ -35,10 +36,13 @@ struct EventsCommand: AsyncParsableCommand {
             case .succeeded(let job), .failed(let job), .revoked(let job): named.remove(job.id)
             default: break
             }
-            if let job, event.job?.id != job { continue }
-            guard type.isEmpty || type.contains(event.facts.type) else { continue }
+            if !isGap {
+                if let job, event.job?.id != job { continue }
+                guard type.isEmpty || type.contains(event.facts.type) else { continue }
+            }
             print(options.json ? JSONText.shown(.object(event.facts.fields)) : FleetPrinting.event(event))
             FleetPrinting.flush()
+            if isGap { continue }
             shown += 1
             if shown == count { return }
         }

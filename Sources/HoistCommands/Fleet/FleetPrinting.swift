@@ -99,6 +99,9 @@ enum FleetPrinting {
 
     /// One line.
     static func event(_ event: FleetEvent) -> String {
+        if case .missed(let begin, let end) = event {
+            return "\(WireTimestamp.string(from: end))  events since \(WireTimestamp.string(from: begin)) were missed"
+        }
         let facts = event.facts
         var parts = [WireTimestamp.string(from: facts.at), facts.type, facts.node]
         if let job = event.job {
@@ -113,6 +116,9 @@ enum FleetPrinting {
             case .progress:
                 if let fraction = job.progress?.fraction { parts.append("\(Int(fraction * 100)) %") }
                 if let message = job.progress?.message { parts.append(message) }
+            case .log: parts += job.lines.map(\.text)
+            case .takenOver: if let worker = job.lostWorker { parts.append("from \(worker)") }
+            case .cancelAsked: if let result = job.cancelResult { parts.append(result) }
             default: break
             }
         } else {

@@ -75,20 +75,16 @@ struct TopCommand: AsyncParsableCommand {
         let terminal = Terminal()
         terminal.begin()
         defer { terminal.end() }
-        let (happenings, happened) = AsyncStream.makeStream(of: Happening.self, bufferingPolicy: .bufferingNewest(1000))
-        startThread(named: "hoist-keys") { Terminal.readKeys { happened.yield(.keys($0)) } }
-        let drawing = Task {
-            while !Task.isCancelled {
-                happened.yield(.draw)
-                try? await Task.sleep(for: .milliseconds(500))
+        let happenings = AsyncStream<Happening>.fed(bufferingPolicy: .bufferingNewest(1000)) { happened in
+            startThread(named: "hoist-keys") { Terminal.readKeys { happened.yield(.keys($0)) } }
+            await untilEitherEnds {
+                while !Task.isCancelled {
+                    happened.yield(.draw)
+                    try? await Task.sleep(for: .milliseconds(500))
+                }
+            } _: {
+                for await _ in await UnixSignalsSequence(trapping: .sigint, .sigterm) { happened.yield(.stop) }
             }
-        }
-        let stopping = Task {
-            for await _ in await UnixSignalsSequence(trapping: .sigint, .sigterm) { happened.yield(.stop) }
-        }
-        defer {
-            drawing.cancel()
-            stopping.cancel()
         }
         for await happening in happenings {
             switch happening {

@@ -4,8 +4,8 @@
 --         number of lists, the lists, number of names, and for each name: the name and the number of its lane
 --       the free slots of each lane
 -- Answers with what TurnWire.Delivery names for each job (its word is the number of retries and a letter: n normal, t
--- look at its times, u it cannot be read, k find out what it belongs to, d end it: a limit says so; its record is ''
--- when it holds nothing of interest), the numbers of lists that are empty, counted through all claims, and whether
+-- look at its times, u it cannot be read, k find out what it belongs to, d end it: a limit says so, r end it: it was
+-- revoked before anybody knew it; its record is '' when it holds nothing of interest), the numbers of lists that are empty, counted through all claims, and whether
 -- elements were left that nobody here can take. The tokens of the jobs go up by one from the first.
 
 -- Stores the jobs that begin as STARTED, as Celery does, for those who ask.
@@ -167,7 +167,9 @@ local function claim_jobs(claim_count)
         end
         if not record then
             record = is_known and record_of(element) or ''
-            if is_known and state_of_result(id) == 'SUCCESS' then
+            local state = is_known and state_of_result(id)
+            if state == 'REVOKED' then word = string.gsub(word, '%a$', 'r') end
+            if state == 'SUCCESS' then
                 if is_copy(element) then
                     -- A copy of a job that has succeeded is not run again.
                     haul.copies[#haul.copies + 1] = id

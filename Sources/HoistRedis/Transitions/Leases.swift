@@ -127,7 +127,7 @@ extension RedisBackend {
             let now = now
             var settled = 0
             try await readMessages(of: jobs, heldBy: worker) { jobs in
-                var givenUp: [JobID: GivenUpJob] = [:]
+                var notices: [JobID: JobNotice] = [:]
                 let steps = jobs.map { id, held in
                     let facts = JobFacts(id: id, held: held, keys: keys, worker: name, now: now)
                     let delivery = facts.ofDelivery(isCancelled: cancelled.contains(id))
@@ -137,13 +137,12 @@ extension RedisBackend {
                         ? Transition.resigned(delivery, at: date)
                         : .workerLost(
                             delivery, worker: name ?? "", maximum: configuration.maximumLostWorkers, at: date)
-                    if !isResigning, let failure = transition.deadLetter {
-                        givenUp[id] = GivenUpJob(
-                            Delivery(
-                                jobID: id, jobName: facts.record.name, queue: facts.queue,
-                                payload: .envelope(held.envelope), attempt: facts.attempt,
-                                lostWorkers: facts.record.lostWorkers + 1, token: held.token), failure,
-                            lostWorker: worker)
+                    if !isResigning {
+                        let delivery = Delivery(
+                            jobID: id, jobName: facts.record.name, queue: facts.queue,
+                            payload: .envelope(held.envelope), attempt: facts.attempt,
+                            lostWorkers: facts.record.lostWorkers + 1, token: held.token)
+                        notices[id] = JobNotice(delivery, transition, lost: worker, named: name)
                     }
                     return step(transition, facts, held.token, now: now)
                 }
@@ -160,7 +159,7 @@ extension RedisBackend {
                     let ended = Dictionary(zip(again.map(\.id), second)) { first, _ in first }
                     codes = zip(steps, codes).map { $1 == 3 ? ended[$0.id] ?? 3 : $1 }
                 }
-                givenUpJobs.tell(zip(steps, codes).compactMap { $1 == 1 ? givenUp[$0.id] : nil })
+                jobNotices.tell(zip(steps, codes).compactMap { $1 == 1 ? notices[$0.id] : nil })
                 settled += codes.count { $0 == 1 }
             }
             workDoorbell.ring()

@@ -39,6 +39,9 @@ struct SettlingStep {
         var isRemoval = false
     }
 
+    /// Whether the job has ended afterwards.
+    var endsJob: Bool { if case .back = operation { false } else { true } }
+
     /// Whether the script that lets many jobs go at once may do it.
     var isPlainlyDone: Bool { if case .done = operation { followUps.isEmpty } else { false } }
 }

@@ -183,6 +183,7 @@ extension RedisBackend.RawDelivery {
             case UInt8(ascii: "u"): .unreadable
             case UInt8(ascii: "k"): .unplaced
             case UInt8(ascii: "d"): .dropped
+            case UInt8(ascii: "r"): .revoked
             default: .ready
             }
     }

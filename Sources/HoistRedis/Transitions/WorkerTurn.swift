@@ -272,7 +272,7 @@ extension RedisBackend {
 
     /// One element of a queue that a worker has now.
     struct RawDelivery {
-        enum Kind { case ready, timed, unreadable, unplaced, dropped }
+        enum Kind { case ready, timed, unreadable, unplaced, dropped, revoked }
 
         var id: JobID
         var name: String
@@ -283,6 +283,10 @@ extension RedisBackend {
         var retries: Int
         var kind: Kind
         var envelope: [UInt8]
+
+        func notice(_ kind: JobNotice.Kind) -> JobNotice {
+            JobNotice(kind, jobID: id, jobName: name, queue: queue, attempt: retries + 1)
+        }
 
         /// How many workers died with it; most records are not looked into.
         var lostWorkers: Int {
@@ -431,24 +435,30 @@ extension RedisBackend {
         guard deliveries.contains(where: { $0.kind != .ready }) else { return deliveries.map(\.delivery) }
         var ready: [Delivery] = []
         var steps: [SettlingStep] = []
+        var notices: [JobID: JobNotice] = [:]
         for delivery in deliveries {
             switch delivery.kind {
             case .ready: ready.append(delivery.delivery)
             case .timed:
                 if let step = stepAside(delivery, now: now) {
                     steps.append(step)
+                    if step.endsJob { notices[step.id] = delivery.notice(.expired) }
                 } else {
                     ready.append(delivery.delivery)
                 }
             case .unreadable: steps.append(stepForUnreadable(delivery, now: now))
             case .unplaced: steps.append(stepToPlace(delivery, claims, now: now))
             case .dropped: steps.append(cancelStep(delivery, failure: .dropped, now: now))
+            case .revoked:
+                steps.append(cancelStep(delivery, now: now))
+                notices[delivery.id] = delivery.notice(.cancelled)
             }
         }
         // The first of those that go back in front is to come out first again.
         steps.reverse()
         if !steps.isEmpty {
             let codes = try await turn(worker: worker, steps: steps).codes
+            jobNotices.tell(zip(steps, codes).compactMap { $1 == 1 ? notices[$0.id] : nil })
             // Somebody wanted it cancelled just now.
             let cancelled = zip(steps, codes).compactMap { step, code in
                 code == 2 ? deliveries.first { $0.id == step.id }.map { cancelStep($0, now: now) } : nil

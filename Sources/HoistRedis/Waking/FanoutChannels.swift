@@ -38,33 +38,28 @@ extension RedisBackend: Fanout {
         let queue = ReplyList(address, keys: keys)
         _ = try await send(
             RESPCommand("SADD", [.text(queue.binding), .text(queue.member)]), doing: "open a queue for replies")
-        let (stream, continuation) = AsyncStream.makeStream(of: [UInt8].self, bufferingPolicy: .bufferingNewest(10_000))
-        let reading = Task(executorPreference: thread) { [client] in
+        let frames = AsyncStream<[UInt8]>.fed(bufferingPolicy: .bufferingNewest(10_000), on: thread) {
+            [client, weak self] frames in
             while !Task.isCancelled {
                 // In a cluster this is how the node of the queue becomes known.
                 let exists = RESPCommand("EXISTS", [.text(queue.list)], key: queue.list)
                 if (try? await client.send(exists)) != nil,
                     let connection = try? await client.openConnection(for: queue.list).get()
                 {
-                    await Self.read(queue.list, on: connection) { continuation.yield($0) }
+                    await Self.read(queue.list, on: connection) { frames.yield($0) }
                     connection.close()
                 }
                 if !Task.isCancelled { try? await Task.sleep(for: .milliseconds(200)) }
             }
-        }
-        continuation.onTermination = { [weak self] _ in
-            reading.cancel()
-            guard let self else { return }
-            // A task of its own, for the one that asked may be cancelled.
-            Task {
-                _ = try? await self.pipeline(
+            self?.beside { backend in
+                _ = try await backend.pipeline(
                     [
                         RESPCommand("SREM", [.text(queue.binding), .text(queue.member)]),
                         RESPCommand("DEL", [.text(queue.list)]),
                     ], doing: "close a queue for replies")
             }
         }
-        return ReplyQueue(address: address, frames: stream)
+        return ReplyQueue(address: address, frames: frames)
     }
 }
 
@@ -168,7 +163,9 @@ final class FanoutChannels: Sendable {
     private func heard(_ event: RESPSubscriptions.Event, _ target: RESPSubscriptions.Target, _ exchange: String) {
         switch event {
         case .subscribed:
-            confirmed.withLock { _ = $0[exchange]?.insert(target) }
+            let isNew = confirmed.withLock { $0[exchange]?.insert(target).inserted ?? true }
+            // The connection was away.
+            if !isNew { listeners.noteGap(exchange: exchange) }
             bell.ring()
         case .message(let channel, let bytes):
             let name = exchange.prefix { !Self.exact.contains($0) }

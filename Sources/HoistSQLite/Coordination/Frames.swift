@@ -75,6 +75,9 @@ final class FrameReader: Sendable {
         var mustReadAgain = false
     }
 
+    /// So many frames are read at once.
+    private static let mostRead = 10_000
+
     private let id = JobIdentifier.make()
     private let listeners: FanoutListeners
     private let left = Doorbell()
@@ -167,8 +170,8 @@ final class FrameReader: Sendable {
         guard let last = state.withLock({ $0.lastID }) else { return }
         let rows = try? await backend.read("read frames") { database in
             try Row.fetchAll(
-                database, sql: "SELECT id, exchange, key, body FROM frame WHERE id > ? ORDER BY id LIMIT 10000",
-                arguments: [last]
+                database, sql: "SELECT id, exchange, key, body FROM frame WHERE id > ? ORDER BY id LIMIT ?",
+                arguments: [last, Self.mostRead]
             ).map { row in
                 (
                     id: row["id"] as Int64, exchange: row["exchange"] as String, key: row["key"] as String,
@@ -176,6 +179,11 @@ final class FrameReader: Sendable {
                 )
             }
         }
+        // Rows are numbered without holes: those before the first are gone, because this program slept for a minute.
+        if let first = rows?.first, first.id > last + 1 {
+            for exchange in state.withLock({ $0.exchanges }) { listeners.noteGap(exchange: exchange) }
+        }
+        if rows?.count == Self.mostRead { state.withLock { $0.mustReadAgain = true } }
         for row in rows ?? [] {
             listeners.hear(FanoutFrame(key: row.key, bytes: row.bytes), exchange: row.exchange)
             state.withLock { $0.lastID = row.id }

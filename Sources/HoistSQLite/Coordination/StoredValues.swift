@@ -20,12 +20,12 @@ extension SQLiteBackend: Coordination, Upkeep {
     }
 
     public func tick(every interval: Duration) async throws {
-        let (tookOver, givenUp) = try await leases.transaction("give the jobs of dead workers to others") {
+        let (tookOver, notices) = try await leases.transaction("give the jobs of dead workers to others") {
             [clock] store in
             let tookOver = try store.takeOver(now: clock.now.microsecondsSinceEpoch, uptime: clock.uptime)
-            return (tookOver, store.takeGivenUp())
+            return (tookOver, store.takeNotices())
         }
-        givenUpJobs.tell(givenUp)
+        jobNotices.tell(notices)
         try await sweepBesideTheRest()
         if tookOver {
             ringReady()

@@ -46,8 +46,8 @@ final class JobStore {
         /// Whether any limit counts a job.
         var hasPermits: Bool
     }
-    /// Jobs of dead workers that became dead letters in this transaction.
-    var givenUp: [GivenUpJob] = []
+    /// What was done with jobs by itself in this transaction.
+    var notices: [JobNotice] = []
 
     init(_ database: Database, rules: Rules) throws {
         self.database = database
@@ -86,14 +86,14 @@ final class JobStore {
     func begin() throws {
         try beginTransaction.begin().run()
         freshLines.removeAll(keepingCapacity: true)
-        givenUp = []
+        notices = []
         (madeRoom, limitsHaveRoom) = (false, false)
         flow = nil
     }
 
-    func takeGivenUp() -> [GivenUpJob] {
-        defer { givenUp = [] }
-        return givenUp
+    func takeNotices() -> [JobNotice] {
+        defer { notices = [] }
+        return notices
     }
 
     /// Reads the lines that other connections have inserted.

@@ -91,8 +91,7 @@ extension JobStore {
         let envelope = select.bytes(7)
         select.end()
         if let expires, expires <= now {
-            _ = try apply(
-                .waitedInVain(.expired, at: JobDate(microsecondsSinceEpoch: now)), to: sequence, now: now)
+            try expire(sequence, now: now)
             return nil
         }
         let update = try sql(

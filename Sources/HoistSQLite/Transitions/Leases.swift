@@ -2,7 +2,7 @@ import Hoist
 
 extension SQLiteBackend {
     func renew(_ worker: WorkerPresence, lease: Duration) async throws -> Bool {
-        let (isAlive, tookOver, givenUp) = try await leases.transaction("renew the lease of worker \(worker.name)") {
+        let (isAlive, tookOver, notices) = try await leases.transaction("renew the lease of worker \(worker.name)") {
             [clock] store in
             // The clocks are read once the file is ours: waiting for it must not count against the lease.
             let (now, uptime) = (clock.now.microsecondsSinceEpoch, clock.uptime)
@@ -10,9 +10,9 @@ extension SQLiteBackend {
             // This worker first: while its lease is here it has not been taken over, however late the renewal comes.
             let isAlive = try store.renew(worker, lease: lease.inMicroseconds, now: now, uptime: uptime)
             let tookOver = try store.takeOver(now: now, uptime: uptime)
-            return (isAlive, tookOver, store.takeGivenUp())
+            return (isAlive, tookOver, store.takeNotices())
         }
-        givenUpJobs.tell(givenUp)
+        jobNotices.tell(notices)
         try await sweepBesideTheRest()
         if tookOver {
             ringReady()
@@ -109,25 +109,29 @@ extension JobStore {
                     job.facts, worker: worker.name, maximum: rules.maximumLostWorkers,
                     at: JobDate(microsecondsSinceEpoch: now))
                 if try apply(transition, to: job.sequence, now: now) { madeReady = true }
-                if let failure = transition.deadLetter { try noteGivenUp(job, failure, of: worker.session) }
+                try note(job, transition, of: worker.session, named: worker.name)
             }
         }
         return madeReady
     }
 
-    private func noteGivenUp(_ job: RunningJob, _ failure: JobFailure, of worker: WorkerID) throws {
+    private func note(
+        _ job: RunningJob, _ transition: Transition, of worker: WorkerID, named name: String
+    ) throws {
         let sequence = job.sequence
         let select = try sql("SELECT id, line, retries, lost FROM job WHERE seq = ?").bind(sequence)
         guard try select.step() else { return }
         let line = try knownLine(select.int(1))
         let (id, attempt, lost) = (select.text(0) ?? "", Int(select.int(2)) + 1, Int(select.int(3)))
         select.end()
-        let payload: Delivery.Payload = try message(of: sequence).map { .message($0) } ?? .envelope([])
-        givenUp.append(
-            GivenUpJob(
-                Delivery(
-                    jobID: id, jobName: line.name, queue: line.queue, payload: payload, attempt: attempt,
-                    lostWorkers: lost, token: job.token), failure, lostWorker: worker))
+        var delivery = Delivery(
+            jobID: id, jobName: line.name, queue: line.queue, payload: .envelope([]), attempt: attempt,
+            lostWorkers: lost, token: job.token)
+        // Only who is told of a dead letter reads it.
+        if transition.deadLetter != nil, let message = try message(of: sequence) {
+            delivery.payload = .message(message)
+        }
+        if let notice = JobNotice(delivery, transition, lost: worker, named: name) { notices.append(notice) }
     }
 
     /// Gives the jobs of a worker back that it does not hold any more, or never heard of.
@@ -171,17 +175,28 @@ extension JobStore {
         return jobs
     }
 
+    /// Ends a job that was not started in time.
+    func expire(_ sequence: Int64, now: Int64) throws {
+        let select = try sql("SELECT id, line, retries FROM job WHERE seq = ?").bind(sequence)
+        guard try select.step() else { return }
+        let (id, lineID, retries) = (select.text(0) ?? "", select.int(1), select.int(2))
+        select.end()
+        let line = try knownLine(lineID)
+        _ = try apply(.waitedInVain(.expired, at: JobDate(microsecondsSinceEpoch: now)), to: sequence, now: now)
+        notices.append(
+            JobNotice(.expired, jobID: id, jobName: line.name, queue: line.queue, attempt: Int(retries) + 1))
+    }
+
     /// Ends jobs that were not started in time, and removes what has passed its own. A little at a time.
     /// - Returns: whether there may be more to do.
     func sweep(now: Int64) throws -> Bool {
         let late = try sql(
-            "SELECT seq FROM job WHERE expires IS NOT NULL AND state IN (0, 1, 2) AND expires <= ? ORDER BY expires LIMIT 500"
-        )
+            """
+            SELECT seq FROM job WHERE expires IS NOT NULL AND state IN (0, 1, 2) AND expires <= ?
+            ORDER BY expires LIMIT 500
+            """)
         let lateOnes = try sequences(late.bind(now))
-        for sequence in lateOnes {
-            _ = try apply(
-                .waitedInVain(.expired, at: JobDate(microsecondsSinceEpoch: now)), to: sequence, now: now)
-        }
+        for sequence in lateOnes { try expire(sequence, now: now) }
         let old = try sql("SELECT seq FROM job WHERE purge IS NOT NULL AND purge <= ? ORDER BY purge LIMIT 500")
         let oldOnes = try sequences(old.bind(now))
         for sequence in oldOnes { try delete(sequence) }

@@ -15,7 +15,7 @@ extension SQLiteBackend {
     public func publish(_ messages: [Message]) async throws -> [PublishResult] {
         guard !messages.isEmpty else { return [] }
         let jobs = messages.map(PreparedJob.init)
-        let results = try await writer.transaction("enqueue \(messages.count) jobs") { [clock] store in
+        let (results, notices) = try await writer.transaction("enqueue \(messages.count) jobs") { [clock] store in
             let now = clock.now.microsecondsSinceEpoch
             try store.refreshLines()
             try store.checkRoom(for: messages)
@@ -23,8 +23,9 @@ extension SQLiteBackend {
             try store.stopOlder(for: zip(messages, results).compactMap { $1 == .enqueued ? $0 : nil })
             // A job takes the place of what was stored for its id before, for instance when its chain had failed.
             try store.forgetForeignResults(of: zip(jobs, results).compactMap { $1 == .enqueued ? $0.message.id : nil })
-            return results
+            return (results, store.takeNotices())
         }
+        jobNotices.tell(notices)
         ringReady()
         if results.contains(where: { if case .replaced = $0 { true } else { false } }) { ringChanged() }
         return results
@@ -80,8 +81,7 @@ extension JobStore {
         guard try select.step() else { return false }
         let sequence = select.int(0)
         select.end()
-        _ = try apply(
-            .waitedInVain(.expired, at: JobDate(microsecondsSinceEpoch: now)), to: sequence, now: now)
+        try expire(sequence, now: now)
         return try self.holder(of: key, now: now) == nil
     }
 

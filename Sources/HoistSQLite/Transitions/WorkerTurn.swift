@@ -2,7 +2,7 @@ import Hoist
 
 extension SQLiteBackend {
     func turn(_ request: WorkerTurn, of worker: WorkerID) async throws -> TurnResult {
-        let (result, madeReady, givenUp) = try await writer.transaction("turn jobs") { [clock] store in
+        let (result, madeReady, notices) = try await writer.transaction("turn jobs") { [clock] store in
             let (now, uptime) = (clock.now.microsecondsSinceEpoch, clock.uptime)
             let tookOver = try store.takeOver(now: now, uptime: uptime)
             var (result, putBack) = try store.settle(request, of: worker, now: now)
@@ -10,9 +10,9 @@ extension SQLiteBackend {
             // For this worker if it did not ask yet, for others if it cannot.
             if store.limitsHaveRoom { result.hasMore = true }
             let mayGoOn = tookOver || putBack || store.madeRoom || store.limitsHaveRoom
-            return (result, mayGoOn, store.takeGivenUp())
+            return (result, mayGoOn, store.takeNotices())
         }
-        givenUpJobs.tell(givenUp)
+        jobNotices.tell(notices)
         if madeReady { ringReady() }
         if !request.settlements.isEmpty || !request.progress.isEmpty || !result.deliveries.isEmpty { ringChanged() }
         return result

@@ -180,10 +180,45 @@ extension BackendContract {
             try bench.advance(by: .seconds(11))
             try bench.expect(try await bench.renews("alive", lease: .seconds(1000)), "it renews")
             _ = try await bench.claim("alive")
-            try bench.expect(ear.givenUp.count == 1, "it hears once: \(ear.givenUp.count)")
-            let job = ear.givenUp[0]
-            try bench.expect(job.delivery.jobID == "a" && job.failure.kind == .workerLost, "of which, and why")
-            try bench.expect(job.delivery.message?.id == "a", "with its message")
+            try bench.expect(ear.notices.count == 1, "it hears once: \(ear.notices)")
+            let notice = ear.notices[0]
+            guard case .gaveUp(let delivery, let failure) = notice.kind else {
+                throw ContractViolation(description: "it hears of a dead letter: \(notice)")
+            }
+            try bench.expect(notice.jobID == "a" && failure.kind == .workerLost, "of which, and why")
+            try bench.expect(
+                notice.lostWorker == "dead" && notice.lostWorkerName == "worker dead", "and of which worker: \(notice)")
+            try bench.expect(delivery.message?.id == "a", "with its message")
+        },
+        Check("a live worker hears of a job that was taken over from a dead one, once") { bench in
+            for id in ["a", "b"] { try await bench.publish(bench.message(id)) }
+            let ear = ArrivalEar()
+            try await bench.join("alive", names: ["job"], lease: .seconds(1000), sink: ear)
+            try await bench.join("dead")
+            _ = try await bench.claim("dead")
+            try bench.advance(by: .seconds(11))
+            try bench.expect(try await bench.renews("alive", lease: .seconds(1000)), "it renews")
+            _ = try await bench.claim("alive")
+            let heard = ear.notices.filter { if case .tookOver = $0.kind { true } else { false } }
+            try bench.expect(heard.map(\.jobID).sorted() == ["a", "b"], "of each job once: \(ear.notices)")
+            try bench.expect(heard.count == ear.notices.count, "and of nothing else: \(ear.notices)")
+            try bench.expect(
+                heard.allSatisfy { $0.lostWorkerName == "worker dead" && $0.jobName == "job" && $0.queue == "default" },
+                "with its names: \(heard)")
+        },
+        Check("a worker hears of a job that has expired, once, and knows its names", needs: [.expiry]) { bench in
+            let ear = ArrivalEar()
+            try await bench.join("w", names: ["job"], lease: .seconds(1000), sink: ear)
+            let expires = bench.after(10)
+            try await bench.publish(bench.message("a") { $0.headers.expires = expires })
+            try await bench.publish(bench.message("b"))
+            try bench.advance(by: .seconds(11))
+            try bench.expect(try await bench.claim("w").map(\.jobID) == ["b"], "it is not handed out")
+            _ = try await bench.claim("w")
+            let expired = ear.notices.filter { if case .expired = $0.kind { true } else { false } }
+            try bench.expect(
+                expired.map(\.jobID) == ["a"] && expired[0].jobName == "job" && expired[0].queue == "default",
+                "\(ear.notices)")
         },
         Check("a worker without a lease gets no jobs") { bench in
             try await bench.publish(bench.message("a"))

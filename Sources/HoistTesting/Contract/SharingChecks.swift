@@ -193,13 +193,13 @@ final class ArrivalEar: SessionSink {
     private struct State {
         var deliveries: [Delivery] = []
         var count = 0
-        var givenUp: [GivenUpJob] = []
+        var notices: [JobNotice] = []
     }
 
     private let state = Mutex(State())
     var deliveries: [Delivery] { state.withLock { $0.deliveries } }
     var count: Int { state.withLock { $0.count } }
-    var givenUp: [GivenUpJob] { state.withLock { $0.givenUp } }
+    var notices: [JobNotice] { state.withLock { $0.notices } }
 
     func arrived(_ result: TurnResult) {
         state.withLock { state in
@@ -210,7 +210,7 @@ final class ArrivalEar: SessionSink {
 
     func arrivalWasLost(_ error: any Error) { state.withLock { $0.count += 1 } }
     func mayHaveWork() {}
-    func gaveUp(_ jobs: [GivenUpJob]) { state.withLock { $0.givenUp += jobs } }
+    func noticed(_ notices: [JobNotice]) { state.withLock { $0.notices += notices } }
 }
 
 /// Collects frames.

@@ -241,4 +241,28 @@ struct EventRecorderTests {
         try await running.value
         hearing.cancel()
     }
+
+    @Test("what is no event of Celery's is told in a group of its own, and read as it was")
+    func ownEvents() async throws {
+        let (recorder, ears) = (recorder(), Ears(1))
+        let line = JobLog.Line(time: clock.now, source: "output", text: "frame 1 \u{1b}[31m")
+        func event(_ kind: JobEvent.Kind) -> JobEvent { JobEvent(kind, delivery("1"), worker: "a@b", at: clock.now) }
+        recorder.record(event(.wrote([line])))
+        recorder.record(event(.takenOver(lostWorker: "c@d")))
+        recorder.record(event(.cancelAsked(.requested)))
+        recorder.record(ended("1", .snoozed(until: clock.now)))
+        recorder.record(ended("1", .handedBack))
+        _ = await recorder.flush(on: ears)
+        let events = ears.events
+        #expect(
+            events.map(\.facts.type) == [
+                "hoist-log", "hoist-taken-over", "hoist-cancel", "hoist-snoozed", "hoist-returned",
+            ])
+        #expect(events.allSatisfy { $0.job?.id == "1" })
+        #expect(events[0].job?.lines.map(\.text) == [line.text] && events[0].job?.lines.first?.source == "output")
+        #expect(events[1].job?.lostWorker == "c@d" && events[1].job?.name == "job")
+        #expect(events[2].job?.cancelResult == "requested")
+        let returned = events[3...].allSatisfy { event in if case .returned = event { true } else { false } }
+        #expect(returned)
+    }
 }
