@@ -158,7 +158,10 @@ let package = Package(
         tests("HoistSealingTests", ["Hoist", "HoistSealing", "HoistTesting", logging]),
         tests(
             "HoistCommandsTests",
-            ["Hoist", "HoistCommands", "HoistMonitor", "HoistSQLite", argumentParser, lifecycle, logging]),
+            [
+                "Hoist", "HoistCommands", "HoistMonitor", "HoistSQLite", "HoistTesting", argumentParser, lifecycle,
+                logging,
+            ]),
         tests("RESPTests", ["HoistTesting", "RESP", "TestServers", nioCore]),
         tests(
             "HoistRedisTests", ["Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "RESP", "TestServers", logging],

@@ -43,6 +43,14 @@ public struct WorkerProbes: Service {
             guard !host.isEmpty else { return nil }
             self = .tcp(host: host, port: port)
         }
+
+        /// The address in its text form, with the port that it got.
+        fileprivate func text(boundTo bound: Int?) -> String {
+            switch self {
+            case .tcp(let host, let port): (host.contains(":") ? "[\(host)]" : host) + ":\(bound ?? port)"
+            case .unix(let path): path
+            }
+        }
     }
 
     private let worker: Worker
@@ -74,7 +82,7 @@ public struct WorkerProbes: Service {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         do {
             let channel = try await bind(group)
-            logger.info("probes are answered", metadata: ["address": "\(address)"])
+            logger.info("probes are answered", metadata: ["address": "\(address.text(boundTo: channel.localAddress?.port))"])
             onListening?(channel.localAddress?.port)
             try await withTaskCancellationHandler {
                 try await withGracefulShutdownHandler {

@@ -267,6 +267,51 @@ struct CeleryControlTests {
         #expect(isCancelled)
     }
 
+    @Test("an election among two Python workers, with a Swift worker present, runs its action exactly once")
+    func elections() async throws {
+        let bench = try MixedBench()
+        let pythons = try (1...2).map { number in
+            try PythonPeer.start(
+                [
+                    "-m", "celery", "-A", "peer_tasks", "worker", "-P", "solo", "-l", "info", "-Q", "mixed", "-n",
+                    "py\(number)@h",
+                ], in: MixedBench.folder, environment: bench.environment, log: bench.log)
+        }
+        defer { for python in pythons { PythonPeer.stop(python) } }
+        let worker = bench.worker(.init(name: "swift@h"))
+        let running = Task { try await worker.run() }
+        let fleet = try Fleet(bench.backend)
+        let acks = Shared<[JobID: Set<String>]>([:])
+        let beats = Shared<Set<String>>([])
+        let stream = try await fleet.heardEvents()
+        let hearing = Task {
+            for await event in stream {
+                let facts = event.facts
+                if facts.type == "worker-heartbeat" { beats.change { $0.insert(facts.node) } }
+                guard facts.type == "worker-elect-ack", let id = facts.fields["id"]?.stringValue else { continue }
+                acks.change { $0[id, default: []].insert(facts.node) }
+            }
+        }
+        defer { hearing.cancel() }
+        let nodes: Set = ["py1@h", "py2@h", "swift@h"]
+        #expect(await beats.wait(.seconds(60)) { $0 == nodes }, "\(bench.pythonLog)")
+        let probe = try RESPClient(RESPConfiguration(url: bench.url))
+        defer { probe.close() }
+        for number in 1...3 {
+            _ = try await bench.python("election-\(number)", in: "election.py")
+            #expect(await acks.wait(.seconds(20)) { $0["election-\(number)"] == nodes }, "\(acks.value)")
+            let isRun = try await eventually(.seconds(20)) {
+                try await probe.send(RESPCommand("LLEN", [.text(bench.prefix + "elected")])).integer ?? 0 >= number
+            }
+            #expect(isRun, "\(bench.pythonLog)")
+        }
+        // A second run of one of the three would be here by now.
+        let count = try await probe.send(RESPCommand("LLEN", [.text(bench.prefix + "elected")])).integer
+        #expect(count == 3)
+        worker.stop(.immediately)
+        try await running.value
+    }
+
     @Test("a Python program revokes and terminates in a Swift worker, in the process lane as well")
     func swiftWorker() async throws {
         try await withBoth { bench, fleet, swift, _ in

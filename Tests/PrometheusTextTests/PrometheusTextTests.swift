@@ -68,4 +68,38 @@ struct PrometheusTextTests {
         let text = metrics.text()
         #expect(text.contains("\na 1\n") && text.contains("\na_gauge 5\n") && text.contains("b{x=\"1\",y=\"2\"} 6\n"))
     }
+
+    private static let promtool = ["/usr/bin/promtool", "/usr/local/bin/promtool"].first {
+        FileManager.default.isExecutableFile(atPath: $0)
+    }
+
+    @Test(
+        "promtool accepts what is written, whatever names and values it was given",
+        .enabled(if: promtool != nil, "promtool is missing; scripts/test installs it"))
+    func checked() throws {
+        let metrics = PrometheusFactory()
+        for label in ["hoist_jobs_total", "9 strange-name_total", "hoist_queue_length"] {
+            let dimensions = [("queue", "a\"b\\c\nd\u{e9}\u{1f600}"), ("a-b", ""), ("le", "1")]
+            if label.hasSuffix("total") {
+                metrics.makeCounter(label: label, dimensions: dimensions).increment(by: 3)
+            } else {
+                for value in [Double.nan, .infinity, -1e300] {
+                    metrics.makeMeter(label: label, dimensions: dimensions).set(value)
+                }
+            }
+        }
+        metrics.makeTimer(label: "hoist_job_run_seconds", dimensions: [("job", "x")]).recordNanoseconds(7)
+        metrics.makeRecorder(label: "peak_bytes", dimensions: [], aggregate: true).record(1 << 40)
+        let (process, input, output) = (Process(), Pipe(), Pipe())
+        process.executableURL = URL(fileURLWithPath: try #require(Self.promtool))
+        process.arguments = ["check", "metrics"]
+        (process.standardInput, process.standardOutput, process.standardError) = (input, output, output)
+        try process.run()
+        try input.fileHandleForWriting.write(contentsOf: Data(metrics.text().utf8))
+        try input.fileHandleForWriting.close()
+        let said = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        process.waitUntilExit()
+        // 3: it can be read, and a name is not as Prometheus' conventions would have it.
+        #expect(process.terminationStatus == 0 || process.terminationStatus == 3, "\(said)\n\(metrics.text())")
+    }
 }

@@ -14,11 +14,11 @@ public enum JSONText {
         JSONWriter.bytes(of: try WireEncoder.encode(value))
     }
 
-    /// JSON for pages, programs and people: valid by RFC 8259 for every value. `NaN` and the infinities, which Celery's
-    /// wire knows, become null.
+    /// JSON for pages, programs and people: valid by RFC 8259 for every value. Dates are ISO 8601 text in UTC, and not
+    /// objects that name their type as on Celery's wire; `NaN` and the infinities become null.
     /// - Throws: as ``encode(_:)``.
     public static func shown(_ value: some Encodable) throws -> String {
-        String(decoding: JSONWriter.bytes(of: try WireEncoder.encode(value), isStrict: true), as: UTF8.self)
+        shown(TypedValue.plain(try WireEncoder.encode(value)))
     }
 
     /// JSON for pages, programs and people, valid by RFC 8259: what is no number there becomes null.

@@ -36,6 +36,16 @@ package enum TypedValue {
         return (type, inner)
     }
 
+    /// The value with the inner values of typed objects in their places.
+    static func plain(_ value: WireValue) -> WireValue {
+        if let (_, inner) = untagged(value) { return inner["hex"] ?? inner }
+        return switch value {
+        case .array(let elements): .array(elements.map(plain))
+        case .object(let members): .object(WireValue.Object(members.map { ($0.key, plain($0.value)) }))
+        default: value
+        }
+    }
+
     static func date(_ value: WireValue) -> Date? {
         if let (type, inner) = untagged(value) {
             guard type == "datetime" || type == "date" else { return nil }

@@ -136,6 +136,8 @@ actor WorkerEngine {
             parts.addTask(executorPreference: executor) { await scaling.run() }
             let watch = DeafnessWatch(engine: self, backend: backend)
             parts.addTask(executorPreference: executor) { await watch.run() }
+            let strangers = StrangerWatch(engine: self, backend: backend)
+            parts.addTask(executorPreference: executor) { await strangers.run() }
             let gauges = QueueGauges(engine: self, backend: backend, metrics: metrics)
             parts.addTask(executorPreference: executor) { await gauges.run() }
             let keeper = LeaseKeeper(

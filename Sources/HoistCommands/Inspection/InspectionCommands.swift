@@ -9,14 +9,23 @@ struct StatusCommand: AsyncParsableCommand {
     func run() async throws {
         let backend = try options.backend.open()
         let (queues, workers) = (try await backend.queues(), try await backend.workers())
+        let others = try await OtherWorker.all(of: backend, besides: workers)
+        // What another program's workers know is nobody's fault.
+        let strangers = try await backend.directory?.strangers() ?? []
+        let unknown = strangers.filter { count in
+            !others.contains { $0.queues.contains(count.queue) && $0.jobNames.contains(count.name) }
+        }
         if options.json {
-            struct Status: Encodable {
-                var queues: [QueueStatistics]
-                var workers: [WorkerPresence]
-            }
-            print(try Printing.json(Status(queues: queues, workers: workers)))
+            print(
+                JSONText.shown([
+                    "queues": try Printing.encoded(queues),
+                    "workers": .array(try workers.map(Printing.value) + others.map(\.value)),
+                    "unknown_jobs": .array(unknown.map(Printing.value)),
+                ] as WireValue))
         } else {
-            print(Printing.queues(queues) + "\n\n" + Printing.workers(workers))
+            var parts = [Printing.queues(queues), Printing.workers(workers, others: others)]
+            if !unknown.isEmpty { parts.append(Printing.unknown(unknown)) }
+            print(parts.joined(separator: "\n\n"))
         }
     }
 }
@@ -45,12 +54,7 @@ struct WorkersCommand: AsyncParsableCommand {
         // A probe asks for Hoist's own.
         let others = check ? [] : try await OtherWorker.all(of: backend, besides: workers)
         if options.json {
-            let own = try workers.map { worker -> WireValue in
-                var value = try JSONText.parse(try JSONText.encode(worker)).objectValue ?? [:]
-                value["language"] = "swift"
-                return .object(value)
-            }
-            print(JSONText.shown(.array(own + others.map(\.value))))
+            print(JSONText.shown(.array(try workers.map(Printing.value) + others.map(\.value))))
         } else {
             print(Printing.workers(workers, others: others))
         }

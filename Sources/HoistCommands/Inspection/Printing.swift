@@ -180,4 +180,31 @@ enum Printing {
     }
 
     static func json(_ value: some Encodable) throws -> String { try JSONText.shown(value) }
+
+    /// A value as `--json` shows it.
+    static func encoded(_ value: some Encodable) throws -> WireValue {
+        try JSONText.parse(Array(try JSONText.shown(value).utf8))
+    }
+
+    static func value(_ worker: WorkerPresence) throws -> WireValue {
+        var members = try encoded(worker).objectValue ?? [:]
+        members["language"] = "swift"
+        return .object(members)
+    }
+
+    static func value(_ count: JobCount) -> WireValue {
+        [
+            "queue": .string(count.queue), "name": .string(count.name), "count": .integer(Int64(count.count)),
+            "is_estimate": .bool(count.isEstimate),
+        ]
+    }
+
+    /// Jobs whose names no live worker knows.
+    static func unknown(_ counts: [JobCount]) -> String {
+        var table = TextTable("NO WORKER KNOWS", "QUEUE", "WAITING")
+        for count in counts.sorted(by: { ($0.queue, $0.name) < ($1.queue, $1.name) }) {
+            table.add(clipped(count.name), count.queue, (count.isEstimate ? "about " : "") + String(count.count))
+        }
+        return table.printed()
+    }
 }
