@@ -30,7 +30,8 @@ def measure(jobs):
             noop.apply_async((text, number), producer=producer)
         enqueue = jobs / (time.perf_counter() - begin)
     worker = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "celery_redis", "worker", "-c", "2", "-l", "critical", "--without-gossip", "--without-mingle"],
+        [sys.executable, "-m", "celery", "-A", "celery_redis", "worker", "-c", "2", "-l", "critical", "--without-gossip", "--without-mingle"]
+        + os.environ.get("BENCH_FLAG", "").split(),
         env=dict(os.environ, BENCH_URL=URL, C_FORCE_ROOT="1"), cwd=os.path.dirname(os.path.abspath(__file__)),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     while redis.llen("celery") == jobs:

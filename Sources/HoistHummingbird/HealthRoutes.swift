@@ -5,7 +5,7 @@ import NIOCore
 
 extension RouterGroup {
     /// Probes for a worker that runs beside the server. `live` answers 200 while the worker renews its lease, `ready`
-    /// while it is ready to work, see ``WorkerHealth/isReady``. Otherwise both answer 503.
+    /// while it is ready to work, see `WorkerHealth.isReady`. Otherwise both answer 503.
     ///
     /// These handlers run on threads that jobs can occupy. Probes that must be answered whatever jobs do are the
     /// `WorkerProbes` of HoistProbes.

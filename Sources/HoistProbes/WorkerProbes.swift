@@ -19,7 +19,7 @@ public import ServiceLifecycle
 /// | path | 200 | otherwise 503 |
 /// |---|---|---|
 /// | `/live` | the worker has its lease and renews it in time | |
-/// | `/ready` | the backend answered, the worker takes jobs and is not ``WorkerHealth/isDeaf`` | also while it drains |
+/// | `/ready` | the backend answered, the worker takes jobs and is not `WorkerHealth.isDeaf` | also while it drains |
 /// | `/metrics` | the metrics, in Prometheus' text format | 404 without metrics |
 public struct WorkerProbes: Service {
     /// Where probes come in.

@@ -6,7 +6,7 @@ import Logging
 
 /// Benchmarks on SQLite and Redis. `HoistBenchmarks [PYTHON]` prints one table each; with an interpreter that has huey
 /// and celery[redis] it runs those peers in the same run, and Sidekiq where it is installed. `HoistBenchmarks redis
-/// [PYTHON]` prints the second alone.
+/// [PYTHON]` prints the second alone, and `HoistBenchmarks events [PYTHON]` what events and remote control cost.
 @main
 struct Main {
     static func main() async throws {
@@ -15,7 +15,11 @@ struct Main {
         case "worker": try await BenchmarkWorker.run(database: arguments[2], slots: Int(arguments[3]) ?? 64)
         case "prepare": try await BenchmarkWorker.prepare(database: arguments[2], jobs: Int(arguments[3]) ?? 100_000)
         case "waiting": try await BenchmarkWorker.runWaiting(jobs: Int(arguments[2]) ?? 10_000)
-        case "redis-work": try await RedisBenchmark.work(arguments[2], slots: Int(arguments[3]) ?? 256)
+        case "redis-work":
+            try await RedisBenchmark.work(
+                arguments[2], slots: Int(arguments[3]) ?? 256, events: arguments.dropFirst(4).first ?? "when-asked")
+        case "redis-idle": try await RedisBenchmark.idle(arguments[2], events: arguments[3])
+        case "redis-listen": try await RedisBenchmark.listen(arguments[2])
         case "redis-serve": try await RedisBenchmark.serve(arguments[2], slots: Int(arguments[3]) ?? 64)
         case "redis-latency": try await RedisBenchmark.latency(arguments[2], jobs: Int(arguments[3]) ?? 1000)
         case "redis-limit":
@@ -29,6 +33,7 @@ struct Main {
         case "isolation-work": try await IsolationBenchmark.work(arguments[2], children: Int(arguments[3]) ?? 2)
         case "isolation-serve": try await IsolationBenchmark.serve(arguments[2])
         case "isolation-overhead": try await IsolationBenchmark.overhead(arguments[2], jobs: Int(arguments[3]) ?? 500)
+        case "events": try await EventsReport(python: arguments.dropFirst(2).first).run()
         case "redis": try await RedisReport(python: arguments.dropFirst(2).first).run()
         default:
             try await Report(python: arguments.dropFirst().first).run()

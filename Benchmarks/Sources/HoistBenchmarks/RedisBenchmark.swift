@@ -22,9 +22,35 @@ enum RedisBenchmark {
         print(Double(roundTrips) / (Double(DispatchTime.now().uptimeNanoseconds - begin) / 1e9))
     }
 
-    /// Performs all waiting jobs, prints the rate, and ends.
-    static func work(_ url: String, slots: Int) async throws {
-        var configuration = Worker.Configuration(isBurst: true)
+    /// Hears every event, and drops it.
+    static func listen(_ url: String) async throws {
+        for await _ in try await backend(url).frames(exchange: "celeryev", pattern: "#") {}
+    }
+
+    /// A worker that has nothing to do.
+    static func idle(_ url: String, events: String) async throws {
+        let worker = Worker(
+            try backend(url), lanes: [.async(64)], configuration: configured(events: events), logger: silent
+        ) { Handler(NoOp.self) { job, _ in job.number } }
+        try await worker.run()
+    }
+
+    /// - Parameter events: `never` without remote control as well, `when-asked`, `always`, or `unlimited`.
+    private static func configured(events: String) -> Worker.Configuration {
+        var configuration = Worker.Configuration()
+        switch events {
+        case "never": (configuration.events, configuration.control) = (.never, .none)
+        case "always": configuration.events = .always
+        case "unlimited": (configuration.events, configuration.eventsPerSecond) = (.always, .max)
+        default: configuration.events = .whenAsked
+        }
+        return configuration
+    }
+
+    /// Performs all waiting jobs, prints the rate and the processor seconds that it took, and ends.
+    static func work(_ url: String, slots: Int, events: String) async throws {
+        var configuration = configured(events: events)
+        configuration.isBurst = true
         configuration.burstLeavesDelayedJobs = true
         let tally = Tally()
         let worker = Worker(try backend(url), lanes: [.async(slots)], configuration: configuration, logger: silent) {
@@ -34,7 +60,10 @@ enum RedisBenchmark {
             }
         }
         try await worker.run()
-        print(tally.rate)
+        var usage = rusage()
+        getrusage(RUSAGE_SELF, &usage)
+        let seconds = [usage.ru_utime, usage.ru_stime].reduce(0) { $0 + Double($1.tv_sec) + Double($1.tv_usec) / 1e6 }
+        print(tally.rate, seconds)
     }
 
     /// A worker that stays; each job returns the nanoseconds from its sending to its start.

@@ -32,12 +32,12 @@ struct RedisReport {
 
         let celery = try python.map { python in
             try [("0", 4000), ("1", 4000)].map { results, jobs in
-                numbers(
-                    try output(python, [peer("celery_redis.py"), server.url, "\(jobs)"], ["BENCH_RESULTS": results]))
+                Self.numbers(
+                    try Self.output(python, [peer("celery_redis.py"), server.url, "\(jobs)"], ["BENCH_RESULTS": results]))
             }
         }
         let huey = try python.map {
-            numbers(try output($0, [peer("huey_redis.py"), server.url, "10000", "5000"], [:]))
+            Self.numbers(try Self.output($0, [peer("huey_redis.py"), server.url, "10000", "5000"], [:]))
         }
         let sidekiq = try runSidekiq("rates", 60_000, server)
         server.flush()
@@ -103,19 +103,19 @@ struct RedisReport {
         worker.standardOutput = pipe
         try worker.run()
         try await Task.sleep(for: .seconds(1))
-        let waits = numbers(try output(CommandLine.arguments[0], ["isolation-overhead", server.url, "500"], [:]))
+        let waits = Self.numbers(try Self.output(CommandLine.arguments[0], ["isolation-overhead", server.url, "500"], [:]))
         if waits.count == 5 {
             print(
                 "enqueue to result, async lane: median \(milliseconds(waits[0])), 99th percentile \(milliseconds(waits[1])); process lane: median \(milliseconds(waits[2])), 99th percentile \(milliseconds(waits[3])); median of the differences \(milliseconds(waits[4]))"
             )
         }
-        let children = try output("/usr/bin/pgrep", ["-P", "\(worker.processIdentifier)"], [:]).split(
+        let children = try Self.output("/usr/bin/pgrep", ["-P", "\(worker.processIdentifier)"], [:]).split(
             whereSeparator: \.isWhitespace
         ).compactMap { pid_t($0) }
         let own = children.map { privateMegabytes(of: $0) }.max() ?? 0
         kill(worker.processIdentifier, SIGKILL)
         worker.waitUntilExit()
-        let ready = numbers(String(decoding: pipe.fileHandleForReading.availableData, as: UTF8.self))
+        let ready = Self.numbers(String(decoding: pipe.fileHandleForReading.availableData, as: UTF8.self))
         print(
             "child ready after \(ready.map(milliseconds).joined(separator: " and ")); an idle child holds \(String(format: "%.1f", own)) MB of its own"
         )
@@ -151,7 +151,7 @@ struct RedisReport {
         return runs.map { process, pipe in
             let bytes = pipe.fileHandleForReading.readDataToEndOfFile()
             process.waitUntilExit()
-            return numbers(String(decoding: bytes, as: UTF8.self)).first ?? 0
+            return Self.numbers(String(decoding: bytes, as: UTF8.self)).first ?? 0
         }
     }
 
@@ -176,7 +176,7 @@ struct RedisReport {
         _ = try number("redis-enqueue", server.url, "delayed", "100000", "32", "off")
         let worker = try start("redis-serve", server.url, "64")
         try await Task.sleep(for: .seconds(1))
-        let latency = numbers(try output(CommandLine.arguments[0], ["redis-latency", server.url, "200"], [:]))
+        let latency = Self.numbers(try Self.output(CommandLine.arguments[0], ["redis-latency", server.url, "200"], [:]))
         print(
             "with 100,000 delayed jobs: enqueue to start median \(String(format: "%.2f", latency[0])) ms, worker \(Int(residentMegabytes(of: worker.processIdentifier))) MB"
         )
@@ -195,7 +195,7 @@ struct RedisReport {
         // In turn, because the other load of the machine changes from minute to minute.
         var (ours, sidekiq): ([[Double]], [[Double]]) = ([], [])
         for _ in 0..<5 {
-            ours.append(numbers(try output(CommandLine.arguments[0], ["redis-latency", server.url, "400"], [:])))
+            ours.append(Self.numbers(try Self.output(CommandLine.arguments[0], ["redis-latency", server.url, "400"], [:])))
             if let waits = try runSidekiq("waits", 400, server) { sidekiq.append(waits) }
         }
         func typical(_ rounds: [[Double]], _ column: Int) -> String {
@@ -218,15 +218,15 @@ struct RedisReport {
     /// - Returns: nil where Sidekiq is not installed, or fails.
     private func runSidekiq(_ what: String, _ jobs: Int, _ server: Server) throws -> [Double]? {
         guard FileManager.default.isExecutableFile(atPath: "/usr/bin/sidekiq") else { return nil }
-        let figures = numbers(
-            try output("/usr/bin/ruby", [peer("sidekiq_redis.rb"), what, "\(jobs)"], ["BENCH_URL": server.url]))
+        let figures = Self.numbers(
+            try Self.output("/usr/bin/ruby", [peer("sidekiq_redis.rb"), what, "\(jobs)"], ["BENCH_URL": server.url]))
         return figures.count < 2 ? nil : figures
     }
 
     private func number(_ arguments: String...) throws -> Double {
-        numbers(try output(CommandLine.arguments[0], arguments, [:])).first ?? 0
+        Self.numbers(try Self.output(CommandLine.arguments[0], arguments, [:])).first ?? 0
     }
-    private func numbers(_ text: String) -> [Double] {
+    static func numbers(_ text: String) -> [Double] {
         text.split(whereSeparator: \.isWhitespace).compactMap { Double($0) }
     }
 
@@ -242,7 +242,7 @@ struct RedisReport {
         return process
     }
 
-    private func output(_ program: String, _ arguments: [String], _ environment: [String: String]) throws -> String {
+    static func output(_ program: String, _ arguments: [String], _ environment: [String: String]) throws -> String {
         let process = Process()
         let pipe = Pipe()
         process.executableURL = URL(fileURLWithPath: program)
@@ -263,7 +263,7 @@ struct RedisReport {
     }
 
     /// A redis-server on a free port, in a folder of its own.
-    private final class Server {
+    final class Server {
         let url: String
         let port = Int.random(in: 20_000..<30_000)
         private let process = Process()

@@ -28,7 +28,10 @@ final class RemoteControl: Sendable {
         self.setLimits = setLimits
         fanout = backend.fanout
         clock = backend.clock
-        recorder = EventRecorder(node: node, mode: configuration.events, time: time, clock: backend.clock)
+        var limits = EventRecorder.Limits()
+        limits.eventsPerSecond = max(1, configuration.eventsPerSecond)
+        recorder = EventRecorder(
+            node: node, mode: configuration.events, limits: limits, time: time, clock: backend.clock)
         revoked = RevokedJobs(clock: backend.clock)
     }
 

@@ -68,6 +68,9 @@ public final class Worker: Service {
         public var sinks: [any EventSink] = []
         /// When events of jobs are sent to monitors. Of no effect where the backend has no ``Fanout``.
         public var events: EventMode
+        /// How many events of jobs are sent in a second. Above that whole jobs are left out, but none that fails, and
+        /// the totals in heartbeats stay exact. 10,000 by default.
+        public var eventsPerSecond = 10_000
         /// How often the worker says that it is alive, to monitors and to Celery's tools. 2 seconds by default, at
         /// least 0.1. It counts as dead when it was silent for twice as long.
         public var heartbeatInterval: Duration
