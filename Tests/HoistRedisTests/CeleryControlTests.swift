@@ -329,6 +329,132 @@ struct CeleryControlTests {
         }
     }
 
+    /// A running Flower.
+    private struct Flower {
+        let port: Int
+
+        func call(_ method: String, _ path: String) async throws -> (status: Int, value: WireValue) {
+            var request = URLRequest(url: try #require(URL(string: "http://127.0.0.1:\(port)\(path)")))
+            request.httpMethod = method
+            let (data, response) = try await URLSession.shared.data(for: request)
+            let value = (try? JSONText.parse(Array(data))) ?? .string(String(decoding: data, as: UTF8.self))
+            return ((response as? HTTPURLResponse)?.statusCode ?? 0, value)
+        }
+    }
+
+    private func withFlower(_ bench: MixedBench, _ body: (Flower) async throws -> Void) async throws {
+        let flower = Flower(port: try RedisServer.freePort())
+        let process = try PythonPeer.start(
+            ["-m", "celery", "-A", "peer_tasks", "flower", "--address=127.0.0.1", "--port=\(flower.port)"],
+            in: MixedBench.folder,
+            environment: bench.environment.merging(["FLOWER_UNAUTHENTICATED_API": "true"]) { $1 }, log: bench.log)
+        defer { PythonPeer.stop(process) }
+        let isUp = try await eventually(.seconds(60)) { (try? await flower.call("GET", "/api/workers"))?.status == 200 }
+        #expect(isUp, "\(bench.pythonLog)")
+        try await body(flower)
+    }
+
+    /// The first cells of the rows of tables, and the headings, in a page: what it tells of.
+    private func labels(of page: WireValue) -> Set<String> {
+        let text = page.stringValue ?? ""
+        let cells = text.matches(of: /<tr[^>]*>\s*<td[^>]*>([^<]*)<\/td>/).map { String($0.output.1) }
+        let headings = text.matches(of: /<(?:th|h[1-4]|dt)[^>]*>([^<]*)</).map { String($0.output.1) }
+        return Set((cells + headings).map { $0.trimmingCharacters(in: .whitespacesAndNewlines) }.filter { !$0.isEmpty })
+    }
+
+    /// The members of an object with the kinds of their values.
+    private func members(_ value: WireValue?) -> Set<String> {
+        Set((value?.objectValue ?? [:]).map { "\($0.key): \(shape($0.value).sorted().first ?? "")" })
+    }
+
+    @Test("on a mixed fleet Flower shows Swift's workers and tasks as it shows Python's, on every route that reads")
+    func flowerOnMixedFleet() async throws {
+        try await withBoth { bench, _, swift, python in
+            try await withFlower(bench) { flower in
+                // Each runs a task that succeeds and one that fails.
+                var ids: [String: JobID] = [:]
+                let areTold = try await eventually(.seconds(60)) {
+                    for (queue, node) in [("sw", swift), ("py", python)] {
+                        for (name, arguments) in [("mixed.add", [1, 2]), ("mixed.fail", ["no"])]
+                            as [(String, [WireValue])]
+                        {
+                            ids["\(node) \(name)"] = try await bench.client.enqueue(
+                                named: name, arguments: Arguments(positional: arguments), options: [.queue(queue)]
+                            ).id
+                        }
+                    }
+                    for (key, id) in ids {
+                        let isTold = try await eventually(.seconds(3)) {
+                            let task = try await flower.call("GET", "/api/task/info/\(id)")
+                            return task.status == 200
+                                && task.value["state"]?.stringValue == (key.hasSuffix("add") ? "SUCCESS" : "FAILURE")
+                        }
+                        guard isTold else { return false }
+                    }
+                    return true
+                }
+                #expect(areTold, "\(bench.pythonLog.suffix(2000))")
+                var workers: WireValue = .null
+                let areShown = try await eventually(.seconds(20)) {
+                    workers = try await flower.call("GET", "/api/workers?refresh=1").value
+                    return [swift, python].allSatisfy { workers[$0]?["stats"] != nil && workers[$0]?["conf"] != nil }
+                }
+                #expect(areShown, "\(workers)")
+                #expect(
+                    Set((workers[swift]?.objectValue ?? [:]).keys) == Set((workers[python]?.objectValue ?? [:]).keys))
+                let alive = try await flower.call("GET", "/api/workers?status=1").value
+                #expect(alive[swift] == true && alive[python] == true, "\(alive)")
+                for name in ["mixed.add", "mixed.fail"] {
+                    func info(_ node: String) async throws -> WireValue {
+                        try await flower.call("GET", "/api/task/info/\(ids["\(node) \(name)"] ?? "")").value
+                    }
+                    let (ours, theirs) = (try await info(swift), try await info(python))
+                    #expect(members(ours) == members(theirs), "\(ours)\n\(theirs)")
+                    func result(_ node: String) async throws -> (status: Int, value: WireValue) {
+                        try await flower.call("GET", "/api/task/result/\(ids["\(node) \(name)"] ?? "")?timeout=5")
+                    }
+                    let (our, their) = (try await result(swift), try await result(python))
+                    // An error of Swift has no traceback, unless its process crashed.
+                    let names = [our, their].map { Set(($0.value.objectValue ?? [:]).keys) }
+                    #expect(our.status == their.status && names[0] == names[1], "\(our)\n\(their)")
+                    #expect(our.value["result"] == their.value["result"], "\(our)\n\(their)")
+                }
+                for (path, expected) in [
+                    ("/api/tasks?workername=\(swift)&limit=5", 200), ("/api/tasks?state=FAILURE", 200),
+                    ("/api/task/types", 200), ("/api/queues/length", 200), ("/api/task/info/nobody", 404),
+                    ("/api/workers?workername=\(swift)&refresh=1", 200), ("/metrics", 200), ("/", 200),
+                    ("/workers", 200),
+                    ("/tasks", 200), ("/broker", 200), ("/worker/nobody@h", 404),
+                ] {
+                    #expect(try await flower.call("GET", path).status == expected, "\(path)")
+                }
+                let types = try await flower.call("GET", "/api/task/types").value["task-types"]?.arrayValue ?? []
+                #expect(types.contains("mixed.add") && types.contains("mixed.fail"), "\(types)")
+                let metrics = try await flower.call("GET", "/metrics").value.stringValue ?? ""
+                for node in [swift, python] {
+                    #expect(metrics.contains(#"flower_worker_online{worker="\#(node)"} 1.0"#), "\(metrics)")
+                    #expect(
+                        metrics.contains(
+                            #"flower_events_total{task="mixed.add",type="task-succeeded",worker="\#(node)"}"#))
+                }
+                // What the page of a Python worker tells of, that of a Swift worker tells of too.
+                let pages = try await [swift, python].asyncMap {
+                    labels(of: try await flower.call("GET", "/worker/\($0)").value)
+                }
+                let missing = pages[1].subtracting(pages[0]).filter { label in
+                    // Its name, its queue, and tasks that this Swift worker does not have.
+                    label != python && label != "py" && !label.hasPrefix("mixed.")
+                }
+                #expect(missing.isEmpty, "\(missing.sorted())")
+                #expect(pages[1].count > 20, "\(pages[1])")
+                let tasks = try await [swift, python].asyncMap {
+                    labels(of: try await flower.call("GET", "/task/\(ids["\($0) mixed.add"] ?? "")").value)
+                }
+                #expect(tasks[1].subtracting(tasks[0]).isEmpty, "\(tasks[1].subtracting(tasks[0]))")
+            }
+        }
+    }
+
     @Test("Flower shows a Swift worker and its tasks, and steers it")
     func flower() async throws {
         let bench = try MixedBench()
@@ -344,21 +470,16 @@ struct CeleryControlTests {
             }
         }
         let running = Task { try await worker.run() }
-        let port = try RedisServer.freePort()
-        let flower = try PythonPeer.start(
-            ["-m", "celery", "-A", "peer_tasks", "flower", "--address=127.0.0.1", "--port=\(port)"],
-            in: MixedBench.folder,
-            environment: bench.environment.merging(["FLOWER_UNAUTHENTICATED_API": "true"]) { $1 }, log: bench.log)
-        defer { PythonPeer.stop(flower) }
+        try await withFlower(bench) { try await steer(worker, with: $0, bench) }
+        // It drains and ends by itself.
+        try await running.value
+    }
+
+    /// Does in Flower what its buttons do, and looks in the worker for the effect.
+    private func steer(_ worker: Worker, with flower: Flower, _ bench: MixedBench) async throws {
         func call(_ method: String, _ path: String) async throws -> (status: Int, value: WireValue) {
-            var request = URLRequest(url: URL(string: "http://127.0.0.1:\(port)\(path)")!)
-            request.httpMethod = method
-            let (data, response) = try await URLSession.shared.data(for: request)
-            let value = (try? JSONText.parse(Array(data))) ?? .string(String(decoding: data, as: UTF8.self))
-            return ((response as? HTTPURLResponse)?.statusCode ?? 0, value)
+            try await flower.call(method, path)
         }
-        let isUp = try await eventually(.seconds(60)) { (try? await call("GET", "/api/workers"))?.status == 200 }
-        #expect(isUp, "\(bench.pythonLog)")
         // It has asked for events by now; it takes five seconds at most until it has.
         let node = "swift1@hostB"
         var seen: WireValue = .null
@@ -410,8 +531,6 @@ struct CeleryControlTests {
         #expect(try await call("GET", "/").status == 200)
         #expect(try await call("GET", "/worker/\(node)").status == 200)
         #expect(try await call("POST", "/api/worker/shutdown/\(node)").status == 200)
-        // It drains and ends by itself.
-        try await running.value
     }
 }
 
