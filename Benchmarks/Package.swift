@@ -16,6 +16,7 @@ let package = Package(
             dependencies: [
                 "CSQLiteLimit",
                 .product(name: "Hoist", package: "hoist"),
+                .product(name: "HoistMonitor", package: "hoist"),
                 .product(name: "HoistRedis", package: "hoist"),
                 .product(name: "HoistSQLite", package: "hoist"),
                 .product(name: "HoistTesting", package: "hoist"),

@@ -79,10 +79,13 @@ public struct WorkerProbes: Service {
     /// Answers until a graceful shutdown, or until the task is cancelled.
     /// - Throws: what the system says when the address cannot be listened on: a retry may help once it is free.
     public func run() async throws {
+        // A child of the process lane runs the same program: its worker answers, and it only lives on.
+        guard !WorkerChild.isChild else { return try await gracefulShutdown() }
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         do {
             let channel = try await bind(group)
-            logger.info("probes are answered", metadata: ["address": "\(address.text(boundTo: channel.localAddress?.port))"])
+            logger.info(
+                "probes are answered", metadata: ["address": "\(address.text(boundTo: channel.localAddress?.port))"])
             onListening?(channel.localAddress?.port)
             try await withTaskCancellationHandler {
                 try await withGracefulShutdownHandler {

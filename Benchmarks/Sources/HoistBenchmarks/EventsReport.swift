@@ -20,6 +20,8 @@ struct EventsReport {
         try compare("events allowed, nobody listens, to never", "when-asked", "never", server)
         try await measureIdle(server)
         try await measureReplies(server)
+        try await measureFlood(server)
+        try await measureMonitor(server)
         guard let python else { return }
         var rates: [[Double]] = [[], []]
         for _ in 0..<3 {
@@ -93,6 +95,54 @@ struct EventsReport {
         print(
             "\(waits.count) replies of a worker that is busy: median \(String(format: "%.1f", median(waits))) ms, "
                 + "99th percentile \(String(format: "%.1f", waits[waits.count * 99 / 100])) ms")
+    }
+
+    /// Jobs of a worker that is flooded with requests, a third of them hostile, beside the same flood to nobody.
+    private func measureFlood(_ server: RedisReport.Server) async throws {
+        var rates: [String: [Double]] = [:]
+        var growth = 0.0
+        for _ in 0..<3 {
+            for channel in ["/0.celery.pidbox", "/0.nobody"] {
+                server.flush()
+                _ = try program(["redis-enqueue", server.url, "bulk", "300000", "32", "off"])
+                let flood = try start("redis-flood", server.url, channel)
+                rates[channel, default: []].append(
+                    try program(["redis-work", server.url, "256", "when-asked"]).first ?? 0)
+                stop(flood)
+            }
+        }
+        let (flooded, beside) = (median(rates["/0.celery.pidbox"] ?? []), median(rates["/0.nobody"] ?? []))
+        print(
+            "jobs under 5,000 requests a second, a third of them hostile: \(Int(flooded)) jobs/s, beside the same flood "
+                + "to nobody \(Int(beside)): \(ratio(flooded, beside))")
+        server.flush()
+        let worker = try start("redis-idle", server.url, "when-asked")
+        let flood = try start("redis-flood", server.url, "/0.celery.pidbox")
+        try await Task.sleep(for: .seconds(5))
+        let before = residentMegabytes(of: worker.processIdentifier)
+        try await Task.sleep(for: .seconds(30))
+        growth = residentMegabytes(of: worker.processIdentifier) - before
+        print(
+            "memory of a worker in 30 s of that flood: \(String(format: "%.1f", before)) MB, "
+                + "\(String(format: "%+.1f", growth)) MB; it \(worker.isRunning ? "lives" : "has ended")")
+        stop(flood)
+        stop(worker)
+    }
+
+    /// What it takes to keep the picture of 1,000 workers.
+    private func measureMonitor(_ server: RedisReport.Server) async throws {
+        server.flush()
+        let monitor = try start("redis-watch", server.url)
+        let fleet = try start("redis-beat", server.url, "1000")
+        try await Task.sleep(for: .seconds(5))
+        let before = processorSeconds(of: monitor.processIdentifier)
+        try await Task.sleep(for: .seconds(20))
+        let share = (processorSeconds(of: monitor.processIdentifier) - before) / 20
+        print(
+            "a monitor of 1,000 workers: \(percent(share)) of a core, "
+                + "\(String(format: "%.1f", residentMegabytes(of: monitor.processIdentifier))) MB resident")
+        stop(monitor)
+        stop(fleet)
     }
 
     private func program(_ arguments: [String]) throws -> [Double] {

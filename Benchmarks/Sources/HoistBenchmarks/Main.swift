@@ -20,6 +20,9 @@ struct Main {
                 arguments[2], slots: Int(arguments[3]) ?? 256, events: arguments.dropFirst(4).first ?? "when-asked")
         case "redis-idle": try await RedisBenchmark.idle(arguments[2], events: arguments[3])
         case "redis-listen": try await RedisBenchmark.listen(arguments[2])
+        case "redis-flood": try await FleetBenchmark.flood(arguments[2], channel: arguments[3])
+        case "redis-watch": try await FleetBenchmark.watch(arguments[2])
+        case "redis-beat": try await FleetBenchmark.beat(arguments[2], nodes: Int(arguments[3]) ?? 1000)
         case "redis-serve": try await RedisBenchmark.serve(arguments[2], slots: Int(arguments[3]) ?? 64)
         case "redis-latency": try await RedisBenchmark.latency(arguments[2], jobs: Int(arguments[3]) ?? 1000)
         case "redis-limit":

@@ -61,7 +61,8 @@ enum RedisBenchmark {
         }
         try await worker.run()
         var usage = rusage()
-        getrusage(RUSAGE_SELF, &usage)
+        // RUSAGE_SELF, whose type differs from one system to another.
+        getrusage(0, &usage)
         let seconds = [usage.ru_utime, usage.ru_stime].reduce(0) { $0 + Double($1.tv_sec) + Double($1.tv_usec) / 1e6 }
         print(tally.rate, seconds)
     }

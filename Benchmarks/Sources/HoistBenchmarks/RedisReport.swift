@@ -33,7 +33,8 @@ struct RedisReport {
         let celery = try python.map { python in
             try [("0", 4000), ("1", 4000)].map { results, jobs in
                 Self.numbers(
-                    try Self.output(python, [peer("celery_redis.py"), server.url, "\(jobs)"], ["BENCH_RESULTS": results]))
+                    try Self.output(
+                        python, [peer("celery_redis.py"), server.url, "\(jobs)"], ["BENCH_RESULTS": results]))
             }
         }
         let huey = try python.map {
@@ -103,7 +104,8 @@ struct RedisReport {
         worker.standardOutput = pipe
         try worker.run()
         try await Task.sleep(for: .seconds(1))
-        let waits = Self.numbers(try Self.output(CommandLine.arguments[0], ["isolation-overhead", server.url, "500"], [:]))
+        let waits = Self.numbers(
+            try Self.output(CommandLine.arguments[0], ["isolation-overhead", server.url, "500"], [:]))
         if waits.count == 5 {
             print(
                 "enqueue to result, async lane: median \(milliseconds(waits[0])), 99th percentile \(milliseconds(waits[1])); process lane: median \(milliseconds(waits[2])), 99th percentile \(milliseconds(waits[3])); median of the differences \(milliseconds(waits[4]))"
@@ -176,7 +178,8 @@ struct RedisReport {
         _ = try number("redis-enqueue", server.url, "delayed", "100000", "32", "off")
         let worker = try start("redis-serve", server.url, "64")
         try await Task.sleep(for: .seconds(1))
-        let latency = Self.numbers(try Self.output(CommandLine.arguments[0], ["redis-latency", server.url, "200"], [:]))
+        let latency = Self.numbers(
+            try Self.output(CommandLine.arguments[0], ["redis-latency", server.url, "200"], [:]))
         print(
             "with 100,000 delayed jobs: enqueue to start median \(String(format: "%.2f", latency[0])) ms, worker \(Int(residentMegabytes(of: worker.processIdentifier))) MB"
         )
@@ -195,7 +198,8 @@ struct RedisReport {
         // In turn, because the other load of the machine changes from minute to minute.
         var (ours, sidekiq): ([[Double]], [[Double]]) = ([], [])
         for _ in 0..<5 {
-            ours.append(Self.numbers(try Self.output(CommandLine.arguments[0], ["redis-latency", server.url, "400"], [:])))
+            ours.append(
+                Self.numbers(try Self.output(CommandLine.arguments[0], ["redis-latency", server.url, "400"], [:])))
             if let waits = try runSidekiq("waits", 400, server) { sidekiq.append(waits) }
         }
         func typical(_ rounds: [[Double]], _ column: Int) -> String {

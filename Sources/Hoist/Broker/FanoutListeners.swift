@@ -8,6 +8,8 @@ package final class FanoutListeners: Sendable {
         var continuation: AsyncStream<FanoutFrame>.Continuation
         /// Frames were missed since the last one.
         var hasGap = false
+        /// How many frames it has lost, because it was too far behind.
+        var lost = 0
     }
 
     private let state = Mutex<(next: Int, listeners: [Int: Listener])>((0, [:]))
@@ -50,7 +52,11 @@ package final class FanoutListeners: Sendable {
             frame.isAfterGap = listener.hasGap
             // It is too far behind, and has lost its oldest frame.
             if case .dropped = listener.continuation.yield(frame) {
-                state.withLock { $0.listeners[id]?.hasGap = true }
+                state.withLock { state in
+                    state.listeners[id]?.lost += 1
+                    // Not at each of them: a listener that stays behind loses one for each that comes.
+                    if (state.listeners[id]?.lost ?? 0) % 1000 == 1 { state.listeners[id]?.hasGap = true }
+                }
             }
         }
         return hearing.count

@@ -171,7 +171,7 @@ public struct JobClient: Sendable {
         message.properties.exchange = channel
         if let sealing = configuration.sealing { try message.seal(with: sealing, onChannel: channel) }
         let listeners = try await backend.broadcasting().broadcast(message, on: channel)
-        events.tell(.sent) { JobEvent(sent: message, at: backend.clock.now) }
+        events.tell(.sent, of: message.id) { JobEvent(sent: message, at: backend.clock.now) }
         return listeners
     }
 
@@ -278,7 +278,7 @@ public struct JobClient: Sendable {
         }.run(messages)
         if events.wants(.sent) {
             for (message, result) in zip(messages, results) where result == .enqueued {
-                events.tell(.sent) { JobEvent(sent: message, at: backend.clock.now) }
+                events.tell(.sent, of: message.id) { JobEvent(sent: message, at: backend.clock.now) }
             }
         }
         let refused = zip(messages, results).compactMap { message, result -> EnqueueError.Refusal? in

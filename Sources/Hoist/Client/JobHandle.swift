@@ -77,7 +77,7 @@ public struct JobHandle<Output: Codable & Sendable>: Sendable {
     @discardableResult
     public func cancel() async throws -> CancelResult {
         let result = try await backend.cancel(id)
-        events.tell(.sent) {
+        events.tell(.sent, of: id) {
             JobEvent(
                 .cancelAsked(result), jobID: id, jobName: "", queue: "", attempt: 0, worker: nil, at: backend.clock.now)
         }

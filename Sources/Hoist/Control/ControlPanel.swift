@@ -13,6 +13,8 @@ final class ControlPanel: Sendable {
         var dropped = 0
         var unreadable = 0
         var warnedAt: Int64 = .min
+        /// How many regular expressions came in a second.
+        var expressions: (second: Int64, count: Int) = (0, 0)
     }
 
     let node: String
@@ -90,10 +92,7 @@ final class ControlPanel: Sendable {
             return nil
         }
         time.adjust(request.clock)
-        if case .expression(let pattern) = request.addressee, NodeExpression.matches(pattern, node) == nil {
-            drop(\.unreadable, "requests with a regular expression need libpcre2-8, which is not installed", nil)
-        }
-        guard request.addressee.names(node), request.ticket == nil || request.ticket != ownTicket else { return nil }
+        guard isMeant(by: request.addressee), request.ticket == nil || request.ticket != ownTicket else { return nil }
         // A worker that starts waits for each answer to it: one that comes late only makes it wait longer.
         if request.method == "hello", let expires = request.expires, expires < backend.clock.now { return nil }
         let isFull = state.withLock { state in
@@ -104,6 +103,27 @@ final class ControlPanel: Sendable {
         if isFull { drop(\.dropped, "requests were dropped: too many came at once", nil) }
         return isFull ? nil : request
     }
+
+    /// A regular expression costs up to 10 ms of the thread that sends heartbeats, so that there may be few a second.
+    private func isMeant(by addressee: ControlRequest.Addressee) -> Bool {
+        guard case .expression(let pattern) = addressee else { return addressee.names(node) }
+        let second = SystemJobClock().uptime / 1_000_000
+        let isTooMuch = state.withLock { state in
+            if state.expressions.second != second { state.expressions = (second, 0) }
+            state.expressions.count += 1
+            return state.expressions.count > Self.mostExpressions
+        }
+        if isTooMuch {
+            drop(\.dropped, "requests with regular expressions were dropped: too many came at once", nil)
+            return false
+        }
+        if let isMatch = NodeExpression.matches(pattern, node) { return isMatch }
+        drop(\.unreadable, "requests with a regular expression need libpcre2-8, which is not installed", nil)
+        return false
+    }
+
+    /// So many regular expressions are tried in a second.
+    private static let mostExpressions = 10
 
     /// Counts what is dropped, and says so once a minute.
     private func drop(_ counter: any WritableKeyPath<State, Int> & Sendable, _ what: Logger.Message, _ why: String?) {

@@ -63,8 +63,9 @@ final class EventRecorder: EventSink {
         /// By the clock's uptime.
         var lastHeard: Int64 = 0
         var lastAsked: Int64 = 0
-        /// The jobs whose events are left out, until they end.
-        var leftOut: Set<JobID> = []
+        /// The jobs whose events are left out, until they end: hashes of their ids. Of two with one hash, which are very
+        /// rare, the second is told of in part.
+        var leftOut: Set<UInt64> = []
         var dropped = 0
         var window = Window()
         var totals: [TotalKey: Total] = [:]
@@ -114,6 +115,29 @@ final class EventRecorder: EventSink {
         isTelling ? [.received, .started, .progress, .ends] : [.ends]
     }
 
+    /// Decides, when a job is claimed, whether it is told of: as a whole or not at all.
+    func declines(_ interest: EventInterests, of job: JobID) -> Bool {
+        guard interest == .received || interest == .started else { return false }
+        let hash = job.utf8.stableHash
+        return state.withLock { state in
+            guard state.isEnabled, !state.isAsleep else { return true }
+            if interest == .started {
+                guard state.leftOut.contains(hash) else { return false }
+            } else {
+                beginWindow(&state)
+                state.window.offered += Self.eventsPerJob
+                let isChosen = state.window.kept == 1024 || Int(hash % 1024) < state.window.kept
+                if isChosen, state.window.accepted < limits.eventsPerSecond {
+                    state.window.accepted += Self.eventsPerJob
+                    return false
+                }
+                leaveOut(hash, &state)
+            }
+            state.dropped += 1
+            return true
+        }
+    }
+
     func record(_ event: JobEvent) {
         let event = event.withoutLargePayload
         let size = 256 + event.payloadSize
@@ -153,38 +177,35 @@ final class EventRecorder: EventSink {
         state.totals[key, default: Total()].count += 1
     }
 
-    /// Whether an event is told. A job is told of as a whole, or not at all; one that fails always.
-    private func admission(of event: JobEvent, _ size: Int, _ state: inout State) -> Admission {
+    private func beginWindow(_ state: inout State) {
         let now = clock.uptime
-        if now - state.window.begin >= 1_000_000 {
-            let offered = state.window.offered
-            let kept = offered > limits.eventsPerSecond ? max(1, 1024 * limits.eventsPerSecond / offered) : 1024
-            state.window = Window(begin: now, kept: kept)
-        }
+        guard now - state.window.begin >= 1_000_000 else { return }
+        let offered = state.window.offered
+        let kept =
+            offered > limits.eventsPerSecond
+            ? max(1, Int(1024 * Double(limits.eventsPerSecond) / Double(offered))) : 1024
+        state.window = Window(begin: now, kept: kept)
+    }
+
+    /// Whether an event that was not declined is told. A job that fails always is.
+    private func admission(of event: JobEvent, _ size: Int, _ state: inout State) -> Admission {
+        let hash = event.jobID.utf8.stableHash
         guard state.bytes + size <= limits.bufferedBytes else {
             // What ends here is forgotten; what begins here is left out as a whole.
-            if case .received = event.kind { leaveOut(event.jobID, &state) } else { state.leftOut.remove(event.jobID) }
+            if case .received = event.kind { leaveOut(hash, &state) } else { state.leftOut.remove(hash) }
             return .no
         }
-        let hasBudget = state.window.accepted < limits.eventsPerSecond
         switch event.kind {
-        case .received:
-            state.window.offered += Self.eventsPerJob
-            let isChosen = state.window.kept == 1024 || Int(event.jobID.utf8.stableHash % 1024) < state.window.kept
-            guard isChosen, hasBudget else {
-                leaveOut(event.jobID, &state)
-                return .no
-            }
-            state.window.accepted += Self.eventsPerJob
-            return .yes
-        case .started: return state.leftOut.contains(event.jobID) ? .no : .yes
+        case .received: return .yes
+        case .started: return state.leftOut.contains(hash) ? .no : .yes
         case .sent, .progressed, .wrote:
+            beginWindow(&state)
             state.window.offered += 1
-            guard hasBudget, !state.leftOut.contains(event.jobID) else { return .no }
+            guard state.window.accepted < limits.eventsPerSecond, !state.leftOut.contains(hash) else { return .no }
             state.window.accepted += 1
             return .yes
         case .ended(let end), .retried(let end), .putBack(let end):
-            guard state.leftOut.remove(event.jobID) != nil else { return .yes }
+            guard state.leftOut.remove(hash) != nil else { return .yes }
             switch end.outcome {
             case .failed, .retry, .cancelled, .expired: return .first
             case .succeeded, .snoozed, .handedBack, .notStarted: return .no
@@ -193,8 +214,8 @@ final class EventRecorder: EventSink {
         }
     }
 
-    private func leaveOut(_ id: JobID, _ state: inout State) {
-        if state.leftOut.count < 100_000 { state.leftOut.insert(id) }
+    private func leaveOut(_ hash: UInt64, _ state: inout State) {
+        if state.leftOut.count < 100_000 { state.leftOut.insert(hash) }
     }
 
     // MARK: - What monitors ask for

@@ -1,3 +1,9 @@
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+
 /// The workers of a backend, Swift and Python alike: hears what they tell, asks them, and steers them.
 ///
 /// ```swift
@@ -28,40 +34,53 @@ public struct Fleet: Sendable {
     /// connection is away, and when this program falls 10,000 messages behind, events are missed: the next one comes
     /// behind ``FleetEvent/missed(from:to:)``. What cannot be read is left out.
     public var events: AsyncStream<FleetEvent> {
-        .fed(bufferingPolicy: .bufferingNewest(100_000)) { events in
+        .fed(bufferingPolicy: .bufferingNewest(Self.mostBehind)) { events in
             while !Task.isCancelled {
-                do {
-                    for await event in try await heardEvents() { events.yield(event) }
-                } catch {
-                    await backend.clock.sleep(for: .seconds(1))
+                if let frames = try? await fanout.frames(exchange: FleetEvent.exchange, pattern: "#") {
+                    await pass(frames, to: events)
                 }
+                await backend.clock.sleep(for: .seconds(1))
             }
         }
     }
+
+    /// So many events may wait for who reads them.
+    private static let mostBehind = 100_000
 
     /// As ``events``, for a caller that wants to know when it is heard.
     /// - Throws: ``BackendError`` when the backend does not confirm that this program listens. A retry is safe.
     /// - Returns: once everything is heard that is sent from now on.
     public func heardEvents() async throws -> AsyncStream<FleetEvent> {
         let frames = try await fanout.frames(exchange: FleetEvent.exchange, pattern: "#")
-        return .fed(bufferingPolicy: .bufferingNewest(100_000)) { events in
-            await untilEitherEnds {
-                var heardAt = backend.clock.now
-                for await frame in frames {
-                    let now = backend.clock.now
-                    if frame.isAfterGap { events.yield(.missed(from: heardAt, to: now)) }
-                    heardAt = now
-                    for event in (try? FleetEvent.read(frame.bytes)) ?? [] {
-                        if let clock = event.facts.clock { time.adjust(clock) }
-                        events.yield(event)
-                    }
+        return .fed(bufferingPolicy: .bufferingNewest(Self.mostBehind)) { events in await pass(frames, to: events) }
+    }
+
+    /// Reads frames, and asks for events, until the frames end or the task is cancelled.
+    private func pass(
+        _ frames: AsyncStream<FanoutFrame>, to events: AsyncStream<FleetEvent>.Continuation
+    ) async {
+        await untilEitherEnds {
+            var heardAt = backend.clock.now
+            // Since when the reader is too slow, and loses what it has not read.
+            var lostSince: JobDate?
+            for await frame in frames {
+                let now = backend.clock.now
+                if frame.isAfterGap { events.yield(.missed(from: heardAt, to: now)) }
+                if let since = lostSince, now.timeIntervalSince(since) >= 1 {
+                    events.yield(.missed(from: since, to: now))
+                    lostSince = nil
                 }
-            } _: {
-                while !Task.isCancelled {
-                    // Where it fails now it is said again in a minute.
-                    try? await tell("enable_events")
-                    await backend.clock.sleep(for: .seconds(60))
+                heardAt = now
+                for event in (try? FleetEvent.read(frame.bytes)) ?? [] {
+                    if let clock = event.facts.clock { time.adjust(clock) }
+                    if case .dropped = events.yield(event) { lostSince = lostSince ?? now }
                 }
+            }
+        } _: {
+            while !Task.isCancelled {
+                // Where it fails now it is said again in a minute.
+                try? await tell("enable_events")
+                await backend.clock.sleep(for: .seconds(60))
             }
         }
     }

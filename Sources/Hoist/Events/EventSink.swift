@@ -8,6 +8,11 @@ public protocol EventSink: Sendable {
     /// even made.
     var interests: EventInterests { get }
 
+    /// Whether the sink does without an event of this job, asked before the event is made. By default never.
+    ///
+    /// For a sink that leaves out some jobs: what it declines costs no more than the question.
+    func declines(_ interest: EventInterests, of job: JobID) -> Bool
+
     /// Takes an event of a job. By default nothing.
     func record(_ event: JobEvent)
 
@@ -16,6 +21,7 @@ public protocol EventSink: Sendable {
 }
 
 extension EventSink {
+    public func declines(_ interest: EventInterests, of job: JobID) -> Bool { false }
     public func record(_ event: JobEvent) {}
     public func record(_ event: WorkerEvent) {}
 }
@@ -54,10 +60,11 @@ struct EventStream: Sendable {
 
     /// - Parameters:
     ///   - interest: what the event is; a sink hears it that wants any of these.
+    ///   - job: the job that the event is about.
     ///   - event: called when a sink wants it.
-    func tell(_ interest: EventInterests, _ event: () -> JobEvent) {
+    func tell(_ interest: EventInterests, of job: JobID, _ event: () -> JobEvent) {
         var made: JobEvent?
-        for sink in sinks where !sink.interests.isDisjoint(with: interest) {
+        for sink in sinks where !sink.interests.isDisjoint(with: interest) && !sink.declines(interest, of: job) {
             let event = made ?? event()
             sink.record(event)
             made = event

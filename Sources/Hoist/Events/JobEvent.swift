@@ -106,6 +106,14 @@ extension JobEvent.Kind {
 }
 
 extension Outcome {
+    /// Whether a job that ends so has run, also where its message could not be read.
+    var hasRun: Bool {
+        switch self {
+        case .cancelled, .expired, .notStarted: false
+        case .succeeded, .failed, .retry, .snoozed, .handedBack: true
+        }
+    }
+
     /// Whether the attempt failed, for good or not.
     var isFailure: Bool {
         switch self {

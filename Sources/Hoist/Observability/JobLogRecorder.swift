@@ -12,8 +12,8 @@ final class JobLogRecorder: Sendable {
         var lines: [JobLog.Line] = []
         var omitted = 0
         var allowance = LineAllowance()
-        /// How many lines, omitted ones too, monitors have been told of.
-        var told = 0
+        /// How many lines were taken in; how many of them by the last look at the log; how many monitors were told of.
+        var (accepted, shown, told) = (0, 0, 0)
         /// Whether new lines have been announced since the log was last taken.
         var isNoted = false
     }
@@ -47,6 +47,7 @@ final class JobLogRecorder: Sendable {
             // The last lines say the most.
             let taken = isUrgent ? texts[...] : texts.suffix(state.allowance.take(texts.count))
             state.omitted += omitted + texts.count - taken.count
+            state.accepted += taken.count
             state.lines += taken.map { JobLog.Line(time: now, source: source, text: $0) }
             if state.lines.count > 2 * limit { cut(&state) }
             defer { state.isNoted = true }
@@ -66,6 +67,7 @@ final class JobLogRecorder: Sendable {
     func take() -> JobLog? {
         state.withLock { state in
             state.isNoted = false
+            state.shown = state.accepted
             cut(&state)
             guard shown > 0, !state.lines.isEmpty || state.omitted > 0 else { return nil }
             let lines = Array(state.lines.suffix(shown))
@@ -79,9 +81,8 @@ final class JobLogRecorder: Sendable {
     /// The lines of a log that was taken which monitors have not been told of, the last of them where there are many.
     func untold(of log: JobLog) -> [JobLog.Line] {
         state.withLock { state in
-            let count = log.omitted + log.lines.count
-            defer { state.told = max(state.told, count) }
-            return log.lines.suffix(min(max(0, count - state.told), Self.mostTold))
+            defer { state.told = state.shown }
+            return log.lines.suffix(min(state.shown - state.told, Self.mostTold))
         }
     }
 

@@ -60,7 +60,8 @@ final class WorkerMetrics: EventSink {
     private func record(_ end: JobEvent.End, of event: JobEvent) {
         let instruments = instruments(Key(queue: event.queue, job: event.jobName, outcome: end.outcome.label))
         instruments.count.increment()
-        instruments.run.recordMicroseconds(end.runTime.inMicroseconds)
+        // One that expired or was cancelled while it waited has not run.
+        if end.facts != nil || end.outcome.hasRun { instruments.run.recordMicroseconds(end.runTime.inMicroseconds) }
         if let usage = end.usage {
             instruments.cpu.recordMicroseconds(Int64(usage.cpuSeconds * 1_000_000))
             if let peak = usage.peakMemory { instruments.peakMemory.record(peak) }

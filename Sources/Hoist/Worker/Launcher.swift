@@ -36,7 +36,7 @@ struct Launcher: Sendable {
             Task(executorPreference: lane) {
                 let (startedAt, start) = (clock.now, clock.uptime)
                 task.noteStart(startedAt)
-                events.tell(.started) { event(.started, of: execution) }
+                events.tell(.started, of: execution.jobID) { event(.started, of: execution) }
                 let end = await execution.run(
                     onContext: { task.set($0, $1) }, onProgress: { report($0, of: job) }, cancel: { task.cancel($0) })
                 task.finish()
@@ -50,7 +50,7 @@ struct Launcher: Sendable {
             in: children, run: job.run, job.task,
             onBegin: {
                 job.task.noteStart(clock.now)
-                events.tell(.started) { event(.started, of: job.execution) }
+                events.tell(.started, of: job.execution.jobID) { event(.started, of: job.execution) }
             },
             onProgress: { report($0, of: job) },
             onEnd: { end, usage in
@@ -63,11 +63,11 @@ struct Launcher: Sendable {
 
     /// Tells of the lines in a log that are new.
     func tell(_ log: JobLog, of execution: Execution) {
-        events.tell(.progress) { event(.wrote(execution.log.untold(of: log)), of: execution) }
+        events.tell(.progress, of: execution.jobID) { event(.wrote(execution.log.untold(of: log)), of: execution) }
     }
 
     private func report(_ progress: JobProgress, of job: Job) {
-        events.tell(.progress) { event(.progressed(progress), of: job.execution) }
+        events.tell(.progress, of: job.execution.jobID) { event(.progressed(progress), of: job.execution) }
         inbox.report(progress, run: job.run)
     }
 
@@ -86,7 +86,7 @@ struct Launcher: Sendable {
         let (outcome, waited, facts) = (end.outcome, end.waited, end.context?.facts)
         let log = execution.log.take()
         if let log { tell(log, of: execution) }
-        events.tell(outcome.isFailure ? [.ends, .failures] : .ends) {
+        events.tell(outcome.isFailure ? [.ends, .failures] : .ends, of: execution.jobID) {
             let runTime = usage.map { Duration.seconds($0.wallSeconds) } ?? .microseconds(clock.uptime - start)
             let told = JobEvent.End(
                 outcome: outcome, startedAt: startedAt, runTime: runTime,

@@ -264,6 +264,8 @@ actor WorkerEngine {
         do {
             let isIdle = turn.request.settlements.isEmpty && machine.runs.isEmpty
             let result = try await isIdle ? sendUnlessStopped(turn) : send(turn)
+            // What the broker did on the way comes before what it handed out: a job may be taken over and claimed at once.
+            for notice in inbox.takeNotices() { tell(of: notice) }
             guard machine.ended(turn, result, time) else { return }
             perform()
             patience.reset()
@@ -368,7 +370,9 @@ actor WorkerEngine {
     private func admit(_ run: WorkerInbox.RunID, _ delivery: Delivery) {
         guard let handler = setup.handlers[delivery.jobName] else { return }
         acceptedByName[delivery.jobName, default: 0] += 1
-        events.tell(.received) { JobEvent(.received(delivery), delivery, worker: setup.name, at: backend.clock.now) }
+        events.tell(.received, of: delivery.jobID) {
+            JobEvent(.received(delivery), delivery, worker: setup.name, at: backend.clock.now)
+        }
         let execution = Execution(delivery, handler, environment, onLog: { [inbox] in inbox.noteLog(run: run) })
         jobs[run] = Launcher.Job(execution: execution, run: run, task: RunningTask())
     }
@@ -434,7 +438,7 @@ actor WorkerEngine {
     }
 
     private func tell(_ notice: JobNotice, _ kind: JobEvent.Kind, _ interests: EventInterests) {
-        events.tell(interests) {
+        events.tell(interests, of: notice.jobID) {
             JobEvent(
                 kind, jobID: notice.jobID, jobName: notice.jobName, queue: notice.queue, attempt: notice.attempt,
                 worker: setup.name, at: backend.clock.now)
@@ -629,13 +633,13 @@ actor WorkerEngine {
     }
 
     var intake: DeafnessWatch.Intake {
-        let hasRoom =
-            machine.stop == nil && !machine.isQuiet
-            && machine.slots.capacity.allSatisfy { lane, slots in
-                machine.slots.used(lane) < slots
+        var takes: [String: Set<String>] = [:]
+        if machine.stop == nil, !machine.isQuiet {
+            for queue in machine.queues {
+                takes[queue.name] = Set(setup.handlers.keys.filter { machine.hasRoom(for: $0, of: queue.name) })
             }
-        return DeafnessWatch.Intake(
-            accepted: machine.accepted, hasRoom: hasRoom, queues: consumedQueues, names: Set(setup.handlers.keys))
+        }
+        return DeafnessWatch.Intake(accepted: machine.accepted, takes: takes)
     }
 
     func noteDeafness(_ isDeaf: Bool) {

@@ -103,6 +103,14 @@ final class WorkerInbox: Sendable {
         stopBell.ring()
     }
 
+    /// Takes the notices alone.
+    func takeNotices() -> [JobNotice] {
+        contents.withLock { contents in
+            defer { contents.notices = [] }
+            return contents.notices
+        }
+    }
+
     /// Takes everything; a stop stays.
     func take() -> Contents {
         contents.withLock { contents in

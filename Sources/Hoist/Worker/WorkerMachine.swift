@@ -494,6 +494,15 @@ struct WorkerMachine {
         return turn
     }
 
+    /// Whether a job of this name could begin at once, as far as this worker knows.
+    func hasRoom(for name: String, of queue: String) -> Bool {
+        guard let needs = rules.needs[name], rates[name] == nil, !(isProcessLaneClosed && needs.lane == .process) else {
+            return false
+        }
+        // Of the jobs whose worker has died it has one at a time.
+        return !runs.values.contains { $0.isSuspect } && slots.available(needs, queue: queue) > 0
+    }
+
     private mutating func makeTurn(_ time: Moment) -> Turn {
         var turn = Turn(request: WorkerTurn(settlements: unsettled), incarnation: incarnation)
         if mustReconcile { turn.request.holding = Set(runs.values.map(\.token)) }

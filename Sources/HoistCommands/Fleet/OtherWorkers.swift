@@ -28,9 +28,18 @@ struct OtherWorker: Sendable {
         ]
     }
 
-    /// Asks those that no directory lists. Nobody is waited for where nobody listens.
-    /// - Throws: what the backend throws.
-    static func all(of backend: Backend, besides known: [WorkerPresence]) async throws -> [OtherWorker] {
+    /// Asks those that no directory lists. Nobody is waited for where nobody listens. Where it is not possible to ask,
+    /// for instance because the server takes no writes, it says so and finds none.
+    static func all(of backend: Backend, besides known: [WorkerPresence]) async -> [OtherWorker] {
+        do {
+            return try await asked(backend, besides: known)
+        } catch {
+            FleetPrinting.complain("other workers could not be asked: \(TerminalText.line("\(error)"))")
+            return []
+        }
+    }
+
+    private static func asked(_ backend: Backend, besides known: [WorkerPresence]) async throws -> [OtherWorker] {
         guard let fleet = try? Fleet(backend) else { return [] }
         let names = Set(known.map(\.name))
         var found: [String: OtherWorker] = [:]

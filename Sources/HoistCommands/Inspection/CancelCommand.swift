@@ -43,16 +43,25 @@ struct CancelCommand: AsyncParsableCommand {
         for word in ["cancelled", "requested", "already ended", "unknown"] {
             answer[word] = .integer(Int64(results.count { Self.word($0.result) == word }))
         }
+        var isUnanswered = false
         if let stamp = try pair(stamp, "--stamp") {
             let replies = try await Fleet(backend).revoke(stamped: [stamp.key: [stamp.value]], terminate: .term)
             answer["workers"] = .integer(Int64(replies.count))
-            if replies.isEmpty {
-                if !options.json { FleetPrinting.complain("no worker answered") }
-                throw nobodyAnswered
-            }
+            isUnanswered = replies.isEmpty
         }
-        if options.json { return print(JSONText.shown(.object(answer))) }
-        print(answer.filter { $0.value != 0 }.map { "\($0.value) \($0.key)" }.joined(separator: ", "))
+        if options.json {
+            print(JSONText.shown(.object(answer)))
+        } else {
+            let told = answer.filter { $0.value != 0 }.map { "\($0.value) \($0.key)" }
+            print(told.isEmpty ? "0 cancelled" : told.joined(separator: ", "))
+        }
+        if isUnanswered {
+            if !options.json { FleetPrinting.complain("no worker answered") }
+            throw nobodyAnswered
+        }
+        if !ids.isEmpty, results.allSatisfy({ $0.result == .unknown }) {
+            throw ValidationError("none of these jobs is known")
+        }
     }
 
     private func cancelOne(_ id: JobID, _ backend: Backend) async throws {

@@ -9,7 +9,7 @@ struct StatusCommand: AsyncParsableCommand {
     func run() async throws {
         let backend = try options.backend.open()
         let (queues, workers) = (try await backend.queues(), try await backend.workers())
-        let others = try await OtherWorker.all(of: backend, besides: workers)
+        let others = await OtherWorker.all(of: backend, besides: workers)
         // What another program's workers know is nobody's fault.
         let strangers = try await backend.directory?.strangers() ?? []
         let unknown = strangers.filter { count in
@@ -17,11 +17,12 @@ struct StatusCommand: AsyncParsableCommand {
         }
         if options.json {
             print(
-                JSONText.shown([
-                    "queues": try Printing.encoded(queues),
-                    "workers": .array(try workers.map(Printing.value) + others.map(\.value)),
-                    "unknown_jobs": .array(unknown.map(Printing.value)),
-                ] as WireValue))
+                JSONText.shown(
+                    [
+                        "queues": try Printing.encoded(queues),
+                        "workers": .array(try workers.map(Printing.value) + others.map(\.value)),
+                        "unknown_jobs": .array(unknown.map(Printing.value)),
+                    ] as WireValue))
         } else {
             var parts = [Printing.queues(queues), Printing.workers(workers, others: others)]
             if !unknown.isEmpty { parts.append(Printing.unknown(unknown)) }
@@ -52,7 +53,7 @@ struct WorkersCommand: AsyncParsableCommand {
         let backend = try options.backend.open()
         let workers = try await backend.workers()
         // A probe asks for Hoist's own.
-        let others = check ? [] : try await OtherWorker.all(of: backend, besides: workers)
+        let others = check ? [] : await OtherWorker.all(of: backend, besides: workers)
         if options.json {
             print(JSONText.shown(.array(try workers.map(Printing.value) + others.map(\.value))))
         } else {

@@ -167,8 +167,10 @@ local function claim_jobs(claim_count)
         end
         if not record then
             record = is_known and record_of(element) or ''
-            local state = is_known and state_of_result(id)
-            if state == 'REVOKED' then word = string.gsub(word, '%a$', 'r') end
+            local result = is_known and result_of(id)
+            local state = status_of(result)
+            -- Not one that was revoked or expired under this id before: another producer may use an id again.
+            if state == 'REVOKED' and string.find(result, '"unseen":true', 1, true) then word = string.gsub(word, '%a$', 'r') end
             if state == 'SUCCESS' then
                 if is_copy(element) then
                     -- A copy of a job that has succeeded is not run again.

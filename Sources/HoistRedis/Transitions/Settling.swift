@@ -130,6 +130,8 @@ extension RedisBackend {
         facts.record.failure = record.failure
         var hoist = facts.hoistMember(endedAt: record.endedAt?.microsecondsSinceEpoch, now: now)
         if configuration.clock != nil, seconds > 0 { hoist["until"] = .integer(now + seconds * 1_000_000) }
+        // It was revoked before anybody knew it: the message that comes under the id is not started, see claim.lua.
+        if record.state == .cancelled, record.name.isEmpty { hoist["unseen"] = true }
         var stored = CeleryResult(id: record.id, status: status, result: result, hoist: hoist)
         stored.parentID = record.parentID
         stored.doneAt = record.endedAt

@@ -68,8 +68,8 @@ struct EventRecorderTests {
     func whenAsked() async {
         let (recorder, ears) = (recorder(.whenAsked), Ears(1))
         func pass() async {
-            recorder.record(received("1"))
-            recorder.record(ended("1", success))
+            recorder.tell(received("1"))
+            recorder.tell(ended("1", success))
             _ = await recorder.flush(on: ears)
         }
         #expect(recorder.interests == [.ends])
@@ -98,27 +98,27 @@ struct EventRecorderTests {
     @Test("after half a minute without a listener nothing is encoded; a listener wakes it")
     func sleeps() async throws {
         let (recorder, ears) = (recorder(), Ears(0))
-        recorder.record(received("1"))
+        recorder.tell(received("1"))
         _ = await recorder.flush(on: ears)
         #expect(recorder.interests.contains(.received))
         clock.advance(by: .seconds(31))
-        recorder.record(received("2"))
+        recorder.tell(received("2"))
         _ = await recorder.flush(on: ears)
         #expect(recorder.interests == [.ends])
         let before = ears.frames.value.count
         let running = Task { await recorder.run(on: ears) }
         // There is something to tell: one probe, which nobody hears.
-        recorder.record(ended("2", success))
+        recorder.tell(ended("2", success))
         #expect(await ears.frames.wait { $0.count == before + 1 })
         #expect(recorder.interests == [.ends])
         ears.listeners.change { $0 = 1 }
-        recorder.record(ended("3", success))
+        recorder.tell(ended("3", success))
         let wakes = try await eventually {
             clock.advance(by: .seconds(1))
             return recorder.interests.contains(.received)
         }
         #expect(wakes)
-        recorder.record(received("4"))
+        recorder.tell(received("4"))
         let tells = try await eventually {
             clock.advance(by: .milliseconds(50))
             return ears.events.contains { $0.job?.id == "4" }
@@ -132,11 +132,11 @@ struct EventRecorderTests {
     func uncounted() async {
         let (recorder, ears) = (recorder(.whenAsked), Ears(nil))
         _ = recorder.enable()
-        recorder.record(received("1"))
+        recorder.tell(received("1"))
         _ = await recorder.flush(on: ears)
         #expect(recorder.interests.contains(.received))
         clock.advance(by: .seconds(121))
-        recorder.record(received("2"))
+        recorder.tell(received("2"))
         _ = await recorder.flush(on: ears)
         #expect(recorder.interests == [.ends])
     }
@@ -151,10 +151,10 @@ struct EventRecorderTests {
         for second in 0..<5 {
             for number in 0..<1000 {
                 let id = "\(second)-\(number)"
-                recorder.record(received(id))
+                recorder.tell(received(id))
                 let fails = number.isMultiple(of: 100)
                 if fails { failed.insert(id) }
-                recorder.record(ended(id, fails ? failure : success))
+                recorder.tell(ended(id, fails ? failure : success))
             }
             clock.advance(by: .seconds(1))
         }
@@ -176,8 +176,8 @@ struct EventRecorderTests {
         let (recorder, ears) = (recorder(), Ears(1))
         ears.isAway.change { $0 = true }
         for number in 0..<10_000 {
-            recorder.record(received("\(number)"))
-            recorder.record(ended("\(number)", success))
+            recorder.tell(received("\(number)"))
+            recorder.tell(ended("\(number)", success))
         }
         #expect(await recorder.flush(on: ears) == false)
         #expect(recorder.dropped > 10_000)
@@ -192,14 +192,14 @@ struct EventRecorderTests {
     @Test("events say what Celery's monitors read")
     func members() async throws {
         let (recorder, ears) = (recorder(), Ears(1))
-        recorder.record(received("1"))
-        recorder.record(ended("1", .retry(at: clock.now, JobFailure(kind: .raised, type: "E", message: "no"))))
-        recorder.record(ended("2", .cancelled))
-        recorder.record(ended("3", .expired))
-        recorder.record(
+        recorder.tell(received("1"))
+        recorder.tell(ended("1", .retry(at: clock.now, JobFailure(kind: .raised, type: "E", message: "no"))))
+        recorder.tell(ended("2", .cancelled))
+        recorder.tell(ended("3", .expired))
+        recorder.tell(
             JobEvent(
                 .progressed(JobProgress(fraction: 0.5, message: "half")), delivery("4"), worker: "a@b", at: clock.now))
-        recorder.record(ended("5", .snoozed(until: clock.now)))
+        recorder.tell(ended("5", .snoozed(until: clock.now)))
         _ = await recorder.flush(on: ears)
         let events = ears.events
         #expect(
@@ -247,11 +247,11 @@ struct EventRecorderTests {
         let (recorder, ears) = (recorder(), Ears(1))
         let line = JobLog.Line(time: clock.now, source: "output", text: "frame 1 \u{1b}[31m")
         func event(_ kind: JobEvent.Kind) -> JobEvent { JobEvent(kind, delivery("1"), worker: "a@b", at: clock.now) }
-        recorder.record(event(.wrote([line])))
-        recorder.record(event(.takenOver(lostWorker: "c@d")))
-        recorder.record(event(.cancelAsked(.requested)))
-        recorder.record(ended("1", .snoozed(until: clock.now)))
-        recorder.record(ended("1", .handedBack))
+        recorder.tell(event(.wrote([line])))
+        recorder.tell(event(.takenOver(lostWorker: "c@d")))
+        recorder.tell(event(.cancelAsked(.requested)))
+        recorder.tell(ended("1", .snoozed(until: clock.now)))
+        recorder.tell(ended("1", .handedBack))
         _ = await recorder.flush(on: ears)
         let events = ears.events
         #expect(
@@ -264,5 +264,28 @@ struct EventRecorderTests {
         #expect(events[2].job?.cancelResult == "requested")
         let returned = events[3...].allSatisfy { event in if case .returned = event { true } else { false } }
         #expect(returned)
+    }
+}
+
+extension EventRecorder {
+    /// Tells it an event as a worker does.
+    fileprivate func tell(_ event: JobEvent) {
+        let interest: EventInterests =
+            switch event.kind {
+            case .received: .received
+            case .started: .started
+            case .progressed, .wrote: .progress
+            case .sent, .cancelAsked: .sent
+            case .retried, .putBack, .ended, .givenUp, .takenOver: .ends
+            }
+        EventStream([Always(recorder: self)]).tell(interest, of: event.jobID) { event }
+    }
+
+    /// What a recorder is not interested in is told it all the same: the tests look at what it does with it.
+    private struct Always: EventSink {
+        let recorder: EventRecorder
+        var interests: EventInterests { .all }
+        func declines(_ interest: EventInterests, of job: JobID) -> Bool { recorder.declines(interest, of: job) }
+        func record(_ event: JobEvent) { recorder.record(event) }
     }
 }

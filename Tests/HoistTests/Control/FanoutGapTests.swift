@@ -21,7 +21,7 @@ struct FanoutGapTests {
             if heard.count == 10_000 { break }
         }
         #expect(heard.first?.bytes == Array("10".utf8))
-        #expect(heard.contains { $0.isAfterGap })
+        #expect(heard.count { $0.isAfterGap } == 1)
         for await frame in other {
             #expect(!frame.isAfterGap, "only who was slow has missed any")
             break

@@ -69,6 +69,24 @@ struct WorkerMachineTests {
         return machine
     }
 
+    @Test("there is room for what lane, queue and resources leave, unless a rate or a suspect stands in the way")
+    func room() throws {
+        let gpu = SlotNeeds(lane: .async, slots: 1, resources: ["gpu": 1])
+        var two = try working(on: [delivery("a")])
+        #expect(two.hasRoom(for: "light", of: "q") && !two.hasRoom(for: "unknown", of: "q"))
+        two.setRate(try StartRate("1/m"), of: ["light"], at(0))
+        #expect(!two.hasRoom(for: "light", of: "q"))
+        #expect(try !working(on: [delivery("a"), delivery("b")]).hasRoom(for: "light", of: "q"))
+        #expect(try !working(on: [delivery("a")], names: ["light": light, "gpu": gpu]).hasRoom(for: "gpu", of: "q"))
+        var suspect = delivery("s")
+        suspect.lostWorkers = 1
+        #expect(try !working(on: [suspect]).hasRoom(for: "light", of: "q"))
+        var limited = machine(queues: [.queue("q", concurrency: 1), "other"])
+        let first = try #require(turn(&limited))
+        #expect(ended(&limited, first, TurnResult(deliveries: [delivery("a")]), at(0)))
+        #expect(!limited.hasRoom(for: "light", of: "q") && limited.hasRoom(for: "light", of: "other"))
+    }
+
     private func outcomes(_ turn: Machine.Turn?) -> [String] {
         turn?.request.settlements.map { "\($0.jobID) \($0.outcome.label)" } ?? ["no turn"]
     }
