@@ -333,9 +333,15 @@ struct CeleryControlTests {
     private struct Flower {
         let port: Int
 
-        func call(_ method: String, _ path: String) async throws -> (status: Int, value: WireValue) {
+        func call(_ method: String, _ path: String, _ body: WireValue? = nil) async throws -> (
+            status: Int, value: WireValue
+        ) {
             var request = URLRequest(url: try #require(URL(string: "http://127.0.0.1:\(port)\(path)")))
             request.httpMethod = method
+            if let body {
+                request.httpBody = Data(JSONText.shown(body).utf8)
+                request.setValue("application/json", forHTTPHeaderField: "Content-Type")
+            }
             let (data, response) = try await URLSession.shared.data(for: request)
             let value = (try? JSONText.parse(Array(data))) ?? .string(String(decoding: data, as: UTF8.self))
             return ((response as? HTTPURLResponse)?.statusCode ?? 0, value)
@@ -522,6 +528,21 @@ struct CeleryControlTests {
         #expect(
             try await call("POST", "/api/task/rate-limit/mixed.add?workername=\(node)&ratelimit=100/s").status == 200)
         #expect(try await call("POST", "/api/task/timeout/mixed.add?workername=\(node)&soft=30").status == 200)
+        // What Flower sends, the worker performs.
+        let work: WireValue = ["args": [20, 3]]
+        let applied = try await flower.call("POST", "/api/task/apply/mixed.add", work)
+        #expect(
+            applied.status == 200 && applied.value["result"] == 23 && applied.value["state"] == "SUCCESS", "\(applied)")
+        for route in ["async-apply", "send-task"] {
+            let sent = try await flower.call("POST", "/api/task/\(route)/mixed.add", work)
+            let id = sent.value["task-id"]?.stringValue ?? ""
+            #expect(sent.status == 200 && !id.isEmpty, "\(sent)")
+            let isDone = try await eventually(.seconds(20)) {
+                let result = try await flower.call("GET", "/api/task/result/\(id)?timeout=5")
+                return result.status == 200 && result.value["result"] == 23
+            }
+            #expect(isDone, "\(route)")
+        }
         let long = try await bench.client.enqueue(named: "mixed.steps")
         let isRunning = try await eventually { try await long.state() == .running }
         #expect(isRunning)

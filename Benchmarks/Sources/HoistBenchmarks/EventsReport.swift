@@ -12,7 +12,7 @@ struct EventsReport {
     func run() async throws {
         let server = try RedisReport.Server()
         defer { server.stop() }
-        print("\nEvents on Redis: \(Self.jobs) no-op jobs without results, \(Self.pairs) pairs in turn, medians")
+        say("\nEvents on Redis: \(Self.jobs) no-op jobs without results, \(Self.pairs) pairs in turn, medians")
         let listener = try start("redis-listen", server.url)
         try compare("events at the default limit, one listener, to none sent", "always", "never", server)
         try compare("events without a limit, one listener, to none sent", "unlimited", "never", server)
@@ -34,7 +34,7 @@ struct EventsReport {
             }
         }
         let (without, with) = (median(rates[0]), median(rates[1]))
-        print("Celery, for comparison: \(Int(without)) jobs/s, with -E \(Int(with)): \(ratio(with, without))")
+        say("Celery, for comparison: \(Int(without)) jobs/s, with -E \(Int(with)): \(ratio(with, without))")
     }
 
     /// Rates and processor seconds of two modes.
@@ -53,7 +53,7 @@ struct EventsReport {
         }
         let (one, two) = (median(rates[mode] ?? []), median(rates[other] ?? []))
         let (cost, otherCost) = (median(seconds[mode] ?? []), median(seconds[other] ?? []))
-        print(
+        say(
             "\(what): \(Int(one)) and \(Int(two)) jobs/s, \(ratio(one, two)); processor time of the worker "
                 + "\(String(format: "%.2f", cost)) and \(String(format: "%.2f", otherCost)) s, "
                 + "\(ratio(otherCost, cost)) the other way round")
@@ -69,9 +69,10 @@ struct EventsReport {
             let before = processorSeconds(of: worker.processIdentifier)
             try await Task.sleep(for: .seconds(20))
             shares[mode] = (processorSeconds(of: worker.processIdentifier) - before) / 20
-            print(
+            say(
                 "idle worker, events and control \(mode): \(percent(shares[mode] ?? 0)) of a core, "
-                    + "\(String(format: "%.1f", residentMegabytes(of: worker.processIdentifier))) MB resident")
+                    + "\(String(format: "%.1f", RedisReport.proportionalMegabytes(of: worker.processIdentifier))) MB (PSS)"
+            )
             stop(worker)
         }
     }
@@ -91,8 +92,8 @@ struct EventsReport {
         }
         stop(worker)
         waits.sort()
-        guard !waits.isEmpty else { return print("no reply came while the worker was busy") }
-        print(
+        guard !waits.isEmpty else { return say("no reply came while the worker was busy") }
+        say(
             "\(waits.count) replies of a worker that is busy: median \(String(format: "%.1f", median(waits))) ms, "
                 + "99th percentile \(String(format: "%.1f", waits[waits.count * 99 / 100])) ms")
     }
@@ -112,7 +113,7 @@ struct EventsReport {
             }
         }
         let (flooded, beside) = (median(rates["/0.celery.pidbox"] ?? []), median(rates["/0.nobody"] ?? []))
-        print(
+        say(
             "jobs under 5,000 requests a second, a third of them hostile: \(Int(flooded)) jobs/s, beside the same flood "
                 + "to nobody \(Int(beside)): \(ratio(flooded, beside))")
         server.flush()
@@ -122,7 +123,7 @@ struct EventsReport {
         let before = residentMegabytes(of: worker.processIdentifier)
         try await Task.sleep(for: .seconds(30))
         growth = residentMegabytes(of: worker.processIdentifier) - before
-        print(
+        say(
             "memory of a worker in 30 s of that flood: \(String(format: "%.1f", before)) MB, "
                 + "\(String(format: "%+.1f", growth)) MB; it \(worker.isRunning ? "lives" : "has ended")")
         stop(flood)
@@ -138,7 +139,7 @@ struct EventsReport {
         let before = processorSeconds(of: monitor.processIdentifier)
         try await Task.sleep(for: .seconds(20))
         let share = (processorSeconds(of: monitor.processIdentifier) - before) / 20
-        print(
+        say(
             "a monitor of 1,000 workers: \(percent(share)) of a core, "
                 + "\(String(format: "%.1f", residentMegabytes(of: monitor.processIdentifier))) MB resident")
         stop(monitor)
@@ -169,6 +170,12 @@ struct EventsReport {
         let fields = text.split(separator: ")").last?.split(separator: " ") ?? []
         guard fields.count > 12, let user = Double(fields[11]), let system = Double(fields[12]) else { return 0 }
         return (user + system) / Double(sysconf(Int32(_SC_CLK_TCK)))
+    }
+
+    /// A line that is seen at once.
+    private func say(_ line: String) {
+        print(line)
+        fflush(nil)
     }
 
     private func median(_ values: [Double]) -> Double {

@@ -212,7 +212,7 @@ struct RedisReport {
             print("    Sidekiq, in turn with it: median \(typical(sidekiq, 0)), 99th percentile \(typical(sidekiq, 1))")
         }
         print("enqueue to result: median \(typical(ours, 2)), 99th percentile \(typical(ours, 3))")
-        print("idle worker: \(Int(proportionalMegabytes(of: worker.processIdentifier))) MB (PSS)")
+        print("idle worker: \(Int(Self.proportionalMegabytes(of: worker.processIdentifier))) MB (PSS)")
         kill(worker.processIdentifier, SIGKILL)
         worker.waitUntilExit()
     }
@@ -260,7 +260,7 @@ struct RedisReport {
         return String(decoding: bytes, as: UTF8.self)
     }
 
-    private func proportionalMegabytes(of process: pid_t) -> Double {
+    static func proportionalMegabytes(of process: pid_t) -> Double {
         let text = (try? String(contentsOfFile: "/proc/\(process)/smaps_rollup", encoding: .utf8)) ?? ""
         let line = text.split(separator: "\n").first { $0.hasPrefix("Pss:") }
         return (line?.split(separator: " ").dropFirst().first).flatMap { Double($0) }.map { $0 / 1024 } ?? 0

@@ -86,8 +86,8 @@ package final class JobFollower: Sendable {
             return ([], true)
         }
         for bell in bells { bell.ring() }
-        // A task of its own, for the bell is rung on any thread.
-        if mustLook { Task { await look(revisions) } }
+        // The bell is rung on any thread.
+        if mustLook { runBeside { await self.look(revisions) } }
     }
 
     private func look(_ revisions: Revisions) async {

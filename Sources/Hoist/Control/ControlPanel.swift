@@ -68,8 +68,8 @@ final class ControlPanel: Sendable {
                 for await frame in frames {
                     guard let request = accept(frame) else { continue }
                     let isOwn = own[request.method] != nil
-                    // A task that nobody waits for: a worker that leaves is not held up by what it was asked.
-                    Task(executorPreference: isOwn ? globalConcurrentExecutor : executor) {
+                    // A worker that leaves is not held up by what it was asked.
+                    runBeside(on: isOwn ? globalConcurrentExecutor : executor) {
                         await self.answer(request, on: fanout)
                         self.state.withLock { $0.underWay -= 1 }
                     }

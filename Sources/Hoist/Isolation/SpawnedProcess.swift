@@ -73,8 +73,8 @@ package final class SpawnedProcess: Sendable {
         }
         guard threadError != 0 else { return }
         for descriptor in descriptors { if let descriptor { close(descriptor) } }
-        // Later, in a task: the caller may hold a lock.
-        Task { onExit(.failure(SpawnError(path: program.path, code: threadError))) }
+        // The caller may hold a lock.
+        runBeside { onExit(.failure(SpawnError(path: program.path, code: threadError))) }
     }
 
     /// Sends a signal to the process group; before the process has started, as soon as it has.

@@ -306,10 +306,10 @@ final class Execution: Sendable {
         await hooks.ended(.failed(failure), context)
     }
 
-    /// Runs the user's hooks of a job that has not ended in its handler, on the threads of handlers. A task of its own,
-    /// for no thread of the worker may wait for the user's code.
+    /// Runs the user's hooks of a job that has not ended in its handler, on the threads of handlers: no
+    /// thread of the worker may wait for the user's code.
     static func afterwards(_ body: @escaping @Sendable () async -> Void) {
-        Task(executorPreference: globalConcurrentExecutor) { await body() }
+        runBeside(on: globalConcurrentExecutor, body)
     }
 
     var hooks: JobHooks { JobHooks(hooks: handler.hooks, onDeadLetter: environment.onDeadLetter) }

@@ -70,7 +70,7 @@ final class RunningTask: Sendable {
     private static func call(
         _ stop: @escaping @Sendable (JobContext.CancellationReason) -> Void, _ reason: JobContext.CancellationReason
     ) {
-        Task(executorPreference: threads) { stop(reason) }
+        runBeside(on: threads) { stop(reason) }
     }
 
     /// Some, so that a closure which never returns does not keep other jobs from being stopped.

@@ -296,10 +296,10 @@ extension RedisBackend {
         }
     }
 
-    /// Works beside everything else. A task of its own, for a worker that renews its lease, or takes an answer, must
-    /// not wait for upkeep; what fails now is done by the next one who is due.
+    /// Works beside everything else: a worker that renews its lease, or takes an answer, must not wait for upkeep. What
+    /// fails now is done by the next one who is due.
     func beside(_ body: @escaping @Sendable (RedisBackend) async throws -> Void) {
-        Task { [weak self] in
+        runBeside { [weak self] in
             guard let self else { return }
             try? await body(self)
         }

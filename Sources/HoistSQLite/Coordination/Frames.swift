@@ -113,7 +113,8 @@ final class FrameReader: Sendable {
             state.refresh = backend.clock.schedule(after: delay) { [weak self, weak backend] in
                 guard let self, let backend else { return }
                 self.state.withLock { $0.refresh = nil }
-                beside { await self.refresh(backend) }
+                // Timers and bells call on threads that must not wait for the database.
+                runBeside(on: sideThread) { await self.refresh(backend) }
             }
         }
     }
@@ -148,7 +149,7 @@ final class FrameReader: Sendable {
             return !state.isReading
         }
         guard mustBegin else { return }
-        beside {
+        runBeside(on: sideThread) {
             var mustGoOn = true
             while mustGoOn {
                 await self.readOnce(backend)
@@ -159,11 +160,6 @@ final class FrameReader: Sendable {
                 }
             }
         }
-    }
-
-    /// A task of its own, for timers and bells call on threads that must not wait for the database.
-    private func beside(_ body: @escaping @Sendable () async -> Void) {
-        Task(executorPreference: sideThread) { await body() }
     }
 
     private func readOnce(_ backend: SQLiteBackend) async {

@@ -91,6 +91,32 @@ struct FuzzTests {
         }
     }
 
+    @Test("events, requests and replies of control")
+    func control() {
+        func frame(_ body: String) -> [UInt8] {
+            ControlFrame.encode(
+                headers: ["clock": 7, "expires": 1.5, "hostname": "a@b"], body: Array(body.utf8), exchange: "celeryev",
+                key: "task.multi", isLasting: true)
+        }
+        let corpus = [
+            #"{"type": "worker-heartbeat", "hostname": "a@b", "timestamp": 1.5, "clock": 7, "freq": 2.0, "loadavg": [1, 2]}"#,
+            #"[{"type": "task-received", "uuid": "1", "hostname": "a@b", "name": "n", "args": "(1,)", "eta": "2026-11-29T12:00:00+00:00", "retries": 1}]"#,
+            #"[{"type": "hoist-log", "uuid": "1", "hostname": "a@b", "lines": [{"at": 1.0, "source": "output", "text": "x"}]}]"#,
+            #"{"method": "rate_limit", "arguments": {"task_name": "n", "rate_limit": "10/m"}, "destination": ["a@b"], "pattern": null, "matcher": null, "ticket": "t", "reply_to": {"exchange": "reply.celery.pidbox", "routing_key": "k"}}"#,
+            #"{"method": "ping", "pattern": "a*@[a-z]", "matcher": "glob"}"#,
+            #"{"method": "ping", "pattern": "^(a|b)+@.*$", "matcher": "pcre"}"#,
+            #"{"a@b": {"ok": "pong"}, "c@d": [1, {"x": null}]}"#,
+        ].map(frame)
+        Fuzzing.run("control", corpus: corpus) { bytes in
+            for event in (try? FleetEvent.read(bytes)) ?? [] { _ = (event.facts.fields.count, event.job?.lines.count) }
+            if let request = try? ControlRequest(frame: bytes) {
+                _ = request.addressee.names("encoder-1@gpu-7")
+                _ = try? ControlRequest(frame: request.encoded(expires: request.expires))
+            }
+            _ = try? ControlReply.read(bytes)
+        }
+    }
+
     @Test("frames of children, and of their worker")
     func frames() {
         let record = JobRecord(id: "a", name: "b", queue: "c", state: .succeeded, output: ["size": [1, nil, 2.5]])

@@ -34,7 +34,11 @@ struct WatchTests {
         let other = WorkerPresence(
             id: "other", name: "other", queues: ["default"], jobNames: ["other's"], startedAt: clock.now)
         #expect(try await backend.join(other, lease: .seconds(100_000)))
-        let worker = Worker(backend, logger: logger) { Handler(named: "known") { _, _ in .null } }
+        // The clock jumps: the lease is to hold.
+        let options = Worker.Configuration(lease: .seconds(100_000))
+        let worker = Worker(backend, configuration: options, logger: logger) {
+            Handler(named: "known") { _, _ in .null }
+        }
         try await withWorker(worker) {
             let isConsuming = try await eventually { worker.health.isConsuming }
             #expect(isConsuming)
