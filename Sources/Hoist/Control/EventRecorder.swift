@@ -138,9 +138,25 @@ final class EventRecorder: EventSink {
         }
     }
 
+    /// What is told of nobody is counted, and no event is made of it.
+    func declinesEnd(_ outcome: Outcome, of job: JobID, named name: String) -> Bool {
+        state.withLock { state in
+            if state.isEnabled, !state.isAsleep {
+                guard !outcome.isAlwaysTold, state.leftOut.remove(job.utf8.stableHash) != nil else { return false }
+                state.dropped += 1
+            }
+            count(name, outcome.label, &state)
+            return true
+        }
+    }
+
     func record(_ event: JobEvent) {
-        let event = event.withoutLargePayload
-        let size = 256 + event.payloadSize
+        var (event, payload) = (event, event.payloadSize)
+        if payload > JobEvent.largest {
+            event = event.withoutPayload
+            payload = event.payloadSize
+        }
+        let size = 256 + payload
         let bells = state.withLock { state -> (Bool, Bool) in
             count(event, &state)
             guard state.isEnabled, !state.isAsleep else { return (false, false) }
@@ -161,18 +177,19 @@ final class EventRecorder: EventSink {
     }
 
     private func count(_ event: JobEvent, _ state: inout State) {
-        let outcome: String
         switch event.kind {
-        case .ended(let end), .retried(let end), .putBack(let end): outcome = end.outcome.label
-        case .givenUp: outcome = "failed"
+        case .ended(let end), .retried(let end), .putBack(let end): count(event.jobName, end.outcome.label, &state)
+        case .givenUp: count(event.jobName, "failed", &state)
         case .sent, .takenOver, .cancelAsked:
             // Something to tell, for a recorder that sleeps.
             state.ends &+= 1
-            return
-        case .received, .started, .progressed, .wrote: return
+        case .received, .started, .progressed, .wrote: break
         }
+    }
+
+    private func count(_ name: String, _ outcome: String, _ state: inout State) {
         state.ends &+= 1
-        var key = TotalKey(name: event.jobName, outcome: outcome)
+        var key = TotalKey(name: name, outcome: outcome)
         if state.totals[key] == nil, state.totals.count >= Self.mostTotals { key.name = "other" }
         state.totals[key, default: Total()].count += 1
     }
@@ -206,10 +223,7 @@ final class EventRecorder: EventSink {
             return .yes
         case .ended(let end), .retried(let end), .putBack(let end):
             guard state.leftOut.remove(hash) != nil else { return .yes }
-            switch end.outcome {
-            case .failed, .retry, .cancelled, .expired: return .first
-            case .succeeded, .snoozed, .handedBack, .notStarted: return .no
-            }
+            return end.outcome.isAlwaysTold ? .first : .no
         case .givenUp, .takenOver, .cancelAsked: return .yes
         }
     }
@@ -428,10 +442,9 @@ enum WorkerEventType {
 
 extension JobEvent {
     /// Bodies and outputs above this are not kept: they would only be shown cut.
-    private static let largest = 64 << 10
+    fileprivate static let largest = 64 << 10
 
-    fileprivate var withoutLargePayload: JobEvent {
-        guard payloadSize > Self.largest else { return self }
+    fileprivate var withoutPayload: JobEvent {
         var event = self
         switch kind {
         case .received(var delivery):

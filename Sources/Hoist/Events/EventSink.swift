@@ -13,6 +13,9 @@ public protocol EventSink: Sendable {
     /// For a sink that leaves out some jobs: what it declines costs no more than the question.
     func declines(_ interest: EventInterests, of job: JobID) -> Bool
 
+    /// As ``declines(_:of:)``, for the end of a delivery. A sink that only counts ends may do so here, and decline.
+    func declinesEnd(_ outcome: Outcome, of job: JobID, named name: String) -> Bool
+
     /// Takes an event of a job. By default nothing.
     func record(_ event: JobEvent)
 
@@ -22,6 +25,7 @@ public protocol EventSink: Sendable {
 
 extension EventSink {
     public func declines(_ interest: EventInterests, of job: JobID) -> Bool { false }
+    public func declinesEnd(_ outcome: Outcome, of job: JobID, named name: String) -> Bool { false }
     public func record(_ event: JobEvent) {}
     public func record(_ event: WorkerEvent) {}
 }
@@ -63,8 +67,26 @@ struct EventStream: Sendable {
     ///   - job: the job that the event is about.
     ///   - event: called when a sink wants it.
     func tell(_ interest: EventInterests, of job: JobID, _ event: () -> JobEvent) {
+        tell(interest, unless: { $0.declines(interest, of: job) }, event)
+    }
+
+    /// Tells the end of a delivery.
+    /// - Parameters:
+    ///   - outcome: how it ended.
+    ///   - job: the job.
+    ///   - name: the wire name of the job.
+    ///   - event: called when a sink wants it.
+    func tellEnd(_ outcome: Outcome, of job: JobID, named name: String, _ event: () -> JobEvent) {
+        tell(
+            outcome.isFailure ? [.ends, .failures] : .ends,
+            unless: { $0.declinesEnd(outcome, of: job, named: name) }, event)
+    }
+
+    private func tell(
+        _ interest: EventInterests, unless declines: (any EventSink) -> Bool, _ event: () -> JobEvent
+    ) {
         var made: JobEvent?
-        for sink in sinks where !sink.interests.isDisjoint(with: interest) && !sink.declines(interest, of: job) {
+        for sink in sinks where !sink.interests.isDisjoint(with: interest) && !declines(sink) {
             let event = made ?? event()
             sink.record(event)
             made = event

@@ -106,6 +106,14 @@ extension JobEvent.Kind {
 }
 
 extension Outcome {
+    /// Whether monitors are told of a job that ends so, however many jobs there are.
+    var isAlwaysTold: Bool {
+        switch self {
+        case .failed, .retry, .cancelled, .expired: true
+        case .succeeded, .snoozed, .handedBack, .notStarted: false
+        }
+    }
+
     /// Whether a job that ends so has run, also where its message could not be read.
     var hasRun: Bool {
         switch self {

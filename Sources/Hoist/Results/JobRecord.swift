@@ -305,6 +305,9 @@ public struct JobRecord: Sendable, Hashable, Codable {
         guard consuming.contains(where: { $0.jobNames.contains(name) }) else {
             return "no live worker of the queue \(queue) knows the job name \(name)"
         }
-        return "behind other jobs: every slot that may run it is taken"
+        return behindOthers
     }
+
+    /// Why a job waits that nothing holds up but those before it.
+    package static let behindOthers = "behind other jobs: every slot that may run it is taken"
 }

@@ -50,10 +50,8 @@ struct DeafnessWatch: Sendable {
             guard let job = try await directory.jobs(filter).first(where: { names.contains($0.name) }) else { continue }
             if try await backend.queueControl?.pausedQueues().contains(queue.name) ?? false { continue }
             // A limit, or a queue that is closed for a while, is a reason.
-            if let record = try await backend.record(of: job.id), record.state == .waiting, record.waitingReason == nil
-            {
-                return true
-            }
+            guard let record = try await backend.record(of: job.id), record.state == .waiting else { continue }
+            if record.waitingReason == nil || record.waitingReason == JobRecord.behindOthers { return true }
         }
         return false
     }

@@ -86,7 +86,7 @@ struct Launcher: Sendable {
         let (outcome, waited, facts) = (end.outcome, end.waited, end.context?.facts)
         let log = execution.log.take()
         if let log { tell(log, of: execution) }
-        events.tell(outcome.isFailure ? [.ends, .failures] : .ends, of: execution.jobID) {
+        events.tellEnd(outcome, of: execution.jobID, named: execution.jobName) {
             let runTime = usage.map { Duration.seconds($0.wallSeconds) } ?? .microseconds(clock.uptime - start)
             let told = JobEvent.End(
                 outcome: outcome, startedAt: startedAt, runTime: runTime,

@@ -278,7 +278,12 @@ extension EventRecorder {
             case .sent, .cancelAsked: .sent
             case .retried, .putBack, .ended, .givenUp, .takenOver: .ends
             }
-        EventStream([Always(recorder: self)]).tell(interest, of: event.jobID) { event }
+        let stream = EventStream([Always(recorder: self)])
+        if let end = event.end {
+            stream.tellEnd(end.outcome, of: event.jobID, named: event.jobName) { event }
+        } else {
+            stream.tell(interest, of: event.jobID) { event }
+        }
     }
 
     /// What a recorder is not interested in is told it all the same: the tests look at what it does with it.
@@ -286,6 +291,9 @@ extension EventRecorder {
         let recorder: EventRecorder
         var interests: EventInterests { .all }
         func declines(_ interest: EventInterests, of job: JobID) -> Bool { recorder.declines(interest, of: job) }
+        func declinesEnd(_ outcome: Outcome, of job: JobID, named name: String) -> Bool {
+            recorder.declinesEnd(outcome, of: job, named: name)
+        }
         func record(_ event: JobEvent) { recorder.record(event) }
     }
 }
