@@ -159,7 +159,8 @@ let package = Package(
         tests(
             "HoistCommandsTests",
             [
-                "Hoist", "HoistCommands", "HoistMonitor", "HoistSQLite", "HoistTesting", argumentParser, lifecycle,
+                "Hoist", "HoistCommands", "HoistMonitor", "HoistSQLite", "HoistTesting", "TestServers", argumentParser,
+                lifecycle,
                 logging,
             ]),
         tests("RESPTests", ["HoistTesting", "RESP", "TestServers", nioCore]),

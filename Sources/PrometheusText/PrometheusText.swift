@@ -28,24 +28,16 @@ enum PrometheusText {
         series.labels.map { "\($0.name)=\"\(escapedValue($0.value))\"" }.joined(separator: ",")
     }
 
-    static func escapedValue(_ text: String) -> String {
-        var result = ""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\\": result += "\\\\"
-            case "\"": result += "\\\""
-            case "\n": result += "\\n"
-            default: result.unicodeScalars.append(scalar)
-            }
-        }
-        return result
-    }
+    static func escapedValue(_ text: String) -> String { escaped(text, withQuotes: true) }
+    static func escapedHelp(_ text: String) -> String { escaped(text, withQuotes: false) }
 
-    static func escapedHelp(_ text: String) -> String {
+    /// By scalars, for a quote with a mark behind it is one character.
+    private static func escaped(_ text: String, withQuotes: Bool) -> String {
         var result = ""
         for scalar in text.unicodeScalars {
             switch scalar {
             case "\\": result += "\\\\"
+            case "\"" where withQuotes: result += "\\\""
             case "\n": result += "\\n"
             default: result.unicodeScalars.append(scalar)
             }

@@ -3,6 +3,7 @@ import Hoist
 import HoistSQLite
 import HoistTesting
 import Logging
+import TestServers
 import Testing
 
 /// What the commands print with `--json` is what `docs/command-line.schema.json` says.
@@ -27,23 +28,7 @@ struct JSONOutputTests {
     }
 
     private func hoist(_ arguments: [String]) async throws -> String {
-        let program = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
-            .appendingPathComponent("hoist")
-        return try await withCheckedThrowingContinuation { continuation in
-            Thread.detachNewThread {
-                continuation.resume(
-                    with: Result {
-                        let (process, output) = (Process(), Pipe())
-                        process.executableURL = program
-                        process.arguments = arguments + ["--json", "--backend", url]
-                        process.standardOutput = output
-                        try process.run()
-                        let bytes = output.fileHandleForReading.readDataToEndOfFile()
-                        process.waitUntilExit()
-                        return String(decoding: bytes, as: UTF8.self)
-                    })
-            }
-        }
+        try await BuiltProgram.run("hoist", arguments + ["--json", "--backend", url]).text
     }
 
     /// - Parameter name: of the definition; nil for the name of the command.

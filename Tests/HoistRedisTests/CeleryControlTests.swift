@@ -196,25 +196,8 @@ struct CeleryControlTests {
 
     /// Runs Hoist's command line on the queues of the bench.
     private func hoist(_ arguments: [String], _ bench: MixedBench) async throws -> (status: Int32, text: String) {
-        let program = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
-            .appendingPathComponent("hoist")
         let backend = bench.url + "?prefix=\(bench.prefix)&result_prefix=\(bench.prefix)"
-        return try await withCheckedThrowingContinuation { continuation in
-            Thread.detachNewThread {
-                continuation.resume(
-                    with: Result {
-                        let (process, output) = (Process(), Pipe())
-                        process.executableURL = program
-                        process.arguments = arguments + ["--backend", backend]
-                        process.standardOutput = output
-                        process.standardError = FileHandle.nullDevice
-                        try process.run()
-                        let bytes = output.fileHandleForReading.readDataToEndOfFile()
-                        process.waitUntilExit()
-                        return (process.terminationStatus, String(decoding: bytes, as: UTF8.self))
-                    })
-            }
-        }
+        return try await BuiltProgram.run("hoist", arguments + ["--backend", backend])
     }
 
     @Test("hoist lists, asks, explains and stops on a fleet of Python's workers alone")

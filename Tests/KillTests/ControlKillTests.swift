@@ -84,8 +84,7 @@ struct ControlKillTests {
         _ = FileManager.default.createFile(atPath: output.path, contents: nil)
         defer { try? FileManager.default.removeItem(at: output) }
         let monitor = Process()
-        monitor.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-            .deletingLastPathComponent().appendingPathComponent("hoist")
+        monitor.executableURL = BuiltProgram.url("hoist")
         monitor.arguments = ["events", "--json", "--backend", server.url]
         monitor.standardOutput = try FileHandle(forWritingTo: output)
         try monitor.run()
