@@ -120,18 +120,18 @@ public struct FleetPicture: Sendable {
             note(job.facts, now)
             let limits = limits
             change(job.id) { $0.progress = job.progress.map { limits.cut($0) } }
-            return .job(job.id)
+            return .job(job.id, endedAs: nil)
         case .log(let job):
             note(job.facts, now)
             guard let line = job.lines.last else { return .none }
             let limits = limits
             change(job.id) { $0.lastLine = limits.cut(line.text) }
-            return .job(job.id)
+            return .job(job.id, endedAs: nil)
         case .returned(let job), .takenOver(let job):
             note(job.facts, now)
             guard let known = jobs[job.id], known.isReturned(by: job, limits) else { return .none }
             change(job.id) { $0.returned(job) }
-            return .job(job.id)
+            return .job(job.id, endedAs: nil)
         case .cancelAsked(let job):
             guard job.cancelResult == "cancelled", jobs[job.id]?.state.hasEnded != true else { return .none }
             return hear(job, .revoked, now)
@@ -141,7 +141,8 @@ public struct FleetPicture: Sendable {
     /// What an event has changed.
     public enum Change: Sendable, Hashable {
         case none
-        case job(JobID)
+        /// A job; `endedAs` is how an attempt of it has ended, where this event is the first to tell so.
+        case job(JobID, endedAs: MonitoredState?)
         case worker(String)
     }
 
@@ -268,7 +269,7 @@ public struct FleetPicture: Sendable {
             job.take(report, state, limits)
         }
         if let counted { count(counted.name, counted.state, counted.seconds) }
-        return .job(report.id)
+        return .job(report.id, endedAs: counted?.state)
     }
 
     private mutating func count(_ name: String, _ state: MonitoredState, _ seconds: Double?) {

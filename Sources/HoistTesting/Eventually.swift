@@ -1,7 +1,7 @@
 /// Waits until `condition` holds, for at most `limit`. Evaluates `condition` every 10 milliseconds.
 /// - Returns: whether `condition` held in time.
 /// - Throws: What `condition` throws; `CancellationError` when the task is cancelled while it waits.
-public func eventually(_ limit: Duration = .seconds(10), _ condition: () async throws -> Bool) async throws -> Bool {
+public func eventually(_ limit: Duration = .seconds(30), _ condition: () async throws -> Bool) async throws -> Bool {
     let deadline = ContinuousClock.now + limit
     while ContinuousClock.now < deadline {
         if try await condition() { return true }

@@ -16,7 +16,7 @@ package final class Shared<Value: Sendable>: Sendable {
     }
 
     /// Waits until the value meets the condition, at most `limit`.
-    package func wait(_ limit: Duration = .seconds(10), until condition: (Value) -> Bool) async -> Bool {
+    package func wait(_ limit: Duration = .seconds(30), until condition: (Value) -> Bool) async -> Bool {
         let clock = SystemJobClock()
         let deadline = ContinuousClock.now + limit
         while true {

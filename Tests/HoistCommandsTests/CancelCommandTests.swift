@@ -7,7 +7,7 @@ import Logging
 import Testing
 
 /// `hoist cancel`, on a database of its own.
-@Suite("hoist cancel", .serialized, .timeLimit(.minutes(1)))
+@Suite("hoist cancel", .serialized, .timeLimit(.minutes(3)))
 struct CancelCommandTests {
     private let url: String
     private let folder: URL

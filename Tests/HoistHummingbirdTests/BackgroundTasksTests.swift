@@ -15,7 +15,7 @@ private struct Notice: Job, Equatable {
     var text: String
 }
 
-@Suite("Background tasks", .timeLimit(.minutes(1)))
+@Suite("Background tasks", .timeLimit(.minutes(3)))
 struct BackgroundTasksTests {
     let backend = MemoryBackend()
     var jobs: JobClient { JobClient(backend, logger: quiet) }

@@ -16,7 +16,7 @@ private struct Double_: Job {
     typealias Output = Int
 }
 
-@Suite("Job routes", .timeLimit(.minutes(1)))
+@Suite("Job routes", .timeLimit(.minutes(3)))
 struct JobRoutesTests {
     let backend = MemoryBackend()
 
@@ -94,7 +94,7 @@ struct JobRoutesTests {
         let handle = try await JobClient(backend, logger: quiet).enqueue(Double_(number: 3))
         let worker = worker { job, context in
             try await context.report(progress: 0.5, "half")
-            try await Task.sleep(for: .milliseconds(300))
+            try await Task.sleep(for: .seconds(3))
             return job.number
         }
         try await application(keepAlive: .milliseconds(50)).test(.live) { client in

@@ -48,7 +48,7 @@ private struct ProbedWorker {
 }
 
 /// Probes of a real worker, over HTTP.
-@Suite("Probes", .timeLimit(.minutes(1)))
+@Suite("Probes", .timeLimit(.minutes(3)))
 struct WorkerProbesTests {
     private func get(_ url: String, method: String = "GET") async throws -> (status: Int, text: String) {
         var request = URLRequest(url: try #require(URL(string: url)))
@@ -65,7 +65,7 @@ struct WorkerProbesTests {
             #expect(isReady)
             #expect(try await get(base + "/live?x=1").status == 200)
             let job = try await probed.jobs.enqueue(named: "spin")
-            _ = try await job.output(timeout: .seconds(10))
+            _ = try await job.output(timeout: .seconds(30))
             let text = try await get(base + "/metrics").text
             #expect(text.contains(#"hoist_jobs_total{job="spin",outcome="succeeded",queue="default"} 1"#), "\(text)")
             #expect(text.contains("# TYPE hoist_job_run_seconds histogram"))
@@ -90,7 +90,7 @@ struct WorkerProbesTests {
 }
 
 /// Apart from other tests: it occupies the threads that all tests of a process share.
-@Suite("Probes of a worker that spins", .timeLimit(.minutes(1)))
+@Suite("Probes of a worker that spins", .timeLimit(.minutes(3)))
 struct SpinningWorkerTests {
     @Test("probes are answered within 50 ms while every thread of the pool spins")
     func spinning() async throws {

@@ -76,7 +76,8 @@ struct CeleryControlTests {
                 ).id
             }
             let areRunning = try await eventually(.seconds(30)) {
-                try await fleet.replies(to: .active).values.allSatisfy { $0.arrayValue?.count == 1 }
+                let active = try await fleet.replies(to: .active)
+                return [swift, python].allSatisfy { active[$0]?.arrayValue?.count == 1 }
             }
             #expect(areRunning)
             let answers = try await bench.python("\(swift),\(python)", runs.joined(separator: ","), in: "control.py")
@@ -124,8 +125,7 @@ struct CeleryControlTests {
                 return (process.terminationStatus, text.replacing(node, with: "NODE"))
             }
             for words in [
-                ["status"], ["inspect", "ping"], ["inspect", "active"], ["inspect", "reserved"],
-                ["inspect", "revoked"],
+                ["status"], ["inspect", "ping"], ["inspect", "active"], ["inspect", "reserved"], ["inspect", "revoked"],
                 ["control", "enable_events"], ["control", "rate_limit", "mixed.add", "10/m"],
                 ["control", "time_limit", "mixed.add", "10"], ["control", "add_consumer", "extra"],
                 ["control", "cancel_consumer", "extra"], ["control", "pool_grow", "1"],
@@ -176,10 +176,12 @@ struct CeleryControlTests {
             let running = try await send("mixed.steps", [100])
             #expect(await events.wait { _ in told(running).contains("task-started") })
             let waiting = try await send("mixed.add", [3, 4])
-            let active = try await fleet.replies(to: .active, of: .node(python))[python]?.arrayValue
+            let active = try await fleet.replies(to: .active, of: .node(python), timeout: .seconds(20))[python]?
+                .arrayValue
             #expect(active?.map { $0["id"] } == [.string(running)], "\(active ?? [])")
             try await fleet.revoke([waiting])
-            let said = try await fleet.revoke([running], terminate: .kill, on: .node(python))[python]
+            let said = try await fleet.revoke([running], terminate: .kill, on: .node(python), timeout: .seconds(20))[
+                python]
             #expect(said == ["ok": .string("terminate: \(running)")], "\(said ?? .null)")
             #expect(await events.wait { _ in told(running).last == "task-revoked" })
             let areCancelled = try await eventually {
@@ -214,7 +216,10 @@ struct CeleryControlTests {
             named: "mixed.steps", arguments: Arguments(positional: [100]))
         let waiting = try await bench.client.enqueue(
             named: "mixed.add", arguments: Arguments(positional: [1, 2]))
-        #expect(try await eventually(.seconds(20)) { try await fleet.replies(to: .active)["py1@hostA"] != [] })
+        let isActive = try await eventually {
+            try await fleet.replies(to: .active)["py1@hostA"]?.arrayValue?.isEmpty == false
+        }
+        #expect(isActive)
 
         let workers = try await hoist(["workers", "--json"], bench)
         let row = try JSONText.parse(Array(workers.text.utf8)).arrayValue?.first
@@ -225,12 +230,12 @@ struct CeleryControlTests {
         let table = try await hoist(["workers"], bench).text
         #expect(table.contains("py1@hostA") && table.contains("Python"))
 
-        let pong = try await hoist(["inspect", "ping"], bench)
+        let pong = try await hoist(["inspect", "ping", "--on", "py1@hostA", "--timeout", "20"], bench)
         #expect(pong.status == 0 && pong.text.contains("py1@hostA"), "\(pong)")
         #expect(try await hoist(["inspect", "ping", "--on", "nobody@h", "--timeout", "0.3"], bench).status == 69)
-        let active = try await hoist(["inspect", "active", "--json"], bench)
+        let active = try await hoist(["inspect", "active", "--json", "--on", "py1@hostA", "--timeout", "20"], bench)
         #expect(active.text.contains(running.id), "\(active)")
-        let grown = try await hoist(["control", "pool_grow", "--json"], bench)
+        let grown = try await hoist(["control", "pool_grow", "--json", "--on", "py1@hostA", "--timeout", "20"], bench)
         #expect(grown.status == 0 && grown.text.contains("pool will grow"), "\(grown)")
         let beats = try await hoist(["events", "--type", "worker-heartbeat", "--count", "1", "--json"], bench)
         #expect(beats.status == 0 && beats.text.contains("py-celery"), "\(beats)")
@@ -242,7 +247,8 @@ struct CeleryControlTests {
         let reason = try await why(running.id)
         #expect(reason["code"] == "running" || reason["code"] == "with_python_worker", "\(reason)")
         #expect(try await hoist(["cancel", waiting.id], bench).status == 0)
-        let isStopped = try await hoist(["control", "terminate", "KILL", running.id, "--json"], bench)
+        let isStopped = try await hoist(
+            ["control", "terminate", "KILL", running.id, "--json", "--on", "py1@hostA", "--timeout", "20"], bench)
         #expect(isStopped.status == 0 && isStopped.text.contains(running.id), "\(isStopped)")
         let isCancelled = try await eventually(.seconds(20)) {
             try await bench.backend.record(of: running.id)?.state == .cancelled
@@ -302,7 +308,8 @@ struct CeleryControlTests {
                 named: "mixed.steps", arguments: Arguments(positional: [100]), options: [.queue("sw")]
             ).id
             let isRunning = try await eventually {
-                try await fleet.replies(to: .active, of: .node(swift))[swift]?.arrayValue?.count == 1
+                try await fleet.replies(to: .active, of: .node(swift), timeout: .seconds(20))[swift]?.arrayValue?.count
+                    == 1
             }
             #expect(isRunning)
             let reply = try await bench.python(swift, id, in: "revoke.py")

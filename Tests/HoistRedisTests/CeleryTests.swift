@@ -54,10 +54,10 @@ struct CeleryTests {
             try await probe.send(RESPCommand("RPUSH", [.text(bench.prefix + "seen"), "1"]))
         }
         #expect(fractions == [0.2, 0.4, 0.6, 0.8, 1])
-        #expect(try await steps.output(timeout: .seconds(10)) == 5)
+        #expect(try await steps.output(timeout: .seconds(30)) == 5)
         // What became of a job that Python published: the same, from the id alone.
         let one = try await bench.python("one", "mixed.add", "[1, 2]")
-        #expect(try await bench.client.handle(of: one["id"]?.stringValue ?? "").output(timeout: .seconds(10)) == 3)
+        #expect(try await bench.client.handle(of: one["id"]?.stringValue ?? "").output(timeout: .seconds(30)) == 3)
     }
 
     @Test("Celery reads progress, children, cancellation and expiry of Swift jobs")

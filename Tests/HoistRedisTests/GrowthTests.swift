@@ -139,7 +139,7 @@ struct GrowthTests {
             let record = try await handle.record()
             #expect(record?.state == .running && record?.progress == nil)
             release.change { $0 = true }
-            let output = try await handle.output(timeout: .seconds(10))
+            let output = try await handle.output(timeout: .seconds(30))
             #expect(output == 7)
         }
     }

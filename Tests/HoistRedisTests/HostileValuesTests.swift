@@ -38,7 +38,7 @@ struct HostileValuesTests {
                 let record = try await backend.record(of: id)
                 #expect(record.map { !JSONText.shown($0.wireValue).isEmpty } ?? true)
                 if record != nil { for try await _ in backend.updates(of: id) { break } }
-                if record?.state.hasEnded == true { _ = try? await client.handle(of: id).output(timeout: .seconds(5)) }
+                if record?.state.hasEnded == true { _ = try? await client.handle(of: id).output(timeout: .seconds(30)) }
             }
         }
         #expect(try await backend.jobs(JobFilter(limit: .max)).allSatisfy { !JSONText.shown($0.wireValue).isEmpty })

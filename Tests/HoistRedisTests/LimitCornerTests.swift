@@ -359,9 +359,9 @@ struct LimitCornerTests {
         let client = JobClient(others, logger: silent)
         let heavy = [try await client.enqueue(named: "heavy"), try await client.enqueue(named: "heavy")]
         #expect(try await eventually { try await heavy[0].state() == .running })
-        #expect(try await client.enqueue(named: "light").output(timeout: .seconds(10)) == "done")
+        #expect(try await client.enqueue(named: "light").output(timeout: .seconds(30)) == "done")
         release.ring()
-        for handle in heavy { try await handle.output(timeout: .seconds(10)) }
+        for handle in heavy { try await handle.output(timeout: .seconds(30)) }
         worker.stop()
         try await running.value
     }

@@ -106,18 +106,19 @@ struct LimitTests {
         let backend = try backend()
         let client = JobClient(backend, logger: silent)
         let handles = try await client.enqueue(
-            contentsOf: (0..<40).map { Mail(tenant: "", text: "\($0)", milliseconds: 20) })
+            contentsOf: (0..<40).map { Mail(tenant: "", text: "\($0)", milliseconds: 200) })
         let others = try await client.enqueue(named: "other")
         // Each worker has sixteen slots; the forty jobs may use three in all, so the job behind them starts at once.
         let workers = [worker(backend, .running(3)), worker(backend, .running(3))]
         let tasks = workers.map { worker in Task { try await worker.run() } }
-        _ = try await others.output(timeout: .seconds(10))
+        _ = try await others.output(timeout: .seconds(30))
         #expect(diary.texts.count < 30, "it did not wait for the forty")
-        for handle in handles { try await handle.output(timeout: .seconds(20)) }
+        for handle in handles { try await handle.output(timeout: .seconds(60)) }
         #expect(diary.most("") <= 4 && diary.most("") >= 3, "3 mails and the other; \(diary.most(""))")
-        // In order, except for jobs that two workers began at the same moment.
-        for (place, text) in diary.texts.filter({ $0 != "other" }).enumerated() {
-            #expect(abs(place - (Int(text) ?? -9)) < 3, "\(diary.texts)")
+        // In order, except for the three that run at the same time, of which any may be noted first.
+        let order = diary.texts.compactMap { Int($0) }
+        for (place, number) in order.enumerated() {
+            #expect(order[(place + 1)...].count { $0 < number } <= 2, "\(diary.texts)")
         }
         for worker in workers { worker.stop() }
         for task in tasks { try await task.value }
@@ -239,9 +240,9 @@ struct LimitTests {
         let other = try await client.enqueue(Mail(tenant: "b", text: "other"))
         #expect(try await eventually { try await second.state() == .cancelled })
         #expect(try await second.record()?.failure?.kind == .dropped)
-        try await other.output(timeout: .seconds(10))
+        try await other.output(timeout: .seconds(30))
         gate.ring()
-        try await first.output(timeout: .seconds(10))
+        try await first.output(timeout: .seconds(30))
         #expect(Set(diary.texts) == ["gated first", "other"])
         worker.stop()
         try await running.value
@@ -258,7 +259,7 @@ struct LimitTests {
         let first = try await client.enqueue(Mail(tenant: "a", text: "first", milliseconds: 60_000))
         #expect(try await eventually { diary.texts == ["first"] })
         let later = try await client.enqueue(contentsOf: ["second", "third"].map { Mail(tenant: "a", text: $0) })
-        try await later[1].output(timeout: .seconds(10))
+        try await later[1].output(timeout: .seconds(30))
         #expect(try await eventually { try await first.state() == .cancelled })
         worker.stop()
         try await running.value
@@ -273,11 +274,11 @@ struct LimitTests {
         let refused = try await client.enqueue(Mail(tenant: "", text: "429"))
         #expect(try await eventually { diary.texts.isEmpty ? false : try await refused.state() != .running })
         let next = try await client.enqueue(Mail(tenant: "", text: "next"))
-        try await next.output(timeout: .seconds(10))
+        try await next.output(timeout: .seconds(30))
         let times = zip(diary.texts, diary.times)
         let (first, second) = (times.first { $0.0 == "429" }?.1, times.first { $0.0 == "next" }?.1)
         #expect(try #require(first).duration(to: try #require(second)) >= .milliseconds(650))
-        try await refused.output(timeout: .seconds(10))
+        try await refused.output(timeout: .seconds(30))
         #expect(diary.texts.count { $0 == "429" } == 2)
         for worker in workers { worker.stop() }
         for task in tasks { try await task.value }
@@ -303,8 +304,8 @@ struct LimitTests {
         arguments.keyword["text"] = "changed"
         #expect(try await backend.edit("w2", .arguments(arguments)))
         gate.ring()
-        try await first.output(timeout: .seconds(10))
-        try await client.handle(of: "w3", Mail.self).output(timeout: .seconds(10))
+        try await first.output(timeout: .seconds(30))
+        try await client.handle(of: "w3", Mail.self).output(timeout: .seconds(30))
         #expect(diary.texts == ["gated first", "w0", "changed", "w3"])
 
         _ = try await client.enqueue(Mail(tenant: "", text: "gated 2"))
@@ -313,7 +314,7 @@ struct LimitTests {
         #expect(try await backend.purge(queue: "default") == 5)
         gate.ring()
         let last = try await client.enqueue(Mail(tenant: "", text: "last"))
-        try await last.output(timeout: .seconds(10))
+        try await last.output(timeout: .seconds(30))
         worker.stop()
         try await running.value
     }
@@ -327,13 +328,13 @@ struct LimitTests {
         let worker = worker(backend, .running(1))
         let running = Task { try await worker.run() }
         let handles = try await client.enqueue(
-            contentsOf: (0..<12).map { Mail(tenant: "", text: "\($0)", milliseconds: 150) })
+            contentsOf: (0..<12).map { Mail(tenant: "", text: "\($0)", milliseconds: 700) })
         #expect(try await eventually { diary.texts.count >= 2 })
         #expect(diary.most() == 1)
         #expect(try await backend.limits() == [.job("mail"): [.running(1)]])
         try await backend.setLimits([], for: .job("mail"))
         #expect(try await backend.limits() == [:])
-        for handle in handles { try await handle.output(timeout: .seconds(10)) }
+        for handle in handles { try await handle.output(timeout: .seconds(30)) }
         #expect(diary.most() > 4, "\(diary.most())")
         try await backend.setLimits(nil, for: .job("mail"))
         #expect(try await backend.limits() == [.job("mail"): [.running(1)]])
@@ -374,7 +375,7 @@ struct LimitTests {
         #expect(error?.code == .full)
         let worker = worker(backend)
         let running = Task { try await worker.run() }
-        try await third.value.output(timeout: .seconds(10))
+        try await third.value.output(timeout: .seconds(30))
         worker.stop()
         try await running.value
     }

@@ -44,7 +44,7 @@ struct QueueControlTests {
         #expect(reason == "the queue default is paused")
         #expect(try await handle.state() == .waiting)
         try await backend.resume(queue: "default")
-        #expect(try await handle.output(timeout: .seconds(10)) == "a")
+        #expect(try await handle.output(timeout: .seconds(30)) == "a")
         worker.stop()
         try await running.value
     }
@@ -134,7 +134,7 @@ struct QueueControlTests {
         #expect(try Message(envelope: element).headers.compression == "application/x-gzip")
         let worker = worker(backend)
         let running = Task { try await worker.run() }
-        #expect(try await handle.output(timeout: .seconds(10)) == text)
+        #expect(try await handle.output(timeout: .seconds(30)) == text)
         worker.stop()
         try await running.value
     }

@@ -115,7 +115,7 @@ struct RedisContractTests {
         for number in 0..<5 {
             let handle = try await client.enqueue(
                 named: "echo", arguments: Arguments(positional: [.integer(Int64(number))]))
-            #expect(try await handle.output(timeout: .seconds(10)) == [.integer(Int64(number))])
+            #expect(try await handle.output(timeout: .seconds(30)) == [.integer(Int64(number))])
         }
         worker.stop()
         try await running.value

@@ -7,7 +7,7 @@ import Logging
 import Testing
 
 /// Trouble with files, and the errors that report it. No trouble loses a job.
-@Suite("SQLite in trouble", .timeLimit(.minutes(1)))
+@Suite("SQLite in trouble", .timeLimit(.minutes(3)))
 struct SQLiteTroubleTests {
     struct Note: Job, Equatable {
         static let name = "note"

@@ -5,7 +5,7 @@ import Logging
 import Synchronization
 import Testing
 
-@Suite("Sealed jobs", .timeLimit(.minutes(1)))
+@Suite("Sealed jobs", .timeLimit(.minutes(3)))
 struct SealingTests {
     private struct Transfer: Job {
         static let name = "transfer"
@@ -67,7 +67,7 @@ struct SealingTests {
         #expect(envelope.contains("secret-account") == !isEncrypted)
         #expect(try await backend.record(of: handle.id)?.argumentsText.contains("secret-account") == !isEncrypted)
         try await work(keys)
-        #expect(try await handle.output(timeout: .seconds(5)) == "1 to secret-account")
+        #expect(try await handle.output(timeout: .seconds(30)) == "1 to secret-account")
         let stored = try #require(try await handle.record()?.output)
         #expect("\(stored)".contains("hoist_sealed") && !"\(stored)".contains("secret-account"))
         await #expect(throws: WireError.self) {
@@ -89,7 +89,7 @@ struct SealingTests {
         #expect(failure.kind == .undecodable && failure.message.contains("the key new"))
         #expect(try await backend.requeue(JobFilter(ids: [handle.id]), arguments: nil) == 1)
         try await work(keys)
-        #expect(try await handle.output(timeout: .seconds(5)) == "1 to a")
+        #expect(try await handle.output(timeout: .seconds(30)) == "1 to a")
     }
 
     @Test("a worker with keys refuses jobs that are not sealed, unless it is told to take them")
@@ -99,7 +99,7 @@ struct SealingTests {
         #expect(try await handle.record()?.failure?.message.contains("not sealed") == true)
         #expect(try await backend.requeue(JobFilter(ids: [handle.id]), arguments: nil) == 1)
         try await work(try Self.keys(.signed, acceptsUnsealed: true))
-        #expect(try await handle.output(timeout: .seconds(5)) == "1 to a", "and its output is not sealed either")
+        #expect(try await handle.output(timeout: .seconds(30)) == "1 to a", "and its output is not sealed either")
     }
 
     @Test("keys rotate: what older keys sealed is opened, what is sealed now is with the new one")
@@ -188,7 +188,7 @@ struct SealingTests {
         #expect(error?.code == .misuse)
         #expect(try await backend.arguments(of: handle.id) == nil)
         try await work(keys)
-        #expect(try await handle.output(timeout: .seconds(5)) == "9 to other")
+        #expect(try await handle.output(timeout: .seconds(30)) == "9 to other")
     }
 
     @Test("a job that replaces a waiting one may still be opened under the id of that one")
@@ -201,7 +201,7 @@ struct SealingTests {
         let second = try await client.enqueue(Transfer(account: "b"), .unique(unique))
         #expect(first.id == second.id && !second.isNew)
         try await work(keys)
-        #expect(try await first.output(timeout: .seconds(5)) == "1 to b")
+        #expect(try await first.output(timeout: .seconds(30)) == "1 to b")
     }
 
     @Test("what is sealed is shown to nobody who asks the worker, and told in no event")
@@ -225,7 +225,7 @@ struct SealingTests {
             texts += "\(event.facts.fields)"
             if event.facts.type == "task-started" { break }
         }
-        let active = try await fleet.replies(to: .active, of: .node("w@h"))["w@h"]
+        let active = try await fleet.replies(to: .active, of: .node("w@h"), timeout: .seconds(20))["w@h"]
         #expect(
             active?.arrayValue?.count == 1 && !"\(active ?? .null)".contains("secret-account"), "\(active ?? .null)")
         #expect(!texts.contains("secret-account"))
@@ -240,7 +240,7 @@ struct SealingTests {
         let account = String(repeating: "long ", count: 1000)
         let handle = try await client.enqueue(Transfer(account: account))
         try await work(keys)
-        #expect(try await handle.output(timeout: .seconds(5)) == "1 to " + account)
+        #expect(try await handle.output(timeout: .seconds(30)) == "1 to " + account)
     }
 
     @Test("a sealed body is run by no handler but its own, also where a message names two jobs")

@@ -2,7 +2,7 @@ import Hoist
 import HoistTesting
 import Testing
 
-@Suite("Client", .timeLimit(.minutes(1)))
+@Suite("Client", .timeLimit(.minutes(3)))
 struct ClientTests {
     let backend = MemoryBackend()
 

@@ -5,7 +5,7 @@ import Testing
 @testable import Hoist
 
 /// Who is woken when something has changed, with no backend.
-@Suite("Following jobs", .timeLimit(.minutes(1)))
+@Suite("Following jobs", .timeLimit(.minutes(3)))
 struct JobFollowerTests {
     private struct Unreadable: Error {}
 

@@ -2,7 +2,7 @@ import Hoist
 import HoistTesting
 import Testing
 
-@Suite("Memory backend", .timeLimit(.minutes(1)))
+@Suite("Memory backend", .timeLimit(.minutes(3)))
 struct MemoryContractTests {
     @Test(arguments: BackendContract.checks + BackendContract.realChecks)
     func contract(_ check: BackendContract.Check) async throws {

@@ -4,7 +4,7 @@ import HoistTesting
 import Testing
 
 /// Public options, each of which must make a difference.
-@Suite("Options", .timeLimit(.minutes(1)))
+@Suite("Options", .timeLimit(.minutes(3)))
 struct OptionTests {
     private struct Odd: Error {}
     private struct Even: Error {}
@@ -141,7 +141,7 @@ struct OptionTests {
         try await withWorker(worker) {
             let limited = try await client.enqueue(named: "waits")
             let free = try await client.enqueue(named: "waits", options: [.timeLimit(.seconds(30))])
-            let output = try await free.output(timeout: .seconds(10))
+            let output = try await free.output(timeout: .seconds(30))
             let failure = try await limited.record()?.failure?.kind
             #expect(output == 1 && failure == .timedOut)
         }

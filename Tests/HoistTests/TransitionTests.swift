@@ -3,7 +3,7 @@ import Hoist
 import Testing
 
 /// Every end of a delivery with every kind of job: the table that backends store.
-@Suite("What becomes of a job", .timeLimit(.minutes(1)))
+@Suite("What becomes of a job", .timeLimit(.minutes(3)))
 struct TransitionTests {
     private static let started = Date(timeIntervalSince1970: 1000)
     private static let finished = Date(timeIntervalSince1970: 1007)

@@ -173,7 +173,7 @@ extension OneAfterTheOther {
             let fleet = try Fleet(backend)
             let node = "bench@here"
             func active() async throws -> [WireValue] {
-                try await fleet.replies(to: .active, of: .node(node))[node]?.arrayValue ?? []
+                try await fleet.replies(to: .active, of: .node(node), timeout: .seconds(20))[node]?.arrayValue ?? []
             }
             try await withWorker(bench.worker) {
                 let first = try await bench.client.enqueue(Probe(.silent, 60))
@@ -184,24 +184,27 @@ extension OneAfterTheOther {
                 #expect(areShown)
                 let processes = try await active().compactMap { $0["worker_pid"]?.integerValue }
                 #expect(Set(processes).count == 2 && !processes.contains(Int64(getpid())))
-                let stats = try await fleet.replies(to: .stats, of: .node(node))[node]
+                let stats = try await fleet.replies(to: .stats, of: .node(node), timeout: .seconds(20))[node]
                 let listed = Set((stats?["pool"]?["processes"]?.arrayValue ?? []).compactMap(\.integerValue))
                 #expect(listed.isSuperset(of: processes))
-                let said = try await fleet.revoke([first.id], terminate: .kill, on: .node(node))[node]
+                let said = try await fleet.revoke([first.id], terminate: .kill, on: .node(node), timeout: .seconds(20))[
+                    node]
                 #expect(said == ["ok": .string("terminate: \(first.id)")], "\(said ?? .null)")
                 #expect(try await bench.ended(first).state == .cancelled)
                 #expect(try await second.state() == .running)
                 let unknown = try await fleet.replies(
-                    to: .init("terminate", ["signal": "SIGNONSENSE", "task_id": .string(second.id)]), of: .node(node))[
+                    to: .init("terminate", ["signal": "SIGNONSENSE", "task_id": .string(second.id)]), of: .node(node),
+                    timeout: .seconds(20))[
                         node]
                 #expect(unknown?["error"] != nil)
                 #expect(try await second.state() == .running)
-                let restart = try await fleet.replies(to: .init("pool_restart"), of: .node(node))[node]
+                let restart = try await fleet.replies(
+                    to: .init("pool_restart"), of: .node(node), timeout: .seconds(20))[node]
                 #expect(restart == ["ok": "reload started"])
-                _ = try await fleet.revoke([second.id], terminate: .term, on: .node(node))
+                _ = try await fleet.revoke([second.id], terminate: .term, on: .node(node), timeout: .seconds(20))
                 #expect(try await bench.ended(second).state == .cancelled)
                 let areNew = try await eventually(.seconds(20)) {
-                    let stats = try await fleet.replies(to: .stats, of: .node(node))[node]
+                    let stats = try await fleet.replies(to: .stats, of: .node(node), timeout: .seconds(20))[node]
                     let now = Set((stats?["pool"]?["processes"]?.arrayValue ?? []).compactMap(\.integerValue))
                     return now.count == 2 && now.isDisjoint(with: listed)
                 }

@@ -106,7 +106,7 @@ struct ClientTests {
         let error = await #expect(throws: RESPError.self) { try await client.send(RESPCommand("PING")) }
         #expect(error?.code == .timedOut && error?.mayHaveRun == true)
         await #expect(throws: RESPError.self) { try await blocked.value }
-        #expect(ContinuousClock.now - begin < .seconds(10))
+        #expect(ContinuousClock.now - begin < .seconds(30))
     }
 
     @Test("an idle connection whose other end is gone is closed by its keep-alive")
@@ -119,7 +119,7 @@ struct ClientTests {
         proxy.isSwallowing = true
         let begin = ContinuousClock.now
         try await connection.closeFuture.get()
-        #expect(ContinuousClock.now - begin < .seconds(10))
+        #expect(ContinuousClock.now - begin < .seconds(30))
     }
 
     @Test("subscriptions hear messages, and again after the connection was lost")

@@ -114,7 +114,7 @@ struct VideoServiceTests {
     }
 }
 
-@Suite("The upkeep command", .timeLimit(.minutes(1)))
+@Suite("The upkeep command", .timeLimit(.minutes(3)))
 struct UpkeepCommandTests {
     @Test("it ends what was not started in time though no worker runs, and leaves on SIGTERM")
     func expiry() async throws {
@@ -138,7 +138,7 @@ struct UpkeepCommandTests {
     }
 }
 
-@Suite("The hoist tool", .timeLimit(.minutes(1)))
+@Suite("The hoist tool", .timeLimit(.minutes(3)))
 struct HoistToolTests {
     @Test("every command does its work, as text and as JSON")
     func commands() async throws {

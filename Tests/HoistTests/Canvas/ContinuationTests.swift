@@ -3,7 +3,7 @@ import Hoist
 import Testing
 
 /// What a Swift worker starts behind a task, compared message by message with what Celery's worker started.
-@Suite("What follows a task of Celery's", .timeLimit(.minutes(1)))
+@Suite("What follows a task of Celery's", .timeLimit(.minutes(3)))
 struct ContinuationTests {
     private struct Capture {
         var messages: [Message]

@@ -6,7 +6,7 @@ import Synchronization
 import Testing
 
 /// What a worker tells of its jobs, when, and what it leaves out.
-@Suite("Events of a worker", .timeLimit(.minutes(1)))
+@Suite("Events of a worker", .timeLimit(.minutes(3)))
 struct EventRecorderTests {
     /// Keeps what is sent, and says how many have heard it.
     private final class Ears: Fanout {

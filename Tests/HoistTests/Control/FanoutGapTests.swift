@@ -3,7 +3,7 @@ import HoistTesting
 import Testing
 
 /// What a listener is told of the frames that it has missed.
-@Suite("Gaps in what a listener hears", .timeLimit(.minutes(1)))
+@Suite("Gaps in what a listener hears", .timeLimit(.minutes(3)))
 struct FanoutGapTests {
     private func frame(_ number: Int) -> FanoutFrame { FanoutFrame(key: "k", bytes: Array(String(number).utf8)) }
 

@@ -5,7 +5,7 @@ import Logging
 import Testing
 
 /// Why a job does not run: each reason, in order.
-@Suite("Why a job does not run", .timeLimit(.minutes(1)))
+@Suite("Why a job does not run", .timeLimit(.minutes(3)))
 struct JobExplanationTests {
     private static let now = Date(timeIntervalSince1970: 1_800_000_000)
     private let silent = Logger(label: "why") { _ in SwiftLogNoOpLogHandler() }

@@ -186,7 +186,7 @@ struct OutsideValuesTests {
 }
 
 /// The memory that messages take together.
-@Suite("The gate of large messages", .timeLimit(.minutes(1)))
+@Suite("The gate of large messages", .timeLimit(.minutes(3)))
 struct DecodingGateTests {
     private let limit = 100 << 20
 

@@ -4,7 +4,7 @@ import HoistTesting
 import Logging
 import Testing
 
-@Suite("Events", .timeLimit(.minutes(1)))
+@Suite("Events", .timeLimit(.minutes(3)))
 struct EventTests {
     /// Keeps what it hears.
     private struct Listener: EventSink {

@@ -7,7 +7,7 @@ import Synchronization
 import Testing
 import Tracing
 
-@Suite("Middleware, hooks, metrics, traces", .timeLimit(.minutes(1)))
+@Suite("Middleware, hooks, metrics, traces", .timeLimit(.minutes(3)))
 struct ObservabilityTests {
     struct Outer: PerformMiddleware, EnqueueMiddleware {
         let log: Shared<[String]>

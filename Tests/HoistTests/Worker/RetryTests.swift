@@ -3,7 +3,7 @@ import Hoist
 import HoistTesting
 import Testing
 
-@Suite("Retries", .timeLimit(.minutes(1)))
+@Suite("Retries", .timeLimit(.minutes(3)))
 struct RetryTests {
     struct Flaky: Job {
         static let name = "test.flaky"

@@ -4,7 +4,7 @@ import HoistTesting
 import Synchronization
 import Testing
 
-@Suite("Stopping a worker", .timeLimit(.minutes(1)))
+@Suite("Stopping a worker", .timeLimit(.minutes(3)))
 struct StoppingTests {
     let backend = MemoryBackend()
     var client: JobClient { JobClient(backend, logger: quiet) }

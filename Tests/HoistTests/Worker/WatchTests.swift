@@ -6,7 +6,7 @@ import Synchronization
 import Testing
 
 /// What a worker finds out about jobs that wait and that it does not take.
-@Suite("Watches of a worker", .timeLimit(.minutes(1)))
+@Suite("Watches of a worker", .timeLimit(.minutes(3)))
 struct WatchTests {
     /// Keeps the texts of warnings and errors.
     private struct Listener: LogHandler {

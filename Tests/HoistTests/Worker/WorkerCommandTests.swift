@@ -2,7 +2,7 @@ import Hoist
 import HoistTesting
 import Testing
 
-@Suite("Asking and telling a live worker", .timeLimit(.minutes(1)))
+@Suite("Asking and telling a live worker", .timeLimit(.minutes(3)))
 struct WorkerCommandTests {
     private struct Slow: Job { static let name = "test.slow" }
 

@@ -84,7 +84,7 @@ private func perform(_ job: Probe, _ context: JobContext) async throws -> [Strin
         let duplicate = try await context.jobs.enqueue(Echo(text: "again"), .id(handle.id))
         var states: [String] = []
         for try await update in handle.updates { states.append(update.state.rawValue) }
-        let output = try await handle.output(timeout: .seconds(10))
+        let output = try await handle.output(timeout: .seconds(30))
         let failed = try? await context.jobs.enqueue(
             Echo(text: "x"), .queue(String(repeating: "x", count: 3)), .sameWorker)
         let cancelled = try await context.jobs.enqueue(Echo(text: "later"), .after(.seconds(3600))).cancel()

@@ -42,7 +42,7 @@ struct Main {
                 await withTaskCancellationHandler {
                     try? await Task.sleep(for: .seconds(60))
                 } onCancel: {
-                    usleep(3_000_000)
+                    usleep(10_000_000)
                     journal.write("stopped \(context.id) \(getpid())")
                 }
                 journal.write("end \(context.id) \(getpid())")

@@ -109,7 +109,7 @@ public final class RedisServer: Sendable {
     }
 
     private func waitUntilListening() throws {
-        for _ in 0..<500 {
+        for _ in 0..<3000 {
             // It listens on its port before it makes the socket, and makes the socket before it listens there.
             let hasSocket = !arguments.contains("--unixsocket") || Self.canConnect(toSocket: socketPath)
             if hasSocket, Self.canConnect(port) { return }
