@@ -68,7 +68,11 @@ final class EventRecorder: EventSink {
         var leftOut: Set<UInt64> = []
         var dropped = 0
         var window = Window()
-        var totals: [TotalKey: Total] = [:]
+        var counted: [(key: TotalKey, total: Total)] = []
+        /// Where each key is counted.
+        var places: [TotalKey: Int] = [:]
+        /// What was counted last.
+        var lastTotal: (key: TotalKey, index: Int)?
         var ends: UInt64 = 0
     }
 
@@ -189,9 +193,22 @@ final class EventRecorder: EventSink {
 
     private func count(_ name: String, _ outcome: String, _ state: inout State) {
         state.ends &+= 1
+        // The next job is most often of the same kind, and ends as well: two texts are compared and none is hashed.
+        if let last = state.lastTotal, last.key.outcome == outcome, last.key.name == name {
+            state.counted[last.index].total.count += 1
+            return
+        }
         var key = TotalKey(name: name, outcome: outcome)
-        if state.totals[key] == nil, state.totals.count >= Self.mostTotals { key.name = "other" }
-        state.totals[key, default: Total()].count += 1
+        if state.places[key] == nil, state.counted.count >= Self.mostTotals { key.name = "other" }
+        let index =
+            state.places[key]
+            ?? {
+                state.counted.append((key, Total()))
+                state.places[key] = state.counted.count - 1
+                return state.counted.count - 1
+            }()
+        state.counted[index].total.count += 1
+        state.lastTotal = (key, index)
     }
 
     private func beginWindow(_ state: inout State) {
@@ -266,17 +283,20 @@ final class EventRecorder: EventSink {
     /// - Parameter all: also those that have not changed since they were last told.
     func totals(all: Bool) -> WireValue {
         state.withLock { state in
-            if all { for key in state.totals.keys { state.totals[key]?.told = nil } }
-            let changed = state.totals.filter { $0.value.told != $0.value.count }
+            if all { for index in state.counted.indices { state.counted[index].total.told = nil } }
+            let changed = state.counted.indices.filter { state.counted[$0].total.told != state.counted[$0].total.count }
+                .map { (index: $0, key: state.counted[$0].key, total: state.counted[$0].total) }
             var names: WireValue.Object = [:]
             var size = 0
-            for (key, total) in changed.sorted(by: { ($0.key.name, $0.key.outcome) < ($1.key.name, $1.key.outcome) }) {
+            for (index, key, total) in changed.sorted(by: {
+                ($0.key.name, $0.key.outcome) < ($1.key.name, $1.key.outcome)
+            }) {
                 size += key.name.utf8.count + key.outcome.utf8.count + 32
                 guard size <= 3500 || names.isEmpty else { break }
                 var outcomes = names[key.name]?.objectValue ?? [:]
                 outcomes[key.outcome] = .integer(Int64(clamping: total.count))
                 names[key.name] = .object(outcomes)
-                state.totals[key]?.told = total.count
+                state.counted[index].total.told = total.count
             }
             return .object(names)
         }

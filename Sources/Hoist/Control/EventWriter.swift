@@ -7,6 +7,19 @@ import Foundation
 /// Writes the events of one node as Celery's monitors read them.
 struct EventWriter {
     let node: String
+    /// What every event says of its sender, behind its type.
+    private let sender: [UInt8]
+
+    init(node: String) {
+        self.node = node
+        var json = JSONWriter()
+        json.token("\",\"hostname\":")
+        json.string(node)
+        json.token(",\"pid\":")
+        json.integer(Int64(ProcessIdentity.id))
+        json.token(",\"timestamp\":")
+        sender = json.bytes
+    }
 
     /// How much of an output, an exception or a traceback is shown, in characters.
     private static let resultLength = 1024
@@ -17,12 +30,8 @@ struct EventWriter {
     private func open(_ json: inout JSONWriter, _ type: StaticString, at: Date, clock: Int64) {
         json.token("{\"type\":\"")
         json.token(type)
-        json.token("\",\"hostname\":")
-        json.string(node)
-        json.token(",\"timestamp\":")
+        json.encoded(sender)
         json.double(at.timeIntervalSince1970)
-        json.token(",\"pid\":")
-        json.integer(Int64(ProcessIdentity.id))
         json.token(",\"clock\":")
         json.integer(clock)
     }

@@ -2,7 +2,7 @@ import Synchronization
 
 /// Which arguments are hidden in every readable text: logs, records, pages. By the job's type, by what a program says,
 /// and by names that everywhere mean the same.
-enum SecretNames {
+package enum SecretNames {
     /// Lower case, without underscores and hyphens.
     private static let usual: Set<String> = [
         "password", "passwd", "pwd", "passphrase", "secret", "clientsecret", "token", "accesstoken", "refreshtoken",
@@ -24,7 +24,7 @@ enum SecretNames {
         return digest
     }
 
-    static func isUsual(_ name: String) -> Bool { name.utf8.count <= 40 && usualDigests.contains(digest(name)) }
+    package static func isUsual(_ name: String) -> Bool { name.utf8.count <= 40 && usualDigests.contains(digest(name)) }
 
     /// Remembers what the type of a job says, for jobs of that name that are enqueued without the type.
     static func note(_ secrets: Set<String>, of jobName: String) {
@@ -35,7 +35,7 @@ enum SecretNames {
     static func known(of jobName: String) -> Set<String> { known.withLock { $0[jobName] } ?? [] }
 
     /// Hides secrets in keyword arguments that another producer wrote as text: `{'user': 'x', 'password': 'y'}`.
-    static func hide(in text: String, _ secrets: Set<String>) -> String {
+    package static func hide(in text: String, _ secrets: Set<String>) -> String {
         guard text.contains(where: { $0 == "'" || $0 == "\"" }) else { return text }
         var result = ""
         var rest = Substring(text)

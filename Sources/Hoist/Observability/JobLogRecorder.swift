@@ -157,7 +157,7 @@ extension LogLine {
 extension String {
     /// The text cut after `bytes` bytes, because one character may have any number of bytes. A character that is cut
     /// becomes U+FFFD.
-    func cut(to bytes: Int) -> String {
+    package func cut(to bytes: Int) -> String {
         utf8.count <= bytes ? self : String(decoding: utf8.prefix(bytes), as: UTF8.self)
     }
 }
