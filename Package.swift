@@ -21,8 +21,11 @@ let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
 let signals = Target.Dependency.product(name: "UnixSignals", package: "swift-service-lifecycle")
 let tracing = Target.Dependency.product(name: "Tracing", package: "swift-distributed-tracing")
 
-func module(_ name: String, _ dependencies: [Target.Dependency], resources: [Resource] = []) -> Target {
-    .target(name: name, dependencies: dependencies, resources: resources, swiftSettings: houseSettings)
+func module(
+    _ name: String, _ dependencies: [Target.Dependency], exclude: [String] = [], resources: [Resource] = []
+) -> Target {
+    .target(
+        name: name, dependencies: dependencies, exclude: exclude, resources: resources, swiftSettings: houseSettings)
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency], exclude: [String] = []) -> Target {
@@ -53,6 +56,7 @@ let package = Package(
         .library(name: "PrometheusText", targets: ["PrometheusText"]),
         .library(name: "HoistProbes", targets: ["HoistProbes"]),
         .library(name: "HoistMonitor", targets: ["HoistMonitor"]),
+        .library(name: "HoistDashboard", targets: ["HoistDashboard"]),
         .library(name: "HoistTesting", targets: ["HoistTesting"]),
         .library(name: "HoistCommands", targets: ["HoistCommands"]),
         .executable(name: "hoist", targets: ["HoistCLI"]),
@@ -70,6 +74,8 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
         .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
         .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
+        .package(url: "https://github.com/hummingbird-project/swift-mustache", from: "2.1.1"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/swiftlang/swift-docc-plugin", from: "1.5.0"),
@@ -123,15 +129,23 @@ let package = Package(
             ]),
         // What events tell of workers and jobs. Pure: no I/O, no timers.
         module("HoistMonitor", ["Hoist"]),
+        // The web dashboard: collector, history, pages, API.
+        module(
+            "HoistDashboard",
+            [
+                "Hoist", "HoistMonitor", "PrometheusText", hummingbird, httpTypes, lifecycle, logging, nioCore,
+                .product(name: "GRDB", package: "GRDB.swift"), .product(name: "GRDBSQLite", package: "GRDB.swift"),
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+                .product(name: "Mustache", package: "swift-mustache"),
+            ], exclude: ["Assets/README.md", "Assets/FONT-LICENSES.txt"], resources: [.embedInCode("Templates"), .embedInCode("Assets/Files")]),
         // For users' tests, and the contract that every backend passes.
         module("HoistTesting", ["Hoist", logging]),
         // Command groups: for the hoist tool, and for users' own binaries.
         module(
             "HoistCommands",
             [
-                "Hoist", "HoistMonitor", "HoistProbes", "HoistRedis", "HoistSQLite", "PrometheusText", argumentParser,
-                lifecycle,
-                logging, signals,
+                "Hoist", "HoistDashboard", "HoistMonitor", "HoistProbes", "HoistRedis", "HoistSQLite", "PrometheusText",
+                argumentParser, hummingbird, lifecycle, logging, signals,
                 .product(name: "Configuration", package: "swift-configuration"),
             ]),
         .executableTarget(
@@ -155,6 +169,14 @@ let package = Package(
         tests("PrometheusTextTests", ["PrometheusText", .product(name: "CoreMetrics", package: "swift-metrics")]),
         tests("HoistProbesTests", ["Hoist", "HoistProbes", "HoistTesting", "PrometheusText", lifecycle, logging]),
         tests("HoistMonitorTests", ["Hoist", "HoistMonitor", "HoistTesting"]),
+        tests(
+            "HoistDashboardTests",
+            [
+                "Hoist", "HoistCLI", "HoistDashboard", "HoistMonitor", "HoistRedis", "HoistTesting", "TestServers",
+                hummingbird, httpTypes, logging, nioCore,
+                .product(name: "GRDB", package: "GRDB.swift"),
+                .product(name: "HummingbirdTesting", package: "hummingbird"),
+            ], exclude: ["Browser"]),
         tests("HoistSealingTests", ["Hoist", "HoistSealing", "HoistTesting", logging]),
         tests(
             "HoistCommandsTests",

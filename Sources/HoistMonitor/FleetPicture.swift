@@ -75,13 +75,21 @@ public struct FleetPicture: Sendable {
 
     /// The jobs that run, the oldest first. Those of workers that are dead are not among them.
     public func runningJobs(at now: Date) -> [MonitoredJob] {
-        jobs.values.filter { job in
-            guard job.state == .started else { return false }
-            guard let worker = job.worker.flatMap({ workers[$0] }) else { return true }
-            // What a process had that was killed is gone, also when another one goes on under its name.
-            let isOfAnother = job.startedAt.map { $0 < worker.startedAt ?? .distantPast } ?? false
-            return worker.isAlive(at: now) && !(worker.restarts > 0 && isOfAnother)
-        }.sorted { ($0.startedAt ?? .distantPast, $0.id) < ($1.startedAt ?? .distantPast, $1.id) }
+        jobs.values.filter { $0.state == .started && hasItsWorker($0, at: now) }
+            .sorted { ($0.startedAt ?? .distantPast, $0.id) < ($1.startedAt ?? .distantPast, $1.id) }
+    }
+
+    /// The jobs that a worker had when it died, and of which nothing was heard since.
+    public func orphanedJobs(at now: Date) -> [MonitoredJob] {
+        jobs.values.filter { ($0.state == .started || $0.state == .received) && !hasItsWorker($0, at: now) }
+    }
+
+    private func hasItsWorker(_ job: MonitoredJob, at now: Date) -> Bool {
+        guard let worker = job.worker.flatMap({ workers[$0] }) else { return true }
+        // What a process had that was killed is gone, also when another one goes on under its name.
+        let begun = job.startedAt ?? job.receivedAt
+        let isOfAnother = begun.map { $0 < worker.startedAt ?? .distantPast } ?? false
+        return worker.isAlive(at: now) && !(worker.restarts > 0 && isOfAnother)
     }
 
     /// The workers that are alive, by name.

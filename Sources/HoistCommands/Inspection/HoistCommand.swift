@@ -12,7 +12,7 @@ public struct HoistCommand: AsyncParsableCommand {
             EnqueueCommand.self,
             CancelCommand.self, DeadCommand.self, PurgeCommand.self, PauseCommand.self, ResumeCommand.self,
             LimitsCommand.self, LimitCommand.self, InspectCommand.self, ControlCommand.self, EventsCommand.self,
-            WhyCommand.self, TopCommand.self,
+            WhyCommand.self, TopCommand.self, DashboardCommand.self,
         ])
 
     public init() {}

@@ -12,12 +12,18 @@ public enum BuiltProgram {
     /// - Returns: its exit status, and its standard output.
     /// - Throws: Foundation's error when it cannot start. Nothing has run then, so a retry is safe.
     public static func run(_ name: String, _ arguments: [String]) async throws -> (status: Int32, text: String) {
+        try await output(of: url(name).path, arguments)
+    }
+
+    /// As ``run(_:_:)``, for any program of the system.
+    /// - Throws: Foundation's error when it cannot start. Nothing has run then, so a retry is safe.
+    public static func output(of path: String, _ arguments: [String]) async throws -> (status: Int32, text: String) {
         try await withCheckedThrowingContinuation { continuation in
             Thread.detachNewThread {
                 continuation.resume(
                     with: Result {
                         let (process, output) = (Process(), Pipe())
-                        process.executableURL = url(name)
+                        process.executableURL = URL(fileURLWithPath: path)
                         process.arguments = arguments
                         process.standardOutput = output
                         process.standardError = FileHandle.nullDevice

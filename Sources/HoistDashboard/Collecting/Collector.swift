@@ -1,0 +1,347 @@
+import Hoist
+import HoistMonitor
+import Logging
+import Synchronization
+
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+
+/// Hears what one backend's workers and clients tell, reads its queues, and writes the history.
+final class Collector: Sendable {
+    let name: String
+    let backend: Backend
+    /// The number of the backend in the history.
+    let number: Int64
+    let fleet: Fleet?
+    /// Rung when there is something new to show.
+    let changes = Doorbell()
+
+    private struct State: Sendable {
+        var live: LiveView
+        /// What changed since it was written last.
+        var changed: Set<JobID> = []
+        var attempts: [JobID: [Int: HistoryAttempt]] = [:]
+        var depths: [DepthSample] = []
+        var gaps: [ClosedRange<Date>] = []
+        /// Workers that are to be asked about themselves.
+        var strangers: Set<String> = []
+        var reckonings: [String: Reckoning] = [:]
+        /// Jobs whose worker died and of which the backend has told what became, until something is heard of them.
+        var verdicts: Set<JobID> = []
+        var settled: [HistoryJob] = []
+    }
+
+    private let store: HistoryStore
+    private let retention: DashboardRetention
+    private let mask: SecretMask
+    private let logger: Logger
+    private let state: Mutex<State>
+
+    private static let writeEvery = Duration.milliseconds(250)
+    private static let queuesEvery = Duration.seconds(10)
+
+    init(
+        _ source: DashboardBackend, store: HistoryStore, retention: DashboardRetention, mask: SecretMask, logger: Logger
+    ) throws {
+        name = source.name
+        backend = source.backend
+        self.store = store
+        self.retention = retention
+        self.mask = mask
+        self.logger = logger
+        number = try store.number(ofBackend: source.name)
+        fleet = try? Fleet(source.backend)
+        state = Mutex(State(live: LiveView(picture: FleetPicture(limits: .init(jobs: 20_000)))))
+    }
+
+    var clock: any JobClock { backend.clock }
+
+    /// What is known now.
+    func view<T>(_ body: (LiveView) throws -> T) rethrows -> T { try state.withLock { try body($0.live) } }
+
+    // MARK: - Running
+
+    /// Collects until the task is cancelled, and then writes what is left.
+    func run() async {
+        await withDiscardingTaskGroup { group in
+            group.addTask { await self.hear() }
+            group.addTask { await self.askStrangers() }
+            group.addTask { await self.repeating(every: Self.queuesEvery) { await self.readQueues() } }
+            group.addTask { await self.repeating(every: .seconds(1)) { self.measure() } }
+            group.addTask { await self.repeating(every: .seconds(10)) { await self.tidy() } }
+            group.addTask { await self.repeating(every: .seconds(1)) { await self.settleOrphans() } }
+            group.addTask { await self.repeating(every: Self.writeEvery) { await self.write() } }
+        }
+        await write()
+    }
+
+    private func repeating(every period: Duration, _ body: () async -> Void) async {
+        while !Task.isCancelled {
+            await body()
+            await clock.sleep(for: period)
+        }
+    }
+
+    private func hear() async {
+        guard let fleet else { return }
+        while !Task.isCancelled {
+            do {
+                let events = try await fleet.heardEvents()
+                state.withLock { $0.live.connectedSince = clock.now }
+                await untilEitherEnds {
+                    for await event in events { self.take(event) }
+                } _: {
+                    // Listening first, so that nothing happens between the answers and the events.
+                    await self.askAll(fleet)
+                    while !Task.isCancelled { await self.clock.sleep(for: .seconds(3600)) }
+                }
+            } catch {
+                logger.warning(
+                    "events cannot be heard", metadata: ["backend": "\(name)", "error": "\(error)"])
+            }
+            state.withLock { $0.live.connectedSince = nil }
+            await clock.sleep(for: .seconds(1))
+        }
+    }
+
+    /// Takes an event into the picture, and notes what of it is to be written.
+    /// - Parameter time: when it was received; nil for now.
+    func take(_ event: FleetEvent, at time: Date? = nil) {
+        let now = time ?? clock.now
+        state.withLock { state in
+            state.live.events += 1
+            if case .missed(let begin, let end) = event {
+                state.gaps.append(min(begin, end)...max(begin, end))
+                state.live.counters.missed()
+            }
+            let before = event.job.flatMap { state.live.picture[job: $0.id] }
+            let change = state.live.picture.hear(event, at: now)
+            if let report = event.job, let after = state.live.picture[job: report.id] {
+                state.live.counters.take(report, before: before, after: after)
+            }
+            switch change {
+            case .none: break
+            case .worker(let name): take(beatOf: name, at: now, &state)
+            case .job(let id, let endedAs): take(event, of: id, endedAs: endedAs, at: now, &state)
+            }
+        }
+        changes.ring()
+    }
+
+    private func take(beatOf name: String, at now: Date, _ state: inout State) {
+        guard let worker = state.live.picture.workers[name] else { return }
+        if worker.statistics == nil, state.strangers.count < 1000 { state.strangers.insert(name) }
+        guard worker.isPython == false, state.reckonings[name] != nil || state.reckonings.count < 10_000 else { return }
+        for (kind, missing) in state.reckonings[name, default: Reckoning()].take(worker) {
+            state.live.tallies.add(name: kind.name, queue: nil, worker: name, at: now) { $0.add(kind.state, missing) }
+        }
+    }
+
+    private func take(
+        _ event: FleetEvent, of id: JobID, endedAs end: MonitoredState?, at now: Date, _ state: inout State
+    ) {
+        guard let monitored = state.live.picture[job: id] else { return }
+        state.changed.insert(id)
+        state.verdicts.remove(id)
+        let job = HistoryJob(monitored, at: now)
+        switch event {
+        case .started:
+            state.live.tallies.add(name: job.name, queue: job.queue, worker: job.worker, at: now) {
+                if let wait = job.waitTime { $0.waits.add(wait) }
+            }
+        case .received, .succeeded, .failed, .retried, .revoked, .rejected, .takenOver, .returned: break
+        default: return
+        }
+        if job.receivedAt != nil || job.startedAt != nil || job.endedAt != nil {
+            let attempt = HistoryAttempt(job)
+            state.attempts[id, default: [:]][attempt.number] = attempt
+        }
+        guard let end else { return }
+        let (ended, run) = (HistoryState(monitored, endedAs: end), event.job?.runTime)
+        if let worker = event.job?.node, let name = job.name {
+            state.reckonings[worker]?.count(Reckoning.Kind(name: name, state: ended))
+        }
+        state.live.tallies.add(name: job.name, queue: job.queue, worker: job.worker, at: now) {
+            $0.add(ended, run: run)
+        }
+    }
+
+    // MARK: - Asking
+
+    /// Asks all workers at once what events do not tell: what runs already, and who they are.
+    private func askAll(_ fleet: Fleet) async {
+        try? await fleet.tell("enable_events")
+        for query in [Fleet.Query.stats, .active, .activeQueues, .registered] {
+            for (node, value) in (try? await fleet.replies(to: query)) ?? [:] {
+                take(ControlReply(node: node, value: value), to: query.name)
+            }
+        }
+    }
+
+    private func take(_ reply: ControlReply, to query: String) {
+        let now = clock.now
+        state.withLock { $0.live.picture.hear(reply, to: query, at: now) }
+        changes.ring()
+    }
+
+    /// Asks each incarnation of a worker about itself, once.
+    private func askStrangers() async {
+        guard let fleet else { return }
+        while !Task.isCancelled {
+            let names = state.withLock { state in
+                defer { state.strangers = [] }
+                return Array(state.strangers.prefix(100))
+            }
+            if !names.isEmpty {
+                // A worker that has just started was not there when all were asked for events.
+                try? await fleet.tell("enable_events", to: .nodes(names))
+                for query in [Fleet.Query.stats, .activeQueues, .registered] {
+                    for (node, value) in (try? await fleet.replies(to: query, of: .nodes(names))) ?? [:] {
+                        take(ControlReply(node: node, value: value), to: query.name)
+                    }
+                }
+            }
+            await clock.sleep(for: .milliseconds(500))
+        }
+    }
+
+    private func readQueues() async {
+        do {
+            let queues = try await backend.queues()
+            let paused = try await backend.queueControl?.pausedQueues() ?? []
+            let now = clock.now
+            state.withLock { state in
+                state.live.queues = queues.sorted { $0.name < $1.name }
+                state.live.pausedQueues = paused
+                state.live.queuesReadAt = now
+                state.live.trouble = nil
+                state.depths += queues.prefix(RecentTallies.mostSeries).map {
+                    DepthSample(
+                        queue: $0.name, at: now, waiting: $0.waiting,
+                        oldest: $0.oldestWaiting.map { max(0, now.timeIntervalSince($0)) })
+                }
+            }
+        } catch {
+            state.withLock { $0.live.trouble = "\(error)" }
+        }
+        changes.ring()
+    }
+
+    // MARK: - Jobs whose worker died
+
+    /// So many jobs are looked up in a second.
+    private static let lookedUp = 50
+    /// How long the broker has to give a dead worker's jobs to others, before they are looked for.
+    private static let patience = 10.0
+
+    /// Finds out what became of jobs that seem to run on workers that are dead, also of those that a dashboard before
+    /// this one heard of.
+    private func settleOrphans() async {
+        let now = clock.now
+        let (orphans, known) = state.withLock { state in
+            let orphans = state.live.picture.orphanedJobs(at: now).filter { job in
+                let heard = job.worker.flatMap { state.live.picture.workers[$0]?.heardAt } ?? .distantPast
+                return !state.verdicts.contains(job.id) && now.timeIntervalSince(heard) > Self.patience
+            }
+            return (orphans.prefix(Self.lookedUp).map { HistoryJob($0, at: now) }, state.verdicts)
+        }
+        var jobs = Array(orphans)
+        if jobs.isEmpty, let old = try? await store.abandoned(backend: number, before: now.addingTimeInterval(-60)) {
+            jobs = old.filter { job in
+                // What a live worker says that it has is in the picture; a live worker that does not say so may be busy.
+                !known.contains(job.id)
+                    && view { live in
+                        live.picture[job: job.id] == nil
+                            && !(job.worker.flatMap { live.picture.workers[$0] }?.isAlive(at: now) ?? false)
+                    }
+            }
+        }
+        for var job in jobs.prefix(Self.lookedUp) {
+            guard !Task.isCancelled, let verdict = await verdict(on: job) else { return }
+            job.state = verdict.state
+            job.touchedAt = now
+            job.endedAt = verdict.endedAt ?? job.endedAt
+            job.error = verdict.error ?? job.error
+            state.withLock { state in
+                if state.verdicts.count >= 100_000 { state.verdicts = [] }
+                state.verdicts.insert(job.id)
+                state.settled.append(job)
+            }
+            changes.ring()
+        }
+    }
+
+    /// - Returns: nil when the backend does not answer.
+    private func verdict(on job: HistoryJob) async -> (state: HistoryState, endedAt: Date?, error: String?)? {
+        do {
+            guard let record = try await backend.record(of: job.id) else { return (.lost, nil, nil) }
+            guard let state = HistoryState(word: record.state.rawValue) else { return nil }
+            return (state, record.endedAt, record.failure.map { "\($0.type): \($0.message)" })
+        } catch {
+            return nil
+        }
+    }
+
+    // MARK: - Keeping in order
+
+    private func measure() {
+        state.withLock { state in
+            state.live.eventRate += (Double(state.live.events) - state.live.eventRate) * 0.3
+            state.live.events = 0
+        }
+    }
+
+    private func tidy() async {
+        let now = clock.now
+        state.withLock { state in
+            state.live.picture.tidy(at: now)
+            state.live.tallies.tidy(at: now)
+            for worker in state.live.picture.workers.values where !worker.isAlive(at: now) {
+                state.live.counters.forget(worker: worker.name)
+            }
+        }
+        while !Task.isCancelled, (try? await store.tidy(retention, at: now)) == true {}
+    }
+
+    private func write() async {
+        let now = clock.now
+        let batch = state.withLock { state -> HistoryBatch in
+            let jobs = state.changed.compactMap { state.live.picture[job: $0] }
+                .map { HistoryJob($0, at: now) }
+            let batch = HistoryBatch(
+                jobs: jobs.sorted { ($0.receivedAt ?? $0.touchedAt, $0.id) < ($1.receivedAt ?? $1.touchedAt, $1.id) }
+                    + state.settled,
+                attempts: state.attempts, tallies: state.live.tallies.takePending(), depths: state.depths,
+                gaps: state.gaps)
+            (state.changed, state.attempts, state.depths, state.gaps, state.settled) = ([], [:], [], [], [])
+            return batch
+        }
+        guard !batch.isEmpty else { return }
+        do {
+            try await store.write(batch.hidingSecrets(mask), backend: number)
+        } catch {
+            logger.warning("the history cannot be written", metadata: ["error": "\(error)"])
+            state.withLock { state in
+                state.live.tallies.putBack(batch.tallies)
+                state.gaps = Array((batch.gaps + state.gaps).suffix(100))
+                // What the picture still has is written with the next batch.
+                state.changed.formUnion(batch.jobs.map(\.id))
+            }
+        }
+    }
+}
+
+extension HistoryState {
+    /// How one attempt of a job has ended, which may have another life meanwhile.
+    init(_ job: MonitoredJob, endedAs end: MonitoredState) {
+        switch end {
+        case .succeeded: self = .succeeded
+        case .failed: self = .failed
+        case .retrying: self = .retrying
+        default: self = job.isExpired == true ? .expired : .cancelled
+        }
+    }
+}

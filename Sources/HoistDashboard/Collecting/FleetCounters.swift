@@ -1,0 +1,85 @@
+import Hoist
+import HoistMonitor
+
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+
+/// What Prometheus is told of events, in the families that Flower has. Counted since the dashboard began.
+struct FleetCounters: Sendable {
+    /// So many series a family; events of others are counted under `other`.
+    static let mostSeries = 5000
+    /// Flower's, in seconds.
+    static let buckets = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
+
+    struct EventKey: Sendable, Hashable {
+        var worker: String
+        var type: String
+        var name: String
+    }
+
+    struct JobKey: Sendable, Hashable {
+        var worker: String
+        var name: String
+    }
+
+    struct RunTimes: Sendable {
+        /// Counts below each bucket, and of all.
+        var counts = Array(repeating: 0, count: FleetCounters.buckets.count + 1)
+        var sum = 0.0
+
+        mutating func add(_ seconds: Double) {
+            sum += seconds
+            let place = FleetCounters.buckets.firstIndex { seconds <= $0 } ?? FleetCounters.buckets.count
+            counts[place] += 1
+        }
+    }
+
+    private(set) var events: [EventKey: Int] = [:]
+    private(set) var runTimes: [JobKey: RunTimes] = [:]
+    /// Seconds between the claim of the job that started last and its start.
+    private(set) var prefetchTimes: [JobKey: Double] = [:]
+    /// Jobs that are claimed and have not begun. Those that wait for their time are not among them.
+    private(set) var prefetched: [JobKey: Int] = [:]
+    private(set) var gaps = 0
+
+    mutating func missed() { gaps += 1 }
+
+    /// - Parameters:
+    ///   - event: an event of a job.
+    ///   - before: the job before the event; nil for one that was not known.
+    ///   - after: the job after it.
+    mutating func take(_ event: TaskReport, before: MonitoredJob?, after: MonitoredJob) {
+        let name = after.name ?? ""
+        var key = EventKey(worker: event.node, type: event.facts.type, name: name)
+        if events[key] == nil, events.count >= Self.mostSeries {
+            key = EventKey(worker: "other", type: key.type, name: "other")
+        }
+        events[key, default: 0] += 1
+        var job = JobKey(worker: event.node, name: name)
+        if runTimes[job] == nil, prefetched[job] == nil, runTimes.count + prefetched.count >= Self.mostSeries {
+            job = JobKey(worker: "other", name: "other")
+        }
+        if let run = event.runTime, run > 0 { runTimes[job, default: RunTimes()].add(run) }
+        guard after.due == nil else { return }
+        switch event.facts.type {
+        case "task-received": prefetched[job, default: 0] += 1
+        case "task-started":
+            prefetched[job, default: 0] = max(0, prefetched[job, default: 0] - 1)
+            if let received = after.receivedAt, let started = after.startedAt {
+                prefetchTimes[job] = max(0, started.timeIntervalSince(received))
+            }
+        case "task-succeeded", "task-failed": prefetchTimes[job] = 0
+        case "task-revoked", "task-rejected":
+            if before?.state == .received { prefetched[job, default: 0] = max(0, prefetched[job, default: 0] - 1) }
+        default: break
+        }
+    }
+
+    /// Forgets what a worker had that is gone.
+    mutating func forget(worker: String) {
+        for key in prefetched.keys where key.worker == worker { prefetched[key] = 0 }
+    }
+}

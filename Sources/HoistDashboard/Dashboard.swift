@@ -1,0 +1,164 @@
+import HTTPTypes
+import Hoist
+public import Hummingbird
+public import Logging
+import NIOCore
+public import ServiceLifecycle
+
+import Foundation
+
+/// A monitor of fleets in the browser: every job, why it waits, and what can be done. For Swift and Python workers alike.
+///
+/// ```swift
+/// let dashboard = try Dashboard([.init("prod", backend)], store: .file("hoist-history.db"), logger: logger)
+/// dashboard.add(to: router.group("hoist"))
+/// let app = Application(router: router, services: [dashboard])
+/// ```
+/// It is a service: it collects while it runs, and writes what is left at its end. The router needs a request context
+/// that knows the client's address, such as ``DashboardRequestContext``.
+public final class Dashboard: Service, Sendable {
+    let collectors: [Collector]
+    let store: HistoryStore
+    let guarding: RequestGuard
+    let renderer: PageRenderer
+    let logger: Logger
+    let streams = StreamCounter()
+    /// Set where a made-up fleet is shown.
+    let isDemo: Bool
+
+    /// - Parameters:
+    ///   - backends: what is shown; at least one, each under a name of its own.
+    ///   - store: where the history is kept.
+    ///   - access: who may see the pages.
+    ///   - isReadOnly: pages show everything, and nothing can be done.
+    ///   - retention: how long jobs that have ended are kept.
+    ///   - logger: is told of trouble with the backends and the store.
+    /// - Throws: ``BackendError`` `.misuse` for no backend, and for two of one name; `.unavailable` when no history can
+    ///   be opened, not even in memory.
+    public convenience init(
+        _ backends: [DashboardBackend], store: DashboardStore = .memory, access: DashboardAccess = .loopbackOnly,
+        isReadOnly: Bool = false, retention: DashboardRetention = DashboardRetention(), logger: Logger
+    ) throws {
+        try self.init(
+            backends, store: store, access: access, isReadOnly: isReadOnly, retention: retention, isDemo: false,
+            logger: logger)
+    }
+
+    init(
+        _ backends: [DashboardBackend], store place: DashboardStore, access: DashboardAccess, isReadOnly: Bool,
+        retention: DashboardRetention, isDemo: Bool, logger: Logger
+    ) throws {
+        guard !backends.isEmpty else { throw BackendError(.misuse, "a dashboard needs a backend to show") }
+        guard Set(backends.map(\.name)).count == backends.count else {
+            throw BackendError(.misuse, "two backends of a dashboard have the same name")
+        }
+        do {
+            let store = try HistoryStore.open(place, logger: logger)
+            collectors = try backends.map {
+                try Collector($0, store: store, retention: retention, mask: SecretMask(), logger: logger)
+            }
+            self.store = store
+        } catch {
+            throw BackendError(.unavailable, "the history cannot be opened", cause: error)
+        }
+        guarding = RequestGuard(access: access, isReadOnly: isReadOnly)
+        do { renderer = try PageRenderer() } catch { throw BackendError(.unavailable, "\(error)") }
+        self.isDemo = isDemo
+        self.logger = logger
+    }
+
+    /// Collects until a graceful shutdown, or until the task is cancelled, and writes what is left.
+    public func run() async throws {
+        await cancelWhenGracefulShutdown {
+            await withDiscardingTaskGroup { group in
+                for collector in self.collectors { group.addTask { await collector.run() } }
+            }
+        }
+    }
+
+    /// Adds the pages, the API and the live streams to a router.
+    /// - Parameter router: a router, or a group of one; every path is below it.
+    public func add<Context: RequestContext>(to router: RouterGroup<Context>) {
+        for route in DashboardRoute.all { add(route, to: router) }
+    }
+
+    /// Adds the pages, the API and the live streams to a router.
+    /// - Parameter router: every path is below its root.
+    public func add<Context: RequestContext>(to router: Router<Context>) { add(to: router.group()) }
+
+    private func add<Context: RequestContext>(_ route: DashboardRoute, to router: RouterGroup<Context>) {
+        router.on(RouterPath(route.path), method: route.method) { request, context in
+            let peer = (context as? any RemoteAddressRequestContext)?.remoteAddress
+            let address = peer.map { $0.ipAddress ?? ($0.pathname != nil ? "unix" : "") }
+            return await self.respond(to: request, route, from: address) {
+                Visit(
+                    request: request, mountedAt: Self.base(of: request.uri.path, without: route),
+                    identifier: context.parameters.get("id").flatMap(\.removingPercentEncoding),
+                    query: try Self.members((request.uri.query ?? "")[...]))
+            }
+        }
+    }
+
+    /// The part of a path before the route's own.
+    private static func base(of path: String, without route: DashboardRoute) -> String {
+        let components = path.split(separator: "/")
+        let own = route.path.split(separator: "/").count
+        return components.dropLast(min(own, components.count)).map { "/" + $0 }.joined()
+    }
+
+    private func respond(
+        to request: Request, _ route: DashboardRoute, from peer: String?, visit: () throws -> Visit
+    ) async -> Response {
+        var response: Response
+        do {
+            try guarding.check(request.head, peer: peer, changes: route.changes)
+            response = try await route.handler(self, visit())
+        } catch let refusal as RequestGuard.Refusal {
+            response = Problem(refusal.status, refusal.reason).response(isPage: route.isPage)
+        } catch let problem as Problem {
+            response = problem.response(isPage: route.isPage)
+        } catch {
+            logger.warning("a page failed", metadata: ["path": "\(route.path)", "error": "\(error)"])
+            response = Problem(.serviceUnavailable, "The history or the backend cannot be read now. Try again.")
+                .response(isPage: route.isPage)
+        }
+        for field in RequestGuard.headers where response.headers[field.name] == nil { response.headers.append(field) }
+        return response
+    }
+}
+
+/// A request, as far as the dashboard's routes care.
+struct Visit: Sendable {
+    let request: Request
+    /// Empty, or `/hoist`.
+    let mountedAt: String
+    /// The parameter of the path, decoded.
+    let identifier: String?
+
+    /// The query's parameters, decoded; of several of one name the last.
+    let query: [String: String]
+}
+
+/// An answer that is an error.
+struct Problem: Error, Sendable {
+    var status: HTTPResponse.Status
+    var detail: String
+
+    init(_ status: HTTPResponse.Status, _ detail: String) { (self.status, self.detail) = (status, detail) }
+
+    /// - Parameter isPage: a text for a person; else `application/problem+json` (RFC 9457).
+    func response(isPage: Bool) -> Response {
+        guard !isPage else {
+            return Response(
+                status: status, headers: [.contentType: "text/plain; charset=utf-8"],
+                body: ResponseBody(byteBuffer: ByteBuffer(string: detail + "\n")))
+        }
+        let value: WireValue = [
+            "type": "about:blank", "title": .string(status.reasonPhrase), "status": .integer(Int64(status.code)),
+            "detail": .string(detail),
+        ]
+        return Response(
+            status: status, headers: [.contentType: "application/problem+json"],
+            body: ResponseBody(byteBuffer: ByteBuffer(string: JSONText.shown(value))))
+    }
+}

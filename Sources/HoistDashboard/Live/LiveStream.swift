@@ -1,0 +1,121 @@
+import Foundation
+import HTTPTypes
+import Hoist
+import Hummingbird
+import NIOCore
+import ServiceLifecycle
+import Synchronization
+
+/// How many live streams are open.
+final class StreamCounter: Sendable {
+    private let open = Atomic(0)
+    static let most = 200
+
+    /// - Returns: false when there are too many.
+    func enter() -> Bool {
+        guard open.wrappingAdd(1, ordering: .relaxed).newValue <= Self.most else {
+            leave()
+            return false
+        }
+        return true
+    }
+
+    func leave() { open.wrappingSubtract(1, ordering: .relaxed) }
+}
+
+extension Dashboard {
+    /// A page is composed anew at most so often for one reader.
+    private static let liveEvery = Duration.milliseconds(500)
+    /// What changes with the time alone is shown at least so often.
+    private static let liveAtLeast = Duration.seconds(5)
+
+    /// So many pages may share a stream.
+    private static let mostPages = 12
+
+    /// A page that a stream tells of.
+    private struct LivePage: Sendable {
+        /// As the reader named it.
+        var name: String
+        var address: PageAddress
+        var composer: PageComposer
+    }
+
+    /// Server-sent events (HTML Living Standard §9.2): the parts of pages that have changed, until the reader goes away.
+    func stream(_ visit: Visit) async throws -> Response {
+        let names = try Self.values(of: "of", in: visit.request.uri.query ?? "")
+        guard !names.isEmpty, names.count <= Self.mostPages else {
+            throw Problem(.badRequest, "The stream needs the address of a page, or of up to 12: ?of=/jobs")
+        }
+        let pages = try names.map { try page($0, visit) }
+        guard streams.enter() else { throw Problem(.tooManyRequests, "Too many pages are open. Close some.") }
+        let place = StreamPlace(streams)
+        return Response(
+            status: .ok, headers: [.contentType: "text/event-stream"],
+            body: ResponseBody { writer in
+                defer { place.leave() }
+                try await visit.request.body.consumeWithCancellationOnInboundClose { _ in
+                    for await text in Self.changes(of: pages).cancelOnGracefulShutdown() {
+                        try await writer.write(ByteBuffer(string: text))
+                    }
+                }
+                try await writer.finish(nil)
+            })
+    }
+
+    private func page(_ name: String, _ visit: Visit) throws -> LivePage {
+        guard name.utf8.count <= 8192, name.hasPrefix("/") else {
+            throw Problem(.badRequest, "The address of a page begins with /")
+        }
+        let parts = name.split(separator: "?", maxSplits: 1, omittingEmptySubsequences: false)
+        let components = parts[0].split(separator: "/").map { String($0).removingPercentEncoding ?? "" }
+        let query = try parts.count > 1 ? Self.members(parts[1]) : [:]
+        guard let address = PageAddress(components, query) else { throw Problem(.notFound, "There is no such page.") }
+        return LivePage(name: name, address: address, composer: try composer(query, mountedAt: visit.mountedAt))
+    }
+
+    /// The events of pages. A reader who is slow gets the newest state of each part, and no backlog.
+    private static func changes(of pages: [LivePage]) -> AsyncStream<String> {
+        .fed(bufferingPolicy: .bufferingNewest(16 * pages.count)) { events in
+            events.yield("retry: 1000\n\n")
+            await withDiscardingTaskGroup { group in
+                for page in pages { group.addTask { await follow(page, events) } }
+            }
+        }
+    }
+
+    private static func follow(_ page: LivePage, _ events: AsyncStream<String>.Continuation) async {
+        let clock = SystemJobClock()
+        let bell = page.composer.collector.changes
+        var shown: [String: String] = [:]
+        while !Task.isCancelled {
+            let mark = bell.mark
+            if let content = try? await page.composer.content(page.address) {
+                for fragment in content.fragments where shown[fragment.id] != fragment.html {
+                    let value: WireValue = [
+                        "page": .string(page.name), "id": .string(fragment.id), "html": .string(fragment.html),
+                    ]
+                    events.yield("event: fragment\ndata: \(JSONText.shown(value))\n\n")
+                    shown[fragment.id] = fragment.html
+                }
+            }
+            // Also a sign of life: a reader that is gone is noticed by it.
+            let sign: WireValue = ["page": .string(page.name), "text": .string(page.composer.sign)]
+            events.yield("event: sign\ndata: \(JSONText.shown(sign))\n\n")
+            await clock.sleep(for: liveEvery)
+            await bell.wait(after: mark, for: liveAtLeast, clock: clock)
+        }
+    }
+}
+
+/// A place among the streams; it is free again when it is left, or no longer referred to.
+private final class StreamPlace: Sendable {
+    private let counter: StreamCounter
+    private let hasLeft = Atomic(false)
+
+    init(_ counter: StreamCounter) { self.counter = counter }
+    deinit { leave() }
+
+    func leave() {
+        if !hasLeft.exchange(true, ordering: .relaxed) { counter.leave() }
+    }
+}

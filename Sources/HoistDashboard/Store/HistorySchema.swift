@@ -1,0 +1,71 @@
+import GRDB
+
+/// The tables of the history.
+enum HistorySchema {
+    static var migrator: DatabaseMigrator {
+        var migrator = DatabaseMigrator()
+        migrator.registerMigration("1") { try $0.execute(sql: first) }
+        return migrator
+    }
+
+    private static let first = """
+        CREATE TABLE backend (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+        CREATE TABLE label (id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, value TEXT NOT NULL, UNIQUE (kind, value));
+        CREATE TABLE job (
+            seq INTEGER PRIMARY KEY, backend INTEGER NOT NULL, id TEXT NOT NULL,
+            name INTEGER, queue INTEGER, worker INTEGER, lane TEXT, state INTEGER NOT NULL,
+            sent REAL, received REAL, started REAL, ended REAL, due REAL, expires REAL, run REAL,
+            retries INTEGER NOT NULL, positional TEXT, keyword TEXT, result TEXT, error TEXT, traceback TEXT,
+            root TEXT, parent TEXT, touched REAL NOT NULL
+        );
+        CREATE UNIQUE INDEX job_id ON job (backend, id);
+        CREATE INDEX job_state ON job (backend, state, seq);
+        CREATE INDEX job_name ON job (backend, name, seq);
+        CREATE INDEX job_queue ON job (backend, queue, seq);
+        CREATE INDEX job_worker ON job (backend, worker, seq);
+        CREATE INDEX job_parent ON job (backend, parent) WHERE parent IS NOT NULL;
+        CREATE INDEX job_touched ON job (state, touched);
+        CREATE VIEW job_words AS
+            SELECT seq AS rowid, (SELECT value FROM label WHERE id = job.name) AS name, positional, keyword, error FROM job;
+        CREATE VIRTUAL TABLE job_text USING fts5 (
+            name, positional, keyword, error, content = 'job_words', tokenize = 'unicode61', detail = none
+        );
+        CREATE TRIGGER job_text_insert AFTER INSERT ON job BEGIN
+            INSERT INTO job_text (rowid, name, positional, keyword, error) VALUES (
+                new.seq, (SELECT value FROM label WHERE id = new.name), new.positional, new.keyword, new.error);
+        END;
+        CREATE TRIGGER job_text_delete AFTER DELETE ON job BEGIN
+            INSERT INTO job_text (job_text, rowid, name, positional, keyword, error) VALUES (
+                'delete', old.seq, (SELECT value FROM label WHERE id = old.name), old.positional, old.keyword, old.error);
+            DELETE FROM attempt WHERE job = old.seq;
+        END;
+        CREATE TRIGGER job_text_update AFTER UPDATE OF name, positional, keyword, error ON job
+        WHEN old.name IS NOT new.name OR old.positional IS NOT new.positional OR old.keyword IS NOT new.keyword
+            OR old.error IS NOT new.error
+        BEGIN
+            INSERT INTO job_text (job_text, rowid, name, positional, keyword, error) VALUES (
+                'delete', old.seq, (SELECT value FROM label WHERE id = old.name), old.positional, old.keyword, old.error);
+            INSERT INTO job_text (rowid, name, positional, keyword, error) VALUES (
+                new.seq, (SELECT value FROM label WHERE id = new.name), new.positional, new.keyword, new.error);
+        END;
+        CREATE TABLE attempt (
+            job INTEGER NOT NULL, number INTEGER NOT NULL, worker INTEGER, received REAL, started REAL, ended REAL,
+            state INTEGER, error TEXT, PRIMARY KEY (job, number)
+        ) WITHOUT ROWID;
+        CREATE TABLE cell (
+            backend INTEGER NOT NULL, step INTEGER NOT NULL, kind INTEGER NOT NULL, label INTEGER NOT NULL,
+            at INTEGER NOT NULL, succeeded INTEGER NOT NULL, failed INTEGER NOT NULL, retried INTEGER NOT NULL,
+            cancelled INTEGER NOT NULL, runs BLOB NOT NULL, waits BLOB NOT NULL,
+            PRIMARY KEY (backend, step, kind, label, at)
+        ) WITHOUT ROWID;
+        CREATE TABLE depth (
+            backend INTEGER NOT NULL, step INTEGER NOT NULL, queue INTEGER NOT NULL, at INTEGER NOT NULL,
+            waiting INTEGER NOT NULL, oldest REAL, PRIMARY KEY (backend, step, queue, at)
+        ) WITHOUT ROWID;
+        CREATE TABLE gap (backend INTEGER NOT NULL, begun REAL NOT NULL, ended REAL NOT NULL);
+        CREATE TABLE audit (
+            id INTEGER PRIMARY KEY, at REAL NOT NULL, backend TEXT NOT NULL, author TEXT NOT NULL, action TEXT NOT NULL,
+            target TEXT NOT NULL, count INTEGER NOT NULL, result TEXT NOT NULL
+        );
+        """
+}

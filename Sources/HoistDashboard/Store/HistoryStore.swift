@@ -1,0 +1,223 @@
+import GRDB
+import GRDBSQLite
+import Hoist
+import Logging
+import Synchronization
+
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
+/// The history of jobs: an SQLite database of the dashboard's own.
+final class HistoryStore: Sendable {
+    let database: any DatabaseWriter
+    /// Why nothing is kept on disk although that was wanted; nil where all is well.
+    let trouble: String?
+    private let lock: FileLock?
+    private let labels = Mutex<[Label: Int64]>([:])
+
+    struct Label: Hashable {
+        var kind: LabelKind
+        var value: String
+    }
+
+    enum LabelKind: Int, Sendable { case name = 0, queue = 1, worker = 2 }
+
+    /// The longest that a query may take, before it is given up.
+    static let queryLimit = Duration.seconds(2)
+    /// So many labels are remembered; others are looked up each time.
+    private static let mostLabels = 20_000
+
+    private init(_ database: any DatabaseWriter, trouble: String?, lock: FileLock?) throws {
+        self.database = database
+        self.trouble = trouble
+        self.lock = lock
+        try HistorySchema.migrator.migrate(database)
+    }
+
+    /// Opens a history, or where that fails one in memory that says why: a live view is better than none.
+    /// - Throws: ``BackendError`` only when not even memory can be had.
+    static func open(_ place: DashboardStore, logger: Logger) throws -> HistoryStore {
+        guard case .file(let path) = place.kind else { return try inMemory(trouble: nil) }
+        func fallBack(_ reason: String) throws -> HistoryStore {
+            logger.warning("the history is kept in memory alone", metadata: ["reason": "\(reason)"])
+            return try inMemory(trouble: reason)
+        }
+        do {
+            try makeFolder(of: path)
+        } catch {
+            return try fallBack("the folder of \(path) cannot be made: nothing is kept on disk")
+        }
+        guard let lock = FileLock(path + ".lock") else {
+            return try fallBack("another dashboard keeps its history in \(path): nothing of this one is kept on disk")
+        }
+        do {
+            return try onDisk(path, lock)
+        } catch let error as DatabaseError
+            where error.resultCode == .SQLITE_NOTADB || error.resultCode == .SQLITE_CORRUPT
+        {
+            let aside = "\(path).corrupt-\(Int(Date().timeIntervalSince1970))"
+            for suffix in ["", "-wal", "-shm"] where access(path + suffix, F_OK) == 0 {
+                rename(path + suffix, aside + suffix)
+            }
+            logger.error(
+                "the history is corrupt, and was moved aside",
+                metadata: ["path": "\(path)", "moved_to": "\(aside)", "error": "\(error)"])
+            do { return try onDisk(path, lock) } catch { return try fallBack("\(path) cannot be opened: \(error)") }
+        } catch {
+            return try fallBack("\(path) cannot be opened: \(error)")
+        }
+    }
+
+    private static func makeFolder(of path: String) throws {
+        guard let slash = path.lastIndex(of: "/"), slash > path.startIndex else { return }
+        try FileManager.default.createDirectory(atPath: String(path[..<slash]), withIntermediateDirectories: true)
+    }
+
+    private static func inMemory(trouble: String?) throws -> HistoryStore {
+        try HistoryStore(DatabaseQueue(configuration: configuration()), trouble: trouble, lock: nil)
+    }
+
+    private static func onDisk(_ path: String, _ lock: FileLock) throws -> HistoryStore {
+        var configuration = configuration()
+        configuration.maximumReaderCount = 4
+        return try HistoryStore(DatabasePool(path: path, configuration: configuration), trouble: nil, lock: lock)
+    }
+
+    private static func configuration() -> Configuration {
+        var configuration = Configuration()
+        configuration.label = "hoist-history"
+        configuration.foreignKeysEnabled = false
+        configuration.busyMode = .timeout(5)
+        configuration.prepareDatabase { database in
+            try database.execute(sql: "PRAGMA synchronous = NORMAL")
+            try database.execute(sql: "PRAGMA temp_store = MEMORY")
+            try database.execute(sql: "PRAGMA cache_size = -8000")
+            try database.execute(sql: "PRAGMA journal_size_limit = 16777216")
+        }
+        return configuration
+    }
+
+    /// Reads with a limit on the time: a query that takes longer is interrupted, and nothing else.
+    /// - Throws: ``BackendError`` `.busy` when the query took too long, `.unavailable` for what SQLite reports.
+    func read<T: Sendable>(_ body: @escaping @Sendable (Database) throws -> T) async throws -> T {
+        do {
+            return try await database.read { database in
+                let deadline = ContinuousClock.now + Self.queryLimit
+                let guarding = QueryDeadline(deadline)
+                return try withExtendedLifetime(guarding) {
+                    guarding.watch(database.sqliteConnection)
+                    defer { guarding.release(database.sqliteConnection) }
+                    return try body(database)
+                }
+            }
+        } catch let error as DatabaseError where error.resultCode == .SQLITE_INTERRUPT {
+            throw BackendError(.busy, "the search took longer than 2 seconds; narrow it by a state, a name or a time")
+        } catch let error as DatabaseError {
+            throw BackendError(.unavailable, "the history cannot be read", cause: error)
+        }
+    }
+
+    /// Bytes of the database; nil when they cannot be told.
+    var size: Int? {
+        try? database.read { database in
+            guard let pages = try Int.fetchOne(database, sql: "PRAGMA page_count"),
+                let bytes = try Int.fetchOne(database, sql: "PRAGMA page_size")
+            else { return nil }
+            return pages * bytes
+        }
+    }
+
+    // MARK: - Labels
+
+    /// - Returns: the number of a label, made where there is none.
+    func number(of value: String?, _ kind: LabelKind, _ database: Database) throws -> Int64? {
+        guard let value else { return nil }
+        let label = Label(kind: kind, value: value)
+        if let known = labels.withLock({ $0[label] }) { return known }
+        let number =
+            try Int64.fetchOne(
+                database.cachedStatement(sql: "SELECT id FROM label WHERE kind = ? AND value = ?"),
+                arguments: [kind.rawValue, value])
+            ?? {
+                try database.cachedStatement(sql: "INSERT INTO label (kind, value) VALUES (?, ?)")
+                    .execute(arguments: [kind.rawValue, value])
+                return database.lastInsertedRowID
+            }()
+        labels.withLock { labels in
+            if labels.count >= Self.mostLabels { labels = [:] }
+            labels[label] = number
+        }
+        return number
+    }
+
+    /// - Returns: the number of a backend, made where there is none.
+    func number(ofBackend name: String) throws -> Int64 {
+        try database.write { database in
+            try database.execute(sql: "INSERT OR IGNORE INTO backend (name) VALUES (?)", arguments: [name])
+            return try Int64.fetchOne(database, sql: "SELECT id FROM backend WHERE name = ?", arguments: [name]) ?? 0
+        }
+    }
+
+    /// The transaction failed: labels that it made are not there.
+    func forgetLabels() { labels.withLock { $0 = [:] } }
+}
+
+/// Where a dashboard keeps what it has seen.
+public struct DashboardStore: Sendable {
+    enum Kind: Sendable {
+        case memory
+        case file(String)
+    }
+
+    let kind: Kind
+
+    /// In memory alone: a restart forgets all.
+    public static let memory = DashboardStore(kind: .memory)
+
+    /// In an SQLite file, which is made where it is missing, and its folder too. Only one dashboard may use a file;
+    /// another one keeps its history in memory and says so on its pages. A corrupt file is moved aside.
+    public static func file(_ path: String) -> DashboardStore { DashboardStore(kind: .file(path)) }
+}
+
+/// An advisory lock, held until it is released.
+private final class FileLock: Sendable {
+    private let descriptor: Int32
+
+    /// - Returns: nil when another process, or another dashboard of this one, holds it.
+    init?(_ path: String) {
+        descriptor = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { return nil }
+        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+            close(descriptor)
+            return nil
+        }
+    }
+
+    deinit { close(descriptor) }
+}
+
+/// Interrupts what one connection does when its time is over.
+private final class QueryDeadline {
+    private let deadline: ContinuousClock.Instant
+
+    init(_ deadline: ContinuousClock.Instant) { self.deadline = deadline }
+
+    func watch(_ connection: OpaquePointer?) {
+        sqlite3_progress_handler(
+            connection, 10_000,
+            { context in
+                let guarding = Unmanaged<QueryDeadline>.fromOpaque(context!).takeUnretainedValue()
+                return ContinuousClock.now >= guarding.deadline ? 1 : 0
+            }, Unmanaged.passUnretained(self).toOpaque())
+    }
+
+    func release(_ connection: OpaquePointer?) { sqlite3_progress_handler(connection, 0, nil, nil) }
+}
