@@ -137,7 +137,8 @@ let package = Package(
                 .product(name: "GRDB", package: "GRDB.swift"), .product(name: "GRDBSQLite", package: "GRDB.swift"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
                 .product(name: "Mustache", package: "swift-mustache"),
-            ], exclude: ["Assets/README.md", "Assets/FONT-LICENSES.txt"], resources: [.embedInCode("Templates"), .embedInCode("Assets/Files")]),
+            ], exclude: ["Assets/README.md", "Assets/FONT-LICENSES.txt"],
+            resources: [.embedInCode("Templates"), .embedInCode("Assets/Files")]),
         // For users' tests, and the contract that every backend passes.
         module("HoistTesting", ["Hoist", logging]),
         // Command groups: for the hoist tool, and for users' own binaries.

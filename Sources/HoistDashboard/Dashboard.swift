@@ -72,6 +72,13 @@ public final class Dashboard: Service, Sendable {
         await cancelWhenGracefulShutdown {
             await withDiscardingTaskGroup { group in
                 for collector in self.collectors { group.addTask { await collector.run() } }
+                group.addTask {
+                    let clock = self.collectors[0].clock
+                    while !Task.isCancelled {
+                        try? await self.store.tidyCharts(at: clock.now)
+                        await clock.sleep(for: .seconds(60))
+                    }
+                }
             }
         }
     }

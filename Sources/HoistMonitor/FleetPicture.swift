@@ -169,7 +169,7 @@ public struct FleetPicture: Sendable {
         case "stats":
             worker.statistics = limits.cut(reply.value)
             worker.slots =
-                reply.value["pool"]?["max-concurrency"]?.integerValue.map(Int.init(clamping:)) ?? worker.slots
+                reply.value["pool"]?["max-concurrency"]?.integerValue.map(MonitoredWorker.slots) ?? worker.slots
         case "active_queues":
             worker.queues = (reply.value.arrayValue ?? []).prefix(1000).compactMap {
                 $0["name"]?.stringValue.map { limits.cut($0, to: 512) }
@@ -251,7 +251,7 @@ public struct FleetPicture: Sendable {
                 job.worker = node
                 job.name = element["name"]?.stringValue.map { limits.cut($0, to: 512) } ?? job.name
                 job.startedAt =
-                    job.startedAt ?? element["time_start"]?.doubleValue.map { Date(timeIntervalSince1970: $0) }
+                    job.startedAt ?? element["time_start"]?.doubleValue.flatMap(Date.init(boundedSecondsSinceEpoch:))
             }
         }
     }
@@ -296,9 +296,17 @@ public struct FleetPicture: Sendable {
         bytes += job.size
         jobs[id] = job
         order.append((id, revision))
+        var spared = 0
         while jobs.count > limits.jobs || bytes > limits.bytes, head < order.count - 1 {
             let oldest = order[head]
             head += 1
+            // A job that runs for long is silent for long; what has ended is in nobody's way.
+            if let job = jobs[oldest.id], job.revision == oldest.revision, !job.state.hasEnded, spared < Self.mostSpared
+            {
+                spared += 1
+                order.append(oldest)
+                continue
+            }
             if let job = jobs[oldest.id], job.revision == oldest.revision {
                 bytes -= job.size
                 jobs[oldest.id] = nil
@@ -307,6 +315,9 @@ public struct FleetPicture: Sendable {
         }
         compact()
     }
+
+    /// So many jobs that have not ended are passed over for one that is forgotten.
+    private static let mostSpared = 64
 
     /// Keeps the order about as long as there are jobs.
     private mutating func compact() {

@@ -82,14 +82,17 @@ public struct MonitoredWorker: Sendable, Hashable {
         eventsLeftOut = 0
     }
 
+    /// What a worker says of slots: no machine has a million.
+    static func slots(_ number: Int64) -> Int { Int(number.clamped(to: 0...1_000_000)) }
+
     /// Takes what Hoist adds to a heartbeat.
     mutating func take(_ hoist: WireValue) {
         if case .object(let lanes)? = hoist["lanes"] {
             self.lanes = [:]
             for (name, lane) in lanes where self.lanes.count < 8 {
                 self.lanes[name] = LaneUse(
-                    slots: lane["slots"]?.integerValue.map(Int.init(clamping:)) ?? 0,
-                    used: lane["used"]?.integerValue.map(Int.init(clamping:)) ?? 0)
+                    slots: lane["slots"]?.integerValue.map(Self.slots) ?? 0,
+                    used: lane["used"]?.integerValue.map(Self.slots) ?? 0)
             }
             slots = self.lanes.values.reduce(0) { $0 &+ $1.slots }
         }
@@ -104,7 +107,8 @@ public struct MonitoredWorker: Sendable, Hashable {
                 continue
             }
             for (outcome, count) in members where self.totals[name]?.count ?? 0 < 16 && outcome.utf8.count <= 64 {
-                self.totals[name, default: [:]][outcome] = count.integerValue.map(Int.init(clamping:)) ?? 0
+                self.totals[name, default: [:]][outcome] =
+                    count.integerValue.map { Int($0.clamped(to: 0...1_000_000_000_000_000)) } ?? 0
             }
         }
     }

@@ -91,10 +91,10 @@ struct CollectorTests {
         for _ in 0..<30 { reckoning.count(ok) }
         #expect(reckoning.take(worker(["succeeded": 150])).isEmpty, "their events may still come")
         for _ in 0..<5 { reckoning.count(ok) }
-        let missing = reckoning.take(worker(["succeeded": 150, "failed": 1]))
+        let missing = reckoning.take(worker(["succeeded": 160]))
         #expect(missing.count == 1 && missing[0].kind == ok && missing[0].missing == 15)
-        #expect(reckoning.take(worker(["succeeded": 150, "failed": 1])).map(\.missing) == [1])
-        #expect(reckoning.take(worker(["succeeded": 150, "failed": 1])).isEmpty)
+        #expect(reckoning.take(worker(["succeeded": 160])).map(\.missing) == [10])
+        #expect(reckoning.take(worker(["succeeded": 160])).isEmpty)
         #expect(reckoning.take(worker(["succeeded": 3], pid: 8)).isEmpty, "another process")
         #expect(reckoning.take(worker(["succeeded": 3], pid: 8)).isEmpty)
     }
@@ -165,5 +165,85 @@ struct CollectorTests {
         let other = tallies.sum(Series(kind: .name, label: Series.other), seconds: 3600, at: Date())
         #expect(other.succeeded == 2000 - (RecentTallies.mostSeries - 1))
         #expect(tallies.sum(.all, seconds: 3600, at: Date()).succeeded == 2000)
+    }
+
+    @Test("what a worker did before the dashboard began is not counted as done now, whenever it tells of it")
+    func oldTotals() {
+        var reckoning = Reckoning()
+        func worker(_ totals: WireValue) -> MonitoredWorker {
+            var picture = FleetPicture()
+            picture.hear(
+                FleetEvent([
+                    "type": "worker-heartbeat", "hostname": "w@h", "sw_ident": "hoist", "pid": 7, "timestamp": 1.0,
+                    "hoist": ["totals": totals],
+                ])!, at: Date(timeIntervalSince1970: 1))
+            return picture.workers["w@h"]!
+        }
+        #expect(reckoning.take(worker(["mail": ["succeeded": 10]])).isEmpty)
+        // A full heartbeat, half a minute later.
+        let all: WireValue = ["mail": ["succeeded": 10, "failed": 5000], "old": ["failed": 7000]]
+        for _ in 0..<3 { #expect(reckoning.take(worker(all)).isEmpty) }
+        // From its start on everything counts.
+        var other = Reckoning()
+        #expect(other.take(worker([:]), hasStarted: true).isEmpty)
+        #expect(other.take(worker(["mail": ["failed": 3]])).isEmpty)
+        #expect(other.take(worker(["mail": ["failed": 3]])).map(\.missing) == [3])
+    }
+
+    @Test("a worker that was killed and started again under its name has lost what it had")
+    func restarted() async throws {
+        let dashboard = try dashboard(MemoryBackend())
+        let collector = dashboard.collectors[0]
+        let past = Date().addingTimeInterval(-30)
+        func tell(_ type: String, _ id: String, pid: Int64, at time: Date) {
+            collector.take(
+                FleetEvent([
+                    "type": .string(type), "uuid": .string(id), "hostname": "w@h", "name": "mail", "pid": .integer(pid),
+                    "freq": 3600.0, "timestamp": .double(time.timeIntervalSince1970),
+                ])!, at: time)
+        }
+        tell("worker-online", "", pid: 1, at: past)
+        tell("task-received", "gone", pid: 1, at: past.addingTimeInterval(1))
+        tell("task-started", "gone", pid: 1, at: past.addingTimeInterval(1))
+        tell("worker-online", "", pid: 2, at: past.addingTimeInterval(5))
+        try await running(dashboard) {
+            let isLost = try await eventually { try await found(dashboard, "state:lost id:gone") == 1 }
+            #expect(isLost)
+        }
+    }
+
+    @Test("what was heard in the last moment is written when the dashboard stops")
+    func lastMoment() async throws {
+        for _ in 0..<5 {
+            let dashboard = try dashboard(MemoryBackend())
+            try await running(dashboard) {
+                for number in 0..<20 {
+                    dashboard.collectors[0].take(
+                        FleetEvent([
+                            "type": "task-received", "uuid": .string("\(number)"), "hostname": "w@h", "name": "mail",
+                            "timestamp": 1.0,
+                        ])!)
+                }
+            }
+            #expect(try await found(dashboard, "") == 20)
+        }
+    }
+
+    @Test("a job that runs is not forgotten for those that have ended since")
+    func longJob() {
+        var picture = FleetPicture(limits: .init(jobs: 100))
+        func tell(_ type: String, _ id: String) {
+            picture.hear(
+                FleetEvent([
+                    "type": .string(type), "uuid": .string(id), "hostname": "w@h", "name": "mail", "timestamp": 1.0,
+                ])!, at: Date(timeIntervalSince1970: 1))
+        }
+        for id in ["long", "longer"] { for type in ["task-received", "task-started"] { tell(type, id) } }
+        for number in 0..<1000 { for type in ["task-received", "task-succeeded"] { tell(type, "\(number)") } }
+        #expect(picture[job: "long"]?.state == .started && picture[job: "longer"]?.state == .started)
+        #expect(picture.jobCount == 100)
+        // Also of those that run there are no more than fit.
+        for number in 0..<500 { tell("task-started", "r\(number)") }
+        #expect(picture.jobCount <= 100)
     }
 }

@@ -102,10 +102,14 @@ struct PagesTests {
     }
 
     /// Runs the dashboard's service until what was told is in the history.
-    private func collecting(_ bench: Bench, _ body: () async throws -> Void) async throws {
+    /// - Parameter isEmpty: nothing was told yet.
+    private func collecting(
+        _ bench: Bench, unless isEmpty: Bool = false, _ body: () async throws -> Void
+    ) async throws {
         let running = Task { try await bench.dashboard.run() }
         let isKept = try await eventually {
-            try await bench.dashboard.store.count(JobPageQuery(backend: bench.collector.number), at: Date()) > 0
+            if isEmpty { return true }
+            return try await bench.dashboard.store.count(JobPageQuery(backend: bench.collector.number), at: Date()) > 0
         }
         #expect(isKept)
         let result: Result<Void, any Error>
@@ -167,6 +171,8 @@ struct PagesTests {
         "<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "{{title}}{{{html}}}", "'; DROP TABLE job; --",
         "../../etc/passwd", "\u{202E}reversed", "\u{1B}[31mred", "\r\nSet-Cookie: a=b", "javascript:alert(1)",
         "%3Cscript%3E", "a\u{0}b", "</script><svg onload=alert(1)>", "😀 ünï", String(repeating: "x", count: 2000),
+        // Each mark makes one character of itself and what is special to HTML.
+        "\u{600}<form action=x><img>", "\"\u{301} onload=alert(1) x=\"\u{301}", "&\u{301}lt;", "<\u{301}script>alert",
     ]
 
     @Test("whatever a job is called, and says, is shown as text and nothing else", arguments: hostileWords)
@@ -196,8 +202,12 @@ struct PagesTests {
                     #expect(
                         response.status != .internalServerError && response.status != .serviceUnavailable, "\(path)")
                     let page = text(response)
-                    for forbidden in ["<script>alert", "<img", "onerror=alert(1)>", "<svg onload"] {
-                        #expect(!page.contains(forbidden), "\(forbidden) on \(path)")
+                    for forbidden in [
+                        "<script>alert", "<img", "onerror=alert(1)>", "<svg onload", "<form action=x",
+                        "\"\u{301} onload",
+                        "<\u{301}script",
+                    ] {
+                        #expect(page.range(of: forbidden, options: .literal) == nil, "\(forbidden) on \(path)")
                     }
                     #expect(!page.contains("href=\"javascript:"), "\(path)")
                 }
@@ -398,6 +408,86 @@ struct PagesTests {
                     of: "/bin/sh", ["-c", "promtool check metrics < \(file.path("m")) 2>&1"])
                 // It would have flower_* gauges of another kind; what is wrong is an error.
                 #expect(!check.text.contains("error"), "\(check.text)")
+            }
+        }
+    }
+
+    @Test("numbers of any size from workers are shown as something")
+    func numbers() async throws {
+        let bench = try Bench()
+        let numbers: [WireValue] = [
+            .integer(.max), .integer(.min), .integer(-1), .double(1e300), .double(-1e300), .double(.nan),
+            .double(.infinity), .string("x"), .null, [],
+        ]
+        for (index, number) in numbers.enumerated() {
+            let id = "n\(index)"
+            let totals: WireValue = ["mail.send": ["succeeded": number, "failed": number]]
+            let lanes: WireValue = ["async": ["slots": number, "used": number]]
+            let hoist: WireValue = [
+                "totals": totals, "lanes": lanes, "queues": ["mail"], "memory": number, "events_dropped": number,
+            ]
+            let members: WireValue.Object = [
+                "hostname": .string("w\(index % 3)@h"), "active": number, "processed": number, "freq": number,
+                "loadavg": [number, number], "hoist": hoist,
+            ]
+            for _ in 0..<3 { bench.beat(members) }
+            for type in ["task-received", "task-started", "task-retried", "task-failed"] {
+                bench.tell(
+                    type, id,
+                    [
+                        "name": "mail.send", "queue": "mail", "retries": number, "runtime": number, "eta": number,
+                        "expires": number, "timestamp": number, "clock": number,
+                    ])
+            }
+        }
+        try await bench.jobs.enqueue(named: "mail.send", options: [.queue("mail")])
+        try await bench.application().test(.live) { client async throws -> Void in
+            try await collecting(bench) {
+                let areKept = try await eventually {
+                    try await bench.dashboard.store.count(
+                        JobPageQuery(backend: bench.collector.number), at: Date()) == numbers.count
+                }
+                #expect(areKept)
+                for path in Self.paths + numbers.indices.map({ "/jobs/n\($0)" }) + ["/workers/w0@h", "/metrics"] {
+                    let status = try await client.execute(uri: path, method: .get).status
+                    #expect(status == .ok || path == "/workers/w@h", "\(path) \(status)")
+                }
+            }
+        }
+    }
+
+    @Test("another site may lead here, and may not ask in the background")
+    func crossSiteReading() async throws {
+        let (site, mode) = (HTTPField.Name("Sec-Fetch-Site"), HTTPField.Name("Sec-Fetch-Mode"))
+        try await Bench().application().test(.live) { client async throws -> Void in
+            for (fetch, expected) in [
+                ("navigate", HTTPResponse.Status.ok), ("no-cors", .forbidden), ("cors", .forbidden),
+            ] {
+                let headers: HTTPFields = [try #require(site): "cross-site", try #require(mode): fetch]
+                let status = try await client.execute(uri: "/jobs?q=a", method: .get, headers: headers).status
+                #expect(status == expected, "\(fetch)")
+            }
+        }
+    }
+
+    @Test("a live stream tells what is new on each of its pages")
+    func stream() async throws {
+        let bench = try Bench()
+        try await bench.application().test(.live) { client async throws -> Void in
+            let port = try #require(client.port)
+            let address = "http://127.0.0.1:\(port)/stream?of=%2Fjobs&of=%2Fworkers"
+            try await collecting(bench, unless: true) {
+                bench.beat()
+                bench.tell("task-received", "1", ["name": "mail.send", "queue": "mail"])
+                let told = try await BuiltProgram.output(of: "/usr/bin/curl", ["-s", "-N", "-m", "3", address]).text
+                #expect(told.contains("event: fragment") && told.contains("mail.send") && told.contains("w@h"))
+                #expect(told.contains(#""page":"\/jobs""#) || told.contains(#""page":"/jobs""#))
+                for of in [
+                    "", "?of=x", "?of=/none", "?" + Array(repeating: "of=/jobs", count: 13).joined(separator: "&"),
+                ] {
+                    let status = try await client.execute(uri: "/stream" + of, method: .get).status
+                    #expect(status == .badRequest || status == .notFound, "\(of)")
+                }
             }
         }
     }

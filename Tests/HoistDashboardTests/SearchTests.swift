@@ -40,13 +40,16 @@ struct SearchTests {
     @Test("a search has limits")
     func limits() {
         #expect(throws: JobSearch.Mistake.self) { try JobSearch(String(repeating: "a", count: 2049)) }
-        #expect(throws: JobSearch.Mistake.self) { try JobSearch(String(repeating: "a ", count: 65)) }
-        #expect(throws: Never.self) { try JobSearch(String(repeating: "a ", count: 64)) }
+        #expect(throws: JobSearch.Mistake.self) { try JobSearch(String(repeating: "id:a ", count: 65)) }
+        #expect(throws: Never.self) { try JobSearch(String(repeating: "id:a ", count: 64)) }
+        #expect(throws: JobSearch.Mistake.self) { try JobSearch(String(repeating: "a ", count: 9)) }
     }
 
     @Test("what is special to SQLite is not special in a search")
     func escaping() {
         #expect(JobPageQuery.glob("a?[b]*") == "a[?][[]b]*")
-        #expect(JobPageQuery.match("connection \"refused\" OR x*") == #""connection" AND "refused" AND "OR" AND "x"*"#)
+        let words = JobPageQuery.match("connection \"refused\" OR xy* z")
+        #expect(words == #""connection" AND "refused" AND "OR" AND "xy" AND "z""#)
+        #expect(JobPageQuery.match("refu") == #""refu"*"#)
     }
 }

@@ -125,7 +125,8 @@ struct CeleryControlTests {
                 return (process.terminationStatus, text.replacing(node, with: "NODE"))
             }
             for words in [
-                ["status"], ["inspect", "ping"], ["inspect", "active"], ["inspect", "reserved"], ["inspect", "revoked"],
+                ["status"], ["inspect", "ping"], ["inspect", "active"], ["inspect", "reserved"],
+                ["inspect", "revoked"],
                 ["control", "enable_events"], ["control", "rate_limit", "mixed.add", "10/m"],
                 ["control", "time_limit", "mixed.add", "10"], ["control", "add_consumer", "extra"],
                 ["control", "cancel_consumer", "extra"], ["control", "pool_grow", "1"],

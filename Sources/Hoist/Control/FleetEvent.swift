@@ -207,8 +207,8 @@ extension WorkerReport {
         self.facts = facts
         let fields = facts.fields
         frequency = fields["freq"]?.doubleValue.flatMap { $0.isFinite && $0 > 0 ? $0 : nil }
-        active = fields["active"]?.integerValue.map(Int.init(clamping:))
-        processed = fields["processed"]?.integerValue.map(Int.init(clamping:))
+        active = fields["active"]?.integerValue.map { Int($0.clamped(to: 0...1_000_000)) }
+        processed = fields["processed"]?.integerValue.map { Int($0.clamped(to: 0...1_000_000_000_000_000)) }
         loadAverage = (fields["loadavg"]?.arrayValue ?? []).prefix(3).compactMap(\.doubleValue)
         software = fields["sw_ident"]?.stringValue
         version = fields["sw_ver"]?.stringValue
@@ -227,13 +227,13 @@ extension TaskReport {
         keywordText = fields["kwargs"]?.stringValue
         rootID = fields["root_id"].flatMap(MessageHeaders.identifier)
         parentID = fields["parent_id"].flatMap(MessageHeaders.identifier)
-        retries = fields["retries"]?.integerValue.map(Int.init(clamping:))
+        retries = fields["retries"]?.integerValue.map { Int($0.clamped(to: 0...1_000_000_000)) }
         due = date("eta")
         expires = date("expires")
         queue = fields["queue"]?.stringValue
         lane = fields["lane"]?.stringValue
         result = fields["result"]?.stringValue
-        runTime = fields["runtime"]?.doubleValue.flatMap { $0.isFinite ? $0 : nil }
+        runTime = fields["runtime"]?.doubleValue.flatMap { $0.isFinite ? $0.clamped(to: 0...1e10) : nil }
         exception = fields["exception"]?.stringValue
         traceback = fields["traceback"]?.stringValue
         isTerminated = fields["terminated"]?.boolValue

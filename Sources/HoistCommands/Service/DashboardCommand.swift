@@ -96,7 +96,16 @@ public struct DashboardCommand: AsyncParsableCommand {
         {
             return (String(text[..<equals]), String(text[text.index(after: equals)...]))
         }
-        return (String(text.prefix { $0 != ":" }), text)
+        return (name(of: text), text)
+    }
+
+    /// What a URL leads to, without its scheme, credentials and options: `db-1:6379/0`, `jobs.db`.
+    private static func name(of url: String) -> String {
+        let scheme = url.prefix { $0 != ":" }
+        var rest = url.dropFirst(scheme.count + 1).prefix { $0 != "?" }
+        while rest.hasPrefix("/") { rest = rest.dropFirst() }
+        if let at = rest.lastIndex(of: "@") { rest = rest[rest.index(after: at)...] }
+        return rest.isEmpty ? String(scheme) : String(rest)
     }
 
     private var place: DashboardStore {

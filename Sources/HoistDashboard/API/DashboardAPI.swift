@@ -18,11 +18,11 @@ enum DashboardAPI {
         get("api/v1/queues") { try $0.apiQueues($1) },
         get("api/v1/workers") { try $0.apiWorkers($1) },
         get("metrics") { dashboard, _ in
-            Response(
+            let text = await DashboardMetrics(collectors: dashboard.collectors, store: dashboard.store).text()
+            return Response(
                 status: .ok, headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
                 body: ResponseBody(
-                    byteBuffer: ByteBuffer(
-                        string: DashboardMetrics(collectors: dashboard.collectors, store: dashboard.store).text())))
+                    byteBuffer: ByteBuffer(string: text)))
         },
         get("live") { _, _ in json(["status": "live"]) },
         get("ready") { dashboard, _ in

@@ -17,23 +17,42 @@ struct DashboardMetrics {
     private static let deadWorkerShown = 600.0
     private typealias Sample = PrometheusDocument.Sample
 
-    func text() -> String {
+    /// What is read of one backend.
+    private struct View {
+        var counts: [String: MonitoredCount]
+        var queues: [QueueStatistics]
+        var workers: [MonitoredWorker]
+        var counters: FleetCounters
+        var isConnected: Bool
+        var isAnswering: Bool
+    }
+
+    func text() async -> String {
         var document = PrometheusDocument()
-        let views = collectors.map { ($0.name, $0.view { $0 }, $0.clock.now) }
+        let views = collectors.map { collector in
+            let now = collector.clock.now
+            let view = collector.view { live in
+                View(
+                    counts: live.picture.counts, queues: live.queues, workers: Self.shown(live, now),
+                    counters: live.counters, isConnected: live.connectedSince != nil, isAnswering: live.trouble == nil)
+            }
+            return (collector.name, view, now)
+        }
+        let size = await store.size()
         jobs(views, &document)
         queues(views, &document)
         workers(views, &document)
-        collecting(views, &document)
+        collecting(views, size, &document)
         flower(views, &document)
         return document.text
     }
 
-    private typealias Views = [(name: String, live: LiveView, now: Date)]
+    private typealias Views = [(name: String, live: View, now: Date)]
 
     private func jobs(_ views: Views, _ document: inout PrometheusDocument) {
         var samples: [Sample] = []
         for (backend, live, _) in views {
-            for (name, count) in live.picture.counts.sorted(by: { $0.key < $1.key }) {
+            for (name, count) in live.counts.sorted(by: { $0.key < $1.key }) {
                 for (outcome, number) in [
                     ("succeeded", count.succeeded), ("failed", count.failed), ("retried", count.retried),
                     ("cancelled", count.revoked), ("rejected", count.rejected),
@@ -71,7 +90,7 @@ struct DashboardMetrics {
     private func workers(_ views: Views, _ document: inout PrometheusDocument) {
         func family(_ name: String, _ help: String, _ value: (MonitoredWorker, Date) -> Double?) {
             let samples = views.flatMap { backend, live, now in
-                Self.shown(live, now).compactMap { worker in
+                live.workers.compactMap { worker in
                     value(worker, now).map { Sample([("backend", backend), ("worker", worker.name)], $0) }
                 }
             }
@@ -95,48 +114,53 @@ struct DashboardMetrics {
         }
     }
 
-    private func collecting(_ views: Views, _ document: inout PrometheusDocument) {
-        func family(_ name: String, _ kind: PrometheusDocument.Kind, _ help: String, _ value: (LiveView) -> Double) {
+    private func collecting(_ views: Views, _ size: Int?, _ document: inout PrometheusDocument) {
+        func family(_ name: String, _ kind: PrometheusDocument.Kind, _ help: String, _ value: (View) -> Double) {
             document.add(name, kind, help, views.map { Sample([("backend", $0.name)], value($0.live)) })
         }
-        family("hoist_dashboard_connected", .gauge, "1 while events are heard.") { $0.connectedSince == nil ? 0 : 1 }
+        family("hoist_dashboard_connected", .gauge, "1 while events are heard.") { $0.isConnected ? 1 : 0 }
         family("hoist_dashboard_event_gaps_total", .counter, "Times that events were missed.") {
             Double($0.counters.gaps)
         }
-        family("hoist_dashboard_backend_up", .gauge, "1 while the queues can be read.") { $0.trouble == nil ? 1 : 0 }
+        family("hoist_dashboard_backend_up", .gauge, "1 while the queues can be read.") { $0.isAnswering ? 1 : 0 }
         document.add(
             "hoist_dashboard_history_bytes", .gauge, "Size of the history.",
-            store.size.map { [Sample([], Double($0))] } ?? [])
+            size.map { [Sample([], Double($0))] } ?? [])
     }
 
     // MARK: - Flower's families
 
     private func flower(_ views: Views, _ document: inout PrometheusDocument) {
         var (events, runs, prefetchTimes, prefetched): ([Sample], [Sample], [Sample], [Sample]) = ([], [], [], [])
-        var (online, executing): ([Sample], [Sample]) = ([], [])
+        // Flower knows one broker: what several have is added up.
+        var counters = FleetCounters()
+        var workers: [String: Int?] = [:]
         for (_, live, now) in views {
-            for (key, count) in live.counters.events.sorted(by: {
-                ($0.key.worker, $0.key.name, $0.key.type) < ($1.key.worker, $1.key.name, $1.key.type)
-            }) {
-                events.append(Sample([("task", key.name), ("type", key.type), ("worker", key.worker)], Double(count)))
-            }
-            for (key, times) in live.counters.runTimes.sorted(by: {
-                ($0.key.worker, $0.key.name) < ($1.key.worker, $1.key.name)
-            }) {
-                runs += Self.histogram([("task", key.name), ("worker", key.worker)], times)
-            }
-            for (key, seconds) in live.counters.prefetchTimes {
-                prefetchTimes.append(Sample([("task", key.name), ("worker", key.worker)], seconds))
-            }
-            for (key, count) in live.counters.prefetched {
-                prefetched.append(Sample([("task", key.name), ("worker", key.worker)], Double(count)))
-            }
-            for worker in Self.shown(live, now) {
-                let isAlive = worker.isAlive(at: now)
-                online.append(Sample([("worker", worker.name)], isAlive ? 1 : 0))
-                executing.append(Sample([("worker", worker.name)], isAlive ? Double(worker.active) : 0))
+            counters.merge(live.counters)
+            for worker in live.workers {
+                let active = worker.isAlive(at: now) ? worker.active : nil
+                workers[worker.name] = (workers[worker.name] ?? nil) ?? active
             }
         }
+        for (key, count) in counters.events.sorted(by: {
+            ($0.key.worker, $0.key.name, $0.key.type) < ($1.key.worker, $1.key.name, $1.key.type)
+        }) {
+            events.append(Sample([("task", key.name), ("type", key.type), ("worker", key.worker)], Double(count)))
+        }
+        for (key, times) in counters.runTimes.sorted(by: {
+            ($0.key.worker, $0.key.name) < ($1.key.worker, $1.key.name)
+        }) {
+            runs += Self.histogram([("task", key.name), ("worker", key.worker)], times)
+        }
+        for (key, seconds) in counters.prefetchTimes {
+            prefetchTimes.append(Sample([("task", key.name), ("worker", key.worker)], seconds))
+        }
+        for (key, count) in counters.prefetched {
+            prefetched.append(Sample([("task", key.name), ("worker", key.worker)], Double(count)))
+        }
+        let sorted = workers.sorted { $0.key < $1.key }
+        let online = sorted.map { Sample([("worker", $0.key)], $0.value == nil ? 0 : 1) }
+        let executing = sorted.map { Sample([("worker", $0.key)], Double($0.value ?? 0)) }
         document.add("flower_events_total", .counter, "Number of events", events)
         document.add("flower_task_runtime_seconds", .histogram, "Task runtime", runs)
         document.add(

@@ -31,6 +31,11 @@ struct RequestGuard: Sendable {
             throw Refusal(
                 status: .forbidden, reason: "This dashboard does not answer under the name that the request gives.")
         }
+        // Another site may lead here by a link. It may not make a browser ask in the background.
+        let isNavigation = request.headerFields[Self.fetchMode].map { $0 == "navigate" } ?? true
+        if request.headerFields[Self.fetchSite] == "cross-site", !isNavigation {
+            throw Refusal(status: .forbidden, reason: "The request comes from another site.")
+        }
         guard changes else { return }
         guard !isReadOnly else {
             throw Refusal(status: .forbidden, reason: "This dashboard is read-only.")
@@ -52,6 +57,7 @@ struct RequestGuard: Sendable {
     }
 
     private static let fetchSite = HTTPField.Name("Sec-Fetch-Site")!
+    private static let fetchMode = HTTPField.Name("Sec-Fetch-Mode")!
 
     /// The name without the port, in lower case.
     static func host(of authority: String) -> String {

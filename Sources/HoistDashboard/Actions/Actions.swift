@@ -120,17 +120,18 @@ struct Actions: Sendable {
     private func audited(
         _ act: Act, _ target: String, _ author: String, _ body: () async throws -> (count: Int, result: String)
     ) async throws {
-        var entry = AuditEntry(
-            at: collector.clock.now, backend: collector.name, author: author, action: act.rawValue,
-            target: target.cut(to: 1024), count: 0, result: "")
+        // First the entry: nothing is done that does not stand there.
+        let entry = try await store.note(
+            AuditEntry(
+                at: collector.clock.now, backend: collector.name, author: author, action: act.rawValue,
+                target: target.cut(to: 1024), count: 0, result: "asked"))
         do {
             let done = try await body()
-            (entry.count, entry.result) = (done.count, done.result.cut(to: 200))
+            try? await store.amend(entry, count: done.count, result: done.result.cut(to: 200))
         } catch {
-            entry.result = "refused: " + ((error as? Refusal)?.message ?? "\(error)").cut(to: 200)
-            try? await store.note(entry)
+            let reason = (error as? Refusal)?.message ?? "\(error)"
+            try? await store.amend(entry, count: 0, result: "refused: " + reason.cut(to: 200))
             throw error
         }
-        try await store.note(entry)
     }
 }

@@ -194,20 +194,7 @@ struct Chart: Sendable {
         return step >= 7200 ? String(day.dropFirst(5)) + (step >= 86_400 ? "" : " " + time) : String(time)
     }
 
-    static func escape(_ text: String) -> String {
-        var result = ""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "&": result += "&amp;"
-            case "<": result += "&lt;"
-            case ">": result += "&gt;"
-            case "\"": result += "&quot;"
-            case "'": result += "&#39;"
-            default: result.unicodeScalars.append(scalar)
-            }
-        }
-        return result
-    }
+    static func escape(_ text: String) -> String { PageText.escape(text) }
 }
 
 /// A line of 96 × 20 in a table.

@@ -28,10 +28,23 @@ final class Collector: Sendable {
         var gaps: [ClosedRange<Date>] = []
         /// Workers that are to be asked about themselves.
         var strangers: Set<String> = []
+        /// When each worker was asked about itself last, so that one that does not answer is not asked at each beat.
+        var askedAt: [String: Date] = [:]
         var reckonings: [String: Reckoning] = [:]
         /// Jobs whose worker died and of which the backend has told what became, until something is heard of them.
-        var verdicts: Set<JobID> = []
+        var verdicts: [JobID: Verdict] = [:]
         var settled: [HistoryJob] = []
+        /// Jobs that ran when events were missed, and of which nothing was heard since.
+        var doubtful: Set<JobID> = []
+        var hasMissed = false
+        /// Queues that held jobs before: one that is empty is no longer listed.
+        var sampled: Set<String> = []
+    }
+
+    /// What the backend said of a job.
+    private struct Verdict: Sendable {
+        var state: HistoryState
+        var at: Date
     }
 
     private let store: HistoryStore
@@ -66,6 +79,7 @@ final class Collector: Sendable {
 
     /// Collects until the task is cancelled, and then writes what is left.
     func run() async {
+        await noteAbsence()
         await withDiscardingTaskGroup { group in
             group.addTask { await self.hear() }
             group.addTask { await self.askStrangers() }
@@ -75,7 +89,17 @@ final class Collector: Sendable {
             group.addTask { await self.repeating(every: .seconds(1)) { await self.settleOrphans() } }
             group.addTask { await self.repeating(every: Self.writeEvery) { await self.write() } }
         }
-        await write()
+        // A task that is cancelled writes nothing.
+        await Task { await self.write() }.value
+    }
+
+    /// While no dashboard ran nothing was seen.
+    private func noteAbsence() async {
+        let now = clock.now
+        guard let last = try? await store.lastLook(backend: number) ?? nil, now.timeIntervalSince(last) > 120 else {
+            return
+        }
+        state.withLock { $0.gaps.append(min(last.addingTimeInterval(60), now)...now) }
     }
 
     private func repeating(every period: Duration, _ body: () async -> Void) async {
@@ -96,7 +120,14 @@ final class Collector: Sendable {
                 } _: {
                     // Listening first, so that nothing happens between the answers and the events.
                     await self.askAll(fleet)
-                    while !Task.isCancelled { await self.clock.sleep(for: .seconds(3600)) }
+                    while !Task.isCancelled {
+                        await self.clock.sleep(for: .seconds(1))
+                        let hasMissed = self.state.withLock { state in
+                            defer { state.hasMissed = false }
+                            return state.hasMissed
+                        }
+                        if hasMissed { await self.askAll(fleet) }
+                    }
                 }
             } catch {
                 logger.warning(
@@ -116,6 +147,8 @@ final class Collector: Sendable {
             if case .missed(let begin, let end) = event {
                 state.gaps.append(min(begin, end)...max(begin, end))
                 state.live.counters.missed()
+                state.hasMissed = true
+                state.doubtful.formUnion(state.live.picture.runningJobs(at: now).prefix(5000).map(\.id))
             }
             let before = event.job.flatMap { state.live.picture[job: $0.id] }
             let change = state.live.picture.hear(event, at: now)
@@ -124,18 +157,21 @@ final class Collector: Sendable {
             }
             switch change {
             case .none: break
-            case .worker(let name): take(beatOf: name, at: now, &state)
+            case .worker(let name):
+                let hasStarted = if case .workerOnline = event { true } else { false }
+                take(beatOf: name, hasStarted: hasStarted, at: now, &state)
             case .job(let id, let endedAs): take(event, of: id, endedAs: endedAs, at: now, &state)
             }
         }
         changes.ring()
     }
 
-    private func take(beatOf name: String, at now: Date, _ state: inout State) {
+    private func take(beatOf name: String, hasStarted: Bool, at now: Date, _ state: inout State) {
         guard let worker = state.live.picture.workers[name] else { return }
-        if worker.statistics == nil, state.strangers.count < 1000 { state.strangers.insert(name) }
+        let isDue = state.askedAt[name].map { now.timeIntervalSince($0) > 60 } ?? true
+        if worker.statistics == nil, hasStarted || isDue, state.strangers.count < 1000 { state.strangers.insert(name) }
         guard worker.isPython == false, state.reckonings[name] != nil || state.reckonings.count < 10_000 else { return }
-        for (kind, missing) in state.reckonings[name, default: Reckoning()].take(worker) {
+        for (kind, missing) in state.reckonings[name, default: Reckoning()].take(worker, hasStarted: hasStarted) {
             state.live.tallies.add(name: kind.name, queue: nil, worker: name, at: now) { $0.add(kind.state, missing) }
         }
     }
@@ -145,7 +181,8 @@ final class Collector: Sendable {
     ) {
         guard let monitored = state.live.picture[job: id] else { return }
         state.changed.insert(id)
-        state.verdicts.remove(id)
+        state.verdicts[id] = nil
+        state.doubtful.remove(id)
         let job = HistoryJob(monitored, at: now)
         switch event {
         case .started:
@@ -155,7 +192,8 @@ final class Collector: Sendable {
         case .received, .succeeded, .failed, .retried, .revoked, .rejected, .takenOver, .returned: break
         default: return
         }
-        if job.receivedAt != nil || job.startedAt != nil || job.endedAt != nil {
+        // Of a job that was forgotten meanwhile it is not known which attempt this is.
+        if job.receivedAt != nil || job.name != nil && job.startedAt != nil {
             let attempt = HistoryAttempt(job)
             state.attempts[id, default: [:]][attempt.number] = attempt
         }
@@ -183,7 +221,16 @@ final class Collector: Sendable {
 
     private func take(_ reply: ControlReply, to query: String) {
         let now = clock.now
-        state.withLock { $0.live.picture.hear(reply, to: query, at: now) }
+        state.withLock { state in
+            state.live.picture.hear(reply, to: query, at: now)
+            guard query == "active" else { return }
+            for element in (reply.value.arrayValue ?? []).prefix(10_000) {
+                guard let id = element["id"]?.stringValue, state.live.picture[job: id] != nil else { continue }
+                state.changed.insert(id)
+                state.verdicts[id] = nil
+                state.doubtful.remove(id)
+            }
+        }
         changes.ring()
     }
 
@@ -192,8 +239,11 @@ final class Collector: Sendable {
         guard let fleet else { return }
         while !Task.isCancelled {
             let names = state.withLock { state in
-                defer { state.strangers = [] }
-                return Array(state.strangers.prefix(100))
+                let names = Array(state.strangers.prefix(100))
+                state.strangers.subtract(names)
+                let now = clock.now
+                for name in names where state.askedAt.count < 20_000 { state.askedAt[name] = now }
+                return names
             }
             if !names.isEmpty {
                 // A worker that has just started was not there when all were asked for events.
@@ -218,11 +268,17 @@ final class Collector: Sendable {
                 state.live.pausedQueues = paused
                 state.live.queuesReadAt = now
                 state.live.trouble = nil
-                state.depths += queues.prefix(RecentTallies.mostSeries).map {
+                let shown = queues.prefix(RecentTallies.mostSeries)
+                state.depths += shown.map {
                     DepthSample(
                         queue: $0.name, at: now, waiting: $0.waiting,
                         oldest: $0.oldestWaiting.map { max(0, now.timeIntervalSince($0)) })
                 }
+                // An empty queue is not listed; it is known to be empty.
+                let empty = state.sampled.subtracting(shown.map(\.name))
+                state.depths += empty.map { DepthSample(queue: $0, at: now, waiting: 0, oldest: nil) }
+                state.sampled.formUnion(shown.map(\.name))
+                if state.sampled.count > 2 * RecentTallies.mostSeries { state.sampled = Set(shown.map(\.name)) }
             }
         } catch {
             state.withLock { $0.live.trouble = "\(error)" }
@@ -241,37 +297,70 @@ final class Collector: Sendable {
     /// this one heard of.
     private func settleOrphans() async {
         let now = clock.now
-        let (orphans, known) = state.withLock { state in
-            let orphans = state.live.picture.orphanedJobs(at: now).filter { job in
-                let heard = job.worker.flatMap { state.live.picture.workers[$0]?.heardAt } ?? .distantPast
-                return !state.verdicts.contains(job.id) && now.timeIntervalSince(heard) > Self.patience
+        var jobs = state.withLock { state in
+            let picture = state.live.picture
+            let orphans = picture.orphanedJobs(at: now).filter { job in
+                guard isOpen(state.verdicts[job.id], at: now) else { return false }
+                guard let worker = job.worker.flatMap({ picture.workers[$0] }) else { return true }
+                // Another process goes on under the name, or nobody does.
+                let lost = worker.isAlive(at: now) ? worker.startedAt ?? worker.firstHeard : worker.heardAt
+                return now.timeIntervalSince(lost) > Self.patience
             }
-            return (orphans.prefix(Self.lookedUp).map { HistoryJob($0, at: now) }, state.verdicts)
-        }
-        var jobs = Array(orphans)
-        if jobs.isEmpty, let old = try? await store.abandoned(backend: number, before: now.addingTimeInterval(-60)) {
-            jobs = old.filter { job in
-                // What a live worker says that it has is in the picture; a live worker that does not say so may be busy.
-                !known.contains(job.id)
-                    && view { live in
-                        live.picture[job: job.id] == nil
-                            && !(job.worker.flatMap { live.picture.workers[$0] }?.isAlive(at: now) ?? false)
-                    }
+            let doubtful = state.doubtful.compactMap { picture[job: $0] }
+                .filter { isOpen(state.verdicts[$0.id], at: now) }
+            return (orphans + doubtful).prefix(Self.lookedUp).map {
+                (heard: Optional($0), job: HistoryJob($0, at: now))
             }
         }
-        for var job in jobs.prefix(Self.lookedUp) {
-            guard !Task.isCancelled, let verdict = await verdict(on: job) else { return }
-            job.state = verdict.state
-            job.touchedAt = now
-            job.endedAt = verdict.endedAt ?? job.endedAt
-            job.error = verdict.error ?? job.error
-            state.withLock { state in
-                if state.verdicts.count >= 100_000 { state.verdicts = [] }
-                state.verdicts.insert(job.id)
-                state.settled.append(job)
+        if jobs.isEmpty { jobs = await abandoned(at: now).map { (heard: nil, job: $0) } }
+        var failures = 0
+        for (heard, job) in jobs where failures < 3 && !Task.isCancelled {
+            guard let found = await verdict(on: job) else {
+                failures += 1
+                continue
             }
+            state.withLock { settle(job, heard: heard, found, at: now, &$0) }
             changes.ring()
         }
+    }
+
+    /// Whether a job may be asked about: it never was, or what was said may have changed.
+    private func isOpen(_ verdict: Verdict?, at now: Date) -> Bool {
+        verdict.map { !$0.state.hasEnded && now.timeIntervalSince($0.at) > 60 } ?? true
+    }
+
+    /// Jobs that ran when a dashboard before this one heard of them last, and that no live worker says that it has.
+    private func abandoned(at now: Date) async -> [HistoryJob] {
+        let isSettled = view { live in live.connectedSince.map { now.timeIntervalSince($0) > 30 } ?? false }
+        guard isSettled, let old = try? await store.abandoned(backend: number, before: now.addingTimeInterval(-60))
+        else { return [] }
+        return state.withLock { state in
+            old.filter { job in
+                let worker = job.worker.flatMap { state.live.picture.workers[$0] }
+                // A live worker that does not say so may be busy.
+                return isOpen(state.verdicts[job.id], at: now) && state.live.picture[job: job.id] == nil
+                    && !(worker?.isAlive(at: now) ?? false)
+            }.prefix(Self.lookedUp).map { $0 }
+        }
+    }
+
+    private func settle(
+        _ job: HistoryJob, heard: MonitoredJob?, _ found: (state: HistoryState, endedAt: Date?, error: String?),
+        at now: Date, _ state: inout State
+    ) {
+        // Something was heard of it meanwhile: that is newer.
+        guard state.live.picture[job: job.id] == heard else { return }
+        // Celery keeps no record of a task that runs: one that was only out of sight may run on.
+        if found.state == .lost, state.doubtful.contains(job.id) { return }
+        if state.verdicts.count >= 100_000 { state.verdicts = [:] }
+        state.verdicts[job.id] = Verdict(state: found.state, at: now)
+        state.doubtful.remove(job.id)
+        var job = job
+        job.state = found.state
+        job.touchedAt = now
+        job.endedAt = found.endedAt ?? job.endedAt
+        job.error = found.error ?? job.error
+        state.settled.append(job)
     }
 
     /// - Returns: nil when the backend does not answer.
@@ -299,9 +388,13 @@ final class Collector: Sendable {
         state.withLock { state in
             state.live.picture.tidy(at: now)
             state.live.tallies.tidy(at: now)
-            for worker in state.live.picture.workers.values where !worker.isAlive(at: now) {
-                state.live.counters.forget(worker: worker.name)
+            let workers = state.live.picture.workers
+            state.live.counters.tidy { name in
+                guard let worker = workers[name] else { return .gone }
+                return worker.isAlive(at: now) ? .alive : .dead
             }
+            state.reckonings = state.reckonings.filter { workers[$0.key] != nil }
+            state.askedAt = state.askedAt.filter { workers[$0.key] != nil }
         }
         while !Task.isCancelled, (try? await store.tidy(retention, at: now)) == true {}
     }
@@ -327,6 +420,12 @@ final class Collector: Sendable {
             state.withLock { state in
                 state.live.tallies.putBack(batch.tallies)
                 state.gaps = Array((batch.gaps + state.gaps).suffix(100))
+                state.depths = Array((batch.depths + state.depths).suffix(10_000))
+                state.settled = Array(
+                    (batch.jobs.filter { state.verdicts[$0.id] != nil } + state.settled).suffix(10_000))
+                for (id, attempts) in batch.attempts where state.attempts.count < 20_000 {
+                    state.attempts[id] = attempts.merging(state.attempts[id] ?? [:]) { $1 }
+                }
                 // What the picture still has is written with the next batch.
                 state.changed.formUnion(batch.jobs.map(\.id))
             }

@@ -44,6 +44,8 @@ struct FleetCounters: Sendable {
     /// Jobs that are claimed and have not begun. Those that wait for their time are not among them.
     private(set) var prefetched: [JobKey: Int] = [:]
     private(set) var gaps = 0
+    /// All that one of the three above is kept of.
+    private var jobs: Set<JobKey> = []
 
     mutating func missed() { gaps += 1 }
 
@@ -53,14 +55,16 @@ struct FleetCounters: Sendable {
     ///   - after: the job after it.
     mutating func take(_ event: TaskReport, before: MonitoredJob?, after: MonitoredJob) {
         let name = after.name ?? ""
-        var key = EventKey(worker: event.node, type: event.facts.type, name: name)
+        let worker = event.node.cut(to: 512)
+        var key = EventKey(worker: worker, type: event.facts.type, name: name)
         if events[key] == nil, events.count >= Self.mostSeries {
             key = EventKey(worker: "other", type: key.type, name: "other")
         }
         events[key, default: 0] += 1
-        var job = JobKey(worker: event.node, name: name)
-        if runTimes[job] == nil, prefetched[job] == nil, runTimes.count + prefetched.count >= Self.mostSeries {
-            job = JobKey(worker: "other", name: "other")
+        var job = JobKey(worker: worker, name: name)
+        if !jobs.contains(job) {
+            if jobs.count >= Self.mostSeries { job = JobKey(worker: "other", name: "other") }
+            jobs.insert(job)
         }
         if let run = event.runTime, run > 0 { runTimes[job, default: RunTimes()].add(run) }
         guard after.due == nil else { return }
@@ -72,14 +76,39 @@ struct FleetCounters: Sendable {
                 prefetchTimes[job] = max(0, started.timeIntervalSince(received))
             }
         case "task-succeeded", "task-failed": prefetchTimes[job] = 0
-        case "task-revoked", "task-rejected":
+        case "task-revoked", "task-rejected", "hoist-returned", "hoist-snoozed":
             if before?.state == .received { prefetched[job, default: 0] = max(0, prefetched[job, default: 0] - 1) }
         default: break
         }
     }
 
-    /// Forgets what a worker had that is gone.
-    mutating func forget(worker: String) {
-        for key in prefetched.keys where key.worker == worker { prefetched[key] = 0 }
+    enum Presence { case alive, dead, gone }
+
+    /// A dead worker has nothing claimed; one that is gone for long is no longer told of.
+    mutating func tidy(_ presence: (_ worker: String) -> Presence) {
+        var known: [String: Presence] = [:]
+        func look(_ worker: String) -> Presence {
+            if worker == "other" { return .alive }
+            if let found = known[worker] { return found }
+            let found = presence(worker)
+            known[worker] = found
+            return found
+        }
+        jobs = jobs.filter { look($0.worker) != .gone }
+        runTimes = runTimes.filter { look($0.key.worker) != .gone }
+        prefetchTimes = prefetchTimes.filter { look($0.key.worker) == .alive }
+        prefetched = prefetched.filter { look($0.key.worker) == .alive }
+        // Clients send events too, and are no workers: theirs stay, as long as there is room.
+        if events.count >= Self.mostSeries { events = events.filter { look($0.key.worker) != .gone } }
+    }
+
+    /// Adds what another backend's fleet has done: Flower's families have no label for a backend.
+    mutating func merge(_ other: FleetCounters) {
+        events.merge(other.events, uniquingKeysWith: +)
+        prefetched.merge(other.prefetched, uniquingKeysWith: +)
+        prefetchTimes.merge(other.prefetchTimes) { max($0, $1) }
+        runTimes.merge(other.runTimes) { one, two in
+            RunTimes(counts: zip(one.counts, two.counts).map(+), sum: one.sum + two.sum)
+        }
     }
 }

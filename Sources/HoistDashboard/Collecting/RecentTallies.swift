@@ -11,6 +11,8 @@ struct RecentTallies: Sendable {
     /// So many series are counted apart; the rest is counted under ``Series/other``.
     static let mostSeries = 500
 
+    private static let mostPending = 20_000
+
     /// By series and ten seconds since 1970.
     private var cells: [Series: [Int: Tally]] = [:]
     private(set) var pending: [HistoryBatch.TallyKey: Tally] = [:]
@@ -27,7 +29,10 @@ struct RecentTallies: Sendable {
         for var series in all {
             if cells[series] == nil, cells.count >= Self.mostSeries { series.label = Series.other }
             change(&cells[series, default: [:]][second / 10 * 10, default: Tally()])
-            change(&pending[HistoryBatch.TallyKey(series: series, minute: second / 60 * 60), default: Tally()])
+            let key = HistoryBatch.TallyKey(series: series, minute: second / 60 * 60)
+            // The history has not taken anything for long: what is new is kept for the last hour alone.
+            guard pending[key] != nil || pending.count < Self.mostPending else { continue }
+            change(&pending[key, default: Tally()])
         }
     }
 

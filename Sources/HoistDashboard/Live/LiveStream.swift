@@ -73,12 +73,15 @@ extension Dashboard {
         return LivePage(name: name, address: address, composer: try composer(query, mountedAt: visit.mountedAt))
     }
 
-    /// The events of pages. A reader who is slow gets the newest state of each part, and no backlog.
+    /// The events of pages. The stream of a reader who is slow ends: with a new one he gets all parts as they are then.
     private static func changes(of pages: [LivePage]) -> AsyncStream<String> {
-        .fed(bufferingPolicy: .bufferingNewest(16 * pages.count)) { events in
+        .fed(bufferingPolicy: .bufferingOldest(32 * pages.count)) { events in
             events.yield("retry: 1000\n\n")
-            await withDiscardingTaskGroup { group in
+            await withTaskGroup(of: Void.self) { group in
                 for page in pages { group.addTask { await follow(page, events) } }
+                // The first that cannot go on ends the stream.
+                await group.next()
+                group.cancelAll()
             }
         }
     }
@@ -89,19 +92,27 @@ extension Dashboard {
         var shown: [String: String] = [:]
         while !Task.isCancelled {
             let mark = bell.mark
-            if let content = try? await page.composer.content(page.address) {
-                for fragment in content.fragments where shown[fragment.id] != fragment.html {
+            let begin = ContinuousClock.now
+            var sign = page.composer.sign
+            do {
+                for fragment in try await page.composer.content(page.address).fragments
+                where shown[fragment.id] != fragment.html {
                     let value: WireValue = [
                         "page": .string(page.name), "id": .string(fragment.id), "html": .string(fragment.html),
                     ]
-                    events.yield("event: fragment\ndata: \(JSONText.shown(value))\n\n")
+                    let text = "event: fragment\ndata: \(JSONText.shown(value))\n\n"
+                    if case .dropped = events.yield(text) { return }
                     shown[fragment.id] = fragment.html
                 }
+            } catch {
+                sign = "the history does not answer"
             }
             // Also a sign of life: a reader that is gone is noticed by it.
-            let sign: WireValue = ["page": .string(page.name), "text": .string(page.composer.sign)]
-            events.yield("event: sign\ndata: \(JSONText.shown(sign))\n\n")
-            await clock.sleep(for: liveEvery)
+            let value: WireValue = ["page": .string(page.name), "text": .string(sign)]
+            if case .dropped = events.yield("event: sign\ndata: \(JSONText.shown(value))\n\n") { return }
+            // A page that is dear to compose is composed less often.
+            let cost = begin.duration(to: .now)
+            await clock.sleep(for: max(liveEvery, min(cost * 10, .seconds(30))))
             await bell.wait(after: mark, for: liveAtLeast, clock: clock)
         }
     }

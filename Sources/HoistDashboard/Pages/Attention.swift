@@ -22,10 +22,10 @@ enum Attention {
     }
 
     private static func queues(_ live: LiveView, _ links: Links, _ now: Date) -> [AttentionView] {
-        let workers = live.picture.liveWorkers(at: now)
+        let consumersOf = PageComposer.consumers(live.picture.liveWorkers(at: now))
         return live.queues.flatMap { queue -> [AttentionView] in
             var items: [AttentionView] = []
-            let consumers = workers.filter { $0.queues?.contains(queue.name) ?? false }
+            let consumers = consumersOf[queue.name] ?? []
             let waits = queue.oldestWaiting.map { now.timeIntervalSince($0) }
             let oldest = waits.map { "the oldest has waited \(Format.span($0).text)" }
             if live.pausedQueues.contains(queue.name), queue.waiting > 0 {

@@ -41,7 +41,7 @@ enum Format {
     /// `38 ms`, `3.2 s`, `14 min`, `5 h`, `3 d`.
     static func span(_ seconds: Double?) -> Quantity {
         guard let seconds, seconds.isFinite else { return .none }
-        let value = abs(seconds)
+        let value = min(abs(seconds), 1e12)
         switch value {
         case ..<0.0005: return Quantity(number: "0", unit: thin + "ms")
         case ..<1: return Quantity(number: decimal(value * 1000, digits: value < 0.01 ? 1 : 0), unit: thin + "ms")

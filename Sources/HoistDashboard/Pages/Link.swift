@@ -22,12 +22,13 @@ struct Links: Sendable {
     func worker(_ name: String) -> String { path("/workers/" + Self.encode(name)) }
     func jobs(_ search: String) -> String { path("/jobs", search.isEmpty ? [] : [("q", search)]) }
 
-    /// A term of a search that means exactly this text.
+    /// A term of a search for this text. A `*` in it stands for any text there.
     static func term(_ key: String, _ value: String) -> String {
         let isPlain = value.utf8.allSatisfy { byte in
             byte >= 0x30 && byte <= 0x39 || byte | 0x20 >= 0x61 && byte | 0x20 <= 0x7A || byte == UInt8(ascii: ".")
                 || byte == UInt8(ascii: "_") || byte == UInt8(ascii: "-") || byte == UInt8(ascii: "@")
         }
+        guard !value.isEmpty else { return "" }
         return key + ":" + (isPlain ? value : "\"" + value.replacing("\"", with: "*") + "\"")
     }
 

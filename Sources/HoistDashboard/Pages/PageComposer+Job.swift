@@ -152,14 +152,14 @@ struct JobView {
         lifeLine = LifeLine(job: stored, record: record, attempts: attempts, now: now).svg
         if let failure = record?.failure, word != "succeeded" {
             error = Failure(
-                headline: PageComposer.cut("\(failure.type): \(failure.message)"),
+                headline: PageComposer.cut(SecretMask().hide("\(failure.type): \(failure.message)")),
                 traceback: failure.crash.map(Self.crash) ?? stored?.traceback.map(PageComposer.cut))
         } else if let text = stored?.error, word != "succeeded" {
             error = Failure(headline: PageComposer.cut(text), traceback: stored?.traceback.map(PageComposer.cut))
         }
         arguments = PageComposer.cut(record?.argumentsText ?? stored?.argumentsText ?? "")
         if arguments.isEmpty { arguments = "not known" }
-        output = PageComposer.cut(record?.output.map(JSONText.shown) ?? stored?.result ?? "none yet")
+        output = PageComposer.cut(SecretMask().hide(record?.output.map(JSONText.shown) ?? stored?.result ?? "none yet"))
         self.log = (log?.lines ?? []).suffix(500).map {
             LogLine(
                 time: String(WireTimestamp.string(from: $0.time).dropFirst(11).prefix(12)), source: $0.source,

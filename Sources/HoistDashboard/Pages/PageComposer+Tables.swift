@@ -21,6 +21,13 @@ extension PageComposer {
         return SparkLine.svg(values)
     }
 
+    /// The workers of each queue.
+    static func consumers(_ workers: [MonitoredWorker]) -> [String: [MonitoredWorker]] {
+        var consumers: [String: [MonitoredWorker]] = [:]
+        for worker in workers { for queue in worker.queues ?? [] { consumers[queue, default: []].append(worker) } }
+        return consumers
+    }
+
     /// - Parameter limit: how many are shown; nil for all, 1,000 at most.
     func queues(limit: Int?) -> Fragment {
         struct View {
@@ -31,15 +38,15 @@ extension PageComposer {
             var empty: String
         }
         let now = now
-        let (rows, total, trouble) = collector.view { live in
-            let workers = live.picture.liveWorkers(at: now)
-            let rows = live.queues.map { row($0, live, workers, now) }
+        let (rows, total, trouble) = collector.view { live -> ([QueueRowView], Int, String?) in
             // Those with jobs first.
-            let sorted = rows.enumerated().sorted { one, other in
-                let (a, b) = (live.queues[one.offset], live.queues[other.offset])
-                return (b.waiting + b.running, a.name) < (a.waiting + a.running, b.name)
-            }
-            return (sorted.prefix(limit ?? 1000).map(\.element), rows.count, live.trouble)
+            let shown = live.queues.sorted { one, other in
+                (other.waiting + other.running, one.name) < (one.waiting + one.running, other.name)
+            }.prefix(limit ?? 1000)
+            let consumers = Self.consumers(live.picture.liveWorkers(at: now))
+            return (
+                shown.map { row($0, live, consumers[$0.name] ?? [], now) }, live.queues.count, live.trouble
+            )
         }
         return renderer.fragment(
             "queues", "queues",
@@ -51,9 +58,8 @@ extension PageComposer {
     }
 
     private func row(
-        _ queue: QueueStatistics, _ live: LiveView, _ workers: [MonitoredWorker], _ now: Date
+        _ queue: QueueStatistics, _ live: LiveView, _ consumers: [MonitoredWorker], _ now: Date
     ) -> QueueRowView {
-        let consumers = workers.filter { $0.queues?.contains(queue.name) ?? false }
         let slots = consumers.reduce(0) { $0 + ($1.slots ?? 0) }
         let busy = min(slots, consumers.reduce(0) { $0 + $1.active })
         let isPaused = live.pausedQueues.contains(queue.name)
@@ -84,7 +90,10 @@ extension PageComposer {
             let sums = live.tallies.series(.name).map { ($0, live.tallies.sum($0, seconds: 3600, at: now)) }
                 .filter { !$0.1.isEmpty }
                 .sorted { ($1.1.failed, $1.1.ended, $0.0.label) < ($0.1.failed, $0.1.ended, $1.0.label) }
-            let workers = live.picture.liveWorkers(at: now)
+            var workers: [String: Int] = [:]
+            for worker in live.picture.liveWorkers(at: now) {
+                for name in worker.jobNames ?? [] { workers[name, default: 0] += 1 }
+            }
             let rows = sums.prefix(limit ?? 500).map { series, sum in
                 let times = sum.runs.seconds(at: [50, 95])
                 return NameRowView(
@@ -92,7 +101,7 @@ extension PageComposer {
                     rate: Format.rate(Double(live.tallies.sum(series, seconds: 60, at: now).ended) / 60),
                     failed: Format.share(sum.failed, of: sum.ended), hasFailures: sum.failed > 0,
                     median: Format.span(times?[0]), high: Format.span(times?[1]),
-                    workers: Format.count(workers.count { $0.jobNames?.contains(series.label) ?? false }),
+                    workers: Format.count(workers[series.label] ?? 0),
                     spark: Self.spark(series, live, now))
             }
             return (rows, sums.count)
@@ -124,6 +133,26 @@ extension PageComposer {
 
     // MARK: - Charts
 
+    /// What is known by the minute, over the bars of that minute.
+    private static func spread(_ minutes: [Int: Tally], over step: Int) -> [Int: Tally] {
+        let parts = 60 / step
+        var bars: [Int: Tally] = [:]
+        for (at, tally) in minutes {
+            for part in 0..<parts {
+                var share = Tally()
+                for (state, count) in [
+                    (HistoryState.succeeded, tally.succeeded), (.failed, tally.failed), (.retrying, tally.retried),
+                    (.cancelled, tally.cancelled),
+                ] {
+                    share.add(state, count * (part + 1) / parts - count * part / parts)
+                }
+                (share.runs, share.waits) = (tally.runs, tally.waits)
+                bars[at + part * step] = share
+            }
+        }
+        return bars
+    }
+
     /// The four charts of a series.
     /// - Parameter queue: whose depth is shown; nil for the sum of all.
     func charts(_ series: Series, queue: String?) async throws -> Fragment {
@@ -137,7 +166,7 @@ extension PageComposer {
             // Ten seconds are only in memory. What was before this program's start is told by the minute.
             let recent = collector.view { $0.tallies[series] }
             let first = recent.keys.min() ?? Int(now.timeIntervalSince1970)
-            tallies = tallies.filter { $0.key < first / 60 * 60 }
+            tallies = Self.spread(tallies.filter { $0.key < first / 60 * 60 }, over: range.step)
             for (at, tally) in recent { tallies[at / range.step * range.step, default: Tally()].merge(tally) }
         }
         let depths = try await store.depths(queue: queue, backend: collector.number, range: range, at: now)
@@ -187,13 +216,16 @@ extension PageComposer {
             .lines([
                 Chart.Line(style: "p95", label: "waiting", values: starts.map { depths[$0].map { Double($0.waiting) } })
             ]), { Format.decimal($0, digits: 0) })
-        let current = depths[starts.last(where: { depths[$0] != nil }) ?? 0]
+        let current = collector.view { live in
+            live.queuesReadAt == nil
+                ? nil : live.queues.filter { queue == nil || $0.name == queue }.reduce(0) { $0 + $1.waiting }
+        }
         let view = View(charts: [
             ChartView(id: "throughput", throughput, key: Format.rate(Double(last.ended) / 60)),
             ChartView(id: "run", runTime, key: Format.span(last.runs.seconds(at: [95])?[0])),
             ChartView(id: "wait", waitTime, key: Format.span(last.waits.seconds(at: [95])?[0])),
             ChartView(
-                id: "depth", depth, key: current.map { Quantity(number: Format.count($0.waiting)) } ?? .none),
+                id: "depth", depth, key: current.map { Quantity(number: Format.count($0)) } ?? .none),
         ])
         return renderer.fragment("charts", "charts", view)
     }

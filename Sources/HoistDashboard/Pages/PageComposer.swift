@@ -23,7 +23,7 @@ struct PageComposer: Sendable {
     /// Whether events are heard, and how many.
     var sign: String {
         collector.view { live in
-            guard live.connectedSince != nil else { return "no events" }
+            guard live.connectedSince != nil, live.trouble == nil else { return "no events" }
             return "live, \(Format.decimal(live.eventRate, digits: live.eventRate < 10 ? 1 : 0)) events/s"
         }
     }

@@ -38,9 +38,11 @@ struct PageRenderer: Sendable {
 
     /// - Throws: a template is not well formed.
     init() throws {
+        MustacheContentTypes.register(PageText(), named: PageText.name)
         var library = MustacheLibrary()
         for (name, bytes) in Self.templates {
-            try library.register(String(decoding: bytes, as: UTF8.self), named: name)
+            let text = "{{% CONTENT_TYPE: \(PageText.name) }}" + String(decoding: bytes, as: UTF8.self)
+            try library.register(text, named: name)
         }
         self.library = library
     }

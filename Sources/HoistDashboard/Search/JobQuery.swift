@@ -20,7 +20,7 @@ struct JobPageQuery: Sendable {
     /// Counts go no further.
     static let countLimit = 10_000
     /// So many places of words are looked at.
-    private static let mostFound = 10_000
+    private static let mostFound = 100_000
 
     struct Result: Sendable {
         var jobs: [HistoryJob]
@@ -92,9 +92,14 @@ struct JobPageQuery: Sendable {
             case .attempt(let comparison, let number):
                 conditions.add("job.retries + 1 \(comparison.rawValue) ?", number, isNegated: not)
             case .words(let text):
-                conditions.add(
-                    "job.seq IN (SELECT rowid FROM job_text WHERE job_text MATCH ? ORDER BY rowid DESC LIMIT \(Self.mostFound))",
-                    Self.match(text), isNegated: not)
+                // What lies behind the page need not be found. The opposite needs all that is found.
+                let bound = not ? "" : "AND rowid < ? ORDER BY rowid DESC LIMIT \(Self.mostFound)"
+                let sql = "job.seq IN (SELECT rowid FROM job_text WHERE job_text MATCH ? \(bound))"
+                if not {
+                    conditions.add(sql, Self.match(text), isNegated: true)
+                } else {
+                    conditions.add(sql, Self.match(text), before ?? Int64.max)
+                }
             }
         }
         return conditions
@@ -125,7 +130,7 @@ struct JobPageQuery: Sendable {
         var words: [String] = []
         var word = ""
         for scalar in text.unicodeScalars {
-            if scalar.properties.isAlphabetic || scalar.properties.numericType != nil {
+            if isPartOfWord(scalar) {
                 word.unicodeScalars.append(scalar)
             } else if !word.isEmpty {
                 words.append(word)
@@ -133,7 +138,20 @@ struct JobPageQuery: Sendable {
             }
         }
         if !word.isEmpty { words.append(word) }
-        return words.enumerated().map { "\"\($1)\"" + ($0 == words.count - 1 ? "*" : "") }.joined(separator: " AND ")
+        return words.enumerated().map { place, word in
+            let isBeginning = place == words.count - 1 && word.unicodeScalars.count > 1
+            return "\"\(word)\"" + (isBeginning ? "*" : "")
+        }.joined(separator: " AND ")
+    }
+
+    /// As SQLite's tokenizer `unicode61` has it.
+    static func isPartOfWord(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.properties.generalCategory {
+        case .uppercaseLetter, .lowercaseLetter, .titlecaseLetter, .modifierLetter, .otherLetter, .decimalNumber,
+            .letterNumber, .otherNumber, .privateUse:
+            true
+        default: false
+        }
     }
 }
 

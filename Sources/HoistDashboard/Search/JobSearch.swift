@@ -15,9 +15,9 @@ struct JobSearch: Sendable, Hashable {
         case id(String)
         case root(String)
         case parent(String)
-        /// Heard of first within so many seconds.
+        /// Heard of last within so many seconds.
         case since(seconds: Double)
-        /// Heard of first longer ago than so many seconds.
+        /// Heard of last longer ago than so many seconds.
         case before(seconds: Double)
         case ran(Comparison, seconds: Double)
         case waited(Comparison, seconds: Double)
@@ -44,6 +44,7 @@ struct JobSearch: Sendable, Hashable {
 
     static let longest = 2048
     static let mostTerms = 64
+    static let mostWords = 8
     static let keys = [
         "state", "name", "queue", "worker", "id", "root", "parent", "since", "before", "ran", "waited", "attempt",
     ]
@@ -56,7 +57,7 @@ struct JobSearch: Sendable, Hashable {
             throw Mistake(message: "a search has at most 2,048 characters", place: 0)
         }
         let scalars = Array(text.unicodeScalars)
-        var index = 0
+        var (index, words) = (0, 0)
         while index < scalars.count {
             if scalars[index].properties.isWhitespace {
                 index += 1
@@ -112,11 +113,13 @@ struct JobSearch: Sendable, Hashable {
                             + ". Put quotation marks around it to search for the text",
                         place: begin)
                 }
-                guard
-                    value.unicodeScalars.contains(where: {
-                        $0.properties.isAlphabetic || $0.properties.numericType != nil
-                    })
-                else { throw Mistake(message: "a word to search for has a letter or a digit", place: begin) }
+                guard value.unicodeScalars.contains(where: JobPageQuery.isPartOfWord) else {
+                    throw Mistake(message: "a word to search for has a letter or a digit", place: begin)
+                }
+                words += 1
+                guard words <= Self.mostWords else {
+                    throw Mistake(message: "a search has at most 8 words", place: start)
+                }
                 term = .words(value)
             }
             wishes.append(Wish(term: term, isNegated: isNegated))

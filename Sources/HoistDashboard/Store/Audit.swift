@@ -20,7 +20,8 @@ struct AuditEntry: Sendable, Hashable {
 }
 
 extension HistoryStore {
-    func note(_ entry: AuditEntry) async throws {
+    /// - Returns: the number of the entry.
+    func note(_ entry: AuditEntry) async throws -> Int64 {
         try await database.write { database in
             try database.execute(
                 sql: """
@@ -31,6 +32,15 @@ extension HistoryStore {
                     entry.count,
                     entry.result,
                 ])
+            return database.lastInsertedRowID
+        }
+    }
+
+    /// Says what came of an act.
+    func amend(_ entry: Int64, count: Int, result: String) async throws {
+        try await database.write { database in
+            try database.execute(
+                sql: "UPDATE audit SET count = ?, result = ? WHERE id = ?", arguments: [count, result, entry])
         }
     }
 

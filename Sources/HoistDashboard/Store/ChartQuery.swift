@@ -88,7 +88,8 @@ extension HistoryStore {
             var bars: [Int: Tally] = [:]
             while let row = try rows.next() {
                 let at: Int = row[6]
-                bars[at / range.step * range.step, default: Tally()].merge(Tally(row))
+                let bar = max(range.step, resolution.seconds)
+                bars[at / bar * bar, default: Tally()].merge(Tally(row))
             }
             return bars
         }
@@ -98,14 +99,15 @@ extension HistoryStore {
     func depths(queue: String?, backend: Int64, range: ChartRange, at now: Date) async throws -> [Int: DepthPoint] {
         try await read { database in
             let begin = range.starts(at: now)[0]
+            let ofQueue = queue == nil ? "" : "AND queue = (SELECT id FROM label WHERE kind = 1 AND value = ?)"
+            var arguments: StatementArguments = [backend, range.resolution.rawValue]
+            if let queue { arguments += [queue] }
             let rows = try Row.fetchCursor(
                 database,
                 sql: """
                     SELECT at, sum(waiting), max(oldest) FROM depth
-                    WHERE backend = ? AND step = ? AND at >= ?
-                        AND (? IS NULL OR queue = (SELECT id FROM label WHERE kind = 1 AND value = ?))
-                    GROUP BY at
-                    """, arguments: [backend, range.resolution.rawValue, begin, queue, queue])
+                    WHERE backend = ? AND step = ? \(ofQueue) AND at >= ? GROUP BY at
+                    """, arguments: arguments + [begin])
             var bars: [Int: DepthPoint] = [:]
             while let row = try rows.next() {
                 let at: Int = row[0]
@@ -121,7 +123,8 @@ extension HistoryStore {
     func gaps(backend: Int64, since: Date) async throws -> [ClosedRange<Double>] {
         try await read { database in
             try Row.fetchAll(
-                database, sql: "SELECT begun, ended FROM gap WHERE backend = ? AND ended >= ? LIMIT 1000",
+                database,
+                sql: "SELECT begun, ended FROM gap WHERE backend = ? AND ended >= ? ORDER BY ended DESC LIMIT 1000",
                 arguments: [backend, since.timeIntervalSince1970]
             ).map { row in
                 let (begin, end): (Double, Double) = (row[0], row[1])

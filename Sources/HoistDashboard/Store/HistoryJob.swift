@@ -76,7 +76,7 @@ struct HistoryJob: Sendable, Hashable {
         }
     }
 
-    /// Seconds between the claim, or where that is not known the enqueue, and the start.
+    /// Seconds between the enqueue, or where that is not known the claim, and the start; from its due time on.
     var waitTime: Double? {
         guard let startedAt, let since = sentAt ?? receivedAt else { return nil }
         return max(0, startedAt.timeIntervalSince(due.map { max($0, since) } ?? since))

@@ -13,22 +13,24 @@ enum HistorySchema {
         CREATE TABLE label (id INTEGER PRIMARY KEY, kind INTEGER NOT NULL, value TEXT NOT NULL, UNIQUE (kind, value));
         CREATE TABLE job (
             seq INTEGER PRIMARY KEY, backend INTEGER NOT NULL, id TEXT NOT NULL,
-            name INTEGER, queue INTEGER, worker INTEGER, lane TEXT, state INTEGER NOT NULL,
+            name INTEGER, queue INTEGER, worker INTEGER, lane TEXT, state INTEGER NOT NULL, touched REAL NOT NULL,
             sent REAL, received REAL, started REAL, ended REAL, due REAL, expires REAL, run REAL,
             retries INTEGER NOT NULL, positional TEXT, keyword TEXT, result TEXT, error TEXT, traceback TEXT,
-            root TEXT, parent TEXT, touched REAL NOT NULL
+            root TEXT, parent TEXT
         );
         CREATE UNIQUE INDEX job_id ON job (backend, id);
+        CREATE INDEX job_backend ON job (backend);
         CREATE INDEX job_state ON job (backend, state, seq);
         CREATE INDEX job_name ON job (backend, name, seq);
         CREATE INDEX job_queue ON job (backend, queue, seq);
         CREATE INDEX job_worker ON job (backend, worker, seq);
         CREATE INDEX job_parent ON job (backend, parent) WHERE parent IS NOT NULL;
+        CREATE INDEX job_root ON job (backend, root) WHERE root IS NOT NULL;
         CREATE INDEX job_touched ON job (state, touched);
         CREATE VIEW job_words AS
             SELECT seq AS rowid, (SELECT value FROM label WHERE id = job.name) AS name, positional, keyword, error FROM job;
         CREATE VIRTUAL TABLE job_text USING fts5 (
-            name, positional, keyword, error, content = 'job_words', tokenize = 'unicode61', detail = none
+            name, positional, keyword, error, content = 'job_words', tokenize = 'unicode61', detail = none, prefix = '2 3'
         );
         CREATE TRIGGER job_text_insert AFTER INSERT ON job BEGIN
             INSERT INTO job_text (rowid, name, positional, keyword, error) VALUES (
@@ -58,11 +60,15 @@ enum HistorySchema {
             cancelled INTEGER NOT NULL, runs BLOB NOT NULL, waits BLOB NOT NULL,
             PRIMARY KEY (backend, step, kind, label, at)
         ) WITHOUT ROWID;
+        CREATE INDEX cell_age ON cell (step, at);
         CREATE TABLE depth (
             backend INTEGER NOT NULL, step INTEGER NOT NULL, queue INTEGER NOT NULL, at INTEGER NOT NULL,
             waiting INTEGER NOT NULL, oldest REAL, PRIMARY KEY (backend, step, queue, at)
         ) WITHOUT ROWID;
+        CREATE INDEX depth_at ON depth (backend, step, at);
+        CREATE INDEX depth_age ON depth (step, at);
         CREATE TABLE gap (backend INTEGER NOT NULL, begun REAL NOT NULL, ended REAL NOT NULL);
+        CREATE INDEX gap_end ON gap (backend, ended);
         CREATE TABLE audit (
             id INTEGER PRIMARY KEY, at REAL NOT NULL, backend TEXT NOT NULL, author TEXT NOT NULL, action TEXT NOT NULL,
             target TEXT NOT NULL, count INTEGER NOT NULL, result TEXT NOT NULL

@@ -55,8 +55,13 @@ final class HistoryStore: Sendable {
         } catch {
             return try fallBack("the folder of \(path) cannot be made: nothing is kept on disk")
         }
-        guard let lock = FileLock(path + ".lock") else {
+        let lock: FileLock
+        switch FileLock.take(path + ".lock") {
+        case .taken(let taken): lock = taken
+        case .busy:
             return try fallBack("another dashboard keeps its history in \(path): nothing of this one is kept on disk")
+        case .impossible:
+            return try fallBack("\(path).lock cannot be written: nothing is kept on disk")
         }
         do {
             return try onDisk(path, lock)
@@ -126,8 +131,8 @@ final class HistoryStore: Sendable {
     }
 
     /// Bytes of the database; nil when they cannot be told.
-    var size: Int? {
-        try? database.read { database in
+    func size() async -> Int? {
+        try? await read { database in
             guard let pages = try Int.fetchOne(database, sql: "PRAGMA page_count"),
                 let bytes = try Int.fetchOne(database, sql: "PRAGMA page_size")
             else { return nil }
@@ -135,27 +140,26 @@ final class HistoryStore: Sendable {
         }
     }
 
+    /// When this backend was looked at last, before now; nil where it never was.
+    func lastLook(backend: Int64) async throws -> Date? {
+        try await read { database in
+            try Double.fetchOne(
+                database, sql: "SELECT max(at) FROM depth WHERE backend = ? AND step = ?",
+                arguments: [backend, Resolution.minute.rawValue]
+            ).map { Date(timeIntervalSince1970: $0) }
+        }
+    }
+
     // MARK: - Labels
 
-    /// - Returns: the number of a label, made where there is none.
-    func number(of value: String?, _ kind: LabelKind, _ database: Database) throws -> Int64? {
-        guard let value else { return nil }
-        let label = Label(kind: kind, value: value)
-        if let known = labels.withLock({ $0[label] }) { return known }
-        let number =
-            try Int64.fetchOne(
-                database.cachedStatement(sql: "SELECT id FROM label WHERE kind = ? AND value = ?"),
-                arguments: [kind.rawValue, value])
-            ?? {
-                try database.cachedStatement(sql: "INSERT INTO label (kind, value) VALUES (?, ?)")
-                    .execute(arguments: [kind.rawValue, value])
-                return database.lastInsertedRowID
-            }()
+    fileprivate func known(_ label: Label) -> Int64? { labels.withLock { $0[label] } }
+
+    /// Remembers labels whose transaction has been committed.
+    func remember(_ made: [Label: Int64]) {
         labels.withLock { labels in
-            if labels.count >= Self.mostLabels { labels = [:] }
-            labels[label] = number
+            if labels.count + made.count > Self.mostLabels { labels = [:] }
+            labels.merge(made) { $1 }
         }
-        return number
     }
 
     /// - Returns: the number of a backend, made where there is none.
@@ -165,9 +169,35 @@ final class HistoryStore: Sendable {
             return try Int64.fetchOne(database, sql: "SELECT id FROM backend WHERE name = ?", arguments: [name]) ?? 0
         }
     }
+}
 
-    /// The transaction failed: labels that it made are not there.
-    func forgetLabels() { labels.withLock { $0 = [:] } }
+/// The numbers of labels within one transaction, and those that it has found or made.
+struct LabelBook {
+    let store: HistoryStore
+    let database: Database
+    private(set) var made: [HistoryStore.Label: Int64] = [:]
+
+    init(store: HistoryStore, database: Database) {
+        self.store = store
+        self.database = database
+    }
+
+    /// - Returns: the number of a label, made where there is none.
+    mutating func number(of value: String?, _ kind: HistoryStore.LabelKind) throws -> Int64? {
+        guard let value else { return nil }
+        let label = HistoryStore.Label(kind: kind, value: value)
+        if let known = made[label] ?? store.known(label) { return known }
+        let found = try Int64.fetchOne(
+            database.cachedStatement(sql: "SELECT id FROM label WHERE kind = ? AND value = ?"),
+            arguments: [kind.rawValue, value])
+        if found == nil {
+            try database.cachedStatement(sql: "INSERT INTO label (kind, value) VALUES (?, ?)")
+                .execute(arguments: [kind.rawValue, value])
+        }
+        let number = found ?? database.lastInsertedRowID
+        made[label] = number
+        return number
+    }
 }
 
 /// Where a dashboard keeps what it has seen.
@@ -191,15 +221,24 @@ public struct DashboardStore: Sendable {
 private final class FileLock: Sendable {
     private let descriptor: Int32
 
-    /// - Returns: nil when another process, or another dashboard of this one, holds it.
-    init?(_ path: String) {
-        descriptor = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { return nil }
+    enum Attempt {
+        case taken(FileLock)
+        /// Another process, or another dashboard of this one, holds it.
+        case busy
+        case impossible
+    }
+
+    static func take(_ path: String) -> Attempt {
+        let descriptor = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { return .impossible }
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
             close(descriptor)
-            return nil
+            return .busy
         }
+        return .taken(FileLock(descriptor))
     }
+
+    private init(_ descriptor: Int32) { self.descriptor = descriptor }
 
     deinit { close(descriptor) }
 }

@@ -53,32 +53,29 @@ extension HistoryStore {
     /// - Throws: what SQLite reports; nothing was written then, and a retry is safe.
     func write(_ batch: HistoryBatch, backend: Int64) async throws {
         guard !batch.isEmpty else { return }
-        do {
-            try await database.write { [self] database in
-                for job in batch.jobs {
-                    let sequence = try write(job, backend: backend, database)
-                    for attempt in batch.attempts[job.id]?.values.sorted(by: { $0.number < $1.number }) ?? [] {
-                        try write(attempt, of: sequence, database)
-                    }
-                }
-                for (key, tally) in batch.tallies { try write(tally, key, backend: backend, database) }
-                for sample in batch.depths { try write(sample, backend: backend, database) }
-                for gap in batch.gaps {
-                    try database.execute(
-                        sql: "INSERT INTO gap (backend, begun, ended) VALUES (?, ?, ?)",
-                        arguments: [
-                            backend, gap.lowerBound.timeIntervalSince1970, gap.upperBound.timeIntervalSince1970,
-                        ])
+        // Labels that the transaction makes are known to others once they are committed.
+        let made = try await database.write { [self] database in
+            var book = LabelBook(store: self, database: database)
+            for job in batch.jobs {
+                let sequence = try write(job, backend: backend, &book)
+                for attempt in batch.attempts[job.id]?.values.sorted(by: { $0.number < $1.number }) ?? [] {
+                    try write(attempt, of: sequence, &book)
                 }
             }
-        } catch {
-            forgetLabels()
-            throw error
+            for (key, tally) in batch.tallies { try write(tally, key, backend: backend, &book) }
+            for sample in batch.depths { try write(sample, backend: backend, &book) }
+            for gap in batch.gaps {
+                try database.execute(
+                    sql: "INSERT INTO gap (backend, begun, ended) VALUES (?, ?, ?)",
+                    arguments: [backend, gap.lowerBound.timeIntervalSince1970, gap.upperBound.timeIntervalSince1970])
+            }
+            return book.made
         }
+        remember(made)
     }
 
-    private func write(_ job: HistoryJob, backend: Int64, _ database: Database) throws -> Int64 {
-        let statement = try database.cachedStatement(
+    private func write(_ job: HistoryJob, backend: Int64, _ book: inout LabelBook) throws -> Int64 {
+        let statement = try book.database.cachedStatement(
             sql: """
                 INSERT INTO job (backend, id, name, queue, worker, lane, state, sent, received, started, ended, due,
                     expires, run, retries, positional, keyword, result, error, traceback, root, parent, touched)
@@ -87,9 +84,14 @@ extension HistoryStore {
                     name = coalesce(excluded.name, name), queue = coalesce(excluded.queue, queue),
                     worker = coalesce(excluded.worker, worker), lane = coalesce(excluded.lane, lane),
                     state = excluded.state, sent = coalesce(excluded.sent, sent),
-                    received = coalesce(excluded.received, received), started = excluded.started,
-                    ended = excluded.ended, due = excluded.due, expires = excluded.expires, run = excluded.run,
-                    retries = excluded.retries, positional = coalesce(excluded.positional, positional),
+                    received = coalesce(excluded.received, received),
+                    -- Of a job that was forgotten meanwhile an event tells only what happened, not what it is.
+                    started = CASE WHEN excluded.received IS NULL THEN coalesce(excluded.started, started)
+                        ELSE excluded.started END,
+                    due = CASE WHEN excluded.received IS NULL THEN coalesce(excluded.due, due) ELSE excluded.due END,
+                    expires = coalesce(excluded.expires, expires), ended = excluded.ended, run = excluded.run,
+                    retries = CASE WHEN excluded.received IS NULL THEN max(excluded.retries, retries)
+                        ELSE excluded.retries END, positional = coalesce(excluded.positional, positional),
                     keyword = coalesce(excluded.keyword, keyword), result = excluded.result, error = excluded.error,
                     traceback = excluded.traceback, root = coalesce(excluded.root, root),
                     parent = coalesce(excluded.parent, parent), touched = excluded.touched
@@ -97,8 +99,8 @@ extension HistoryStore {
                 """)
         func seconds(_ date: Date?) -> Double? { date?.timeIntervalSince1970 }
         let arguments: StatementArguments = [
-            backend, job.id, try number(of: job.name, .name, database), try number(of: job.queue, .queue, database),
-            try number(of: job.worker, .worker, database), job.lane, job.state.rawValue, seconds(job.sentAt),
+            backend, job.id, try book.number(of: job.name, .name), try book.number(of: job.queue, .queue),
+            try book.number(of: job.worker, .worker), job.lane, job.state.rawValue, seconds(job.sentAt),
             seconds(job.receivedAt), seconds(job.startedAt), seconds(job.endedAt), seconds(job.due),
             seconds(job.expires), job.runTime, job.retries, job.positionalText, job.keywordText, job.result, job.error,
             job.traceback, job.rootID, job.parentID, job.touchedAt.timeIntervalSince1970,
@@ -106,8 +108,8 @@ extension HistoryStore {
         return try Int64.fetchOne(statement, arguments: arguments) ?? 0
     }
 
-    private func write(_ attempt: HistoryAttempt, of job: Int64, _ database: Database) throws {
-        let statement = try database.cachedStatement(
+    private func write(_ attempt: HistoryAttempt, of job: Int64, _ book: inout LabelBook) throws {
+        let statement = try book.database.cachedStatement(
             sql: """
                 INSERT INTO attempt (job, number, worker, received, started, ended, state, error)
                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -117,13 +119,13 @@ extension HistoryStore {
                     error = excluded.error
                 """)
         try statement.execute(arguments: [
-            job, attempt.number, try number(of: attempt.worker, .worker, database),
+            job, attempt.number, try book.number(of: attempt.worker, .worker),
             attempt.receivedAt?.timeIntervalSince1970, attempt.startedAt?.timeIntervalSince1970,
             attempt.endedAt?.timeIntervalSince1970, attempt.state?.rawValue, attempt.error,
         ])
     }
 
-    private func number(of series: Series, _ database: Database) throws -> Int64 {
+    private func number(of series: Series, _ book: inout LabelBook) throws -> Int64 {
         let kind: LabelKind? =
             switch series.kind {
             case .all: nil
@@ -131,11 +133,12 @@ extension HistoryStore {
             case .queue: .queue
             case .worker: .worker
             }
-        return try kind.flatMap { try number(of: series.label, $0, database) } ?? 0
+        return try kind.flatMap { try book.number(of: series.label, $0) } ?? 0
     }
 
-    private func write(_ tally: Tally, _ key: HistoryBatch.TallyKey, backend: Int64, _ database: Database) throws {
-        let label = try number(of: key.series, database)
+    private func write(_ tally: Tally, _ key: HistoryBatch.TallyKey, backend: Int64, _ book: inout LabelBook) throws {
+        let database = book.database
+        let label = try number(of: key.series, &book)
         for resolution in Resolution.stored {
             let at = key.minute / resolution.seconds * resolution.seconds
             let place: StatementArguments = [backend, resolution.rawValue, key.series.kind.rawValue, label, at]
@@ -161,8 +164,9 @@ extension HistoryStore {
         }
     }
 
-    private func write(_ sample: DepthSample, backend: Int64, _ database: Database) throws {
-        let queue = try number(of: sample.queue, .queue, database)
+    private func write(_ sample: DepthSample, backend: Int64, _ book: inout LabelBook) throws {
+        let database = book.database
+        let queue = try book.number(of: sample.queue, .queue)
         for resolution in Resolution.allCases {
             let at = Int(sample.at.timeIntervalSince1970) / resolution.seconds * resolution.seconds
             try database.cachedStatement(
@@ -193,16 +197,24 @@ extension HistoryStore {
                     removed = max(removed, database.changesCount)
                 }
             }
+            return removed >= 500
+        }
+    }
+}
+
+extension HistoryStore {
+    /// Removes tallies, depths and gaps that are too old. They are found by their age.
+    func tidyCharts(at now: Date) async throws {
+        try await database.write { database in
+            let time = Int(now.timeIntervalSince1970)
             for resolution in Resolution.allCases {
-                let oldest = Int(time) - resolution.keptFor
                 for table in ["cell", "depth"] {
                     try database.execute(
                         sql: "DELETE FROM \(table) WHERE step = ? AND at < ?",
-                        arguments: [resolution.rawValue, oldest])
+                        arguments: [resolution.rawValue, time - resolution.keptFor])
                 }
             }
             try database.execute(sql: "DELETE FROM gap WHERE ended < ?", arguments: [time - 731 * 86_400])
-            return removed >= 500
         }
     }
 }
@@ -211,10 +223,10 @@ extension Tally {
     /// - Parameter row: counts and durations as a cell has them.
     init(_ row: Row) {
         self.init()
-        succeeded = row[0]
-        failed = row[1]
-        retried = row[2]
-        cancelled = row[3]
+        add(.succeeded, row[0])
+        add(.failed, row[1])
+        add(.retrying, row[2])
+        add(.cancelled, row[3])
         runs = Durations(bytes: Array((row[4] as Data?) ?? Data()))
         waits = Durations(bytes: Array((row[5] as Data?) ?? Data()))
     }

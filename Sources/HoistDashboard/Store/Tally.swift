@@ -22,19 +22,24 @@ struct Tally: Sendable, Hashable {
     /// Adds ends of which the time is not known.
     mutating func add(_ state: HistoryState, _ count: Int) {
         switch state {
-        case .succeeded: succeeded += count
-        case .failed, .lost: failed += count
-        case .retrying: retried += count
-        case .cancelled, .expired: cancelled += count
+        case .succeeded: Self.add(count, to: &succeeded)
+        case .failed, .lost: Self.add(count, to: &failed)
+        case .retrying: Self.add(count, to: &retried)
+        case .cancelled, .expired: Self.add(count, to: &cancelled)
         case .waiting, .scheduled, .running: break
         }
     }
 
+    /// Whatever workers say, sums of several counts still fit.
+    private static let most = 1_000_000_000_000_000
+
+    private static func add(_ count: Int, to sum: inout Int) { sum = min(sum + min(max(0, count), most), most) }
+
     mutating func merge(_ other: Tally) {
-        succeeded += other.succeeded
-        failed += other.failed
-        retried += other.retried
-        cancelled += other.cancelled
+        Self.add(other.succeeded, to: &succeeded)
+        Self.add(other.failed, to: &failed)
+        Self.add(other.retried, to: &retried)
+        Self.add(other.cancelled, to: &cancelled)
         runs.merge(other.runs)
         waits.merge(other.waits)
     }

@@ -22,31 +22,68 @@ document.querySelector(".theme").addEventListener("click", () => {
 
 let awaySince = null;
 
+// What came for a place that the reader is busy with.
+const waiting = new Map();
+
 function show(fragment) {
   const place = document.getElementById("f-" + fragment.id);
   if (!place) return;
   const next = document.createElement("template");
   next.innerHTML = fragment.html;
-  if (place.querySelector("[data-list]") && next.content.querySelector("[data-list]")) {
-    if (showList(place, next.content)) return;
+  if (sameButForTimes(place, next.content)) {
+    waiting.delete(place);
+    return;
   }
-  replace(place, next.content);
+  if (fragment.id === "jobs" && showList(place, next.content)) return;
+  if (isBusy(place)) waiting.set(place, next.content);
+  else replace(place, next.content);
 }
 
-// Puts new content in place, and keeps what the reader has opened, selected and focused.
+// The reader has the focus in it, or marks a text of it.
+function isBusy(place) {
+  const marked = document.getSelection();
+  return place.contains(document.activeElement) || !marked.isCollapsed && place.contains(marked.anchorNode);
+}
+function showWaiting() {
+  for (const [place, content] of waiting) {
+    if (isBusy(place)) continue;
+    waiting.delete(place);
+    replace(place, content);
+  }
+}
+document.addEventListener("focusout", () => setTimeout(showWaiting, 100));
+document.addEventListener("selectionchange", () => setTimeout(showWaiting, 100));
+
+// Times pass without anything having happened: they are set where they stand.
+function sameButForTimes(place, content) {
+  const blank = (node) => {
+    const copy = node.cloneNode(true);
+    for (const time of copy.querySelectorAll("time")) time.textContent = "";
+    for (const details of copy.querySelectorAll("details")) details.removeAttribute("open");
+    for (const row of copy.querySelectorAll("tr")) row.removeAttribute("class");
+    const box = document.createElement("div");
+    box.append(...copy.childNodes);
+    return box.innerHTML;
+  };
+  if (blank(place) !== blank(content)) return false;
+  const fresh = [...content.querySelectorAll("time")];
+  [...place.querySelectorAll("time")].forEach((time, index) => {
+    if (time.textContent !== fresh[index].textContent) time.textContent = fresh[index].textContent;
+  });
+  return true;
+}
+
+// Puts new content in place, and keeps what the reader has opened.
 function replace(place, content) {
   const open = [...place.querySelectorAll("details")].map((details) => details.open);
-  const held = place.contains(document.activeElement) ? document.activeElement : null;
-  const typed = held && held.matches("input");
-  if (typed) return;
   const before = new Map([...place.querySelectorAll("tr[data-id]")].map((row) => [row.dataset.id, stateOf(row)]));
-  const heldRow = held && held.closest("tr[data-id]")?.dataset.id;
+  const chosen = place.querySelector("tr.here")?.dataset.id;
   place.replaceChildren(content);
   [...place.querySelectorAll("details")].forEach((details, index) => { details.open = open[index] ?? details.open; });
   for (const row of place.querySelectorAll("tr[data-id]")) {
     const state = before.get(row.dataset.id);
     if (state !== undefined && state !== stateOf(row)) row.classList.add("changed");
-    if (heldRow !== undefined && row.dataset.id === heldRow) row.querySelector("a")?.focus({preventScroll: true});
+    if (row.dataset.id === chosen) row.classList.add("here");
   }
 }
 
@@ -56,7 +93,7 @@ const stateOf = (row) => row.querySelector(".st")?.textContent;
 // A list of jobs: rows that are shown change where they are; new ones wait until the reader wants them.
 function showList(place, content) {
   const shown = [...place.querySelectorAll("tbody tr[data-id]")];
-  if (shown.length === 0 || window.scrollY < 40 && !place.contains(document.activeElement) && !isPicking()) return false;
+  if (shown.length === 0 || window.scrollY < 40 && !isBusy(place) && !isPicking()) return false;
   const next = new Map([...content.querySelectorAll("tbody tr[data-id]")].map((row) => [row.dataset.id, row]));
   for (const row of shown) {
     const fresh = next.get(row.dataset.id);
@@ -78,9 +115,13 @@ function showList(place, content) {
 
 const isPicking = () => document.querySelector("tr.here") !== null;
 
+// The rate of events is not read aloud; a lost connection is.
+function say(text) { document.getElementById("said").textContent = text; }
+
 function receive(message) {
   switch (message.kind) {
     case "open":
+      if (awaySince) say("connected again");
       awaySince = null;
       main.classList.remove("away");
       break;
@@ -90,6 +131,7 @@ function receive(message) {
       lamp.className = message.text.startsWith("live") ? "on" : "off";
       break;
     case "error":
+      if (!awaySince) say("disconnected");
       awaySince ??= new Date();
       main.classList.add("away");
       lamp.className = "away";
