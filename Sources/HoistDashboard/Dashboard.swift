@@ -33,7 +33,7 @@ public final class Dashboard: Service, Sendable {
     ///   - isReadOnly: pages show everything, and nothing can be done.
     ///   - retention: how long jobs that have ended are kept.
     ///   - logger: is told of trouble with the backends and the store.
-    /// - Throws: ``BackendError`` `.misuse` for no backend, and for two of one name; `.unavailable` when no history can
+    /// - Throws: `BackendError` `.misuse` for no backend, and for two of one name; `.unavailable` when no history can
     ///   be opened, not even in memory.
     public convenience init(
         _ backends: [DashboardBackend], store: DashboardStore = .memory, access: DashboardAccess = .loopbackOnly,

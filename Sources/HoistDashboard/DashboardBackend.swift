@@ -8,7 +8,7 @@ public struct DashboardBackend: Sendable {
 
     /// - Parameters:
     ///   - name: unique among the backends of a dashboard, such as `prod`; the history is kept under it.
-    ///   - backend: any backend. One without ``Fanout`` has no events: its pages show what its own records say.
+    ///   - backend: any backend. One without `Fanout` has no events: its pages show what its own records say.
     public init(_ name: String, _ backend: some BackendConvertible) {
         self.name = name
         self.backend = backend.backend

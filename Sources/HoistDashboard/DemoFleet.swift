@@ -14,7 +14,7 @@ public struct DemoFleet: Service {
     }
 
     /// The dashboard of this fleet. It keeps its history in memory.
-    /// - Throws: ``BackendError`` `.unavailable` when no memory can be had for the history.
+    /// - Throws: `BackendError` `.unavailable` when no memory can be had for the history.
     public func dashboard() throws -> Dashboard {
         try Dashboard(
             [DashboardBackend("demo", backend)], store: .memory, access: .loopbackOnly, isReadOnly: false,

@@ -22,6 +22,8 @@ struct Chart: Sendable {
     }
 
     var title: String
+    /// Only whole numbers are counted: the axis has no halves.
+    var isWhole = false
     /// What stands at the top left.
     var unit: String
     /// Seconds since 1970 of each place.
@@ -43,7 +45,8 @@ struct Chart: Sendable {
             case .bars(let lower, let upper): zip(lower, upper).map { ($0 ?? 0) + ($1 ?? 0) }
             case .lines(let lines): lines.flatMap { $0.values.compactMap { $0 } }
             }
-        return Self.nice(values.max() ?? 0)
+        let highest = Self.nice(values.max() ?? 0)
+        return isWhole ? max(2, highest) : highest
     }
 
     /// The next 1, 2 or 5 with zeros.

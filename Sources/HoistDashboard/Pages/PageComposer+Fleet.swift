@@ -40,7 +40,12 @@ extension PageComposer {
             ]
         }
         let path = links.queue(name)
-        let refusal = backend.queueControl == nil ? "this backend cannot pause a queue" : nil
+        var refusal = backend.queueControl == nil ? "this backend cannot pause a queue" : nil
+        if !consumers.isEmpty, consumers.allSatisfy({ $0.isPython == true }) {
+            let count = consumers.count
+            refusal =
+                "Celery knows no pauses; stop \(count == 1 ? "its worker" : "its \(count) workers") consuming instead"
+        }
         let view = View(
             facts: facts, canAct: !isReadOnly,
             actions: [

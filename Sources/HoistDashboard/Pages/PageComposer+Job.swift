@@ -12,6 +12,8 @@ struct FactView: Sendable {
     var name: String
     var value: String
     var link: String?
+    /// A time, in place of the value.
+    var moment: Moment?
 }
 
 /// A button for something that can be done.
@@ -159,7 +161,10 @@ struct JobView {
         }
         arguments = PageComposer.cut(record?.argumentsText ?? stored?.argumentsText ?? "")
         if arguments.isEmpty { arguments = "not known" }
-        output = PageComposer.cut(SecretMask().hide(record?.output.map(JSONText.shown) ?? stored?.result ?? "none yet"))
+        output = PageComposer.cut(
+            SecretMask().hide(
+                record?.output.map(JSONText.shown) ?? stored?.result
+                    ?? (HistoryState(word: word)?.hasEnded == true ? "none" : "none yet")))
         self.log = (log?.lines ?? []).suffix(500).map {
             LogLine(
                 time: String(WireTimestamp.string(from: $0.time).dropFirst(11).prefix(12)), source: $0.source,
@@ -215,8 +220,7 @@ struct JobView {
             if let value, !value.isEmpty { facts.append(FactView(name: name, value: value.cut(to: 300), link: link)) }
         }
         func add(_ name: String, _ date: Date?) {
-            guard let date else { return }
-            add(name, "\(Format.relative(date, to: now)) (\(WireTimestamp.string(from: date)))")
+            if let date { facts.append(FactView(name: name, value: "", moment: Moment(date, now))) }
         }
         let queue = record?.queue ?? stored?.queue
         add("Queue", queue, queue.map(links.queue))

@@ -211,11 +211,12 @@ extension PageComposer {
                 Chart.Line(style: "p50", label: "p50", values: waits.map { $0?[0] }),
                 Chart.Line(style: "p95", label: "p95", values: waits.map { $0?[1] }),
             ]), span)
-        let depth = chart(
+        var depth = chart(
             "Waiting", "jobs",
             .lines([
                 Chart.Line(style: "p95", label: "waiting", values: starts.map { depths[$0].map { Double($0.waiting) } })
             ]), { Format.decimal($0, digits: 0) })
+        depth.isWhole = true
         let current = collector.view { live in
             live.queuesReadAt == nil
                 ? nil : live.queues.filter { queue == nil || $0.name == queue }.reduce(0) { $0 + $1.waiting }
