@@ -134,6 +134,8 @@ let package = Package(
             "HoistDashboard",
             [
                 "Hoist", "HoistMonitor", "PrometheusText", hummingbird, httpTypes, lifecycle, logging, nioCore,
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "CryptoExtras", package: "swift-crypto"),
                 .product(name: "GRDB", package: "GRDB.swift"), .product(name: "GRDBSQLite", package: "GRDB.swift"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
                 .product(name: "Mustache", package: "swift-mustache"),

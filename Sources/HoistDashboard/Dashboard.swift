@@ -61,7 +61,7 @@ public final class Dashboard: Service, Sendable {
         } catch {
             throw BackendError(.unavailable, "the history cannot be opened", cause: error)
         }
-        guarding = RequestGuard(access: access, isReadOnly: isReadOnly)
+        guarding = RequestGuard(access: access, isReadOnly: isReadOnly, store: store)
         do { renderer = try PageRenderer() } catch { throw BackendError(.unavailable, "\(error)") }
         self.isDemo = isDemo
         self.logger = logger
@@ -97,12 +97,9 @@ public final class Dashboard: Service, Sendable {
         router.on(RouterPath(route.path), method: route.method) { request, context in
             let peer = (context as? any RemoteAddressRequestContext)?.remoteAddress
             let address = peer.map { $0.ipAddress ?? ($0.pathname != nil ? "unix" : "") }
-            return await self.respond(to: request, route, from: address) {
-                Visit(
-                    request: request, mountedAt: Self.base(of: request.uri.path, without: route),
-                    identifier: context.parameters.get("id").flatMap(\.removingPercentEncoding),
-                    query: try Self.members((request.uri.query ?? "")[...]))
-            }
+            return await self.respond(
+                to: request, route, from: address,
+                identifier: context.parameters.get("id").flatMap(\.removingPercentEncoding))
         }
     }
 
@@ -114,14 +111,19 @@ public final class Dashboard: Service, Sendable {
     }
 
     private func respond(
-        to request: Request, _ route: DashboardRoute, from peer: String?, visit: () throws -> Visit
+        to request: Request, _ route: DashboardRoute, from peer: String?, identifier: String?
     ) async -> Response {
+        let base = Self.base(of: request.uri.path, without: route)
         var response: Response
         do {
-            try guarding.check(request.head, peer: peer, changes: route.changes)
-            response = try await route.handler(self, visit())
+            let identity = try await guarding.admit(
+                request.head, peer: peer, right: route.right, changes: route.changes, at: collectors[0].clock.now)
+            let visit = Visit(
+                request: request, peer: peer, identity: identity, mountedAt: base, identifier: identifier,
+                query: try Self.members((request.uri.query ?? "")[...]))
+            response = try await route.handler(self, visit)
         } catch let refusal as RequestGuard.Refusal {
-            response = Problem(refusal.status, refusal.reason).response(isPage: route.isPage)
+            response = refused(refusal, request, route, base)
         } catch let problem as Problem {
             response = problem.response(isPage: route.isPage)
         } catch {
@@ -132,11 +134,31 @@ public final class Dashboard: Service, Sendable {
         for field in RequestGuard.headers where response.headers[field.name] == nil { response.headers.append(field) }
         return response
     }
+
+    private func refused(
+        _ refusal: RequestGuard.Refusal, _ request: Request, _ route: DashboardRoute, _ base: String
+    ) -> Response {
+        // A person who looks at a page is led to the form; whoever sent credentials is told that they are wrong.
+        if refusal.status == .unauthorized, route.isPage, route.method == .get, !route.isStream,
+            request.headers[.authorization] == nil
+        {
+            let next = request.uri.path + (request.uri.query.map { "?" + $0 } ?? "")
+            return Response(status: .seeOther, headers: [.location: base + "/login?next=" + Links.encode(next)])
+        }
+        var response = Problem(refusal.status, refusal.reason).response(isPage: route.isPage)
+        if refusal.status == .unauthorized {
+            response.headers[.wwwAuthenticate] = "Basic realm=\"hoist\", charset=\"UTF-8\""
+        }
+        if let seconds = refusal.retryAfter { response.headers[.retryAfter] = String(seconds) }
+        return response
+    }
 }
 
 /// A request, as far as the dashboard's routes care.
 struct Visit: Sendable {
     let request: Request
+    let peer: String?
+    let identity: Identity
     /// Empty, or `/hoist`.
     let mountedAt: String
     /// The parameter of the path, decoded.

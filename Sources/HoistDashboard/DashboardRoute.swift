@@ -10,19 +10,32 @@ struct DashboardRoute: Sendable {
     var path: String
     /// Whether it changes something, and so must come from the dashboard's own pages.
     var changes = false
+    /// What who asks must be allowed to; nil for nothing.
+    var right: DashboardRight? = .read
     /// Whether people see the answer; else programs.
     var isPage = true
+    /// Whether it is asked for by a page, and not by a person.
+    var isStream = false
     var handler: @Sendable (Dashboard, Visit) async throws -> Response
 
     static let all: [DashboardRoute] =
         PageAddress.paths.map { path in
             DashboardRoute(method: .get, path: path) { try await $0.page($1, path) }
         } + [
-            DashboardRoute(method: .get, path: "stream") { try await $0.stream($1) },
-            DashboardRoute(method: .get, path: "assets/:id") { try $0.asset($1) },
-            DashboardRoute(method: .post, path: "jobs/:id", changes: true) { try await $0.act($1, on: .job) },
-            DashboardRoute(method: .post, path: "queues/:id", changes: true) { try await $0.act($1, on: .queue) },
-            DashboardRoute(method: .post, path: "workers/:id", changes: true) { try await $0.act($1, on: .worker) },
+            DashboardRoute(method: .get, path: "stream", isStream: true) { try await $0.stream($1) },
+            DashboardRoute(method: .get, path: "assets/:id", right: nil) { try $0.asset($1) },
+            DashboardRoute(method: .get, path: "login", right: nil) { try $0.loginPage($1) },
+            DashboardRoute(method: .post, path: "login", changes: true, right: nil) { try await $0.logIn($1) },
+            DashboardRoute(method: .post, path: "logout", changes: true, right: nil) { try await $0.logOut($1) },
+            DashboardRoute(method: .post, path: "jobs/:id", changes: true, right: .act) {
+                try await $0.act($1, on: .job)
+            },
+            DashboardRoute(method: .post, path: "queues/:id", changes: true, right: .act) {
+                try await $0.act($1, on: .queue)
+            },
+            DashboardRoute(method: .post, path: "workers/:id", changes: true, right: .act) {
+                try await $0.act($1, on: .worker)
+            },
         ] + DashboardAPI.routes
 }
 
@@ -38,23 +51,26 @@ extension Dashboard {
         return collector
     }
 
-    func composer(_ query: [String: String], mountedAt base: String) throws -> PageComposer {
+    func composer(_ query: [String: String], for visit: Visit) throws -> PageComposer {
         let collector = try collector(query)
         return PageComposer(
             collector: collector, store: store, renderer: renderer,
             links: Links(
-                base: base, backend: collector.name, isNamed: collectors.count > 1,
-                range: query["range"].flatMap(ChartRange.init) ?? .quarterHour), isReadOnly: guarding.isReadOnly)
+                base: visit.mountedAt, backend: collector.name, isNamed: collectors.count > 1,
+                range: query["range"].flatMap(ChartRange.init) ?? .quarterHour),
+            isReadOnly: guarding.isReadOnly || !visit.identity.rights.contains(.act))
     }
 
     func page(_ visit: Visit, _ path: String) async throws -> Response {
         let query = visit.query
-        let composer = try composer(query, mountedAt: visit.mountedAt)
+        let composer = try composer(query, for: visit)
         let components = path.split(separator: "/").map { $0 == ":id" ? visit.identifier ?? "" : String($0) }
         guard let address = PageAddress(components, query) else { throw Problem(.notFound, "There is no such page.") }
         let content = try await composer.content(address)
         let own = "/" + components.map(Links.encode).joined(separator: "/")
-        let view = PageFrame(dashboard: self, composer: composer, content: content, path: own, query: query).view
+        let view = PageFrame(
+            dashboard: self, composer: composer, content: content, path: own, query: query, identity: visit.identity
+        ).view
         return Response(
             status: content.isMissing ? .notFound : .ok, headers: [.contentType: "text/html; charset=utf-8"],
             body: ResponseBody(byteBuffer: ByteBuffer(string: renderer.render("page", view))))
@@ -76,13 +92,12 @@ extension Dashboard {
 
     func act(_ visit: Visit, on subject: Subject) async throws -> Response {
         let query = visit.query
-        let composer = try composer(query, mountedAt: visit.mountedAt)
+        let composer = try composer(query, for: visit)
         let form = try await form(of: visit)
         guard let act = form["action"].flatMap(Actions.Act.init(rawValue:)), let name = visit.identifier, !name.isEmpty
         else { throw Problem(.badRequest, "The form names no action that there is.") }
         let actions = Actions(collector: composer.collector, store: store)
-        // Without logins everybody on this machine is one.
-        let author = "this machine"
+        let author = visit.identity.name
         let back: String
         do {
             switch subject {
@@ -106,7 +121,7 @@ extension Dashboard {
     }
 
     /// The members of a form (`application/x-www-form-urlencoded`).
-    private func form(of visit: Visit) async throws -> [String: String] {
+    func form(of visit: Visit) async throws -> [String: String] {
         let buffer: ByteBuffer
         do {
             buffer = try await visit.request.body.collect(upTo: Self.longestForm)
@@ -154,6 +169,7 @@ private struct PageFrame {
     /// Below the place where the dashboard is mounted.
     var path: String
     var query: [String: String]
+    var identity: Identity
 
     var view: PageView {
         let links = composer.links
@@ -190,7 +206,7 @@ private struct PageFrame {
             },
             live: composer.sign, liveClass: isLive ? "on" : "off",
             banner: banner(trouble), notice: query["done"].flatMap(Actions.Act.init(rawValue:))?.done,
-            fragments: content.fragments,
+            user: identity.session == nil ? nil : identity.name, fragments: content.fragments,
             keyHelp: NavigationEntry.all.map { "\($0.key) \($0.title.lowercased())" }.joined(separator: ", "))
     }
 

@@ -11,54 +11,6 @@ import NIOCore
 import TestServers
 import Testing
 
-private let silent = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
-
-/// A dashboard of a fleet in memory, which is told of jobs as workers would tell.
-private struct Bench {
-    let backend = MemoryBackend()
-    let dashboard: Dashboard
-    var collector: Collector { dashboard.collectors[0] }
-    var jobs: JobClient { JobClient(backend, logger: silent) }
-
-    init(isReadOnly: Bool = false, access: DashboardAccess = .loopbackOnly, backends: Int = 1) throws {
-        var sources = [DashboardBackend("prod", backend)]
-        for number in 1..<max(backends, 1) { sources.append(DashboardBackend("other\(number)", MemoryBackend())) }
-        dashboard = try Dashboard(sources, access: access, isReadOnly: isReadOnly, logger: silent)
-    }
-
-    /// Tells of a job of a worker.
-    func tell(_ subject: String, _ id: String, _ more: WireValue.Object = [:]) {
-        let fields: WireValue.Object = [
-            "type": .string(subject), "uuid": .string(id), "hostname": "w@h",
-            "timestamp": .double(Date().timeIntervalSince1970),
-        ]
-        collector.take(FleetEvent(fields.merging(more))!)
-    }
-
-    func beat(_ more: WireValue.Object = [:]) {
-        tell(
-            "worker-heartbeat", "",
-            (["freq": 2.0, "active": 1, "processed": 9, "sw_ident": "hoist", "pid": 7] as WireValue.Object).merging(
-                more))
-    }
-
-    func application(at path: String = "") -> some ApplicationProtocol {
-        let router = Router(context: DashboardRequestContext.self)
-        if path.isEmpty { dashboard.add(to: router) } else { dashboard.add(to: router.group(RouterPath(path))) }
-        return Application(router: router, logger: silent)
-    }
-}
-
-extension WireValue.Object {
-    fileprivate func merging(_ other: WireValue.Object) -> WireValue.Object {
-        var all = self
-        for (key, value) in other { all[key] = value }
-        return all
-    }
-}
-
-private func text(_ response: TestResponse) -> String { String(buffer: response.body) }
-
 /// The dashboard's pages, API and actions, over HTTP.
 @Suite("The dashboard's pages", .timeLimit(.minutes(3)))
 struct PagesTests {
@@ -239,58 +191,6 @@ struct PagesTests {
                 let policy = try #require(HTTPField.Name("Content-Security-Policy"))
                 #expect(response.headers[policy]?.contains("default-src 'none'") == true)
                 #expect(response.headers[.cacheControl] == "no-store")
-            }
-        }
-    }
-
-    // MARK: - Access
-
-    private static let requests: [(host: String, peer: String?, isAllowed: Bool)] = [
-        ("localhost:5580", "127.0.0.1", true), ("127.0.0.1", "127.0.0.1", true), ("[::1]:5580", "::1", true),
-        ("LOCALHOST", "::ffff:127.0.0.1", true), ("tools.lan", "127.0.0.1", true), ("evil.example", "127.0.0.1", false),
-        ("localhost.evil.example", "127.0.0.1", false), ("", "127.0.0.1", false), ("localhost", "10.0.0.7", false),
-        ("localhost", nil, false), ("127.0.0.1", "", false), ("localhost", "1270.0.0.1", false),
-    ]
-
-    @Test("only this machine is answered, and only under its own names", arguments: requests)
-    func hosts(host: String, peer: String?, isAllowed: Bool) {
-        let guarding = RequestGuard(access: .loopbackOnly(hosts: ["tools.lan"]), isReadOnly: false)
-        let request = HTTPRequest(method: .get, scheme: "http", authority: host, path: "/")
-        if isAllowed {
-            #expect(throws: Never.self) { try guarding.check(request, peer: peer, changes: false) }
-        } else {
-            let refusal = #expect(throws: RequestGuard.Refusal.self) {
-                try guarding.check(request, peer: peer, changes: false)
-            }
-            #expect(refusal?.status == .forbidden)
-        }
-    }
-
-    @Test("every route that changes something wants to know where the request comes from; none does when read-only")
-    func crossSite() async throws {
-        let site = try #require(HTTPField.Name("Sec-Fetch-Site"))
-        let changing = DashboardRoute.all.filter { $0.method != .get && $0.method != .head }
-        #expect(!changing.isEmpty && changing.allSatisfy(\.changes))
-        for isReadOnly in [false, true] {
-            let bench = try Bench(isReadOnly: isReadOnly)
-            try await bench.application().test(.live) { client async throws -> Void in
-                for route in changing {
-                    let uri = "/" + route.path.replacing(":id", with: "x")
-                    func status(_ headers: HTTPFields) async throws -> HTTPResponse.Status {
-                        try await client.execute(
-                            uri: uri, method: route.method, headers: headers, body: ByteBuffer(string: "action=none")
-                        ).status
-                    }
-                    for headers: HTTPFields in [
-                        [:], [site: "cross-site"], [site: "same-site"], [site: "none"],
-                        [.origin: "http://evil.example"],
-                        [.origin: "null"], [site: "cross-site", .origin: "http://localhost"],
-                    ] {
-                        #expect(try await status(headers) == .forbidden, "\(uri) \(headers)")
-                    }
-                    let expected: HTTPResponse.Status = isReadOnly ? .forbidden : .badRequest
-                    #expect(try await status([site: "same-origin"]) == expected, "\(uri)")
-                }
             }
         }
     }

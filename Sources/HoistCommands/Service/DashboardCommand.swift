@@ -3,6 +3,7 @@ import Configuration
 import Hoist
 import HoistDashboard
 import Hummingbird
+import Logging
 import ServiceLifecycle
 
 #if canImport(FoundationEssentials)
@@ -20,21 +21,23 @@ public struct DashboardCommand: AsyncParsableCommand {
               hoist dashboard --backend redis://localhost/0
               hoist dashboard --backend prod=redis://db-1/0 --backend staging=redis://db-2/0
               hoist dashboard --demo
-            It answers requests from this machine alone. To reach one elsewhere, forward its port by ssh:
-              ssh -L 5580:127.0.0.1:5580 HOST
-            """)
+            Without users it answers requests from this machine alone. With users everybody logs in, from anywhere:
+              hoist dashboard user add ada --role admin
+              hoist dashboard --host 0.0.0.0 --backend redis://localhost/0
+            """, subcommands: [DashboardUserCommand.self, DashboardTokenCommand.self])
 
     @Option(
         name: .long,
         help: "A backend, URL or NAME=URL; may be repeated (default: $HOIST_BACKEND, else sqlite:hoist.db).")
     var backend: [String] = []
     @Option(name: .long, help: "The port.") var port = 5580
-    @Option(name: .long, help: "Where to listen: an address of this machine's loopback.") var host = "127.0.0.1"
+    @Option(name: .long, help: "Where to listen. Another address than this machine's loopback needs users.")
+    var host = "127.0.0.1"
     @Option(name: .long, help: "A further name under which programs of this machine reach it; may be repeated.")
     var allowHost: [String] = []
-    @Option(
-        name: .long, help: "Where the history is kept: a file, or memory: (default: ~/.local/state/hoist/history.db).")
-    var store: String?
+    @OptionGroup var history: HistoryOptions
+    @Flag(name: .long, help: "A proxy before it sets X-Forwarded-Proto: cookies are marked as secure over TLS.")
+    var trustProxy = false
     @Option(name: .long, help: "Serve below this path, such as /hoist.") var prefix = ""
     @Flag(name: .long, help: "Show everything, and let nothing be done.") var readOnly = false
     @Flag(name: .long, help: "Show a made-up fleet, with no backend.") var demo = false
@@ -43,10 +46,8 @@ public struct DashboardCommand: AsyncParsableCommand {
     public init() {}
 
     public func validate() throws {
-        guard ["127.0.0.1", "::1", "localhost"].contains(host) else {
-            throw ValidationError(
-                "--host \(TerminalText.line(host)): the dashboard has no logins yet, so it listens on this machine's "
-                    + "loopback alone: 127.0.0.1 or ::1. Forward its port: ssh -L 5580:127.0.0.1:5580 HOST")
+        guard !demo || isLoopback else {
+            throw ValidationError("--demo has no users, so it listens on this machine's loopback alone")
         }
         guard !demo || backend.isEmpty else { throw ValidationError("--demo shows no backend: leave out --backend") }
         guard (0...65_535).contains(port) else { throw ValidationError("--port takes 0 to 65535") }
@@ -62,8 +63,7 @@ public struct DashboardCommand: AsyncParsableCommand {
             services.append(fleet)
         } else {
             dashboard = try Dashboard(
-                try sources(), store: place, access: .loopbackOnly(hosts: Set(allowHost)), isReadOnly: readOnly,
-                logger: logger)
+                try sources(), store: history.place, access: try access(logger), isReadOnly: readOnly, logger: logger)
         }
         let router = Router(context: DashboardRequestContext.self)
         let path = prefix.split(separator: "/").joined(separator: "/")
@@ -77,6 +77,28 @@ public struct DashboardCommand: AsyncParsableCommand {
                 FleetPrinting.flush()
             }, logger: logger)
         try await SignalledServices.run(services + [dashboard, server], logger: logger) {}
+    }
+
+    private var isLoopback: Bool { ["127.0.0.1", "::1", "localhost"].contains(host) }
+
+    /// Who has users has everybody log in.
+    private func access(_ logger: Logger) throws -> DashboardAccess {
+        let users = try history.users
+        let hasUsers = try users.map { try !$0.all().isEmpty || !$0.tokens().isEmpty } ?? false
+        guard hasUsers else {
+            guard isLoopback else {
+                throw ValidationError(
+                    "--host \(TerminalText.line(host)): others could see and do everything. Add a user first: "
+                        + "hoist dashboard user add NAME --role admin"
+                        + (history.path.map { " --store \(TerminalText.line($0))" } ?? " (in a --store that is a file)")
+                        + ". Or forward the port: ssh -L 5580:127.0.0.1:5580 HOST")
+            }
+            return .loopbackOnly(hosts: Set(allowHost))
+        }
+        if !isLoopback, !trustProxy {
+            logger.warning("passwords travel as they are: put a proxy with TLS before the dashboard")
+        }
+        return .users(trustsProxy: trustProxy)
     }
 
     /// The backends by name.
@@ -107,12 +129,34 @@ public struct DashboardCommand: AsyncParsableCommand {
         if let at = rest.lastIndex(of: "@") { rest = rest[rest.index(after: at)...] }
         return rest.isEmpty ? String(scheme) : String(rest)
     }
+}
 
-    private var place: DashboardStore {
-        if let store { return store == "memory:" ? .memory : .file(store) }
+/// Where the history, the users and the tokens of a dashboard lie.
+struct HistoryOptions: ParsableArguments {
+    @Option(
+        name: .long, help: "Where the history is kept: a file, or memory: (default: ~/.local/state/hoist/history.db).")
+    var store: String?
+
+    /// Nil for memory.
+    var path: String? {
+        if let store { return store == "memory:" ? nil : store }
         let environment = ConfigReader(provider: EnvironmentVariablesProvider())
         let home = environment.string(forKey: "home", default: ".")
-        let state = environment.string(forKey: "xdg.state.home", default: home + "/.local/state")
-        return .file(state + "/hoist/history.db")
+        return environment.string(forKey: "xdg.state.home", default: home + "/.local/state") + "/hoist/history.db"
+    }
+
+    var place: DashboardStore { path.map { .file($0) } ?? .memory }
+
+    /// Nil for memory, which has none.
+    var users: DashboardUsers? {
+        get throws { try path.map { try DashboardUsers(path: $0) } }
+    }
+
+    /// - Throws: `ValidationError` for memory, which keeps no users.
+    var keptUsers: DashboardUsers {
+        get throws {
+            guard let users = try users else { throw ValidationError("--store memory: keeps no users; name a file") }
+            return users
+        }
     }
 }

@@ -17,15 +17,15 @@ enum DashboardAPI {
         get("api/v1/jobs/:id") { try await $0.apiJob($1) },
         get("api/v1/queues") { try $0.apiQueues($1) },
         get("api/v1/workers") { try $0.apiWorkers($1) },
-        get("metrics") { dashboard, _ in
+        get("metrics", right: .metrics) { dashboard, _ in
             let text = await DashboardMetrics(collectors: dashboard.collectors, store: dashboard.store).text()
             return Response(
                 status: .ok, headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
                 body: ResponseBody(
                     byteBuffer: ByteBuffer(string: text)))
         },
-        get("live") { _, _ in json(["status": "live"]) },
-        get("ready") { dashboard, _ in
+        get("live", right: nil) { _, _ in json(["status": "live"]) },
+        get("ready", right: nil) { dashboard, _ in
             let isReady = dashboard.collectors.allSatisfy { $0.view { $0.queuesReadAt != nil && $0.trouble == nil } }
             return json(
                 ["status": isReady ? "ready" : "a backend does not answer"],
@@ -34,9 +34,10 @@ enum DashboardAPI {
     ]
 
     private static func get(
-        _ path: String, _ handler: @escaping @Sendable (Dashboard, Visit) async throws -> Response
+        _ path: String, right: DashboardRight? = .read,
+        _ handler: @escaping @Sendable (Dashboard, Visit) async throws -> Response
     ) -> DashboardRoute {
-        DashboardRoute(method: .get, path: path, isPage: false, handler: handler)
+        DashboardRoute(method: .get, path: path, right: right, isPage: false, handler: handler)
     }
 
     static func json(_ value: WireValue, status: HTTPResponse.Status = .ok) -> Response {

@@ -70,7 +70,7 @@ extension Dashboard {
         let components = parts[0].split(separator: "/").map { String($0).removingPercentEncoding ?? "" }
         let query = try parts.count > 1 ? Self.members(parts[1]) : [:]
         guard let address = PageAddress(components, query) else { throw Problem(.notFound, "There is no such page.") }
-        return LivePage(name: name, address: address, composer: try composer(query, mountedAt: visit.mountedAt))
+        return LivePage(name: name, address: address, composer: try composer(query, for: visit))
     }
 
     /// The events of pages. The stream of a reader who is slow ends: with a new one he gets all parts as they are then.

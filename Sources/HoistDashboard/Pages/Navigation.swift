@@ -61,6 +61,8 @@ struct PageView: Sendable {
     var liveClass: String
     var banner: String?
     var notice: String?
+    /// Who has logged in.
+    var user: String?
     var fragments: [Fragment]
     var keyHelp: String
 }

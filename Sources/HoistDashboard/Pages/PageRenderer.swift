@@ -33,7 +33,7 @@ struct PageRenderer: Sendable {
         "workers": PackageResources.workers_mustache, "worker": PackageResources.worker_mustache,
         "queue": PackageResources.queue_mustache, "failures": PackageResources.failures_mustache,
         "audit": PackageResources.audit_mustache, "state": PackageResources.state_mustache,
-        "message": PackageResources.message_mustache,
+        "message": PackageResources.message_mustache, "login": PackageResources.login_mustache,
     ]
 
     /// - Throws: a template is not well formed.

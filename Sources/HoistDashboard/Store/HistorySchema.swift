@@ -5,8 +5,16 @@ enum HistorySchema {
     static var migrator: DatabaseMigrator {
         var migrator = DatabaseMigrator()
         migrator.registerMigration("1") { try $0.execute(sql: first) }
+        migrator.registerMigration("2") { try $0.execute(sql: users) }
         return migrator
     }
+
+    private static let users = """
+        CREATE TABLE user (name TEXT PRIMARY KEY, role TEXT NOT NULL, salt BLOB NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID;
+        CREATE TABLE token (name TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, rights TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE session (hash BLOB PRIMARY KEY, user TEXT NOT NULL, begun REAL NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
+        CREATE INDEX session_user ON session (user);
+        """
 
     private static let first = """
         CREATE TABLE backend (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);

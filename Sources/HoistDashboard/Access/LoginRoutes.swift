@@ -1,0 +1,64 @@
+import Foundation
+import HTTPTypes
+import Hoist
+import Hummingbird
+import NIOCore
+
+extension Dashboard {
+    /// The form in which people log in.
+    func loginPage(_ visit: Visit) throws -> Response {
+        try loginPage(visit, next: visit.query["next"], mistake: nil, status: .ok)
+    }
+
+    private func loginPage(
+        _ visit: Visit, next: String?, mistake: String?, status: HTTPResponse.Status
+    ) throws -> Response {
+        struct View {
+            var base: String
+            var next: String
+            var mistake: String?
+        }
+        let view = View(base: visit.mountedAt, next: Self.own(next, visit.mountedAt), mistake: mistake)
+        return Response(
+            status: status, headers: [.contentType: "text/html; charset=utf-8"],
+            body: ResponseBody(byteBuffer: ByteBuffer(string: renderer.render("login", view))))
+    }
+
+    func logIn(_ visit: Visit) async throws -> Response {
+        let form = try await form(of: visit)
+        do {
+            let identity = try await guarding.logIn(form["name"] ?? "", form["password"] ?? "", visit.peer)
+            let session = try await store.beginSession(identity.name, at: collectors[0].clock.now)
+            return Response(
+                status: .seeOther,
+                headers: [
+                    .location: Self.own(form["next"], visit.mountedAt),
+                    .setCookie: guarding.cookie(session, for: visit.request.head),
+                ])
+        } catch let refusal as RequestGuard.Refusal {
+            var response = try loginPage(
+                visit, next: form["next"], mistake: refusal.reason,
+                // 401 would have the browser ask by itself.
+                status: refusal.status == .unauthorized ? .forbidden : refusal.status)
+            if let seconds = refusal.retryAfter { response.headers[.retryAfter] = String(seconds) }
+            return response
+        }
+    }
+
+    func logOut(_ visit: Visit) async throws -> Response {
+        if let session = visit.identity.session { try await store.endSession(session) }
+        return Response(
+            status: .seeOther,
+            headers: [
+                .location: visit.mountedAt + "/login", .setCookie: guarding.cookie(nil, for: visit.request.head),
+            ])
+    }
+
+    /// A path of the dashboard itself, or its first page: nobody is led elsewhere.
+    static func own(_ path: String?, _ base: String) -> String {
+        guard let path, path.utf8.count <= 2048, path.hasPrefix(base + "/"), !path.hasPrefix("//"),
+            !path.contains("\\"), path.unicodeScalars.allSatisfy({ $0.value > 0x20 && $0.value < 0x7F })
+        else { return base + "/" }
+        return path
+    }
+}
