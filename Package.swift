@@ -179,7 +179,7 @@ let package = Package(
                 hummingbird, httpTypes, logging, nioCore,
                 .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "HummingbirdTesting", package: "hummingbird"),
-            ], exclude: ["Browser"]),
+            ], exclude: ["Browser", "Flower"]),
         tests("HoistSealingTests", ["Hoist", "HoistSealing", "HoistTesting", logging]),
         tests(
             "HoistCommandsTests",

@@ -34,7 +34,7 @@ public final class Dashboard: Service, Sendable {
     ///   - retention: how long jobs that have ended are kept.
     ///   - logger: is told of trouble with the backends and the store.
     /// - Throws: `BackendError` `.misuse` for no backend, and for two of one name; `.unavailable` when no history can
-    ///   be opened, not even in memory.
+    ///   be opened, not even in memory, or when users are to log in and the file that they lie in cannot be opened.
     public convenience init(
         _ backends: [DashboardBackend], store: DashboardStore = .memory, access: DashboardAccess = .loopbackOnly,
         isReadOnly: Bool = false, retention: DashboardRetention = DashboardRetention(), logger: Logger
@@ -46,7 +46,7 @@ public final class Dashboard: Service, Sendable {
 
     init(
         _ backends: [DashboardBackend], store place: DashboardStore, access: DashboardAccess, isReadOnly: Bool,
-        retention: DashboardRetention, isDemo: Bool, logger: Logger
+        retention: DashboardRetention, isDemo: Bool, cost: PasswordHash.Cost = .standard, logger: Logger
     ) throws {
         guard !backends.isEmpty else { throw BackendError(.misuse, "a dashboard needs a backend to show") }
         guard Set(backends.map(\.name)).count == backends.count else {
@@ -54,14 +54,19 @@ public final class Dashboard: Service, Sendable {
         }
         do {
             let store = try HistoryStore.open(place, logger: logger)
+            if access.kind == .users, let trouble = store.trouble {
+                throw BackendError(.unavailable, "nobody could log in, for the users lie in the history: \(trouble)")
+            }
             collectors = try backends.map {
                 try Collector($0, store: store, retention: retention, mask: SecretMask(), logger: logger)
             }
             self.store = store
+        } catch let error as BackendError {
+            throw error
         } catch {
             throw BackendError(.unavailable, "the history cannot be opened", cause: error)
         }
-        guarding = RequestGuard(access: access, isReadOnly: isReadOnly, store: store)
+        guarding = RequestGuard(access: access, isReadOnly: isReadOnly, store: store, cost: cost)
         do { renderer = try PageRenderer() } catch { throw BackendError(.unavailable, "\(error)") }
         self.isDemo = isDemo
         self.logger = logger
@@ -117,7 +122,8 @@ public final class Dashboard: Service, Sendable {
         var response: Response
         do {
             let identity = try await guarding.admit(
-                request.head, peer: peer, right: route.right, changes: route.changes, at: collectors[0].clock.now)
+                request.head, peer: peer, mountedAt: base, right: route.right, changes: route.changes,
+                at: collectors[0].clock.now)
             let visit = Visit(
                 request: request, peer: peer, identity: identity, mountedAt: base, identifier: identifier,
                 query: try Self.members((request.uri.query ?? "")[...]))
@@ -125,11 +131,11 @@ public final class Dashboard: Service, Sendable {
         } catch let refusal as RequestGuard.Refusal {
             response = refused(refusal, request, route, base)
         } catch let problem as Problem {
-            response = problem.response(isPage: route.isPage)
+            response = problem.response(for: route.audience)
         } catch {
             logger.warning("a page failed", metadata: ["path": "\(route.path)", "error": "\(error)"])
             response = Problem(.serviceUnavailable, "The history or the backend cannot be read now. Try again.")
-                .response(isPage: route.isPage)
+                .response(for: route.audience)
         }
         for field in RequestGuard.headers where response.headers[field.name] == nil { response.headers.append(field) }
         return response
@@ -145,8 +151,11 @@ public final class Dashboard: Service, Sendable {
             let next = request.uri.path + (request.uri.query.map { "?" + $0 } ?? "")
             return Response(status: .seeOther, headers: [.location: base + "/login?next=" + Links.encode(next)])
         }
-        var response = Problem(refusal.status, refusal.reason).response(isPage: route.isPage)
-        if refusal.status == .unauthorized {
+        var response = Problem(refusal.status, refusal.reason).response(for: route.audience)
+        // A browser that is challenged asks by itself, and then has no way to log out.
+        let isBrowser =
+            request.headers[RequestGuard.fetchMode] != nil || request.headers[.accept]?.contains("text/html") == true
+        if refusal.status == .unauthorized, !isBrowser, !route.isStream {
             response.headers[.wwwAuthenticate] = "Basic realm=\"hoist\", charset=\"UTF-8\""
         }
         if let seconds = refusal.retryAfter { response.headers[.retryAfter] = String(seconds) }
@@ -175,12 +184,12 @@ struct Problem: Error, Sendable {
 
     init(_ status: HTTPResponse.Status, _ detail: String) { (self.status, self.detail) = (status, detail) }
 
-    /// - Parameter isPage: a text for a person; else `application/problem+json` (RFC 9457).
-    func response(isPage: Bool) -> Response {
-        guard !isPage else {
+    /// - Parameter audience: programs get `application/problem+json` (RFC 9457), others a text.
+    func response(for audience: DashboardRoute.Audience) -> Response {
+        guard audience == .programs else {
             return Response(
-                status: status, headers: [.contentType: "text/plain; charset=utf-8"],
-                body: ResponseBody(byteBuffer: ByteBuffer(string: detail + "\n")))
+                status: status, headers: [.contentType: "text/plain; charset=UTF-8"],
+                body: ResponseBody(byteBuffer: ByteBuffer(string: detail + (audience == .people ? "\n" : ""))))
         }
         let value: WireValue = [
             "type": "about:blank", "title": .string(status.reasonPhrase), "status": .integer(Int64(status.code)),

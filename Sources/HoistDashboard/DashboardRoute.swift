@@ -12,11 +12,20 @@ struct DashboardRoute: Sendable {
     var changes = false
     /// What who asks must be allowed to; nil for nothing.
     var right: DashboardRight? = .read
-    /// Whether people see the answer; else programs.
-    var isPage = true
+    var audience = Audience.people
     /// Whether it is asked for by a page, and not by a person.
     var isStream = false
     var handler: @Sendable (Dashboard, Visit) async throws -> Response
+
+    /// Who reads the answer, also when it is an error.
+    enum Audience: Sendable {
+        case people
+        case programs
+        /// Programs that were made for Flower, whose errors are plain text.
+        case flower
+    }
+
+    var isPage: Bool { audience == .people }
 
     static let all: [DashboardRoute] =
         PageAddress.paths.map { path in
@@ -36,7 +45,7 @@ struct DashboardRoute: Sendable {
             DashboardRoute(method: .post, path: "workers/:id", changes: true, right: .act) {
                 try await $0.act($1, on: .worker)
             },
-        ] + DashboardAPI.routes
+        ] + DashboardAPI.routes + FlowerAPI.routes
 }
 
 // MARK: - Pages

@@ -12,6 +12,8 @@ private let silent = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 struct Bench {
     let backend = MemoryBackend()
     let dashboard: Dashboard
+    /// Hashing of passwords that takes no time worth mentioning, also in a debug build.
+    static let cost = PasswordHash.Cost(rounds: 1 << 6, blockSize: 8, parallelism: 1)
     var collector: Collector { dashboard.collectors[0] }
     var jobs: JobClient { JobClient(backend, logger: silent) }
 
@@ -21,7 +23,10 @@ struct Bench {
     ) throws {
         var sources = [DashboardBackend("prod", backend)]
         for number in 1..<max(backends, 1) { sources.append(DashboardBackend("other\(number)", MemoryBackend())) }
-        dashboard = try Dashboard(sources, store: store, access: access, isReadOnly: isReadOnly, logger: silent)
+        dashboard = try Dashboard(
+            sources, store: store, access: access, isReadOnly: isReadOnly, retention: DashboardRetention(),
+            isDemo: false,
+            cost: Self.cost, logger: silent)
     }
 
     /// Tells of a job of a worker.
@@ -36,7 +41,7 @@ struct Bench {
     func beat(_ more: WireValue.Object = [:]) {
         tell(
             "worker-heartbeat", "",
-            (["freq": 2.0, "active": 1, "processed": 9, "sw_ident": "hoist", "pid": 7] as WireValue.Object).merging(
+            (["freq": 600.0, "active": 1, "processed": 9, "sw_ident": "hoist", "pid": 7] as WireValue.Object).merging(
                 more))
     }
 

@@ -83,13 +83,19 @@ public struct DashboardCommand: AsyncParsableCommand {
 
     /// Who has users has everybody log in.
     private func access(_ logger: Logger) throws -> DashboardAccess {
-        let users = try history.users
-        let hasUsers = try users.map { try !$0.all().isEmpty || !$0.tokens().isEmpty } ?? false
-        guard hasUsers else {
-            guard isLoopback else {
+        let users: DashboardUsers?
+        do {
+            users = try history.users
+        } catch {
+            // Alone on this machine a view without history is better than none.
+            guard isLoopback, !trustProxy else { throw error }
+            return .loopbackOnly(hosts: Set(allowHost))
+        }
+        guard let users, try !users.all().isEmpty else {
+            guard isLoopback, !trustProxy else {
                 throw ValidationError(
-                    "--host \(TerminalText.line(host)): others could see and do everything. Add a user first: "
-                        + "hoist dashboard user add NAME --role admin"
+                    "\(trustProxy ? "--trust-proxy" : "--host " + TerminalText.line(host)): others could see and do "
+                        + "everything. Add a user first: hoist dashboard user add NAME --role admin"
                         + (history.path.map { " --store \(TerminalText.line($0))" } ?? " (in a --store that is a file)")
                         + ". Or forward the port: ssh -L 5580:127.0.0.1:5580 HOST")
             }

@@ -27,7 +27,7 @@ struct DashboardUserCommand: ParsableCommand {
             abstract: "Add a user, or give one another password and role.",
             discussion: "The password is asked for, or read from the first line of a file. It is never an argument.")
         @Argument(help: "The name to log in with.") var name: String
-        @Option(name: .long, help: "viewer sees everything, operator also acts, admin also manages.")
+        @Option(name: .long, help: "viewer sees everything, operator and admin also act.")
         var role: DashboardRole
         @Option(name: .long, help: "Read the password from the first line of this file; - for standard input.")
         var passwordFile: String?
@@ -36,21 +36,24 @@ struct DashboardUserCommand: ParsableCommand {
         func run() throws {
             let users = try history.keptUsers
             try users.set(name, password: try password(), role: role)
-            print("\(TerminalText.line(name)) may log in as \(role.rawValue)")
+            let isFirst = try users.all().count == 1
+            print(
+                "\(TerminalText.line(name)) may log in as \(role.rawValue)"
+                    + (isFirst ? "; a dashboard that runs already asks for it after its next start" : ""))
         }
 
         private func password() throws -> String {
             if let passwordFile {
                 let text =
                     passwordFile == "-"
-                    ? readLine(strippingNewline: true)
-                    : try String(contentsOfFile: passwordFile, encoding: .utf8).split(separator: "\n").first.map(
-                        String.init)
-                guard let text, !text.isEmpty else { throw ValidationError("the password is empty") }
-                return text
+                    ? readLine(strippingNewline: true) ?? "" : try String(contentsOfFile: passwordFile, encoding: .utf8)
+                let first = text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).first ?? ""
+                guard !first.isEmpty else { throw ValidationError("the first line, which is the password, is empty") }
+                return String(first)
             }
             guard isatty(0) == 1, let first = Self.ask("Password: ") else {
-                throw ValidationError("no terminal to ask on: use --password-file")
+                throw ValidationError(
+                    "no password was given; where there is no terminal to ask on, use --password-file")
             }
             guard Self.ask("Again: ") == first else { throw ValidationError("the two passwords differ") }
             return first
@@ -61,14 +64,17 @@ struct DashboardUserCommand: ParsableCommand {
             var settings = termios()
             guard tcgetattr(0, &settings) == 0 else { return nil }
             var silent = settings
-            silent.c_lflag &= ~tcflag_t(ECHO)
+            // Without signals: one that ended the program here would leave the terminal silent.
+            silent.c_lflag &= ~tcflag_t(ECHO | ISIG)
             tcsetattr(0, TCSAFLUSH, &silent)
             defer {
                 tcsetattr(0, TCSAFLUSH, &settings)
                 FleetPrinting.complain("")
             }
             _ = question.withCString { write(2, $0, strlen($0)) }
-            return readLine(strippingNewline: true)
+            let line = readLine(strippingNewline: true)
+            // Control-C and Control-Z.
+            return line?.contains { $0 == "\u{3}" || $0 == "\u{1A}" } == true ? nil : line
         }
     }
 
@@ -103,7 +109,7 @@ struct DashboardTokenCommand: ParsableCommand {
     struct Add: ParsableCommand {
         static let configuration = CommandConfiguration(abstract: "Make a token, and print it this once.")
         @Argument(help: "What it is for.") var name: String
-        @Option(name: .customLong("right"), help: "read, act, admin or metrics; may be repeated.")
+        @Option(name: .customLong("right"), help: "read, act or metrics; may be repeated.")
         var rights: [DashboardRight]
         @OptionGroup var history: HistoryOptions
 

@@ -37,7 +37,7 @@ enum DashboardAPI {
         _ path: String, right: DashboardRight? = .read,
         _ handler: @escaping @Sendable (Dashboard, Visit) async throws -> Response
     ) -> DashboardRoute {
-        DashboardRoute(method: .get, path: path, right: right, isPage: false, handler: handler)
+        DashboardRoute(method: .get, path: path, right: right, audience: .programs, handler: handler)
     }
 
     static func json(_ value: WireValue, status: HTTPResponse.Status = .ok) -> Response {

@@ -4,13 +4,14 @@ public enum DashboardRole: String, Sendable, Hashable, CaseIterable {
     case viewer
     /// Sees everything, and acts on jobs, queues and workers.
     case `operator`
+    /// As ``operator``; what will change the dashboard itself is for admins alone.
     case admin
 
     var rights: Set<DashboardRight> {
         switch self {
         case .viewer: [.read, .metrics]
         case .operator: [.read, .metrics, .act]
-        case .admin: [.read, .metrics, .act, .admin]
+        case .admin: [.read, .metrics, .act]
         }
     }
 }
@@ -21,7 +22,6 @@ public enum DashboardRight: String, Sendable, Hashable, CaseIterable {
     case read
     /// What changes jobs, queues and workers.
     case act
-    case admin
     /// `/metrics`.
     case metrics
 }
@@ -32,6 +32,8 @@ struct Identity: Sendable, Hashable {
     var rights: Set<DashboardRight>
     /// A program with a token: no browser sends it by itself.
     var isToken = false
+    /// It has sent a name and a password with the request itself, as scripts do.
+    var isBasic = false
     /// The session that a browser has; nil for others.
     var session: String?
 

@@ -7,20 +7,19 @@ import Logging
 ///
 /// Passwords are stored as scrypt hashes, tokens as SHA-256.
 public struct DashboardUsers: Sendable {
-    let database: any DatabaseWriter
-
-    init(_ database: any DatabaseWriter) { self.database = database }
+    private let database: any DatabaseWriter
+    private let cost: PasswordHash.Cost
 
     /// Opens the users of a history, also beside a dashboard that runs. Makes the file where it is missing.
     /// - Throws: `BackendError` `.unavailable` when the file cannot be opened. A retry is safe.
-    public init(path: String) throws {
+    public init(path: String) throws { try self.init(path: path, cost: .standard) }
+
+    init(path: String, cost: PasswordHash.Cost) throws {
+        self.cost = cost
         do {
-            if let slash = path.lastIndex(of: "/"), slash > path.startIndex {
-                try FileManager.default.createDirectory(
-                    atPath: String(path[..<slash]), withIntermediateDirectories: true)
-            }
             var configuration = Configuration()
             configuration.busyMode = .timeout(5)
+            try PrivateFile.make(path)
             let queue = try DatabasePool(path: path, configuration: configuration)
             try HistorySchema.migrator.migrate(queue)
             database = queue
@@ -57,11 +56,11 @@ public struct DashboardUsers: Sendable {
         guard (8...1000).contains(password.count) else {
             throw BackendError(.misuse, "a password has 8 to 1,000 characters")
         }
-        let hash = try PasswordHash(of: password)
+        let hash = try PasswordHash(of: password, cost: cost)
         try change("store the user") { database in
             try database.execute(
-                sql: "INSERT OR REPLACE INTO user (name, role, salt, hash) VALUES (?, ?, ?, ?)",
-                arguments: [name, role.rawValue, Data(hash.salt), Data(hash.hash)])
+                sql: "INSERT OR REPLACE INTO user (name, role, cost, salt, hash) VALUES (?, ?, ?, ?, ?)",
+                arguments: [name, role.rawValue, hash.cost.text, Data(hash.salt), Data(hash.hash)])
             try database.execute(sql: "DELETE FROM session WHERE user = ?", arguments: [name])
         }
     }
@@ -146,10 +145,10 @@ extension HistoryStore {
         try await read { database in
             guard
                 let row = try Row.fetchOne(
-                    database, sql: "SELECT salt, hash, role FROM user WHERE name = ?", arguments: [name]),
-                let role = DashboardRole(rawValue: row[2])
+                    database, sql: "SELECT salt, hash, role, cost FROM user WHERE name = ?", arguments: [name]),
+                let role = DashboardRole(rawValue: row[2]), let cost = PasswordHash.Cost(text: row[3])
             else { return nil }
-            return (PasswordHash(salt: Array(row[0] as Data), hash: Array(row[1] as Data)), role)
+            return (PasswordHash(cost: cost, salt: Array(row[0] as Data), hash: Array(row[1] as Data)), role)
         }
     }
 
@@ -168,22 +167,25 @@ extension HistoryStore {
     private static let sessionIdle = 14 * 86_400.0
     private static let sessionWhole = 90 * 86_400.0
 
+    /// - Parameter hash: of the password that was right: where another one was set meanwhile, no session begins.
     /// - Returns: the text that the browser keeps. Only its digest is stored.
-    func beginSession(_ user: String, at now: Date) async throws -> String {
+    func beginSession(_ user: String, _ hash: PasswordHash, at now: Date) async throws -> String? {
         let session = RandomText.make()
-        try await database.write { database in
+        return try await database.write { database in
             try database.execute(
                 sql: "DELETE FROM session WHERE used < ? OR begun < ?",
                 arguments: [
                     now.timeIntervalSince1970 - Self.sessionIdle, now.timeIntervalSince1970 - Self.sessionWhole,
                 ])
             try database.execute(
-                sql: "INSERT INTO session (hash, user, begun, used) VALUES (?, ?, ?, ?)",
+                sql:
+                    "INSERT INTO session (hash, user, begun, used) SELECT ?, name, ?, ? FROM user WHERE name = ? AND hash = ?",
                 arguments: [
-                    Data(RandomText.digest(session)), user, now.timeIntervalSince1970, now.timeIntervalSince1970,
+                    Data(RandomText.digest(session)), now.timeIntervalSince1970, now.timeIntervalSince1970, user,
+                    Data(hash.hash),
                 ])
+            return database.changesCount == 1 ? session : nil
         }
-        return session
     }
 
     func endSession(_ session: String) async throws {

@@ -27,13 +27,16 @@ extension Dashboard {
     func logIn(_ visit: Visit) async throws -> Response {
         let form = try await form(of: visit)
         do {
-            let identity = try await guarding.logIn(form["name"] ?? "", form["password"] ?? "", visit.peer)
-            let session = try await store.beginSession(identity.name, at: collectors[0].clock.now)
+            let address = guarding.address(of: visit.request.head, peer: visit.peer)
+            let (identity, hash) = try await guarding.verified(form["name"] ?? "", form["password"] ?? "", address)
+            guard let session = try await store.beginSession(identity.name, hash, at: collectors[0].clock.now) else {
+                throw RequestGuard.Refusal(status: .unauthorized, reason: "The name or the password is wrong.")
+            }
             return Response(
                 status: .seeOther,
                 headers: [
                     .location: Self.own(form["next"], visit.mountedAt),
-                    .setCookie: guarding.cookie(session, for: visit.request.head),
+                    .setCookie: guarding.cookie(session, for: visit.request.head, visit.mountedAt),
                 ])
         } catch let refusal as RequestGuard.Refusal {
             var response = try loginPage(
@@ -46,11 +49,14 @@ extension Dashboard {
     }
 
     func logOut(_ visit: Visit) async throws -> Response {
-        if let session = visit.identity.session { try await store.endSession(session) }
+        for session in guarding.sessions(of: visit.request.head, visit.mountedAt) {
+            try await store.endSession(session)
+        }
         return Response(
             status: .seeOther,
             headers: [
-                .location: visit.mountedAt + "/login", .setCookie: guarding.cookie(nil, for: visit.request.head),
+                .location: visit.mountedAt + "/login",
+                .setCookie: guarding.cookie(nil, for: visit.request.head, visit.mountedAt),
             ])
     }
 

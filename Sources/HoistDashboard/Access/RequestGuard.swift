@@ -11,18 +11,21 @@ final class RequestGuard: Sendable {
     let access: DashboardAccess
     let isReadOnly: Bool
     private let store: HistoryStore
+    /// What it costs to hash a password for a name that there is not.
+    private let cost: PasswordHash.Cost
     private let throttle = LoginThrottle()
-    /// Digests of names and passwords that were right a moment ago: a script sends them with every request.
-    private let remembered = Mutex<[[UInt8]: (identity: Identity, until: ContinuousClock.Instant)]>([:])
+    /// Names and passwords that were right a moment ago, and the hash that they fitted: a script sends them with every
+    /// request.
+    private let remembered = Mutex<[[UInt8]: (hash: PasswordHash, until: ContinuousClock.Instant)]>([:])
     /// Makes the digests worth nothing outside of this process.
     private let pepper = SymmetricKey(size: .bits256)
-    /// Hashing takes memory: so many at a time.
     private let hashing = HashingThread()
 
-    init(access: DashboardAccess, isReadOnly: Bool, store: HistoryStore) {
+    init(access: DashboardAccess, isReadOnly: Bool, store: HistoryStore, cost: PasswordHash.Cost) {
         self.access = access
         self.isReadOnly = isReadOnly
         self.store = store
+        self.cost = cost
     }
 
     /// Why a request is refused.
@@ -35,15 +38,19 @@ final class RequestGuard: Sendable {
     /// - Parameters:
     ///   - request: its head is looked at, nothing else.
     ///   - peer: the address at the other end; nil where the request context does not know it.
+    ///   - base: where the dashboard is mounted: empty, or `/hoist`.
     ///   - right: what the request needs; nil for what everybody may have.
     ///   - changes: whether the request is to change something.
     ///   - now: the time, for sessions.
     /// - Returns: who asks.
     func admit(
-        _ request: HTTPRequest, peer: String?, right: DashboardRight?, changes: Bool, at now: Date
+        _ request: HTTPRequest, peer: String?, mountedAt base: String = "", right: DashboardRight?, changes: Bool,
+        at now: Date
     ) async throws -> Identity {
         if access.kind == .machine { try checkMachine(request, peer) }
-        let identity = try await identity(request, peer, at: now)
+        // What everybody may have is not refused for credentials that are meant for somebody else.
+        let identity =
+            right == nil ? .nobody : try await identity(request, address(of: request, peer: peer), base, at: now)
         try checkSite(request, changes: changes, identity)
         guard let right else { return identity }
         guard identity.rights.contains(right) else {
@@ -71,6 +78,13 @@ final class RequestGuard: Sendable {
                 status: .forbidden,
                 reason: "This dashboard answers requests from its own machine alone. Add users to let others log in.")
         }
+        // A proxy has the address of this machine, whoever is behind it.
+        guard Self.forwarding.allSatisfy({ request.headerFields[$0] == nil }) else {
+            throw Refusal(
+                status: .forbidden,
+                reason:
+                    "The request came through a proxy. Behind one the dashboard needs users: hoist dashboard user add")
+        }
         let host = Self.host(of: request.authority ?? "")
         guard ["localhost", "127.0.0.1", "[::1]"].contains(host) || access.hosts.contains(host) else {
             throw Refusal(
@@ -92,6 +106,8 @@ final class RequestGuard: Sendable {
                 throw Refusal(status: .forbidden, reason: "The request comes from another site.")
             }
         } else {
+            // A browser that repeats a name and a password by itself says where it comes from.
+            if identity.isBasic, request.headerFields[.origin] == nil { return }
             guard let origin = request.headerFields[.origin], let authority = request.authority,
                 origin == "http://" + authority || origin == "https://" + authority
             else {
@@ -104,7 +120,9 @@ final class RequestGuard: Sendable {
 
     // MARK: - Who asks
 
-    private func identity(_ request: HTTPRequest, _ peer: String?, at now: Date) async throws -> Identity {
+    private func identity(
+        _ request: HTTPRequest, _ peer: String?, _ base: String, at now: Date
+    ) async throws -> Identity {
         guard access.kind == .users else { return .thisMachine }
         if let authorization = request.headerFields[.authorization] {
             guard authorization.utf8.count <= 4096 else {
@@ -118,14 +136,16 @@ final class RequestGuard: Sendable {
                 let data = Data(base64Encoded: encoded),
                 let colon = data.firstIndex(of: UInt8(ascii: ":"))
             {
-                return try await logIn(
+                var identity = try await logIn(
                     String(decoding: data[..<colon], as: UTF8.self),
                     String(decoding: data[(colon + 1)...], as: UTF8.self), peer)
+                identity.isBasic = true
+                return identity
             }
             throw Refusal(status: .unauthorized, reason: "The header Authorization is neither Basic nor Bearer.")
         }
-        if let session = session(of: request), let identity = try await store.identity(ofSession: session, at: now) {
-            return identity
+        for session in sessions(of: request, base) {
+            if let identity = try await store.identity(ofSession: session, at: now) { return identity }
         }
         return .nobody
     }
@@ -133,33 +153,52 @@ final class RequestGuard: Sendable {
     /// - Returns: who has this name and password.
     /// - Throws: ``Refusal`` 401 for a wrong one, 429 after too many.
     func logIn(_ name: String, _ password: String, _ peer: String?) async throws -> Identity {
-        let digest = Array(
-            HMAC<SHA256>.authenticationCode(for: Array("\(name)\u{0}\(password)".utf8), using: pepper))
-        let known = remembered.withLock { remembered in
-            remembered[digest].flatMap { $0.until > .now ? $0.identity : nil }
-        }
-        // A role that was taken away, or a password that was changed, holds at most for a minute more.
-        if let known { return known }
-        let keys = ["name " + name.cut(to: 200), "peer " + (peer ?? "")]
-        if let wait = throttle.wait(keys) {
-            let seconds = Int(wait.components.seconds) + 1
-            throw Refusal(
-                status: .tooManyRequests, reason: "Too many wrong passwords. Try again in \(seconds) seconds.",
-                retryAfter: seconds)
-        }
+        try await verified(name, password, peer).identity
+    }
+
+    /// - Returns: also the hash that the password fits.
+    func verified(
+        _ name: String, _ password: String, _ peer: String?
+    ) async throws -> (identity: Identity, hash: PasswordHash) {
+        let digest = Array(HMAC<SHA256>.authenticationCode(for: Array("\(name)\u{0}\(password)".utf8), using: pepper))
         let user = password.utf8.count <= 4000 ? try await store.user(name) : nil
-        let isRight = await hashing.run { (user?.hash ?? .nobody).fits(password) }
+        let known = remembered.withLock { remembered in
+            remembered[digest].flatMap { $0.until > .now ? $0.hash : nil }
+        }
+        // Role and password are those of this moment; only the hashing is spared.
+        if let user, known == user.hash {
+            return (Identity(name: name, rights: user.role.rights), user.hash)
+        }
+        let attempt = LoginThrottle.Attempt(name: name.cut(to: 200), address: peer ?? "")
+        // It counts as failed until it is known to be right: tries at the same time count as well.
+        if let wait = throttle.begin(attempt) { throw Self.tooMany(Int(wait.components.seconds) + 1) }
+        guard let isRight = await hashing.run({ [cost] in (user?.hash ?? .nobody(cost)).fits(password) }) else {
+            throttle.takeBack(attempt)
+            throw Self.tooMany(2)
+        }
         guard let user, isRight else {
-            throttle.failed(keys)
             throw Refusal(status: .unauthorized, reason: "The name or the password is wrong.")
         }
-        throttle.succeeded(keys)
-        let identity = Identity(name: name, rights: user.role.rights)
+        throttle.succeeded(attempt)
         remembered.withLock { remembered in
             if remembered.count > 1000 { remembered = [:] }
-            remembered[digest] = (identity, .now + .seconds(60))
+            remembered[digest] = (user.hash, .now + .seconds(60))
         }
-        return identity
+        return (Identity(name: name, rights: user.role.rights), user.hash)
+    }
+
+    private static func tooMany(_ seconds: Int) -> Refusal {
+        Refusal(
+            status: .tooManyRequests, reason: "Too many wrong passwords. Try again in \(seconds) seconds.",
+            retryAfter: seconds)
+    }
+
+    /// Who is at the other end: behind a proxy that is trusted, the address that it names.
+    func address(of request: HTTPRequest, peer: String?) -> String? {
+        guard access.trustsProxy, let last = request.headerFields[Self.forwardedFor]?.split(separator: ",").last else {
+            return peer
+        }
+        return String(last).trimmingCharacters(in: .whitespaces).cut(to: 64)
     }
 
     // MARK: - Cookies
@@ -169,29 +208,42 @@ final class RequestGuard: Sendable {
         access.trustsProxy && request.headerFields[Self.forwardedProtocol]?.lowercased() == "https"
     }
 
-    private func cookieName(_ request: HTTPRequest) -> String { isSecure(request) ? "__Host-hoist" : "hoist-session" }
+    /// Cookies know no ports and no paths of servers: two dashboards of a host have two names.
+    private func cookieName(_ request: HTTPRequest, _ base: String) -> String {
+        let port = request.authority?.split(separator: ":").last.map(String.init) ?? ""
+        let place = RandomText.digest(base + " " + port).prefix(4).map { String($0, radix: 16) }.joined()
+        return (isSecure(request) ? "__Host-hoist-" : "hoist-") + place
+    }
 
-    private func session(of request: HTTPRequest) -> String? {
-        let name = cookieName(request) + "="
+    /// The sessions that a browser sends; an old one may lie before the good one.
+    func sessions(of request: HTTPRequest, _ base: String) -> [String] {
+        let name = cookieName(request, base) + "="
+        var sessions: [String] = []
         for header in request.headerFields[values: .cookie].prefix(10) {
             for pair in header.split(separator: ";").prefix(100) {
                 let text = pair.drop { $0 == " " }
-                if text.hasPrefix(name), text.utf8.count <= 200 { return String(text.dropFirst(name.count)) }
+                if text.hasPrefix(name), text.utf8.count <= 200 { sessions.append(String(text.dropFirst(name.count))) }
             }
         }
-        return nil
+        return Array(sessions.prefix(5))
     }
 
     /// - Parameter session: nil to have the browser forget it.
-    func cookie(_ session: String?, for request: HTTPRequest) -> String {
-        let age = session == nil ? 0 : 14 * 86_400
-        return "\(cookieName(request))=\(session ?? ""); Path=/; Max-Age=\(age); HttpOnly; SameSite=Lax"
+    func cookie(_ session: String?, for request: HTTPRequest, _ base: String) -> String {
+        // The server ends sessions that are not used.
+        let age = session == nil ? 0 : 90 * 86_400
+        return "\(cookieName(request, base))=\(session ?? ""); Path=/; Max-Age=\(age); HttpOnly; SameSite=Lax"
             + (isSecure(request) ? "; Secure" : "")
     }
 
     private static let fetchSite = HTTPField.Name("Sec-Fetch-Site")!
-    private static let fetchMode = HTTPField.Name("Sec-Fetch-Mode")!
+    static let fetchMode = HTTPField.Name("Sec-Fetch-Mode")!
     private static let forwardedProtocol = HTTPField.Name("X-Forwarded-Proto")!
+    private static let forwardedFor = HTTPField.Name("X-Forwarded-For")!
+    private static let forwarding = [
+        "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-IP", "Forwarded",
+    ]
+    .compactMap { HTTPField.Name($0) }
 
     private static func rest(of text: String, after scheme: String) -> String? {
         guard text.count > scheme.count, text.prefix(scheme.count).lowercased() == scheme else { return nil }
@@ -215,7 +267,8 @@ final class RequestGuard: Sendable {
             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; "
             + "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
         HTTPField.Name("X-Content-Type-Options")!: "nosniff",
-        HTTPField.Name("Referrer-Policy")!: "no-referrer",
+        // With no-referrer a browser would say nothing of where a form comes from.
+        HTTPField.Name("Referrer-Policy")!: "same-origin",
         HTTPField.Name("X-Frame-Options")!: "DENY",
         HTTPField.Name("Cross-Origin-Opener-Policy")!: "same-origin",
         HTTPField.Name("Cross-Origin-Resource-Policy")!: "same-origin",
@@ -226,9 +279,21 @@ final class RequestGuard: Sendable {
 /// A thread that hashes passwords, one after the other: it takes long, and memory.
 private final class HashingThread: Sendable {
     private let queue = DispatchQueue(label: "hoist-passwords")
+    private let waiting = Mutex(0)
+    private static let mostWaiting = 16
 
-    func run<T: Sendable>(_ body: @escaping @Sendable () -> T) async -> T {
-        await withCheckedContinuation { continuation in queue.async { continuation.resume(returning: body()) } }
+    /// - Returns: nil when too many wait already.
+    func run<T: Sendable>(_ body: @escaping @Sendable () -> T) async -> T? {
+        let isAdmitted = waiting.withLock { waiting in
+            guard waiting < Self.mostWaiting else { return false }
+            waiting += 1
+            return true
+        }
+        guard isAdmitted else { return nil }
+        defer { waiting.withLock { $0 -= 1 } }
+        return await withCheckedContinuation { continuation in
+            queue.async { continuation.resume(returning: body()) }
+        }
     }
 }
 

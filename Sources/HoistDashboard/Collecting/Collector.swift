@@ -212,8 +212,14 @@ final class Collector: Sendable {
     /// Asks all workers at once what events do not tell: what runs already, and who they are.
     private func askAll(_ fleet: Fleet) async {
         try? await fleet.tell("enable_events")
-        for query in [Fleet.Query.stats, .active, .activeQueues, .registered] {
-            for (node, value) in (try? await fleet.replies(to: query)) ?? [:] {
+        await ask([.stats, .active, .activeQueues, .registered, .configuration], of: .all)
+    }
+
+    /// Asks workers, and keeps what they answer.
+    func ask(_ queries: [Fleet.Query], of target: ControlTarget) async {
+        guard let fleet else { return }
+        for query in queries {
+            for (node, value) in (try? await fleet.replies(to: query, of: target)) ?? [:] {
                 take(ControlReply(node: node, value: value), to: query.name)
             }
         }
@@ -221,8 +227,13 @@ final class Collector: Sendable {
 
     private func take(_ reply: ControlReply, to query: String) {
         let now = clock.now
+        let isShort = JSONText.shown(reply.value).utf8.count <= 64 << 10
         state.withLock { state in
             state.live.picture.hear(reply, to: query, at: now)
+            if state.live.picture.workers[reply.node] != nil, isShort {
+                state.live.replies[reply.node, default: WorkerReplies(at: now)].at = now
+                state.live.replies[reply.node]?.values[query] = reply.value
+            }
             guard query == "active" else { return }
             for element in (reply.value.arrayValue ?? []).prefix(10_000) {
                 guard let id = element["id"]?.stringValue, state.live.picture[job: id] != nil else { continue }
@@ -248,11 +259,7 @@ final class Collector: Sendable {
             if !names.isEmpty {
                 // A worker that has just started was not there when all were asked for events.
                 try? await fleet.tell("enable_events", to: .nodes(names))
-                for query in [Fleet.Query.stats, .activeQueues, .registered] {
-                    for (node, value) in (try? await fleet.replies(to: query, of: .nodes(names))) ?? [:] {
-                        take(ControlReply(node: node, value: value), to: query.name)
-                    }
-                }
+                await ask([.stats, .activeQueues, .registered, .configuration], of: .nodes(names))
             }
             await clock.sleep(for: .milliseconds(500))
         }
@@ -395,6 +402,7 @@ final class Collector: Sendable {
             }
             state.reckonings = state.reckonings.filter { workers[$0.key] != nil }
             state.askedAt = state.askedAt.filter { workers[$0.key] != nil }
+            state.live.replies = state.live.replies.filter { workers[$0.key] != nil }
         }
         while !Task.isCancelled, (try? await store.tidy(retention, at: now)) == true {}
     }

@@ -23,4 +23,13 @@ struct LiveView: Sendable {
     /// Events of the seconds before, to tell the rate.
     var eventRate = 0.0
     var pausedQueues: Set<String> = []
+    /// What workers have answered, as they did, by name.
+    var replies: [String: WorkerReplies] = [:]
+}
+
+/// What a worker has answered last.
+struct WorkerReplies: Sendable {
+    var at: Date
+    /// By the name of the command.
+    var values: [String: WireValue] = [:]
 }

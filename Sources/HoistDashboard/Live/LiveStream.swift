@@ -8,19 +8,29 @@ import Synchronization
 
 /// How many live streams are open.
 final class StreamCounter: Sendable {
-    private let open = Atomic(0)
+    private let open = Mutex<[String: Int]>([:])
     static let most = 200
+    /// Where people log in, one of them leaves room for others.
+    static let mostOfOne = 50
 
     /// - Returns: false when there are too many.
-    func enter() -> Bool {
-        guard open.wrappingAdd(1, ordering: .relaxed).newValue <= Self.most else {
-            leave()
-            return false
+    func enter(_ who: Identity) -> Bool {
+        open.withLock { open in
+            let mine = open[who.name, default: 0]
+            guard open.values.reduce(0, +) < Self.most, mine < Self.mostOfOne || who == .thisMachine else {
+                return false
+            }
+            open[who.name] = mine + 1
+            return true
         }
-        return true
     }
 
-    func leave() { open.wrappingSubtract(1, ordering: .relaxed) }
+    func leave(_ who: Identity) {
+        open.withLock { open in
+            let left = open[who.name, default: 1] - 1
+            open[who.name] = left > 0 ? left : nil
+        }
+    }
 }
 
 extension Dashboard {
@@ -47,14 +57,23 @@ extension Dashboard {
             throw Problem(.badRequest, "The stream needs the address of a page, or of up to 12: ?of=/jobs")
         }
         let pages = try names.map { try page($0, visit) }
-        guard streams.enter() else { throw Problem(.tooManyRequests, "Too many pages are open. Close some.") }
-        let place = StreamPlace(streams)
+        guard streams.enter(visit.identity) else {
+            throw Problem(.tooManyRequests, "Too many pages are open. Close some.")
+        }
+        let place = StreamPlace(streams, visit.identity)
+        // Who logs out, or loses the right, sees no more.
+        let isStillAllowed: @Sendable () async -> Bool = {
+            let identity = try? await self.guarding.admit(
+                visit.request.head, peer: visit.peer, mountedAt: visit.mountedAt, right: .read, changes: false,
+                at: self.collectors[0].clock.now)
+            return identity == visit.identity
+        }
         return Response(
             status: .ok, headers: [.contentType: "text/event-stream"],
             body: ResponseBody { writer in
                 defer { place.leave() }
                 try await visit.request.body.consumeWithCancellationOnInboundClose { _ in
-                    for await text in Self.changes(of: pages).cancelOnGracefulShutdown() {
+                    for await text in Self.changes(of: pages, while: isStillAllowed).cancelOnGracefulShutdown() {
                         try await writer.write(ByteBuffer(string: text))
                     }
                 }
@@ -74,11 +93,17 @@ extension Dashboard {
     }
 
     /// The events of pages. The stream of a reader who is slow ends: with a new one he gets all parts as they are then.
-    private static func changes(of pages: [LivePage]) -> AsyncStream<String> {
+    private static func changes(
+        of pages: [LivePage], while isAllowed: @escaping @Sendable () async -> Bool
+    ) -> AsyncStream<String> {
         .fed(bufferingPolicy: .bufferingOldest(32 * pages.count)) { events in
             events.yield("retry: 1000\n\n")
             await withTaskGroup(of: Void.self) { group in
                 for page in pages { group.addTask { await follow(page, events) } }
+                group.addTask {
+                    let clock = SystemJobClock()
+                    repeat { await clock.sleep(for: liveAtLeast) } while await isAllowed() && !Task.isCancelled
+                }
                 // The first that cannot go on ends the stream.
                 await group.next()
                 group.cancelAll()
@@ -121,12 +146,13 @@ extension Dashboard {
 /// A place among the streams; it is free again when it is left, or no longer referred to.
 private final class StreamPlace: Sendable {
     private let counter: StreamCounter
+    private let who: Identity
     private let hasLeft = Atomic(false)
 
-    init(_ counter: StreamCounter) { self.counter = counter }
+    init(_ counter: StreamCounter, _ who: Identity) { (self.counter, self.who) = (counter, who) }
     deinit { leave() }
 
     func leave() {
-        if !hasLeft.exchange(true, ordering: .relaxed) { counter.leave() }
+        if !hasLeft.exchange(true, ordering: .relaxed) { counter.leave(who) }
     }
 }

@@ -10,7 +10,7 @@ enum HistorySchema {
     }
 
     private static let users = """
-        CREATE TABLE user (name TEXT PRIMARY KEY, role TEXT NOT NULL, salt BLOB NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID;
+        CREATE TABLE user (name TEXT PRIMARY KEY, role TEXT NOT NULL, cost TEXT NOT NULL, salt BLOB NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID;
         CREATE TABLE token (name TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, rights TEXT NOT NULL) WITHOUT ROWID;
         CREATE TABLE session (hash BLOB PRIMARY KEY, user TEXT NOT NULL, begun REAL NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
         CREATE INDEX session_user ON session (user);

@@ -51,9 +51,9 @@ final class HistoryStore: Sendable {
             return try inMemory(trouble: reason)
         }
         do {
-            try makeFolder(of: path)
+            try PrivateFile.make(path)
         } catch {
-            return try fallBack("the folder of \(path) cannot be made: nothing is kept on disk")
+            return try fallBack("\(path) cannot be made: nothing is kept on disk")
         }
         let lock: FileLock
         switch FileLock.take(path + ".lock") {
@@ -79,11 +79,6 @@ final class HistoryStore: Sendable {
         } catch {
             return try fallBack("\(path) cannot be opened: \(error)")
         }
-    }
-
-    private static func makeFolder(of path: String) throws {
-        guard let slash = path.lastIndex(of: "/"), slash > path.startIndex else { return }
-        try FileManager.default.createDirectory(atPath: String(path[..<slash]), withIntermediateDirectories: true)
     }
 
     private static func inMemory(trouble: String?) throws -> HistoryStore {
@@ -215,6 +210,24 @@ public struct DashboardStore: Sendable {
     /// In an SQLite file, which is made where it is missing, and its folder too. Only one dashboard may use a file;
     /// another one keeps its history in memory and says so on its pages. A corrupt file is moved aside.
     public static func file(_ path: String) -> DashboardStore { DashboardStore(kind: .file(path)) }
+}
+
+/// Files that only their owner reads: arguments, errors and password hashes lie in them.
+enum PrivateFile {
+    /// Makes the file where it is missing, and its folder too. What others could read they can read no more.
+    static func make(_ path: String) throws {
+        if let slash = path.lastIndex(of: "/"), slash > path.startIndex {
+            try FileManager.default.createDirectory(
+                atPath: String(path[..<slash]), withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o700])
+        }
+        let descriptor = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw POSIXError(POSIXErrorCode(rawValue: errno) ?? .EACCES) }
+        _ = fchmod(descriptor, 0o600)
+        close(descriptor)
+        // SQLite gives these the mode of the file, unless they are there already.
+        for suffix in ["-wal", "-shm"] { _ = chmod(path + suffix, 0o600) }
+    }
 }
 
 /// An advisory lock, held until it is released.
