@@ -236,8 +236,9 @@ struct AccessTests {
         for attempt in networks + networks + networks { _ = throttle.begin(attempt, now: now) }
         #expect(throttle.begin(.init(name: "d", address: "2001:db8:1:2::2"), now: now) != nil)
         for number in 0..<50_000 {
-            _ = throttle.begin(.init(name: "x", address: "y\(number)"), now: now + .seconds(number))
+            _ = throttle.begin(.init(name: "x\(number)", address: "y\(number)"), now: now + .milliseconds(number))
         }
+        #expect(throttle.count <= 20_000)
     }
 
     @Test("many guesses at the same time count as many")
@@ -285,12 +286,34 @@ struct AccessTests {
                     "-s", "-N", "-m", "60", "-H", "Authorization: Bearer " + token,
                     "http://127.0.0.1:\(port)/stream?of=%2Fjobs",
                 ])
+            let isOpen = try await eventually { guarded.bench.dashboard.streams.count == 1 }
+            #expect(isOpen)
             let begin = ContinuousClock.now
             _ = try guarded.users.removeToken("for read")
             let told = try await stream
             // It ends by the server: 28 would be the time-out of the client.
             #expect(told.status != 28 && begin.duration(to: .now) < .seconds(50), "\(told.status)")
+            #expect(told.text.contains("event: sign"))
         }
+    }
+
+    @Test("a right password that is sent many times at once is one try")
+    func parallelLogins() async throws {
+        let guarded = try Guarded()
+        let guarding = guarded.bench.dashboard.guarding
+        let names = await withTaskGroup(of: String?.self) { group in
+            for _ in 0..<40 {
+                group.addTask { try? await guarding.logIn("operator", "password of operator", "10.0.0.9").name }
+            }
+            return await group.reduce(into: [String?]()) { $0.append($1) }
+        }
+        #expect(names.allSatisfy { $0 == "operator" }, "\(names)")
+        for name in ["operator\u{0}x", String(repeating: "n", count: 101), ""] {
+            await #expect(throws: RequestGuard.Refusal.self) {
+                try await guarding.logIn(name, "password of operator", "10.0.0.9")
+            }
+        }
+        #expect(try guarded.users.all().count == 3)
     }
 
     @Test("only their owner reads the files, and a proxy is no way in without users")

@@ -114,7 +114,7 @@ struct FlowerTests {
                 bench.collector.view { $0.replies["py1@hostA"]?.values["conf"] != nil }
             }
             #expect(isHeard)
-            try await send("tasks.add", "ff0920b0-66a9-4ae2-af4a-a07a6ab5a483", [1, 2])
+            try await send("tasks.add", "ff0920b0-66a9-4ae2-af4a-a07a6ab5a483", [1, 3])
             try await send("tasks.fail", "72d6b337-56ba-4574-80a3-70990ce0a2d1", ["it <b>broke</b>"])
             try await send("tasks.slow", "676d6a11-dac8-41e7-8019-9e49dfb0eb33", [25])
             try await send("tasks.again", "ed458625-441a-4268-9129-a7b238e6efa0", [1])
@@ -147,10 +147,25 @@ struct FlowerTests {
             }
             #expect(areKept)
             try await bench.application().test(.live) { client async throws -> Void in
+                let site = try #require(HTTPField.Name("Sec-Fetch-Site"))
+                let revoked = try await client.execute(
+                    uri: "/api/task/revoke/676d6a11-dac8-41e7-8019-9e49dfb0eb33", method: .post,
+                    headers: [site: "same-origin"])
+                #expect(revoked.status == .ok)
                 for sample in try Self.ordered() where !Self.elsewhere.keys.contains(where: sample.name.hasPrefix) {
                     try await Self.check(sample, client)
                 }
             }
+            // Without terminate a job that runs goes on; it was asked to stop with it.
+            let slow = try await bench.backend.record(of: "676d6a11-dac8-41e7-8019-9e49dfb0eb33")
+            #expect(slow?.state == .running && slow?.isCancelRequested == false)
+            let audit = try await bench.dashboard.store.audit(limit: 200)
+            #expect(
+                audit.contains {
+                    $0.action == "rate_limit" && $0.target.contains("200/m") && $0.result.contains("new rate")
+                })
+            #expect(audit.contains { $0.action == "rate_limit" && $0.result.hasPrefix("refused") })
+            #expect(!audit.contains { $0.result == "asked" }, "\(audit)")
             release.change { $0 = true }
         }
         running.cancel()
@@ -200,6 +215,14 @@ struct FlowerTests {
         if what.hasPrefix("tasks"), !what.hasSuffix("negative"), !what.contains("bad") {
             // Objects by id: one of each is compared.
             #expect(!one.isEmpty, "\(what)")
+            let names = Set(one.compactMap { $0.value["name"]?.stringValue })
+            switch what {
+            case "tasks_filter": #expect(names == ["tasks.fail"], "\(one)")
+            case "tasks_search": #expect(one.allSatisfy { $0.value["state"] == "FAILURE" }, "\(one)")
+            case "tasks_limit": #expect(one.count == 2, "\(one)")
+            case "tasks": #expect(one.count >= 8, "\(what): \(one.count)")
+            default: break
+            }
             if let first = Array(one).first?.value, let second = Array(other).first?.value {
                 compare(first, second, "task in " + what)
             }
@@ -216,6 +239,9 @@ struct FlowerTests {
             return
         }
         #expect(Set(one.keys) == Set(other.keys), "\(what)")
+        if what == "task_types" { #expect(one["task-types"] == other["task-types"]) }
+        if what == "queues_length" { #expect(one["active_queues"]?.arrayValue?.first?["name"] == "celery") }
+        if what == "apply" || what == "task_result_add" { #expect(one["result"] == other["result"], "\(what)") }
         for (key, value) in other where !unkept.contains(key) {
             guard let found = one[key] else { continue }
             if key == "message" || key == "error" { #expect(found == value, "\(what)") }

@@ -307,7 +307,7 @@ struct PagesTests {
                 let check = try await BuiltProgram.output(
                     of: "/bin/sh", ["-c", "promtool check metrics < \(file.path("m")) 2>&1"])
                 // It would have flower_* gauges of another kind; what is wrong is an error.
-                #expect(!check.text.contains("error"), "\(check.text)")
+                #expect(!check.text.contains("error") && check.status != 127, "\(check.text)")
             }
         }
     }
@@ -387,6 +387,39 @@ struct PagesTests {
                 ] {
                     let status = try await client.execute(uri: "/stream" + of, method: .get).status
                     #expect(status == .badRequest || status == .notFound, "\(of)")
+                }
+            }
+        }
+    }
+
+    @Test("the alert rules and the board that are shipped ask for metrics that there are")
+    func shipped() async throws {
+        let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().appendingPathComponent("docs/prometheus")
+        let rules = folder.appendingPathComponent("hoist-alerts.yml")
+        let check = try await BuiltProgram.output(of: "/bin/sh", ["-c", "promtool check rules \(rules.path) 2>&1"])
+        #expect(check.status == 0 && check.text.contains("6 rules found"), "\(check.text)")
+        let board = try String(contentsOf: folder.appendingPathComponent("hoist-board.json"), encoding: .utf8)
+        #expect(throws: Never.self) { try JSONText.parse(Array(board.utf8)) }
+
+        let bench = try Bench()
+        bench.beat(["hoist": ["lanes": ["async": ["slots": 2, "used": 1]], "memory": 1]])
+        bench.tell("task-received", "1", ["name": "mail.send", "queue": "mail"])
+        bench.tell("task-failed", "1", ["runtime": 0.25])
+        try await bench.jobs.enqueue(named: "mail.send", options: [.queue("mail")])
+        try await bench.application().test(.live) { client async throws -> Void in
+            try await collecting(bench) {
+                let isRead = try await eventually {
+                    text(try await client.execute(uri: "/metrics", method: .get)).contains("hoist_queue_waiting_jobs")
+                }
+                #expect(isRead)
+                let metrics = text(try await client.execute(uri: "/metrics", method: .get))
+                let asked = (try String(contentsOf: rules, encoding: .utf8) + board)
+                    .matches(of: /(hoist|flower)_[a-z_]+/).map { String($0.0) }
+                #expect(Set(asked).count > 10)
+                for name in Set(asked) {
+                    let family = name.hasSuffix("_bucket") ? String(name.dropLast(7)) : name
+                    #expect(metrics.contains("# TYPE \(family) "), "\(name)")
                 }
             }
         }

@@ -118,8 +118,8 @@ struct SpinningWorkerTests {
             let lines = (answers.value ?? "").split(separator: "\n").map { $0.split(separator: " ") }
             let seconds = lines.compactMap { Double($0.last ?? "") }.sorted()
             #expect(lines.count == 100 && lines.allSatisfy { $0.first == "200" }, "\(answers.value ?? "")")
-            // One of a hundred may have met another program of this machine.
-            #expect(seconds.count == 100 && seconds[98] < 0.05, "\(seconds)")
+            // Some may have met another program of this machine. On the jobs' threads each would have waited a second.
+            #expect(seconds.count == 100 && seconds[79] < 0.05, "\(seconds)")
         }
     }
 }

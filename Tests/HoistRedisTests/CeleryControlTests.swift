@@ -366,88 +366,108 @@ struct CeleryControlTests {
 
     @Test("on a mixed fleet Flower shows Swift's workers and tasks as it shows Python's, on every route that reads")
     func flowerOnMixedFleet() async throws {
-        try await withBoth { bench, _, swift, python in
-            try await withFlower(bench) { flower in
-                // Each runs a task that succeeds and one that fails.
-                var ids: [String: JobID] = [:]
-                let areTold = try await eventually(.seconds(60)) {
-                    for (queue, node) in [("sw", swift), ("py", python)] {
-                        for (name, arguments) in [("mixed.add", [1, 2]), ("mixed.fail", ["no"])]
-                            as [(String, [WireValue])]
-                        {
-                            ids["\(node) \(name)"] = try await bench.client.enqueue(
-                                named: name, arguments: Arguments(positional: arguments), options: [.queue(queue)]
-                            ).id
+        try await withBoth { bench, fleet, swift, python in
+            // Two and two.
+            let secondPython = try bench.startPythonWorker(
+                ["-P", "prefork", "-c", "1", "-Q", "py2", "-n", "py2@hostA"])
+            defer { PythonPeer.stop(secondPython) }
+            let second = Worker(
+                bench.backend, queues: ["sw2"], lanes: [.async(2)], configuration: .init(name: "swift2@hostB"),
+                logger: silent
+            ) {
+                Handler(Add.self) { job, _ in job.x + job.y }
+                Handler(Fail.self) { job, _ in throw NoLuck(description: job.message) }
+            }
+            let queues = [("sw", swift), ("py", python), ("sw2", "swift2@hostB"), ("py2", "py2@hostA")]
+            try await withWorker(second) {
+                let areUp = try await eventually(.seconds(60)) {
+                    try await fleet.replies(to: .ping, timeout: .milliseconds(500)).count == 4
+                }
+                #expect(areUp)
+                try await withFlower(bench) { flower in
+                    // Each runs a task that succeeds and one that fails.
+                    var ids: [String: JobID] = [:]
+                    let areTold = try await eventually(.seconds(60)) {
+                        for (queue, node) in queues {
+                            for (name, arguments) in [("mixed.add", [1, 2]), ("mixed.fail", ["no"])]
+                                as [(String, [WireValue])]
+                            {
+                                ids["\(node) \(name)"] = try await bench.client.enqueue(
+                                    named: name, arguments: Arguments(positional: arguments), options: [.queue(queue)]
+                                ).id
+                            }
                         }
-                    }
-                    for (key, id) in ids {
-                        let isTold = try await eventually(.seconds(3)) {
-                            let task = try await flower.call("GET", "/api/task/info/\(id)")
-                            return task.status == 200
-                                && task.value["state"]?.stringValue == (key.hasSuffix("add") ? "SUCCESS" : "FAILURE")
+                        for (key, id) in ids {
+                            let isTold = try await eventually(.seconds(3)) {
+                                let task = try await flower.call("GET", "/api/task/info/\(id)")
+                                return task.status == 200
+                                    && task.value["state"]?.stringValue
+                                        == (key.hasSuffix("add") ? "SUCCESS" : "FAILURE")
+                            }
+                            guard isTold else { return false }
                         }
-                        guard isTold else { return false }
+                        return true
                     }
-                    return true
-                }
-                #expect(areTold, "\(bench.pythonLog.suffix(2000))")
-                var workers: WireValue = .null
-                let areShown = try await eventually(.seconds(20)) {
-                    workers = try await flower.call("GET", "/api/workers?refresh=1").value
-                    return [swift, python].allSatisfy { workers[$0]?["stats"] != nil && workers[$0]?["conf"] != nil }
-                }
-                #expect(areShown, "\(workers)")
-                #expect(
-                    Set((workers[swift]?.objectValue ?? [:]).keys) == Set((workers[python]?.objectValue ?? [:]).keys))
-                let alive = try await flower.call("GET", "/api/workers?status=1").value
-                #expect(alive[swift] == true && alive[python] == true, "\(alive)")
-                for name in ["mixed.add", "mixed.fail"] {
-                    func info(_ node: String) async throws -> WireValue {
-                        try await flower.call("GET", "/api/task/info/\(ids["\(node) \(name)"] ?? "")").value
+                    #expect(areTold, "\(bench.pythonLog.suffix(2000))")
+                    var workers: WireValue = .null
+                    let areShown = try await eventually(.seconds(20)) {
+                        workers = try await flower.call("GET", "/api/workers?refresh=1").value
+                        return queues.allSatisfy { workers[$0.1]?["stats"] != nil && workers[$0.1]?["conf"] != nil }
                     }
-                    let (ours, theirs) = (try await info(swift), try await info(python))
-                    #expect(members(ours) == members(theirs), "\(ours)\n\(theirs)")
-                    func result(_ node: String) async throws -> (status: Int, value: WireValue) {
-                        try await flower.call("GET", "/api/task/result/\(ids["\(node) \(name)"] ?? "")?timeout=5")
-                    }
-                    let (our, their) = (try await result(swift), try await result(python))
-                    // An error of Swift has no traceback, unless its process crashed.
-                    let names = [our, their].map { Set(($0.value.objectValue ?? [:]).keys) }
-                    #expect(our.status == their.status && names[0] == names[1], "\(our)\n\(their)")
-                    #expect(our.value["result"] == their.value["result"], "\(our)\n\(their)")
-                }
-                for (path, expected) in [
-                    ("/api/tasks?workername=\(swift)&limit=5", 200), ("/api/tasks?state=FAILURE", 200),
-                    ("/api/task/types", 200), ("/api/queues/length", 200), ("/api/task/info/nobody", 404),
-                    ("/api/workers?workername=\(swift)&refresh=1", 200), ("/metrics", 200), ("/", 200),
-                    ("/workers", 200),
-                    ("/tasks", 200), ("/broker", 200), ("/worker/nobody@h", 404),
-                ] {
-                    #expect(try await flower.call("GET", path).status == expected, "\(path)")
-                }
-                let types = try await flower.call("GET", "/api/task/types").value["task-types"]?.arrayValue ?? []
-                #expect(types.contains("mixed.add") && types.contains("mixed.fail"), "\(types)")
-                let metrics = try await flower.call("GET", "/metrics").value.stringValue ?? ""
-                for node in [swift, python] {
-                    #expect(metrics.contains(#"flower_worker_online{worker="\#(node)"} 1.0"#), "\(metrics)")
+                    #expect(areShown, "\(workers)")
                     #expect(
-                        metrics.contains(
-                            #"flower_events_total{task="mixed.add",type="task-succeeded",worker="\#(node)"}"#))
+                        Set((workers[swift]?.objectValue ?? [:]).keys)
+                            == Set((workers[python]?.objectValue ?? [:]).keys))
+                    let alive = try await flower.call("GET", "/api/workers?status=1").value
+                    #expect(queues.allSatisfy { alive[$0.1] == true } && alive.objectValue?.count == 4, "\(alive)")
+                    for name in ["mixed.add", "mixed.fail"] {
+                        func info(_ node: String) async throws -> WireValue {
+                            try await flower.call("GET", "/api/task/info/\(ids["\(node) \(name)"] ?? "")").value
+                        }
+                        let (ours, theirs) = (try await info(swift), try await info(python))
+                        #expect(members(ours) == members(theirs), "\(ours)\n\(theirs)")
+                        func result(_ node: String) async throws -> (status: Int, value: WireValue) {
+                            try await flower.call("GET", "/api/task/result/\(ids["\(node) \(name)"] ?? "")?timeout=5")
+                        }
+                        let (our, their) = (try await result(swift), try await result(python))
+                        // An error of Swift has no traceback, unless its process crashed.
+                        let names = [our, their].map { Set(($0.value.objectValue ?? [:]).keys) }
+                        #expect(our.status == their.status && names[0] == names[1], "\(our)\n\(their)")
+                        #expect(our.value["result"] == their.value["result"], "\(our)\n\(their)")
+                    }
+                    for (path, expected) in [
+                        ("/api/tasks?workername=\(swift)&limit=5", 200), ("/api/tasks?state=FAILURE", 200),
+                        ("/api/task/types", 200), ("/api/queues/length", 200), ("/api/task/info/nobody", 404),
+                        ("/api/workers?workername=\(swift)&refresh=1", 200), ("/metrics", 200), ("/", 200),
+                        ("/workers", 200),
+                        ("/tasks", 200), ("/broker", 200), ("/worker/nobody@h", 404),
+                    ] {
+                        #expect(try await flower.call("GET", path).status == expected, "\(path)")
+                    }
+                    let types = try await flower.call("GET", "/api/task/types").value["task-types"]?.arrayValue ?? []
+                    #expect(types.contains("mixed.add") && types.contains("mixed.fail"), "\(types)")
+                    let metrics = try await flower.call("GET", "/metrics").value.stringValue ?? ""
+                    for (_, node) in queues {
+                        #expect(metrics.contains(#"flower_worker_online{worker="\#(node)"} 1.0"#), "\(metrics)")
+                        #expect(
+                            metrics.contains(
+                                #"flower_events_total{task="mixed.add",type="task-succeeded",worker="\#(node)"}"#))
+                    }
+                    // What the page of a Python worker tells of, that of a Swift worker tells of too.
+                    let pages = try await [swift, python].asyncMap {
+                        labels(of: try await flower.call("GET", "/worker/\($0)").value)
+                    }
+                    let missing = pages[1].subtracting(pages[0]).filter { label in
+                        // Its name, its queue, and tasks that this Swift worker does not have.
+                        label != python && label != "py" && !label.hasPrefix("mixed.")
+                    }
+                    #expect(missing.isEmpty, "\(missing.sorted())")
+                    #expect(pages[1].count > 20, "\(pages[1])")
+                    let tasks = try await [swift, python].asyncMap {
+                        labels(of: try await flower.call("GET", "/task/\(ids["\($0) mixed.add"] ?? "")").value)
+                    }
+                    #expect(tasks[1].subtracting(tasks[0]).isEmpty, "\(tasks[1].subtracting(tasks[0]))")
                 }
-                // What the page of a Python worker tells of, that of a Swift worker tells of too.
-                let pages = try await [swift, python].asyncMap {
-                    labels(of: try await flower.call("GET", "/worker/\($0)").value)
-                }
-                let missing = pages[1].subtracting(pages[0]).filter { label in
-                    // Its name, its queue, and tasks that this Swift worker does not have.
-                    label != python && label != "py" && !label.hasPrefix("mixed.")
-                }
-                #expect(missing.isEmpty, "\(missing.sorted())")
-                #expect(pages[1].count > 20, "\(pages[1])")
-                let tasks = try await [swift, python].asyncMap {
-                    labels(of: try await flower.call("GET", "/task/\(ids["\($0) mixed.add"] ?? "")").value)
-                }
-                #expect(tasks[1].subtracting(tasks[0]).isEmpty, "\(tasks[1].subtracting(tasks[0]))")
             }
         }
     }

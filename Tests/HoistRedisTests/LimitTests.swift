@@ -128,7 +128,7 @@ struct LimitTests {
     func runningByPartition() async throws {
         let backend = try backend()
         let client = JobClient(backend, logger: silent)
-        let jobs = (0..<30).map { Mail(tenant: ["a", "b", "c"][$0 % 3], text: "\($0)", milliseconds: 15) }
+        let jobs = (0..<30).map { Mail(tenant: ["a", "b", "c"][$0 % 3], text: "\($0)", milliseconds: 100) }
         let handles = try await client.enqueue(contentsOf: jobs)
         try await run(
             [worker(backend, .running(2, scope: .partition)), worker(backend, .running(2, scope: .partition))],

@@ -142,8 +142,9 @@ struct OptionTests {
             let limited = try await client.enqueue(named: "waits")
             let free = try await client.enqueue(named: "waits", options: [.timeLimit(.seconds(30))])
             let output = try await free.output(timeout: .seconds(30))
+            let hasEnded = try await eventually { try await limited.record()?.state.hasEnded == true }
             let failure = try await limited.record()?.failure?.kind
-            #expect(output == 1 && failure == .timedOut)
+            #expect(output == 1 && hasEnded && failure == .timedOut)
         }
     }
 

@@ -23,6 +23,7 @@ struct DashboardMetrics {
         var queues: [QueueStatistics]
         var workers: [MonitoredWorker]
         var counters: FleetCounters
+        var prefetched: [FleetCounters.JobKey: Int]
         var isConnected: Bool
         var isAnswering: Bool
     }
@@ -34,7 +35,8 @@ struct DashboardMetrics {
             let view = collector.view { live in
                 View(
                     counts: live.picture.counts, queues: live.queues, workers: Self.shown(live, now),
-                    counters: live.counters, isConnected: live.connectedSince != nil, isAnswering: live.trouble == nil)
+                    counters: live.counters, prefetched: Self.prefetched(live, now),
+                    isConnected: live.connectedSince != nil, isAnswering: live.trouble == nil)
             }
             return (collector.name, view, now)
         }
@@ -134,9 +136,11 @@ struct DashboardMetrics {
         var (events, runs, prefetchTimes, prefetched): ([Sample], [Sample], [Sample], [Sample]) = ([], [], [], [])
         // Flower knows one broker: what several have is added up.
         var counters = FleetCounters()
+        var claimed: [FleetCounters.JobKey: Int] = [:]
         var workers: [String: Int?] = [:]
         for (_, live, now) in views {
             counters.merge(live.counters)
+            claimed.merge(live.prefetched, uniquingKeysWith: +)
             for worker in live.workers {
                 let active = worker.isAlive(at: now) ? worker.active : nil
                 workers[worker.name] = (workers[worker.name] ?? nil) ?? active
@@ -155,7 +159,7 @@ struct DashboardMetrics {
         for (key, seconds) in counters.prefetchTimes {
             prefetchTimes.append(Sample([("task", key.name), ("worker", key.worker)], seconds))
         }
-        for (key, count) in counters.prefetched {
+        for (key, count) in claimed {
             prefetched.append(Sample([("task", key.name), ("worker", key.worker)], Double(count)))
         }
         let sorted = workers.sorted { $0.key < $1.key }
@@ -185,6 +189,18 @@ struct DashboardMetrics {
             Sample(labels + [("le", "+Inf")], all, suffix: "_bucket"), Sample(labels, all, suffix: "_count"),
             Sample(labels, times.sum, suffix: "_sum"),
         ]
+    }
+
+    /// Jobs that live workers have claimed and have not begun. Those that wait for their time are not among them.
+    private static func prefetched(_ live: LiveView, _ now: Date) -> [FleetCounters.JobKey: Int] {
+        var counts: [FleetCounters.JobKey: Int] = [:]
+        let alive = Set(live.picture.liveWorkers(at: now).map(\.name))
+        for job in live.picture.latestJobs where job.state == .received && job.due == nil {
+            guard let worker = job.worker, alive.contains(worker) else { continue }
+            let key = FleetCounters.JobKey(worker: worker, name: job.name ?? "")
+            if counts.count < FleetCounters.mostSeries || counts[key] != nil { counts[key, default: 0] += 1 }
+        }
+        return counts
     }
 
     private static func shown(_ live: LiveView, _ now: Date) -> [MonitoredWorker] {

@@ -50,8 +50,10 @@ public struct DashboardUsers: Sendable {
     /// - Throws: `BackendError` `.misuse` for a name or password that may not be, `.unavailable` when it cannot be
     ///   stored; a retry is safe.
     public func set(_ name: String, password: String, role: DashboardRole) throws {
-        guard (1...100).contains(name.count), !name.contains(":"), !name.contains(where: \.isNewline) else {
-            throw BackendError(.misuse, "a user's name has 1 to 100 characters, and no colon")
+        guard (1...100).contains(name.count), !name.contains(":"),
+            !name.unicodeScalars.contains(where: { $0.properties.generalCategory == .control })
+        else {
+            throw BackendError(.misuse, "a user's name has 1 to 100 characters, no colon and no control characters")
         }
         guard (8...1000).contains(password.count) else {
             throw BackendError(.misuse, "a password has 8 to 1,000 characters")

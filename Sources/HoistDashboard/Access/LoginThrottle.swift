@@ -35,6 +35,9 @@ final class LoginThrottle: Sendable {
     private static let forgottenAfter = Duration.seconds(900)
     private static let mostKept = 20_000
 
+    /// How much is remembered.
+    var count: Int { failures.withLock { $0.count } }
+
     /// Begins a try, which counts as failed until ``succeeded(_:)`` or ``takeBack(_:)`` is called.
     /// - Returns: how long to wait before the next try; nil when this one may be made now.
     func begin(_ attempt: Attempt, now: ContinuousClock.Instant = .now) -> Duration? {

@@ -20,6 +20,9 @@ final class RequestGuard: Sendable {
     /// Makes the digests worth nothing outside of this process.
     private let pepper = SymmetricKey(size: .bits256)
     private let hashing = HashingThread()
+    /// Names and passwords that are being looked at.
+    private let underWay = Mutex<Set<[UInt8]>>([])
+    private let bell = Doorbell()
 
     init(access: DashboardAccess, isReadOnly: Bool, store: HistoryStore, cost: PasswordHash.Cost) {
         self.access = access
@@ -160,8 +163,10 @@ final class RequestGuard: Sendable {
     func verified(
         _ name: String, _ password: String, _ peer: String?
     ) async throws -> (identity: Identity, hash: PasswordHash) {
+        // SQLite would end the name at a zero.
+        let name = name.utf8.contains(0) || name.count > 100 ? "" : name
         let digest = Array(HMAC<SHA256>.authenticationCode(for: Array("\(name)\u{0}\(password)".utf8), using: pepper))
-        let user = password.utf8.count <= 4000 ? try await store.user(name) : nil
+        let user = password.utf8.count <= 4000 && !name.isEmpty ? try await store.user(name) : nil
         let known = remembered.withLock { remembered in
             remembered[digest].flatMap { $0.until > .now ? $0.hash : nil }
         }
@@ -169,22 +174,52 @@ final class RequestGuard: Sendable {
         if let user, known == user.hash {
             return (Identity(name: name, rights: user.role.rights), user.hash)
         }
-        let attempt = LoginThrottle.Attempt(name: name.cut(to: 200), address: peer ?? "")
-        // It counts as failed until it is known to be right: tries at the same time count as well.
-        if let wait = throttle.begin(attempt) { throw Self.tooMany(Int(wait.components.seconds) + 1) }
-        guard let isRight = await hashing.run({ [cost] in (user?.hash ?? .nobody(cost)).fits(password) }) else {
-            throttle.takeBack(attempt)
+        let attempt = LoginThrottle.Attempt(name: name, address: peer ?? "")
+        guard let isRight = try await isRight(password, user?.hash ?? .nobody(cost), digest, attempt) else {
             throw Self.tooMany(2)
         }
         guard let user, isRight else {
             throw Refusal(status: .unauthorized, reason: "The name or the password is wrong.")
         }
-        throttle.succeeded(attempt)
-        remembered.withLock { remembered in
-            if remembered.count > 1000 { remembered = [:] }
-            remembered[digest] = (user.hash, .now + .seconds(60))
-        }
         return (Identity(name: name, rights: user.role.rights), user.hash)
+    }
+
+    /// - Returns: nil when too many passwords are being looked at.
+    /// - Throws: ``Refusal`` 429 for who has guessed too often.
+    private func isRight(
+        _ password: String, _ hash: PasswordHash, _ digest: [UInt8], _ attempt: LoginThrottle.Attempt
+    ) async throws -> Bool? {
+        // A program that sends the same name and password several times at once makes one try.
+        let key = digest + hash.hash
+        if !underWay.withLock({ $0.insert(key).inserted }) {
+            let deadline = ContinuousClock.now + .seconds(10)
+            while ContinuousClock.now < deadline {
+                let mark = bell.mark
+                guard underWay.withLock({ $0.contains(key) }) else {
+                    return remembered.withLock { $0[digest]?.hash == hash }
+                }
+                await bell.wait(after: mark, for: .seconds(1), clock: SystemJobClock())
+            }
+            return nil
+        }
+        defer {
+            underWay.withLock { _ = $0.remove(key) }
+            bell.ring()
+        }
+        // It counts as failed until it is known to be right: other guesses at the same time count as well.
+        if let wait = throttle.begin(attempt) { throw Self.tooMany(Int(wait.components.seconds) + 1) }
+        guard let isRight = await hashing.run({ hash.fits(password) }) else {
+            throttle.takeBack(attempt)
+            return nil
+        }
+        if isRight {
+            throttle.succeeded(attempt)
+            remembered.withLock { remembered in
+                if remembered.count > 1000 { remembered = [:] }
+                remembered[digest] = (hash, .now + .seconds(60))
+            }
+        }
+        return isRight
     }
 
     private static func tooMany(_ seconds: Int) -> Refusal {

@@ -150,10 +150,9 @@ final class Collector: Sendable {
                 state.hasMissed = true
                 state.doubtful.formUnion(state.live.picture.runningJobs(at: now).prefix(5000).map(\.id))
             }
-            let before = event.job.flatMap { state.live.picture[job: $0.id] }
             let change = state.live.picture.hear(event, at: now)
             if let report = event.job, let after = state.live.picture[job: report.id] {
-                state.live.counters.take(report, before: before, after: after)
+                state.live.counters.take(report, after: after)
             }
             switch change {
             case .none: break
@@ -179,7 +178,8 @@ final class Collector: Sendable {
     private func take(
         _ event: FleetEvent, of id: JobID, endedAs end: MonitoredState?, at now: Date, _ state: inout State
     ) {
-        guard let monitored = state.live.picture[job: id] else { return }
+        // Of a job that was forgotten, progress and lines tell nothing that is kept.
+        guard let monitored = state.live.picture[job: id], monitored.state != .unknown else { return }
         state.changed.insert(id)
         state.verdicts[id] = nil
         state.doubtful.remove(id)
@@ -357,8 +357,12 @@ final class Collector: Sendable {
     ) {
         // Something was heard of it meanwhile: that is newer.
         guard state.live.picture[job: job.id] == heard else { return }
-        // Celery keeps no record of a task that runs: one that was only out of sight may run on.
-        if found.state == .lost, state.doubtful.contains(job.id) { return }
+        // Celery keeps no record of a task that runs: one that was only out of sight may run on, if its worker lives.
+        let worker = job.worker.flatMap { state.live.picture.workers[$0] }
+        if found.state == .lost, state.doubtful.contains(job.id), worker?.isAlive(at: now) == true {
+            state.verdicts[job.id] = Verdict(state: .running, at: now)
+            return
+        }
         if state.verdicts.count >= 100_000 { state.verdicts = [:] }
         state.verdicts[job.id] = Verdict(state: found.state, at: now)
         state.doubtful.remove(job.id)
@@ -414,7 +418,7 @@ final class Collector: Sendable {
                 .map { HistoryJob($0, at: now) }
             let batch = HistoryBatch(
                 jobs: jobs.sorted { ($0.receivedAt ?? $0.touchedAt, $0.id) < ($1.receivedAt ?? $1.touchedAt, $1.id) }
-                    + state.settled,
+                    + state.settled.filter { state.verdicts[$0.id] != nil },
                 attempts: state.attempts, tallies: state.live.tallies.takePending(), depths: state.depths,
                 gaps: state.gaps)
             (state.changed, state.attempts, state.depths, state.gaps, state.settled) = ([], [:], [], [], [])

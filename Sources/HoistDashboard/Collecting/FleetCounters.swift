@@ -41,19 +41,16 @@ struct FleetCounters: Sendable {
     private(set) var runTimes: [JobKey: RunTimes] = [:]
     /// Seconds between the claim of the job that started last and its start.
     private(set) var prefetchTimes: [JobKey: Double] = [:]
-    /// Jobs that are claimed and have not begun. Those that wait for their time are not among them.
-    private(set) var prefetched: [JobKey: Int] = [:]
     private(set) var gaps = 0
-    /// All that one of the three above is kept of.
+    /// All that one of the two above is kept of.
     private var jobs: Set<JobKey> = []
 
     mutating func missed() { gaps += 1 }
 
     /// - Parameters:
     ///   - event: an event of a job.
-    ///   - before: the job before the event; nil for one that was not known.
     ///   - after: the job after it.
-    mutating func take(_ event: TaskReport, before: MonitoredJob?, after: MonitoredJob) {
+    mutating func take(_ event: TaskReport, after: MonitoredJob) {
         let name = after.name ?? ""
         let worker = event.node.cut(to: 512)
         var key = EventKey(worker: worker, type: event.facts.type, name: name)
@@ -69,15 +66,11 @@ struct FleetCounters: Sendable {
         if let run = event.runTime, run > 0 { runTimes[job, default: RunTimes()].add(run) }
         guard after.due == nil else { return }
         switch event.facts.type {
-        case "task-received": prefetched[job, default: 0] += 1
         case "task-started":
-            prefetched[job, default: 0] = max(0, prefetched[job, default: 0] - 1)
             if let received = after.receivedAt, let started = after.startedAt {
                 prefetchTimes[job] = max(0, started.timeIntervalSince(received))
             }
         case "task-succeeded", "task-failed": prefetchTimes[job] = 0
-        case "task-revoked", "task-rejected", "hoist-returned", "hoist-snoozed":
-            if before?.state == .received { prefetched[job, default: 0] = max(0, prefetched[job, default: 0] - 1) }
         default: break
         }
     }
@@ -97,7 +90,6 @@ struct FleetCounters: Sendable {
         jobs = jobs.filter { look($0.worker) != .gone }
         runTimes = runTimes.filter { look($0.key.worker) != .gone }
         prefetchTimes = prefetchTimes.filter { look($0.key.worker) == .alive }
-        prefetched = prefetched.filter { look($0.key.worker) == .alive }
         // Clients send events too, and are no workers: theirs stay, as long as there is room.
         if events.count >= Self.mostSeries { events = events.filter { look($0.key.worker) != .gone } }
     }
@@ -105,7 +97,6 @@ struct FleetCounters: Sendable {
     /// Adds what another backend's fleet has done: Flower's families have no label for a backend.
     mutating func merge(_ other: FleetCounters) {
         events.merge(other.events, uniquingKeysWith: +)
-        prefetched.merge(other.prefetched, uniquingKeysWith: +)
         prefetchTimes.merge(other.prefetchTimes) { max($0, $1) }
         runTimes.merge(other.runTimes) { one, two in
             RunTimes(counts: zip(one.counts, two.counts).map(+), sum: one.sum + two.sum)

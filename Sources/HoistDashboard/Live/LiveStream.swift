@@ -13,6 +13,8 @@ final class StreamCounter: Sendable {
     /// Where people log in, one of them leaves room for others.
     static let mostOfOne = 50
 
+    var count: Int { open.withLock { $0.values.reduce(0, +) } }
+
     /// - Returns: false when there are too many.
     func enter(_ who: Identity) -> Bool {
         open.withLock { open in

@@ -32,13 +32,15 @@ enum Attention {
                 items.append(
                     AttentionView(
                         kind: "waiting", subject: queue.name,
-                        sentence: "is paused, and \(Format.count(queue.waiting)) jobs wait.",
+                        sentence:
+                            "is paused, and \(Format.count(queue.waiting, "job")) \(queue.waiting == 1 ? "waits" : "wait").",
                         link: links.queue(queue.name), linkText: "Queue"))
             } else if queue.waiting > 0, consumers.isEmpty {
                 items.append(
                     AttentionView(
                         kind: "waiting", subject: queue.name,
-                        sentence: "has no worker. \(Format.count(queue.waiting)) jobs wait"
+                        sentence:
+                            "has no worker. \(Format.count(queue.waiting, "job")) \(queue.waiting == 1 ? "waits" : "wait")"
                             + (oldest.map { "; " + $0 } ?? "") + ".",
                         link: links.queue(queue.name), linkText: "Queue"))
             } else if let waits, waits > longWait {
@@ -47,14 +49,15 @@ enum Attention {
                     AttentionView(
                         kind: "failed", subject: queue.name,
                         sentence: "keeps jobs waiting: the oldest for \(Format.span(waits).text), with "
-                            + "\(Format.count(consumers.count)) workers" + (full ? ", all full." : "."),
+                            + Format.count(consumers.count, "worker")
+                            + (full ? consumers.count == 1 ? ", which is full." : ", all full." : "."),
                         link: links.queue(queue.name), linkText: "Why"))
             }
             if queue.failed > 0 {
                 items.append(
                     AttentionView(
                         kind: "failed", subject: queue.name,
-                        sentence: "has \(Format.count(queue.failed)) dead letters.",
+                        sentence: "has \(Format.count(queue.failed, "dead letter")).",
                         link: links.path("/dead-letters"), linkText: "Dead letters"))
             }
             return items
@@ -67,7 +70,7 @@ enum Attention {
             guard sum.failed >= 3, Double(sum.failed) > manyFailures * Double(sum.ended) else { return nil }
             return AttentionView(
                 kind: "failed", subject: series.label,
-                sentence: "fails: \(Format.count(sum.failed)) of \(Format.count(sum.ended)) jobs in the last 15 min ("
+                sentence: "fails: \(Format.count(sum.failed)) of \(Format.count(sum.ended, "job")) in the last 15 min ("
                     + Format.share(sum.failed, of: sum.ended).text + ").",
                 link: links.jobs("state:failed since:15m " + Links.term("name", series.label)), linkText: "Failures")
         }
@@ -87,7 +90,7 @@ enum Attention {
             }
             return AttentionView(
                 kind: "retrying", subject: worker.name,
-                sentence: "has started again \(Format.count(worker.restarts)) times, last "
+                sentence: "has started again \(Format.count(worker.restarts, "time")), last "
                     + "\(Format.relative(worker.startedAt ?? now, to: now)).",
                 link: links.worker(worker.name), linkText: "Worker")
         }

@@ -33,6 +33,11 @@ enum Format {
         return (number < 0 ? "−" : "") + groups.reversed().joined(separator: ",")
     }
 
+    /// `1 job`, `12 jobs`.
+    static func count(_ number: Int, _ noun: String) -> String {
+        count(number) + " " + noun + (number == 1 ? "" : "s")
+    }
+
     /// `10,000+` for what was counted no further.
     static func bounded(_ number: Int) -> String {
         number > JobPageQuery.countLimit ? count(JobPageQuery.countLimit) + "+" : count(number)

@@ -9,6 +9,17 @@ struct SecretMask: Sendable {
 
     func hide(_ text: String) -> String { SecretNames.hide(in: text, names) }
 
+    /// Hides members that are secret, however deep, and secrets in texts.
+    func hide(_ value: WireValue) -> WireValue {
+        switch value {
+        case .string(let text): .string(hide(text))
+        case .array(let elements): .array(elements.map(hide))
+        case .object(let members):
+            .object(.init(members.map { ($0.key, isSecret($0.key) ? .string(Self.hidden) : hide($0.value)) }))
+        case .null, .bool, .integer, .bigInteger, .double: value
+        }
+    }
+
     /// Hides the secrets of a job's texts.
     func hide(_ job: HistoryJob) -> HistoryJob {
         var job = job

@@ -229,8 +229,9 @@ struct EventRecorderTests {
         let frames = Shared<[FanoutFrame]>([])
         let stream = try await backend.frames(exchange: "celeryev", pattern: "#")
         let hearing = Task { for await frame in stream { frames.change { $0.append(frame) } } }
-        let running = Task { try await told.run() }
+        // Told once all are there: how many come in one message then depends on no machine.
         for number in 0..<100 { try await jobs.enqueue(named: "job", options: [.id("\(number)"), .queue("media")]) }
+        let running = Task { try await told.run() }
         func events() -> [FleetEvent] { frames.value.flatMap { (try? FleetEvent.read($0.bytes)) ?? [] } }
         #expect(try await eventually { events().count == 100 })
         #expect(frames.value.count < 50, "many in one message")

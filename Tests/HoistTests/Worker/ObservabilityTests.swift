@@ -47,7 +47,7 @@ struct ObservabilityTests {
             .onSuccess { _ in log.change { $0.append("hook success") } }
             .onFinish { _ in log.change { $0.append("hook finish") } }
         }.run()
-        #expect(try await handle.output(timeout: .seconds(1)) == "x")
+        #expect(try await handle.output(timeout: .seconds(30)) == "x")
         #expect(
             log.value == [
                 "start", "hook start", "one before test.echo", "two before test.echo", "run, seen by two", "two after",

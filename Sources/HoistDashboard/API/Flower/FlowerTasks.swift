@@ -24,7 +24,7 @@ private struct FlowerQuery: Sendable {
         if given.values["limit"] != nil { limit = Int(clamping: try given.integer("limit")) }
         if given.values["offset"] != nil { offset = max(0, Int(clamping: try given.integer("offset"))) }
         limit = min(limit, Self.largestPage)
-        offset = min(offset, 1_000_000)
+        offset = min(offset, given.values["sort_by"] == nil ? 1_000_000 : 10_000)
         if let sort = given.values["sort_by"] {
             let name = sort.hasPrefix("-") ? String(sort.dropFirst()) : sort
             guard let column = Self.orders[name] else {
@@ -39,6 +39,8 @@ private struct FlowerQuery: Sendable {
         if let state = given.values["state"], state != "All" {
             let states = FlowerState.states(of: state).map { String($0.rawValue) }.joined(separator: ", ")
             conditions.append("job.state IN (\(states.isEmpty ? "-1" : states))")
+            if state == "RECEIVED" { conditions.append("job.received IS NOT NULL") }
+            if state == "PENDING" { conditions.append("job.received IS NULL") }
         }
         for (key, comparison) in [("received_start", ">="), ("received_end", "<=")] {
             guard let text = given.values[key] else { continue }
@@ -58,7 +60,9 @@ private struct FlowerQuery: Sendable {
 
     /// Words that must all be there, also in one column alone: `state:FAILURE args:broke`.
     private mutating func search(_ text: String) throws {
-        for word in text.split(separator: " ").prefix(16) {
+        let words = text.split(separator: " ")
+        guard words.count <= 16 else { throw SearchMistake(message: "A search has at most 16 terms here.") }
+        for word in words {
             guard !word.hasPrefix("("), !word.hasSuffix(")"), word != "OR" else {
                 throw SearchMistake(message: "Parentheses and OR are not understood here.")
             }
@@ -153,8 +157,10 @@ extension Dashboard {
             try Row.fetchAll(
                 database,
                 sql: """
-                    SELECT \(HistoryJob.columns) FROM \(HistoryJob.source)
-                    WHERE \(query.conditions.joined(separator: " AND ")) ORDER BY \(query.order) LIMIT ? OFFSET ?
+                    SELECT \(HistoryJob.columns) FROM \(HistoryJob.source) WHERE job.seq IN (
+                        SELECT job.seq FROM \(HistoryJob.source)
+                        WHERE \(query.conditions.joined(separator: " AND ")) ORDER BY \(query.order) LIMIT ? OFFSET ?)
+                    ORDER BY \(query.order)
                     """, arguments: StatementArguments(query.values) + [query.limit, query.offset]
             ).map(HistoryJob.init)
         }
@@ -211,24 +217,33 @@ extension Dashboard {
         let collector = try collector(visit.query)
         let id = visit.identifier ?? ""
         let patience = min(60, max(0, try FlowerArguments(values: visit.query).number("timeout") ?? 0))
-        return FlowerAPI.json(try await Self.outcome(of: id, collector, patience: patience))
+        return FlowerAPI.json(try await outcome(of: id, collector, patience: patience, for: visit.identity))
     }
 
     /// What became of a task, waiting for its end at most some seconds.
-    private static func outcome(of id: JobID, _ collector: Collector, patience: Double) async throws -> WireValue {
-        let deadline = collector.clock.now.addingTimeInterval(patience)
+    private func outcome(
+        of id: JobID, _ collector: Collector, patience: Double, for who: Identity
+    ) async throws -> WireValue {
         var record = try await collector.backend.record(of: id)
-        while record?.state.hasEnded != true, collector.clock.now < deadline, !Task.isCancelled {
-            await collector.clock.sleep(for: .milliseconds(100))
-            record = try await collector.backend.record(of: id)
+        if record?.state.hasEnded != true, patience > 0 {
+            // Who waits takes a place, as a live page does.
+            guard streams.enter(who) else { throw Problem(.tooManyRequests, "Too many requests wait for results.") }
+            defer { streams.leave(who) }
+            let deadline = ContinuousClock.now + .seconds(patience)
+            var pause = Duration.milliseconds(50)
+            while record?.state.hasEnded != true, ContinuousClock.now < deadline, !Task.isCancelled {
+                try? await Task.sleep(for: min(pause, max(.zero, ContinuousClock.now.duration(to: deadline))))
+                pause = min(pause * 1.5, .seconds(1))
+                record = try await collector.backend.record(of: id)
+            }
         }
         var value: WireValue.Object = ["task-id": .string(id), "state": .string(FlowerState.word(record?.state))]
         guard let record, record.state.hasEnded else { return .object(value) }
         if let failure = record.failure, record.state != .succeeded {
-            value["result"] = .string("\(failure.type)('\(failure.message)')")
-            value["traceback"] = .string(failure.description)
+            value["result"] = .string(SecretMask().hide("\(failure.type)('\(failure.message)')"))
+            value["traceback"] = .string(SecretMask().hide(failure.description))
         } else {
-            value["result"] = record.output ?? .null
+            value["result"] = SecretMask().hide(record.output ?? .null)
         }
         return .object(value)
     }
@@ -267,11 +282,21 @@ extension Dashboard {
         let entry = try await store.note(
             AuditEntry(
                 at: collector.clock.now, backend: collector.name, author: visit.identity.name, action: "send",
-                target: "name " + name, count: 1, result: "asked"))
-        let handle = try await client.enqueue(named: name, arguments: arguments, options: options)
-        try? await store.amend(entry, count: 1, result: "sent as " + handle.id.cut(to: 150))
+                target: "name " + name, count: 0, result: "asked"))
+        let handle: JobHandle<WireValue>
+        do {
+            handle = try await client.enqueue(named: name, arguments: arguments, options: options)
+        } catch {
+            try? await store.amend(entry, count: 0, result: "refused: \(error)".cut(to: 200))
+            if let error = error as? BackendError, error.code == .misuse { throw Problem(.badRequest, error.message) }
+            if let error = error as? WireError { throw Problem(.badRequest, error.message) }
+            throw error
+        }
+        try? await store.amend(
+            entry, count: handle.isNew ? 1 : 0,
+            result: (handle.isNew ? "sent as " : "there is one already: ") + handle.id.cut(to: 150))
         guard kind == .apply else { return FlowerAPI.json(["task-id": .string(handle.id), "state": "PENDING"]) }
-        return FlowerAPI.json(try await Self.outcome(of: handle.id, collector, patience: patience))
+        return FlowerAPI.json(try await outcome(of: handle.id, collector, patience: patience, for: visit.identity))
     }
 
     private func flowerBody(_ visit: Visit) async throws -> WireValue.Object {
@@ -343,11 +368,16 @@ extension Dashboard {
         guard !id.isEmpty, id.utf8.count <= 1024, signal.utf8.count <= 20 else {
             throw Problem(.badRequest, "Invalid task id or signal")
         }
-        try await noting(visit, collector, "revoke", "job " + id) { fleet in
-            // What waits on a backend of Hoist's is cancelled at once; its workers remember the id as well.
-            _ = try? await collector.backend.cancel(id)
+        let target = "job \(id.cut(to: 500))" + (terminates ? " with \(signal)" : "")
+        try await noting(visit, collector, "revoke", target) { fleet in
+            // What waits on a backend of Hoist's is cancelled at once; one that runs goes on unless it is to be stopped.
+            let state = try await collector.backend.record(of: id)?.state
+            if let state, !state.hasEnded, terminates || state != .running {
+                _ = try await collector.backend.cancel(id)
+            }
             try await fleet.tell(
                 "revoke", ["task_id": .string(id), "terminate": .bool(terminates), "signal": .string(signal)])
+            return "revoked"
         }
         return FlowerAPI.json(["message": .string("Revoked '\(id)'")])
     }

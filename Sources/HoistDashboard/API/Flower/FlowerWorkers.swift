@@ -53,7 +53,7 @@ extension Dashboard {
                 stats["broker"] = .object(broker)
                 value = .object(stats)
             }
-            members[query] = value
+            members[query] = SecretMask().hide(value)
         }
         return .object(members)
     }
@@ -69,7 +69,10 @@ extension Dashboard {
         let collector = try collector(visit.query)
         let name = visit.identifier ?? ""
         try known(name, collector)
-        try await noting(visit, collector, "shutdown", "worker " + name) { try await $0.shutDown(.node(name)) }
+        try await noting(visit, collector, "shutdown", "worker " + name) {
+            try await $0.shutDown(.node(name))
+            return "asked"
+        }
         return FlowerAPI.json(["message": "Shutting down!"])
     }
 
@@ -90,22 +93,25 @@ extension Dashboard {
     ) async throws -> Response {
         let collector = try collector(visit.query)
         try known(name, collector)
-        var reply: WireValue?
-        try await noting(visit, collector, query.name, "worker " + name) { fleet in
-            reply = try await fleet.replies(to: query, of: .node(name), timeout: .seconds(3))[name]
-        }
-        guard let reply else { throw Problem(.forbidden, failed("no answer within 3 seconds")) }
-        guard let ok = reply["ok"]?.stringValue else {
-            throw Problem(.forbidden, failed(reply["error"]?.stringValue ?? JSONText.shown(reply)))
+        let target = "worker \(name) \(JSONText.shown(.object(query.arguments)).cut(to: 500))"
+        let ok = try await noting(visit, collector, query.name, target) { fleet in
+            guard let reply = try await fleet.replies(to: query, of: .node(name), timeout: .seconds(3))[name] else {
+                throw Problem(.forbidden, failed("no answer within 3 seconds"))
+            }
+            guard let ok = reply["ok"]?.stringValue else {
+                throw Problem(.forbidden, failed(reply["error"]?.stringValue ?? JSONText.shown(reply)))
+            }
+            return ok
         }
         return FlowerAPI.json(["message": .string(said?(name) ?? ok)])
     }
 
-    /// Does something that stands in the audit log.
+    /// Does something that stands in the audit log, with what it returns as its result.
+    @discardableResult
     func noting(
         _ visit: Visit, _ collector: Collector, _ action: String, _ target: String,
-        _ body: (Fleet) async throws -> Void
-    ) async throws {
+        _ body: (Fleet) async throws -> String
+    ) async throws -> String {
         guard let fleet = collector.fleet else {
             throw Problem(.serviceUnavailable, "This backend carries no requests to workers.")
         }
@@ -114,9 +120,12 @@ extension Dashboard {
                 at: collector.clock.now, backend: collector.name, author: visit.identity.name, action: action,
                 target: target.cut(to: 1024), count: 0, result: "asked"))
         do {
-            try await body(fleet)
+            let result = try await body(fleet)
+            try? await store.amend(entry, count: 0, result: result.cut(to: 200))
+            return result
         } catch {
-            try? await store.amend(entry, count: 0, result: "refused: \(error)".cut(to: 200))
+            let reason = (error as? Problem)?.detail ?? "\(error)"
+            try? await store.amend(entry, count: 0, result: "refused: " + reason.cut(to: 200))
             throw error
         }
     }
