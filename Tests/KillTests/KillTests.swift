@@ -243,8 +243,10 @@ func killStorm(on bench: KillBench) async throws {
     // A worker that takes a job over may be killed itself before it begins the job, which only the job's record tells:
     // then the job is taken over again.
     let lostWorkers = Dictionary(uniqueKeysWithValues: succeeded.map { ($0.id, $0.lostWorkers) })
+    // Half of them show how soon a job is with another worker; the machine may have paused in any single one.
+    #expect(waits[safe: waits.count / 2] ?? 0 < 5, "\(waits)")
     for (job, seconds) in takeovers {
         let unseen = max(0, (lostWorkers[job] ?? 0) - (deaths[job] ?? 0))
-        #expect(seconds < 5 * Double(1 + unseen), "job \(job), \(unseen) deaths before it began")
+        #expect(seconds < 20 * Double(1 + unseen), "job \(job), \(unseen) deaths before it began")
     }
 }
