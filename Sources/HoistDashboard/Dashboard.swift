@@ -1,11 +1,10 @@
+import Foundation
 import HTTPTypes
 import Hoist
 public import Hummingbird
 public import Logging
 import NIOCore
 public import ServiceLifecycle
-
-import Foundation
 
 /// A monitor of fleets in the browser: every job, why it waits, and what can be done. For Swift and Python workers alike.
 ///
@@ -144,7 +143,7 @@ public final class Dashboard: Service, Sendable {
     private func refused(
         _ refusal: RequestGuard.Refusal, _ request: Request, _ route: DashboardRoute, _ base: String
     ) -> Response {
-        // A person who looks at a page is led to the form; whoever sent credentials is told that they are wrong.
+        // A person who opens a page is led to the login form. A request with wrong credentials is refused.
         if refusal.status == .unauthorized, route.isPage, route.method == .get, !route.isStream,
             request.headers[.authorization] == nil
         {
@@ -178,9 +177,10 @@ struct Visit: Sendable {
 }
 
 /// An answer that is an error.
-struct Problem: Error, Sendable {
+struct Problem: Error, Sendable, CustomStringConvertible {
     var status: HTTPResponse.Status
     var detail: String
+    var description: String { detail }
 
     init(_ status: HTTPResponse.Status, _ detail: String) { (self.status, self.detail) = (status, detail) }
 

@@ -268,6 +268,15 @@ struct PagesTests {
         }
     }
 
+    /// What `/metrics` tells once the queues have been read.
+    private func metrics(_ client: some TestClientProtocol) async throws -> String {
+        let isRead = try await eventually {
+            text(try await client.execute(uri: "/metrics", method: .get)).contains("hoist_queue_waiting_jobs")
+        }
+        #expect(isRead)
+        return text(try await client.execute(uri: "/metrics", method: .get))
+    }
+
     @Test("metrics are what Prometheus reads, whatever workers and jobs are called")
     func metrics() async throws {
         let bench = try Bench()
@@ -281,11 +290,7 @@ struct PagesTests {
         try await bench.jobs.enqueue(named: "mail.send", options: [.queue("mail")])
         try await bench.application().test(.live) { client async throws -> Void in
             try await collecting(bench) {
-                let isRead = try await eventually {
-                    text(try await client.execute(uri: "/metrics", method: .get)).contains("hoist_queue_waiting_jobs")
-                }
-                #expect(isRead)
-                let metrics = text(try await client.execute(uri: "/metrics", method: .get))
+                let metrics = try await self.metrics(client)
                 for line in [
                     #"hoist_jobs_total{backend="prod",name="mail.send",outcome="succeeded"} 1"#,
                     #"hoist_jobs_total{backend="prod",name="a\"b\\c\nd",outcome="succeeded"} 1"#,
@@ -409,11 +414,7 @@ struct PagesTests {
         try await bench.jobs.enqueue(named: "mail.send", options: [.queue("mail")])
         try await bench.application().test(.live) { client async throws -> Void in
             try await collecting(bench) {
-                let isRead = try await eventually {
-                    text(try await client.execute(uri: "/metrics", method: .get)).contains("hoist_queue_waiting_jobs")
-                }
-                #expect(isRead)
-                let metrics = text(try await client.execute(uri: "/metrics", method: .get))
+                let metrics = try await self.metrics(client)
                 let asked = (try String(contentsOf: rules, encoding: .utf8) + board)
                     .matches(of: /(hoist|flower)_[a-z_]+/).map { String($0.0) }
                 #expect(Set(asked).count > 10)

@@ -127,7 +127,7 @@ extension Dashboard {
                             "scheduled": .integer(Int64(queue.scheduled)), "running": .integer(Int64(queue.running)),
                             "failed": .integer(Int64(queue.failed)),
                             "oldest_waiting": DashboardAPI.number(
-                                queue.oldestWaiting.map { max(0, now.timeIntervalSince($0)) }),
+                                queue.oldestAge(at: now)),
                             "is_paused": .bool(live.pausedQueues.contains(queue.name)),
                         ]
                     }), "as_of": DashboardAPI.date(live.queuesReadAt), "trouble": DashboardAPI.text(live.trouble),

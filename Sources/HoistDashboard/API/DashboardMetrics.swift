@@ -82,7 +82,7 @@ struct DashboardMetrics {
         family("hoist_queue_running_jobs", "Jobs that run.") { queue, _ in Double(queue.running) }
         family("hoist_queue_dead_letters", "Jobs that failed for good.") { queue, _ in Double(queue.failed) }
         family("hoist_queue_oldest_seconds", "How long the oldest waiting job has waited.") { queue, now in
-            queue.oldestWaiting.map { max(0, now.timeIntervalSince($0)) } ?? 0
+            queue.oldestAge(at: now) ?? 0
         }
         family("hoist_queue_wanted_slots", "Slots that would leave no job waiting, to scale workers by.") { queue, _ in
             Double(queue.waiting + queue.running)

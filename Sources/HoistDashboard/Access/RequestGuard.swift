@@ -81,7 +81,7 @@ final class RequestGuard: Sendable {
                 status: .forbidden,
                 reason: "This dashboard answers requests from its own machine alone. Add users to let others log in.")
         }
-        // A proxy has the address of this machine, whoever is behind it.
+        // A proxy connects from this machine, also with requests that come from elsewhere.
         guard Self.forwarding.allSatisfy({ request.headerFields[$0] == nil }) else {
             throw Refusal(
                 status: .forbidden,

@@ -32,8 +32,9 @@ struct Actions: Sendable {
     }
 
     /// Why something was not done.
-    struct Refusal: Error, Sendable {
+    struct Refusal: Error, Sendable, CustomStringConvertible {
         var message: String
+        var description: String { message }
     }
 
     /// Does something to a job.
@@ -120,18 +121,9 @@ struct Actions: Sendable {
     private func audited(
         _ act: Act, _ target: String, _ author: String, _ body: () async throws -> (count: Int, result: String)
     ) async throws {
-        // First the entry: nothing is done that does not stand there.
-        let entry = try await store.note(
+        _ = try await store.audited(
             AuditEntry(
                 at: collector.clock.now, backend: collector.name, author: author, action: act.rawValue,
-                target: target.cut(to: 1024), count: 0, result: "asked"))
-        do {
-            let done = try await body()
-            try? await store.amend(entry, count: done.count, result: done.result.cut(to: 200))
-        } catch {
-            let reason = (error as? Refusal)?.message ?? "\(error)"
-            try? await store.amend(entry, count: 0, result: "refused: " + reason.cut(to: 200))
-            throw error
-        }
+                target: target.cut(to: 1024)), body)
     }
 }

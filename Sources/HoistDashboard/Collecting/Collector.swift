@@ -279,7 +279,7 @@ final class Collector: Sendable {
                 state.depths += shown.map {
                     DepthSample(
                         queue: $0.name, at: now, waiting: $0.waiting,
-                        oldest: $0.oldestWaiting.map { max(0, now.timeIntervalSince($0)) })
+                        oldest: $0.oldestAge(at: now))
                 }
                 // An empty queue is not listed; it is known to be empty.
                 let empty = state.sampled.subtracting(shown.map(\.name))

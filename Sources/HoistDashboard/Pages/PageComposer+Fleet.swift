@@ -36,7 +36,7 @@ extension PageComposer {
                 FactView(name: "Dead letters", value: Format.count(queue.failed)),
                 FactView(
                     name: "Oldest",
-                    value: Format.span(queue.oldestWaiting.map { max(0, now.timeIntervalSince($0)) }).text),
+                    value: Format.span(queue.oldestAge(at: now)).text),
             ]
         }
         let path = links.queue(name)

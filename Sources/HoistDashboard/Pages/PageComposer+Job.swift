@@ -28,9 +28,8 @@ struct ActionView: Sendable {
     var confirm = ""
     /// Why it cannot be done here.
     var refusal: String?
-    /// What is to be typed, and what stands there before.
+    /// What is to be typed.
     var field: String?
-    var preset = ""
 }
 
 extension PageComposer {

@@ -71,7 +71,7 @@ extension PageComposer {
             waiting: Format.count(queue.waiting), scheduled: Format.count(queue.scheduled),
             running: Format.count(queue.running), failed: Format.count(queue.failed),
             oldest: queue.waiting > 0
-                ? Format.span(queue.oldestWaiting.map { max(0, now.timeIntervalSince($0)) }) : .none,
+                ? Format.span(queue.oldestAge(at: now)) : .none,
             out: Format.rate(Double(ended) / 60), workers: Format.count(consumers.count),
             busyWidth: slots > 0 ? busy * 64 / slots : 0, busy: Format.share(busy, of: slots),
             spark: Self.spark(series, live, now), isPaused: isPaused)

@@ -1,4 +1,5 @@
 import GRDB
+import Hoist
 
 #if canImport(FoundationEssentials)
 import FoundationEssentials
@@ -15,13 +16,32 @@ struct AuditEntry: Sendable, Hashable {
     /// The job, the queue, the filter.
     var target: String
     /// How many jobs were hit.
-    var count: Int
-    var result: String
+    var count = 0
+    /// `asked` until it is known what came of it.
+    var result = "asked"
 }
 
 extension HistoryStore {
+    /// Does something that stands in the audit log. The entry is made first: nothing is done that does not stand there.
+    /// - Parameters:
+    ///   - entry: without a count and a result, which `body` returns.
+    ///   - body: what it throws is noted as the reason of a refusal.
+    func audited(
+        _ entry: AuditEntry, _ body: () async throws -> (count: Int, result: String)
+    ) async throws -> String {
+        let number = try await note(entry)
+        do {
+            let done = try await body()
+            try? await amend(number, count: done.count, result: done.result.cut(to: 200))
+            return done.result
+        } catch {
+            try? await amend(number, count: 0, result: "refused: " + "\(error)".cut(to: 200))
+            throw error
+        }
+    }
+
     /// - Returns: the number of the entry.
-    func note(_ entry: AuditEntry) async throws -> Int64 {
+    private func note(_ entry: AuditEntry) async throws -> Int64 {
         try await database.write { database in
             try database.execute(
                 sql: """
@@ -37,7 +57,7 @@ extension HistoryStore {
     }
 
     /// Says what came of an act.
-    func amend(_ entry: Int64, count: Int, result: String) async throws {
+    private func amend(_ entry: Int64, count: Int, result: String) async throws {
         try await database.write { database in
             try database.execute(
                 sql: "UPDATE audit SET count = ?, result = ? WHERE id = ?", arguments: [count, result, entry])

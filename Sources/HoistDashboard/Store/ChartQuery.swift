@@ -1,4 +1,5 @@
 import GRDB
+import Hoist
 
 #if canImport(FoundationEssentials)
 import FoundationEssentials
@@ -132,6 +133,11 @@ extension HistoryStore {
             }
         }
     }
+}
+
+extension QueueStatistics {
+    /// Seconds that the oldest waiting job has waited; nil where none waits.
+    func oldestAge(at now: Date) -> Double? { oldestWaiting.map { max(0, now.timeIntervalSince($0)) } }
 }
 
 /// How full queues were.

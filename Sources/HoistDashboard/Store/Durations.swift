@@ -1,4 +1,5 @@
 import Histogram
+import Hoist
 
 /// Times, counted by how long they took, to two digits: 1 ms to a day. Stored as the pairs that are there, and merged by
 /// adding.
@@ -91,11 +92,5 @@ struct Durations: Sendable, Hashable {
             shift += 7
         }
         return nil
-    }
-}
-
-extension Double {
-    fileprivate func clamped(to range: ClosedRange<Double>) -> Double {
-        Swift.min(Swift.max(self, range.lowerBound), range.upperBound)
     }
 }

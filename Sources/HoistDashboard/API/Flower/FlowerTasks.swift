@@ -279,22 +279,26 @@ extension Dashboard {
         }
         let patience = min(60, max(0, body["timeout"]?.doubleValue ?? 10))
         let client = JobClient(collector.backend, logger: logger)
-        let entry = try await store.note(
-            AuditEntry(
-                at: collector.clock.now, backend: collector.name, author: visit.identity.name, action: "send",
-                target: "name " + name, count: 0, result: "asked"))
-        let handle: JobHandle<WireValue>
+        var sent: JobHandle<WireValue>?
         do {
-            handle = try await client.enqueue(named: name, arguments: arguments, options: options)
-        } catch {
-            try? await store.amend(entry, count: 0, result: "refused: \(error)".cut(to: 200))
-            if let error = error as? BackendError, error.code == .misuse { throw Problem(.badRequest, error.message) }
-            if let error = error as? WireError { throw Problem(.badRequest, error.message) }
-            throw error
+            _ = try await store.audited(
+                AuditEntry(
+                    at: collector.clock.now, backend: collector.name, author: visit.identity.name, action: "send",
+                    target: "name " + name)
+            ) {
+                let handle = try await client.enqueue(named: name, arguments: arguments, options: options)
+                sent = handle
+                return (
+                    handle.isNew ? 1 : 0,
+                    (handle.isNew ? "sent as " : "there is one already: ") + handle.id.cut(to: 150)
+                )
+            }
+        } catch let error as BackendError where error.code == .misuse {
+            throw Problem(.badRequest, error.message)
+        } catch let error as WireError {
+            throw Problem(.badRequest, error.message)
         }
-        try? await store.amend(
-            entry, count: handle.isNew ? 1 : 0,
-            result: (handle.isNew ? "sent as " : "there is one already: ") + handle.id.cut(to: 150))
+        guard let handle = sent else { throw Problem(.serviceUnavailable, "The task was not sent.") }
         guard kind == .apply else { return FlowerAPI.json(["task-id": .string(handle.id), "state": "PENDING"]) }
         return FlowerAPI.json(try await outcome(of: handle.id, collector, patience: patience, for: visit.identity))
     }

@@ -115,19 +115,11 @@ extension Dashboard {
         guard let fleet = collector.fleet else {
             throw Problem(.serviceUnavailable, "This backend carries no requests to workers.")
         }
-        let entry = try await store.note(
+        return try await store.audited(
             AuditEntry(
                 at: collector.clock.now, backend: collector.name, author: visit.identity.name, action: action,
-                target: target.cut(to: 1024), count: 0, result: "asked"))
-        do {
-            let result = try await body(fleet)
-            try? await store.amend(entry, count: 0, result: result.cut(to: 200))
-            return result
-        } catch {
-            let reason = (error as? Problem)?.detail ?? "\(error)"
-            try? await store.amend(entry, count: 0, result: "refused: " + reason.cut(to: 200))
-            throw error
-        }
+                target: target.cut(to: 1024))
+        ) { (0, try await body(fleet)) }
     }
 
     func flowerRateLimit(_ visit: Visit) async throws -> Response {
