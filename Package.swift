@@ -50,6 +50,7 @@ let package = Package(
         .library(name: "Hoist", targets: ["Hoist"]),
         .library(name: "HoistSQLite", targets: ["HoistSQLite"]),
         .library(name: "RESP", targets: ["RESP"]),
+        .library(name: "AMQP", targets: ["AMQP"]),
         .library(name: "HoistRedis", targets: ["HoistRedis"]),
         .library(name: "HoistSealing", targets: ["HoistSealing"]),
         .library(name: "HoistHummingbird", targets: ["HoistHummingbird"]),
@@ -103,15 +104,25 @@ let package = Package(
                 "Hoist", .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "GRDBSQLite", package: "GRDB.swift"),
             ]),
+        // What clients of servers share: addresses, TLS, threads.
+        module("Endpoints", [nioCore, nioPosix, .product(name: "NIOSSL", package: "swift-nio-ssl")]),
         // Redis' protocol. Knows nothing of jobs.
         module(
             "RESP",
             [
-                nioCore, nioPosix, .product(name: "DequeModule", package: "swift-collections"),
+                "Endpoints", nioCore, nioPosix, .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            ]),
+        // RabbitMQ's protocol. Knows nothing of jobs.
+        module(
+            "AMQP",
+            [
+                "Endpoints", nioCore, nioPosix, .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ]),
         // Redis and Valkey, in Celery's form.
-        module("HoistRedis", ["Hoist", "HoistYAML", "RESP", nioCore], resources: [.embedInCode("Scripts")]),
+        module(
+            "HoistRedis", ["Endpoints", "Hoist", "HoistYAML", "RESP", nioCore], resources: [.embedInCode("Scripts")]),
         // Messages in YAML, as Celery's users may send them.
         module("HoistYAML", ["Hoist", .product(name: "Yams", package: "Yams")]),
         // Signed and encrypted jobs.
@@ -188,7 +199,8 @@ let package = Package(
                 lifecycle,
                 logging,
             ]),
-        tests("RESPTests", ["HoistTesting", "RESP", "TestServers", nioCore]),
+        tests("AMQPTests", ["AMQP", "Endpoints", "HoistTesting", "TestServers", nioCore, nioPosix]),
+        tests("RESPTests", ["Endpoints", "HoistTesting", "RESP", "TestServers", nioCore]),
         tests(
             "HoistRedisTests", ["Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "RESP", "TestServers", logging],
             exclude: ["Python"]),

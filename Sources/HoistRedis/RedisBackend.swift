@@ -1,3 +1,4 @@
+import Endpoints
 public import Hoist
 import HoistYAML
 public import RESP

@@ -1,3 +1,4 @@
+import Endpoints
 public import NIOCore
 public import NIOPosix
 import Synchronization
@@ -255,7 +256,11 @@ public final class RESPClient: Sendable {
     /// Calls `body` once, on an event loop; does nothing when the client is closed already.
     public func schedule(after delay: Duration, _ body: @escaping @Sendable () -> Void) {
         if state.withLock({ $0.isClosed }) { return }
-        if delay > .zero { eventLoop.scheduleTask(in: TimeAmount(delay), body) } else { eventLoop.execute(body) }
+        if delay > .zero {
+            eventLoop.scheduleTask(in: TimeAmount(bounded: delay), body)
+        } else {
+            eventLoop.execute(body)
+        }
     }
 
     var eventLoop: any EventLoop { connector.group.next() }

@@ -1,3 +1,5 @@
+import Endpoints
+
 extension RESPConfiguration {
     /// Reads a URL.
     ///
@@ -55,26 +57,8 @@ extension RESPConfiguration {
         if let password = options["sentinel_password"] {
             sentinelCredentials = Credentials(username: options["sentinel_username"], password: password)
         }
-        if parts.contains(where: \.isTLS) { tls = try Self.tls(options) }
-    }
-
-    private static func tls(_ options: [String: String]) throws(RESPError) -> TLS {
-        var tls = TLS()
-        switch options["ssl_cert_reqs"]?.lowercased().replacing("cert_", with: "") {
-        // For a client Python's "optional" means the same as "required".
-        case nil, "required", "optional": break
-        case "none": (tls.verifiesCertificate, tls.verifiesHostname) = (false, false)
-        default: throw RESPError(.invalidURL, "ssl_cert_reqs must be required, optional or none")
-        }
-        if let check = options["ssl_check_hostname"],
-            ["false", "f", "0", "no", "n", "off"].contains(check.lowercased())
-        {
-            tls.verifiesHostname = false
-        }
-        tls.trustedCertificatesFile = options["ssl_ca_certs"]
-        tls.certificateFile = options["ssl_certfile"]
-        tls.keyFile = options["ssl_keyfile"]
-        return tls
+        guard parts.contains(where: \.isTLS) else { return }
+        tls = try wrapping { () throws(MalformedURL) in try TLSSettings(options) }
     }
 
     /// One of the URLs between semicolons.
@@ -105,13 +89,7 @@ extension RESPConfiguration {
                 throw RESPError(.invalidURL, "the URL has no scheme; write redis://HOST")
             }
             isTLS = schemeName.hasPrefix("rediss") || schemeName == "valkeys"
-            if let query = rest.firstIndex(of: "?") {
-                for option in rest[rest.index(after: query)...].split(separator: "&") {
-                    let pair = option.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-                    options[String(pair[0])] = try Self.decoded(pair.count > 1 ? pair[1] : "")
-                }
-                rest = rest[..<query]
-            }
+            options = try wrapping { () throws(MalformedURL) in try URLText.takeQuery(from: &rest) }
             switch schemeName {
             case "redis", "rediss", "valkey", "valkeys": scheme = .server
             case "sentinel": scheme = .sentinel
@@ -140,22 +118,10 @@ extension RESPConfiguration {
                 credentials = try Self.credentials(rest[..<at])
                 rest = rest[rest.index(after: at)...]
             }
-            address = try Self.address(rest, defaultPort: scheme == .sentinel ? 26379 : 6379)
-        }
-
-        private static func address(_ text: Substring, defaultPort: Int) throws(RESPError) -> ServerAddress {
-            var (host, port) = (text, Substring(""))
-            if text.hasPrefix("["), let end = text.firstIndex(of: "]") {
-                host = text[text.index(after: text.startIndex)..<end]
-                port = text[text.index(after: end)...].drop { $0 == ":" }
-            } else if let colon = text.lastIndex(of: ":") {
-                host = text[..<colon]
-                port = text[text.index(after: colon)...]
+            let (authority, defaultPort) = (rest, scheme == .sentinel ? 26379 : 6379)
+            address = try wrapping { () throws(MalformedURL) in
+                try ServerAddress(authority: authority, defaultPort: defaultPort)
             }
-            guard port.isEmpty || (1...65535).contains(Int(port) ?? 0) else {
-                throw RESPError(.invalidURL, "the port of the URL is no port")
-            }
-            return .host(host.isEmpty ? "localhost" : String(host), port: Int(port) ?? defaultPort)
         }
 
         private static func credentials(_ text: Substring) throws(RESPError) -> Credentials? {
@@ -164,22 +130,12 @@ extension RESPConfiguration {
             return Credentials(username: pair[0].isEmpty ? nil : try decoded(pair[0]), password: try decoded(pair[1]))
         }
 
-        /// Undoes percent-encoding (RFC 3986 §2.1).
         private static func decoded(_ text: Substring) throws(RESPError) -> String {
-            var bytes: [UInt8] = []
-            var rest = text.utf8[...]
-            while let byte = rest.popFirst() {
-                guard byte == UInt8(ascii: "%") else {
-                    bytes.append(byte)
-                    continue
-                }
-                guard let value = UInt8(Substring(rest.prefix(2)), radix: 16), rest.count >= 2 else {
-                    throw RESPError(.invalidURL, "the URL is wrongly percent-encoded")
-                }
-                bytes.append(value)
-                rest = rest.dropFirst(2)
-            }
-            return String(decoding: bytes, as: UTF8.self)
+            try wrapping { () throws(MalformedURL) in try URLText.decoded(text) }
         }
     }
+}
+
+private func wrapping<Value>(_ read: () throws(MalformedURL) -> Value) throws(RESPError) -> Value {
+    do throws(MalformedURL) { return try read() } catch { throw RESPError(.invalidURL, error.message) }
 }

@@ -1,18 +1,5 @@
-import NIOSSL
-
-/// Where a server listens.
-public enum ServerAddress: Sendable, Hashable, CustomStringConvertible {
-    case host(String, port: Int)
-    /// The path of a Unix socket.
-    case unix(String)
-
-    public var description: String {
-        switch self {
-        case .host(let host, let port): host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
-        case .unix(let path): path
-        }
-    }
-}
+// Whoever configures a client names addresses and TLS settings.
+@_exported public import Endpoints
 
 /// How to find a server, and how to talk to it.
 public struct RESPConfiguration: Sendable {
@@ -36,36 +23,7 @@ public struct RESPConfiguration: Sendable {
         case cluster([ServerAddress])
     }
 
-    /// The settings of TLS. Certificates and host names are verified by default.
-    public struct TLS: Sendable, Hashable {
-        /// Checks that the server's certificate comes from an authority that is trusted.
-        public var verifiesCertificate = true
-        /// Checks that the certificate belongs to this host.
-        public var verifiesHostname = true
-        /// A file of certificates to trust in place of the system's, PEM.
-        public var trustedCertificatesFile: String?
-        /// PEM files of this client's own certificate and key, for servers that ask for a certificate. Without
-        /// `keyFile` the key is read from `certificateFile`.
-        public var certificateFile: String?
-        public var keyFile: String?
-
-        public init() {}
-
-        func nioConfiguration() throws -> TLSConfiguration {
-            var configuration = TLSConfiguration.makeClientConfiguration()
-            configuration.certificateVerification =
-                !verifiesCertificate ? .none : verifiesHostname ? .fullVerification : .noHostnameVerification
-            if let trustedCertificatesFile { configuration.trustRoots = .file(trustedCertificatesFile) }
-            if let certificateFile {
-                configuration.certificateChain = try NIOSSLCertificate.fromPEMFile(certificateFile).map {
-                    .certificate($0)
-                }
-                configuration.privateKey = .privateKey(
-                    try NIOSSLPrivateKey(file: keyFile ?? certificateFile, format: .pem))
-            }
-            return configuration
-        }
-    }
+    public typealias TLS = TLSSettings
 
     public var topology: Topology
     /// Asked at each connection, so that passwords may change while the program runs.

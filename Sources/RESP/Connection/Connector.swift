@@ -1,3 +1,4 @@
+import Endpoints
 import NIOCore
 import NIOPosix
 import NIOSSL
@@ -47,19 +48,19 @@ struct Connector: Sendable {
             (settings.username, settings.password) = (own?.username, own?.password)
         }
         let bootstrap = ClientBootstrap(group: loop)
-            .connectTimeout(TimeAmount(configuration.connectTimeout))
+            .connectTimeout(TimeAmount(bounded: configuration.connectTimeout))
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
             .channelOption(.socketOption(.so_keepalive), value: 1)
             .channelInitializer { [configuration, tlsContext, settings, onMessage, isSubscriber] channel in
                 channel.eventLoop.makeCompletedFuture {
                     if let tlsContext, case .host(let host, _) = address {
-                        try channel.pipeline.syncOperations.addHandler(Self.tlsHandler(tlsContext, host: host))
+                        try channel.pipeline.syncOperations.addHandler(TLSSettings.handler(tlsContext, host: host))
                     }
                     try channel.pipeline.syncOperations.addHandler(
                         RESPChannelHandler(
                             settings: settings, address: address, limits: configuration.limits,
-                            keepAlive: TimeAmount(configuration.keepAlive),
-                            spinLimit: TimeAmount(configuration.spinLimit),
+                            keepAlive: TimeAmount(bounded: configuration.keepAlive),
+                            spinLimit: TimeAmount(bounded: configuration.spinLimit),
                             isSubscriber: isSubscriber, ready: ready, onMessage: onMessage))
                 }
             }
@@ -68,7 +69,7 @@ struct Connector: Sendable {
             case .host(let host, let port): bootstrap.connect(host: host, port: port)
             case .unix(let path): bootstrap.connect(unixDomainSocketPath: path)
             }
-        let timeout = loop.scheduleTask(in: TimeAmount(configuration.connectTimeout)) {
+        let timeout = loop.scheduleTask(in: TimeAmount(bounded: configuration.connectTimeout)) {
             ready.fail(RESPError(.unreachable, "\(address) did not finish its greeting in time"))
         }
         opened.whenFailure { error in
@@ -78,24 +79,5 @@ struct Connector: Sendable {
         opened.whenSuccess { channel in ready.futureResult.whenFailure { _ in channel.close(promise: nil) } }
         ready.futureResult.whenComplete { _ in timeout.cancel() }
         return ready.futureResult
-    }
-
-    private static func tlsHandler(_ context: NIOSSLContext, host: String) throws -> NIOSSLClientHandler {
-        // An IP address is verified as an address: it is not a server name to ask for.
-        let isAddress = (try? SocketAddress(ipAddress: host, port: 0)) != nil
-        return try NIOSSLClientHandler(context: context, serverHostname: isAddress ? nil : host)
-    }
-}
-
-extension NIODeadline {
-    /// In the form that state machines take.
-    var nanoseconds: Int64 { Int64(clamping: uptimeNanoseconds) }
-}
-
-extension TimeAmount {
-    init(_ duration: Duration) {
-        // At most 366 days: that is as good as no limit, and sums do not overflow.
-        let (seconds, attoseconds) = min(max(duration, .zero), .seconds(366 * 86_400)).components
-        self = .nanoseconds(seconds * 1_000_000_000 + attoseconds / 1_000_000_000)
     }
 }

@@ -1,3 +1,4 @@
+import Endpoints
 import NIOCore
 
 #if canImport(Glibc)
@@ -181,10 +182,7 @@ final class RESPChannelHandler: ChannelInboundHandler {
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         let what = String(describing: error)
-        // A peer that closes the connection in the middle of a TLS handshake is an outage, not a TLS error.
-        let isTLS =
-            (what.contains("SSL") || what.contains("certificate")) && !what.contains("eofDuringHandshake")
-            && !what.contains("uncleanShutdown")
+        let isTLS = TLSSettings.isFailure(error)
         close(
             context,
             RESPError(

@@ -1,3 +1,4 @@
+import Endpoints
 import NIOCore
 import NIOPosix
 import NIOSSL
@@ -60,7 +61,7 @@ public final class RESPConnection: Sendable {
     public func send(_ commands: [RESPCommand], timeout: Duration) async throws -> [RESPValue] {
         guard !commands.isEmpty else { return [] }
         let promise = ReplyPromise()
-        let request = Request(commands, timeout: TimeAmount(timeout)) { promise.complete($0) }
+        let request = Request(commands, timeout: TimeAmount(bounded: timeout)) { promise.complete($0) }
         if let spinsUntil = enqueue(request, callerCanSpin: MultiThreadedEventLoopGroup.currentEventLoop == nil) {
             if !promise.spin(until: spinsUntil) { outbox.withLock { $0.spinning.spunInVain() } }
         }
@@ -75,7 +76,7 @@ public final class RESPConnection: Sendable {
         completion: @escaping @Sendable (Result<[RESPValue], RESPError>) -> Void
     ) {
         guard !commands.isEmpty else { return completion(.success([])) }
-        enqueue(Request(commands, timeout: TimeAmount(timeout), completion: completion))
+        enqueue(Request(commands, timeout: TimeAmount(bounded: timeout), completion: completion))
     }
 
     /// Sends a command whose answers come as messages (SUBSCRIBE, UNSUBSCRIBE and their pattern forms).

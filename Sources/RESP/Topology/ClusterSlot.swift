@@ -1,3 +1,5 @@
+import Endpoints
+
 /// Where in a cluster a key lies (Redis cluster specification, "Key distribution model").
 public enum ClusterSlot {
     public static let count = 16384

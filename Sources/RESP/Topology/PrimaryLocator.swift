@@ -1,3 +1,5 @@
+import Endpoints
+
 import NIOCore
 
 /// Finds the server that takes commands, and connects to it.

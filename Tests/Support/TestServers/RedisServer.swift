@@ -77,7 +77,7 @@ public final class RedisServer: Sendable {
         try? FileManager.default.removeItem(atPath: socketPath)
         try server.run()
         process.withLock { $0 = server }
-        Self.register(server.processIdentifier, folder.path)
+        TestProcesses.register(server.processIdentifier, folder.path)
         try waitUntilListening()
     }
 
@@ -87,25 +87,9 @@ public final class RedisServer: Sendable {
             guard let server = process else { return }
             kill(server.processIdentifier, signal)
             server.waitUntilExit()
-            Self.leftovers.withLock { $0[server.processIdentifier] = nil }
+            TestProcesses.forget(server.processIdentifier)
             process = nil
         }
-    }
-
-    /// Processes that run when the test process ends, with their folders: the shared server outlives every test.
-    private static let leftovers = Mutex<[pid_t: String]>([:])
-    private static let stopsAtExit: Void = {
-        atexit {
-            for (process, folder) in RedisServer.leftovers.withLock({ $0 }) {
-                kill(process, SIGKILL)
-                try? FileManager.default.removeItem(atPath: folder)
-            }
-        }
-    }()
-
-    private static func register(_ process: pid_t, _ folder: String) {
-        _ = stopsAtExit
-        leftovers.withLock { $0[process] = folder }
     }
 
     private func waitUntilListening() throws {
