@@ -52,6 +52,7 @@ let package = Package(
         .library(name: "RESP", targets: ["RESP"]),
         .library(name: "AMQP", targets: ["AMQP"]),
         .library(name: "HoistRedis", targets: ["HoistRedis"]),
+        .library(name: "HoistRabbitMQ", targets: ["HoistRabbitMQ"]),
         .library(name: "HoistSealing", targets: ["HoistSealing"]),
         .library(name: "HoistHummingbird", targets: ["HoistHummingbird"]),
         .library(name: "PrometheusText", targets: ["PrometheusText"]),
@@ -123,6 +124,8 @@ let package = Package(
         // Redis and Valkey, in Celery's form.
         module(
             "HoistRedis", ["Endpoints", "Hoist", "HoistYAML", "RESP", nioCore], resources: [.embedInCode("Scripts")]),
+        // RabbitMQ, in Celery's form. Keeps no results.
+        module("HoistRabbitMQ", ["AMQP", "Endpoints", "Hoist", "HoistYAML"]),
         // Messages in YAML, as Celery's users may send them.
         module("HoistYAML", ["Hoist", .product(name: "Yams", package: "Yams")]),
         // Signed and encrypted jobs.
@@ -158,8 +161,8 @@ let package = Package(
         module(
             "HoistCommands",
             [
-                "Hoist", "HoistDashboard", "HoistMonitor", "HoistProbes", "HoistRedis", "HoistSQLite", "PrometheusText",
-                argumentParser, hummingbird, lifecycle, logging, signals,
+                "Hoist", "HoistDashboard", "HoistMonitor", "HoistProbes", "HoistRabbitMQ", "HoistRedis", "HoistSQLite",
+                "PrometheusText", argumentParser, hummingbird, lifecycle, logging, signals,
                 .product(name: "Configuration", package: "swift-configuration"),
             ]),
         .executableTarget(
@@ -203,6 +206,10 @@ let package = Package(
         tests("RESPTests", ["Endpoints", "HoistTesting", "RESP", "TestServers", nioCore]),
         tests(
             "HoistRedisTests", ["Hoist", "HoistRedis", "HoistSQLite", "HoistTesting", "RESP", "TestServers", logging],
+            exclude: ["Python"]),
+        tests(
+            "HoistRabbitMQTests",
+            ["AMQP", "Hoist", "HoistRabbitMQ", "HoistRedis", "HoistSQLite", "HoistTesting", "TestServers", logging],
             exclude: ["Python"]),
         tests(
             "KillTests",

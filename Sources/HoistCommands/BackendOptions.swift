@@ -1,27 +1,38 @@
 public import ArgumentParser
 import Configuration
 public import Hoist
+import HoistRabbitMQ
 import HoistRedis
 import HoistSQLite
 
 /// Which backend a command works on: `--backend URL`, else the environment's `HOIST_BACKEND`, else `sqlite:hoist.db`.
+/// Results may be kept elsewhere: `--results URL`, else `HOIST_RESULTS`.
 public struct BackendOptions: ParsableArguments {
     @Option(
         name: .long,
-        help: "The backend: sqlite:FILE, redis://HOST/DB or memory: (default: $HOIST_BACKEND, else sqlite:hoist.db).")
+        help: """
+            The backend: sqlite:FILE, redis://HOST/DB, amqp://HOST/VHOST or memory: (default: $HOIST_BACKEND, else \
+            sqlite:hoist.db).
+            """)
     public var backend: String?
+
+    @Option(
+        name: .long,
+        help: "Where results are kept, when that is another backend, as with RabbitMQ (default: $HOIST_RESULTS).")
+    public var results: String?
 
     public init() {}
 
-    /// The URL that is used: the option, else the environment, else the default.
-    public var url: String {
-        backend
-            ?? ConfigReader(provider: EnvironmentVariablesProvider()).string(
-                forKey: "hoist.backend", default: "sqlite:hoist.db")
-    }
+    private var environment: ConfigReader { ConfigReader(provider: EnvironmentVariablesProvider()) }
 
-    /// - Throws: ``BackendError`` as ``Backends/open(_:)``.
-    public func open() throws -> Backend { try Backends.open(url) }
+    /// The URL that is used: the option, else the environment, else the default.
+    public var url: String { backend ?? environment.string(forKey: "hoist.backend", default: "sqlite:hoist.db") }
+
+    /// The URL of another result store; nil for none.
+    public var resultsURL: String? { results ?? environment.string(forKey: "hoist.results") }
+
+    /// - Throws: ``BackendError`` as ``Backends/open(_:results:)``.
+    public func open() throws -> Backend { try Backends.open(url, results: resultsURL) }
 }
 
 /// Opens a backend by its URL. Every option and variable that names a backend takes these URLs.
@@ -36,11 +47,28 @@ public enum Backends {
         case "redis", "rediss", "valkey", "valkeys", "unix", "redis+socket", "sentinel", "redis+cluster",
             "rediss+cluster":
             return try RedisBackend(url: url).backend
+        case "amqp", "amqps", "pyamqp", "pyamqps": return try RabbitMQBackend(url: url).backend
         case "memory": return MemoryBackend().backend
         // The rest of the URL may hold a password, so it is not repeated.
         default:
             throw BackendError(
-                .misuse, "no backend for URLs that begin with \(scheme): ; write sqlite:FILE, redis://HOST or memory:")
+                .misuse,
+                "no backend for URLs that begin with \(scheme): ; write sqlite:FILE, redis://HOST, amqp://HOST or memory:"
+            )
         }
+    }
+
+    /// Opens a backend whose results may be kept in another one.
+    /// - Parameters:
+    ///   - url: of the backend.
+    ///   - results: of the result store; nil for the backend's own.
+    /// - Throws: ``BackendError`` as ``open(_:)``, for either; `.misuse` where results cannot be kept, as in RabbitMQ.
+    public static func open(_ url: String, results: String?) throws -> Backend {
+        let backend = try open(url)
+        guard let results else { return backend }
+        guard !results.lowercased().hasPrefix("amqp"), !results.lowercased().hasPrefix("pyamqp") else {
+            throw BackendError(.misuse, "RabbitMQ keeps no results; write --results redis://HOST or sqlite:FILE")
+        }
+        return Backend(backend, results: try open(results))
     }
 }

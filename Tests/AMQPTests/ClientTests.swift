@@ -44,7 +44,7 @@ struct ClientTests {
         var cancellations: [String] { cancelled.withLock { $0 } }
         var events: AMQPChannel.Events {
             AMQPChannel.Events(
-                delivered: { delivery in self.received.withLock { $0.append(delivery) } },
+                delivered: { deliveries in self.received.withLock { $0 += deliveries } },
                 consumerCancelled: { tag in self.cancelled.withLock { $0.append(tag) } })
         }
     }
@@ -311,7 +311,7 @@ struct ClientTests {
                 prefetch: 10, topology: AMQPTopology(queues: [.init("q"), .init("own", isExclusive: true)]),
                 consumers: [.init(queue: "q", tag: "c"), .init(queue: "own", tag: "d")]),
             events: .init(
-                delivered: { delivery, _ in inbox.events.delivered(delivery) },
+                delivered: { deliveries, _ in inbox.events.delivered(deliveries) },
                 opened: { number in opened.withLock { $0 = number } }))
         let running = Task { await channel.run() }
         let publisher = try AMQPClient(AMQPConfiguration(url: own.url()))

@@ -7,15 +7,15 @@ public final class AMQPChannel: Sendable {
     /// What a server sends by itself. Called on the event loop of the connection: each must be quick and must not
     /// block.
     public struct Events: Sendable {
-        /// A message for one of the consumers.
-        public var delivered: @Sendable (AMQPDelivery) -> Void
+        /// Messages for the consumers, those that came together at once.
+        public var delivered: @Sendable ([AMQPDelivery]) -> Void
         /// The server has taken a consumer away, for instance because its queue was deleted.
         public var consumerCancelled: @Sendable (_ tag: String) -> Void
         /// The channel is over. What was not acknowledged goes back to its queue.
         public var ended: @Sendable (AMQPError) -> Void
 
         public init(
-            delivered: @escaping @Sendable (AMQPDelivery) -> Void = { _ in },
+            delivered: @escaping @Sendable ([AMQPDelivery]) -> Void = { _ in },
             consumerCancelled: @escaping @Sendable (_ tag: String) -> Void = { _ in },
             ended: @escaping @Sendable (AMQPError) -> Void = { _ in }
         ) {
@@ -178,6 +178,13 @@ public final class AMQPChannel: Sendable {
     /// - Parameter multiple: whether all deliveries before it are acknowledged too.
     public func acknowledge(_ tag: UInt64, multiple: Bool = false) {
         onLoop { handler, slot in handler.tell(.basicAck(tag: tag, multiple: multiple), on: slot) }
+    }
+
+    /// Acknowledges deliveries, in one step.
+    public func acknowledge(_ tags: [UInt64]) {
+        onLoop { handler, slot in
+            for tag in tags { handler.tell(.basicAck(tag: tag, multiple: false), on: slot) }
+        }
     }
 
     /// Gives a delivery back, or up: without `requeue` it goes to the dead letter exchange of its queue, or is dropped.

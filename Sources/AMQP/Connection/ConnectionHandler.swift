@@ -14,6 +14,8 @@ final class ConnectionHandler: ChannelInboundHandler {
         var machine = ChannelStateMachine<Call, Publication>()
         var assembler: ContentAssembler
         let events: AMQPChannel.Events
+        /// What has come in this turn of the event loop.
+        var delivered: [AMQPDelivery] = []
 
         init(_ id: UInt16, _ limits: AMQPLimits, _ events: AMQPChannel.Events) {
             self.id = id
@@ -103,6 +105,7 @@ final class ConnectionHandler: ChannelInboundHandler {
         } catch {
             perform(machine.violated(error))
         }
+        for slot in slots.values { handOut(slot) }
         if received.readableBytes == 0 { received.clear(minimumCapacity: 0) } else { received.discardReadBytes() }
     }
 
@@ -208,14 +211,23 @@ final class ConnectionHandler: ChannelInboundHandler {
         }
     }
 
+    private func handOut(_ slot: Slot) {
+        guard !slot.delivered.isEmpty else { return }
+        let deliveries = slot.delivered
+        slot.delivered = []
+        slot.events.delivered(deliveries)
+    }
+
     private func perform(_ action: ChannelStateMachine<Call, Publication>.Action, _ slot: Slot) {
         switch action {
         case .nothing: break
         case .complete(let call, let reply): call.complete(.success(reply))
-        case .deliver(let delivery): slot.events.delivered(delivery)
+        case .deliver(let delivery): slot.delivered.append(delivery)
         case .confirmed(let publications):
             for (publication, confirm) in publications { publication.batch.settle(publication.index, confirm) }
-        case .consumerCancelled(let tag): slot.events.consumerCancelled(tag)
+        case .consumerCancelled(let tag):
+            handOut(slot)
+            slot.events.consumerCancelled(tag)
         case .send(let method): send(method, channel: slot.id)
         case .end(let error, let answer, let calls, let publications):
             if let answer { send(answer, channel: slot.id) }
@@ -225,6 +237,7 @@ final class ConnectionHandler: ChannelInboundHandler {
     }
 
     private func end(_ slot: Slot, _ error: AMQPError, _ calls: [Call], _ publications: [Publication]) {
+        handOut(slot)
         var lost = error
         lost.mayHaveRun = true
         for call in calls { call.complete(error.code == .closed ? .success(.method(.channelCloseOK)) : .failure(lost)) }

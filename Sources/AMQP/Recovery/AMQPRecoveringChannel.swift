@@ -46,7 +46,7 @@ public final class AMQPRecoveringChannel: Sendable {
 
     /// What happens to the channel. Called on any thread: each must be quick and must not block.
     public struct Events: Sendable {
-        public var delivered: @Sendable (AMQPDelivery, _ channel: Int) -> Void
+        public var delivered: @Sendable ([AMQPDelivery], _ channel: Int) -> Void
         public var consumerCancelled: @Sendable (_ tag: String) -> Void
         /// A channel is open, and everything is declared.
         public var opened: @Sendable (_ channel: Int) -> Void
@@ -56,7 +56,7 @@ public final class AMQPRecoveringChannel: Sendable {
         public var differs: @Sendable (_ difference: String) -> Void
 
         public init(
-            delivered: @escaping @Sendable (AMQPDelivery, Int) -> Void = { _, _ in },
+            delivered: @escaping @Sendable ([AMQPDelivery], Int) -> Void = { _, _ in },
             consumerCancelled: @escaping @Sendable (String) -> Void = { _ in },
             opened: @escaping @Sendable (Int) -> Void = { _ in },
             lost: @escaping @Sendable (AMQPError) -> Void = { _ in },

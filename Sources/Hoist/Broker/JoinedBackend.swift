@@ -46,9 +46,18 @@ struct JoinedBroker: Broker {
     }
 
     func open(_ worker: WorkerPresence, lease: Duration, sink: any SessionSink) async throws -> any WorkerSession {
-        Settler(
-            session: try await base.open(worker, lease: lease, sink: sink), broker: base, store: store,
-            worker: worker.name)
+        // A broker with leases knows by itself what became of a delivery that it hands out again.
+        guard !base.abilities.contains(.leases) else {
+            return Settler(
+                session: try await base.open(worker, lease: lease, sink: sink), broker: base, store: store,
+                worker: worker.name, repeats: nil)
+        }
+        let repeats = RepeatGuard(store, clock: clock, worker: worker.name)
+        let sorting = RepeatSink(
+            base: sink, repeats: repeats, store: store, clock: clock, threads: base.threads?.tasks)
+        let session = try await base.open(worker, lease: lease, sink: sorting)
+        repeats.use(session)
+        return Settler(session: session, broker: base, store: store, worker: worker.name, repeats: repeats)
     }
 }
 
@@ -58,9 +67,19 @@ struct Settler: WorkerSession {
     let broker: any Broker
     let store: any ResultStore
     let worker: String
+    /// Nil for a broker that needs none.
+    let repeats: RepeatGuard?
 
-    func renew(_ worker: WorkerPresence) async throws -> Bool { try await session.renew(worker) }
-    func close() async throws { try await session.close() }
+    func renew(_ worker: WorkerPresence) async throws -> Bool {
+        let isAlive = try await session.renew(worker)
+        if !isAlive { repeats?.close() }
+        return isAlive
+    }
+
+    func close() async throws {
+        repeats?.close()
+        try await session.close()
+    }
 
     func turn(_ turn: WorkerTurn) async throws -> TurnResult {
         var turn = turn
@@ -95,7 +114,9 @@ struct Settler: WorkerSession {
         }
         if !writes.isEmpty { try await store.store(writes) }
         if !messages.isEmpty { try await broker.publish(followUps: messages) }
-        return try await session.turn(turn)
+        var result = try await session.turn(turn)
+        if let repeats { result.deliveries = await repeats.sort(result.deliveries) { _ in } }
+        return result
     }
 
     private func facts(_ settlement: Settlement) -> DeliveryFacts {
@@ -135,7 +156,7 @@ struct Settler: WorkerSession {
         settlement.facts?.headers.hoist.resultRetention.map { .seconds($0) } ?? .standard
     }
 
-    private static func record(_ id: JobID, _ facts: SettlementFacts, _ state: JobState) -> JobRecord {
+    static func record(_ id: JobID, _ facts: SettlementFacts, _ state: JobState) -> JobRecord {
         var record = JobRecord(
             id: id, name: facts.name, queue: facts.queue, state: state, priority: facts.properties.priority ?? 0,
             attempts: facts.attempt, lostWorkers: facts.lostWorkers, enqueuedAt: facts.headers.hoist.enqueuedAt,

@@ -121,6 +121,17 @@ struct ControlRequest: Sendable {
     }
 }
 
+extension Fanout {
+    /// Tells every worker not to start a job, and to stop it where it runs (`revoke` with `terminate`). For a broker that
+    /// cannot cancel jobs by itself.
+    /// - Returns: how many listeners heard it, as ``send(_:exchange:key:)``.
+    package func revoke(_ id: JobID) async throws -> Int? {
+        let request = ControlRequest(
+            "revoke", ["task_id": .string(id), "terminate": true], to: .all, ticket: nil, replyTo: nil, clock: 0)
+        return try await send(request.encoded(expires: nil), exchange: ControlRequest.exchange, key: "")
+    }
+}
+
 /// What a worker has answered.
 public struct ControlReply: Sendable, Hashable {
     /// The name of the worker.

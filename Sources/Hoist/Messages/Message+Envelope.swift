@@ -70,14 +70,39 @@ extension Message {
         } else {
             body = Array(bodyText.utf8)
         }
+        try self.init(
+            headers: headers, properties: properties, contentType: contentType,
+            contentEncoding: contentEncoding ?? "utf-8", body: body, limits: limits)
+    }
+
+    /// Puts a message together from what its broker keeps apart, as AMQP does.
+    /// - Throws: ``WireError`` that says what is missing or malformed.
+    package init(
+        headers members: WireValue.Object, properties: MessageProperties, contentType: String, contentEncoding: String,
+        body: [UInt8], limits: WireLimits = .default
+    ) throws(WireError) {
+        guard body.count <= limits.maximumBytes else {
+            throw WireError("\(body.count) bytes exceed the limit of \(limits.maximumBytes)")
+        }
+        var headers = MessageHeaders()
+        for (key, value) in members { try headers.set(key, value) }
+        try self.init(
+            headers: headers, properties: properties, contentType: contentType, contentEncoding: contentEncoding,
+            body: body, limits: limits)
+    }
+
+    private init(
+        headers: MessageHeaders, properties: MessageProperties, contentType: String, contentEncoding: String,
+        body: [UInt8], limits: WireLimits
+    ) throws(WireError) {
         if headers.task.isEmpty, headers.id.isEmpty {
             try self.init(protocolOne: body, properties: properties, limits: limits)
             return
         }
         try headers.check()
         self.init(
-            headers: headers, properties: properties, contentType: contentType,
-            contentEncoding: contentEncoding ?? "utf-8", body: body)
+            headers: headers, properties: properties, contentType: contentType, contentEncoding: contentEncoding,
+            body: body)
     }
 
     /// The id under which somebody may wait for the result of a message that cannot be read; nil when there is none.

@@ -123,6 +123,14 @@ extension MessageHeaders {
         return date
     }
 
+    /// The headers as values, by their wire names.
+    package var members: WireValue.Object {
+        var json = JSONWriter(reserving: 512)
+        write(to: &json)
+        guard case .object(let members)? = try? JSONParser.parse(json.bytes) else { return [:] }
+        return members
+    }
+
     func write(to json: inout JSONWriter) {
         func text(_ key: StaticString, _ value: String?) {
             guard let value else { return }

@@ -1,0 +1,173 @@
+import Synchronization
+
+/// Looks up deliveries that were handed out before, for a broker that keeps no leases: its deliveries come back when a
+/// connection ends, and only the result store knows what became of them.
+///
+/// A job that has ended is not run again: what follows from its end is published, with the same ids, and the delivery is
+/// acknowledged. A job that has not ended has cost a worker, which counts towards giving it up.
+final class RepeatGuard: Sendable {
+    /// A job that so many workers died with is given up. More than on a broker with leases, for a worker that lives and
+    /// loses its connection counts as well.
+    static let maximumLostWorkers = 5
+
+    private let store: any ResultStore
+    private let clock: any JobClock
+    private let worker: String
+    private let session = Mutex<(any WorkerSession)?>(nil)
+    private let isClosed = Atomic(false)
+
+    init(_ store: any ResultStore, clock: any JobClock, worker: String) {
+        self.store = store
+        self.clock = clock
+        self.worker = worker
+    }
+
+    func use(_ session: any WorkerSession) { self.session.withLock { $0 = session } }
+
+    func close() {
+        isClosed.store(true, ordering: .relaxed)
+        session.withLock { $0 = nil }
+    }
+
+    static func isRepeat(_ delivery: Delivery) -> Bool {
+        if case .message(let message) = delivery.payload { message.properties.isRedelivered } else { false }
+    }
+
+    /// Waits for the store, for as long as it takes.
+    /// - Returns: the deliveries that are to be run.
+    func sort(_ deliveries: [Delivery], tell: (JobNotice) -> Void) async -> [Delivery] {
+        var left: [Delivery] = []
+        for delivery in deliveries {
+            guard Self.isRepeat(delivery), case .message(let message) = delivery.payload else {
+                left.append(delivery)
+                continue
+            }
+            if let again = await again(delivery, message, tell: tell) { left.append(again) }
+        }
+        return left
+    }
+
+    private func again(_ delivery: Delivery, _ message: Message, tell: (JobNotice) -> Void) async -> Delivery? {
+        var pause = Duration.milliseconds(50)
+        while !isClosed.load(ordering: .relaxed) {
+            do {
+                return try await look(up: delivery, message, tell: tell)
+            } catch {
+                await clock.sleep(for: pause)
+                pause = min(pause * 2, .seconds(2))
+            }
+        }
+        return nil
+    }
+
+    /// - Returns: the delivery when it is to be run.
+    private func look(
+        up delivery: Delivery, _ message: Message, tell: (JobNotice) -> Void
+    ) async throws -> Delivery? {
+        let record = try await store.record(of: delivery.jobID)
+        if let record, record.state.hasEnded {
+            try await settle(delivery, message, as: record)
+            return nil
+        }
+        let facts = DeliveryFacts(
+            attempt: delivery.attempt, worker: record?.worker,
+            lostWorkers: max(record?.lostWorkers ?? 0, delivery.lostWorkers),
+            isAtMostOnce: message.headers.hoist.isAtMostOnce)
+        let now = clock.now
+        let transition = Transition.workerLost(
+            facts, worker: record?.worker ?? "unknown", maximum: Self.maximumLostWorkers, at: now
+        ).continued(message)
+        var noted = Settler.record(
+            delivery.jobID, SettlementFacts(message, of: delivery, worker: record?.worker ?? "unknown"),
+            transition.state(at: now))
+        noted.lostWorkers = facts.lostWorkers + 1
+        noted.history = (record?.history ?? []) + (transition.attempt.map { [$0] } ?? [])
+        guard let failure = transition.deadLetter else {
+            try await store.store([ResultWrite(noted, kept: .standard)])
+            var again = delivery
+            again.lostWorkers = noted.lostWorkers
+            return again
+        }
+        (noted.failure, noted.endedAt) = (failure, now)
+        try await store.store([ResultWrite(noted, kept: .deadLetter)] + (transition.followUps?.ends ?? []))
+        try await settle(delivery, .failed(failure), transition.followUps)
+        tell(
+            JobNotice(
+                .gaveUp(delivery, failure), jobID: delivery.jobID, jobName: delivery.jobName, queue: delivery.queue,
+                attempt: delivery.attempt))
+        return nil
+    }
+
+    /// The end is in the store; what should have come after it may not have.
+    private func settle(_ delivery: Delivery, _ message: Message, as record: JobRecord) async throws {
+        switch record.state {
+        case .failed:
+            let failure =
+                record.failure
+                ?? JobFailure(kind: .raised, type: "Unknown", message: "the failure of the job was not kept")
+            try await settle(
+                delivery, .failed(failure), FollowUps(of: message, endedAs: .failed, failure, now: clock.now))
+        case .cancelled:
+            let followUps = FollowUps(of: message, endedAs: .cancelled, nil, now: clock.now)
+            try await settle(delivery, .cancelled, followUps)
+        case .expired:
+            let followUps = FollowUps(of: message, endedAs: .expired, nil, now: clock.now)
+            try await settle(delivery, .expired, followUps)
+        case .succeeded, .waiting, .scheduled, .retrying, .running:
+            let output = record.output ?? .null
+            let continuation = (try? message.decodedBody()).flatMap { try? Continuation($0.embed) }
+            // A step that could not be continued has failed when it ended; it is not in the store as a success.
+            let followUps = try? continuation?.afterSuccess(
+                output, of: FinishedJob(message.headers), .standard, now: clock.now)
+            try await settle(
+                delivery, .succeeded(output: JSONWriter.bytes(of: output), retention: nil), followUps)
+        }
+    }
+
+    private func settle(_ delivery: Delivery, _ outcome: Outcome, _ followUps: FollowUps?) async throws {
+        guard let session = session.withLock({ $0 }) else { return }
+        let now = clock.now
+        var settlement = Settlement(
+            jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: now, finishedAt: now)
+        (settlement.followUps, settlement.storesResult) = (followUps, false)
+        _ = try await session.turn(WorkerTurn(settlements: [settlement]))
+    }
+}
+
+/// Passes on what the broker tells a worker, after repeats have been looked up.
+struct RepeatSink: SessionSink {
+    let base: any SessionSink
+    let repeats: RepeatGuard
+    let store: any ResultStore
+    let clock: any JobClock
+    let threads: (any TaskExecutor)?
+
+    func arrived(_ result: TurnResult) {
+        guard result.deliveries.contains(where: RepeatGuard.isRepeat) else { return base.arrived(result) }
+        // The worker counts an arrival when it gets one; until then the broker gives it nothing more.
+        runBeside(on: threads) {
+            var sorted = result
+            sorted.deliveries = await repeats.sort(result.deliveries) { base.noticed([$0]) }
+            base.arrived(sorted)
+        }
+    }
+
+    func arrivalWasLost(_ error: any Error) { base.arrivalWasLost(error) }
+    func mayHaveWork() { base.mayHaveWork() }
+    func warned(_ text: String) { base.warned(text) }
+
+    /// What the broker has given up by itself has no record yet.
+    func noticed(_ notices: [JobNotice]) {
+        base.noticed(notices)
+        let writes = notices.compactMap { notice -> ResultWrite? in
+            guard case .gaveUp(_, let failure) = notice.kind, !notice.jobID.isEmpty else { return nil }
+            var record = JobRecord(
+                id: notice.jobID, name: notice.jobName, queue: notice.queue, state: .failed, attempts: notice.attempt,
+                endedAt: clock.now)
+            record.failure = failure
+            return ResultWrite(record, kept: .deadLetter)
+        }
+        guard !writes.isEmpty else { return }
+        runBeside(on: threads) { try? await store.store(writes) }
+    }
+}

@@ -1,0 +1,152 @@
+import AMQP
+import Hoist
+import Synchronization
+
+/// Publishes with confirms, over a connection of its own: RabbitMQ blocks connections that publish when it is short of
+/// memory, and workers must go on to acknowledge then.
+final class Publisher: Sendable {
+    /// A message and the queue of jobs that it is for.
+    struct Item {
+        enum Place: Hashable {
+            /// Into the queue itself.
+            case ready
+            /// Into the queue after so many seconds.
+            case delayed(seconds: Int64)
+            /// Into the queue of its dead letters.
+            case dead
+            /// Into the queue that gives jobs back after a while.
+            case held
+        }
+
+        var message: AMQPMessage
+        var queue: String
+        var place: Place
+    }
+
+    private let configuration: RabbitMQBackend.Configuration
+    private let client: AMQPClient
+    private let channel: AMQPRecoveringChannel
+    private let thread: any TaskExecutor
+    private let warn: @Sendable (String) -> Void
+    /// What has been declared on the channel of this number.
+    private let declared = Mutex<(channel: Int, objects: Set<String>)>((0, []))
+    private let running = Mutex<Task<Void, Never>?>(nil)
+
+    init(
+        _ client: AMQPClient, _ configuration: RabbitMQBackend.Configuration, thread: any TaskExecutor,
+        warn: @escaping @Sendable (String) -> Void
+    ) {
+        self.configuration = configuration
+        self.client = client
+        self.thread = thread
+        self.warn = warn
+        channel = AMQPRecoveringChannel(client, .init(confirmsPublishes: true), events: .init(differs: warn))
+    }
+
+    deinit { running.withLock { $0 }?.cancel() }
+
+    /// Opens the channel when it is first needed.
+    private func start() {
+        running.withLock { running in
+            guard running == nil else { return }
+            running = Task(executorPreference: thread) { [channel] in await channel.run() }
+        }
+    }
+
+    /// An open channel with confirms.
+    /// - Throws: ``BackendError``; a retry is safe.
+    func openChannel(within limit: Duration, doing what: String) async throws -> AMQPChannel {
+        start()
+        do throws(AMQPError) {
+            return try await channel.channel(within: limit)
+        } catch {
+            try Task.checkCancellation()
+            throw BackendError(error, doing: what)
+        }
+    }
+
+    /// Publishes, and waits for the confirms.
+    /// - Throws: ``BackendError``; where its `isRetrySafe` is true, nothing was stored.
+    func publish(_ items: [Item], within limit: Duration) async throws {
+        guard !items.isEmpty else { return }
+        let what = "enqueue on \(Set(items.map(\.queue)).sorted().prefix(3).joined(separator: ", "))"
+        let begun = ContinuousClock.now
+        let open = try await openChannel(within: limit, doing: what)
+        do throws(AMQPError) {
+            try await declare(items, on: open)
+            let left = max(.milliseconds(1), limit - (ContinuousClock.now - begun))
+            var confirms = try await open.publish(items.map(Self.publication), within: left)
+            // A queue was deleted since it was declared: it is made again, once.
+            let homeless = confirms.indices.filter { if case .returned = confirms[$0] { true } else { false } }
+            if !homeless.isEmpty {
+                forgetDeclarations()
+                let again = homeless.map { items[$0] }
+                try await declare(again, on: open)
+                for (index, confirm) in zip(homeless, try await open.publish(again.map(Self.publication), within: left))
+                {
+                    confirms[index] = confirm
+                }
+            }
+            let refused = confirms.indices.filter { confirms[$0] != .confirmed }
+            guard let first = refused.first else { return }
+            throw AMQPError(
+                .refused, "\(refused.count) of \(items.count) messages were not taken; \(items[first].queue) is full",
+                mayHaveRun: refused.count < items.count)
+        } catch {
+            throw BackendError(error, doing: what)
+        }
+    }
+
+    private static func publication(_ item: Item) -> AMQPChannel.Publication {
+        let queue = TaskQueue(name: item.queue, settings: QueueSettings())
+        return switch item.place {
+        case .ready: .init(item.message, routingKey: item.queue, isMandatory: true)
+        case .dead: .init(item.message, routingKey: queue.deadLetters, isMandatory: true)
+        case .held: .init(item.message, routingKey: queue.holding, isMandatory: true)
+        case .delayed(let seconds):
+            .init(
+                item.message, exchange: DelayLadder.entrance,
+                routingKey: DelayLadder.key(seconds: seconds, queue: item.queue), isMandatory: true)
+        }
+    }
+
+    private func forgetDeclarations() { declared.withLock { $0.objects = [] } }
+
+    /// Declares what the items need, once for each connection.
+    private func declare(_ items: [Item], on open: AMQPChannel) async throws(AMQPError) {
+        var wanted: [String: AMQPTopology] = [:]
+        for item in items {
+            let queue = TaskQueue(name: item.queue, settings: configuration.settings(of: item.queue))
+            if wanted["queue " + item.queue] == nil { wanted["queue " + item.queue] = queue.topology }
+            switch item.place {
+            case .ready: break
+            case .delayed:
+                wanted["ladder"] = DelayLadder(kind: configuration.delayQueues).topology
+                wanted["exit " + item.queue] = DelayLadder.topology(to: item.queue)
+            case .dead:
+                wanted["dead " + item.queue] = queue.deadLetterTopology(
+                    keptFor: configuration.deadLetterRetention, atMost: configuration.deadLetterLimit)
+            case .held: wanted["held " + item.queue] = queue.holdingTopology(for: configuration.unknownNamePause)
+            }
+        }
+        let number = channel.current?.number ?? 0
+        let missing = declared.withLock { declared in
+            if declared.channel != number { declared = (number, []) }
+            return wanted.keys.filter { !declared.objects.contains($0) }
+        }
+        guard !missing.isEmpty else { return }
+        // Queues come before what leads to them.
+        let order = missing.sorted { ($0.hasPrefix("exit") ? 1 : 0, $0) < ($1.hasPrefix("exit") ? 1 : 0, $1) }
+        var topology = AMQPTopology()
+        for key in order { if let part = wanted[key] { topology.merge(part) } }
+        for difference in try await topology.declare(on: open.connection) { warn(difference) }
+        declared.withLock { declared in
+            if declared.channel == number { declared.objects.formUnion(missing) }
+        }
+    }
+
+    func close() async {
+        await channel.close()
+        client.close()
+    }
+}

@@ -1,0 +1,49 @@
+import AMQP
+
+/// What is declared for a queue of jobs: Celery's objects, and Hoist's own beside them.
+struct TaskQueue {
+    var name: String
+    var settings: QueueSettings
+
+    /// As Celery declares a queue that its configuration does not describe: an exchange of the same name, and a binding
+    /// with the same key (`celery/app/amqp.py`).
+    var topology: AMQPTopology {
+        AMQPTopology(
+            exchanges: [.init(name, .direct)], queues: [.init(name, arguments: settings.arguments)],
+            bindings: [.init(.queue(name), to: name, key: name)])
+    }
+
+    /// Keeps jobs that no worker could do anything with.
+    var deadLetters: String { "hoist.dead." + name }
+
+    func deadLetterTopology(keptFor retention: Duration, atMost limit: Int) -> AMQPTopology {
+        AMQPTopology(queues: [
+            .init(
+                deadLetters,
+                arguments: [
+                    "x-message-ttl": .integer(retention.inMicroseconds / 1000), "x-max-length": .integer(Int64(limit)),
+                ])
+        ])
+    }
+
+    /// Holds jobs that this worker does not know, and gives them back after a while.
+    var holding: String { "hoist.held." + name }
+
+    func holdingTopology(for pause: Duration) -> AMQPTopology {
+        AMQPTopology(queues: [
+            .init(
+                holding,
+                arguments: [
+                    "x-message-ttl": .integer(pause.inMicroseconds / 1000), "x-dead-letter-exchange": "",
+                    "x-dead-letter-routing-key": .text(name),
+                ])
+        ])
+    }
+}
+
+extension Duration {
+    var inMicroseconds: Int64 {
+        let (seconds, attoseconds) = components
+        return seconds * 1_000_000 + attoseconds / 1_000_000_000_000
+    }
+}

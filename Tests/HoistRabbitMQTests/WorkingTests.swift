@@ -1,0 +1,167 @@
+import AMQP
+import Foundation
+import Hoist
+import HoistRabbitMQ
+import HoistTesting
+import Synchronization
+import TestServers
+import Testing
+
+@Suite("Jobs on RabbitMQ", .timeLimit(.minutes(3)))
+struct WorkingTests {
+    private struct Double: Job {
+        static let name = "double"
+        var number: Int
+        typealias Output = Int
+    }
+
+    private struct Fail: Job {
+        static let name = "fail"
+        static let options = JobOptions(retry: .fixed(.milliseconds(10), maxAttempts: 3))
+        var reason: String
+    }
+
+    private func worker(_ bench: RabbitBench, slots: Int = 8, _ change: (inout Worker.Configuration) -> Void = { _ in })
+        -> Worker
+    {
+        var configuration = Worker.Configuration()
+        change(&configuration)
+        return Worker(
+            bench.backend, queues: ["default"], lanes: [.async(slots)], configuration: configuration,
+            logger: RabbitBench.silent
+        ) {
+            Handler(Double.self) { job, _ in job.number * 2 }
+            Handler(Fail.self) { job, _ in throw Oops(description: job.reason) }
+        }
+    }
+
+    private struct Oops: Error, CustomStringConvertible {
+        var description: String
+    }
+
+    @Test("outputs and failures come back, retries are counted, and the queue is empty in the end")
+    func endToEnd() async throws {
+        let bench = try RabbitBench()
+        try await withWorker(worker(bench)) {
+            let handles = try await bench.client.enqueue(contentsOf: (0..<300).map(Double.init))
+            for (number, handle) in handles.enumerated() {
+                #expect(try await handle.output(timeout: .seconds(30)) == number * 2)
+            }
+            let failed = try await bench.client.enqueue(Fail(reason: "no"))
+            let error = await #expect(throws: JobError.self) { try await failed.output(timeout: .seconds(30)) }
+            #expect(error?.failure?.message == "no")
+            let record = try await failed.record()
+            #expect(record?.attempts == 3, "\(String(describing: record))")
+        }
+        let probe = try await bench.probe()
+        #expect(try await probe.state(of: "default").messages == 0)
+        // The dead letter has the bytes it came with, and the reason.
+        let dead = try #require(try await probe.get("hoist.dead.default"))
+        let reason = dead.delivery.message.properties.headers?["x-hoist-reason"]?.textValue
+        #expect(reason?.contains("Oops") == true)
+        #expect(dead.delivery.message.properties.headers?["retries"]?.integerValue == 2)
+    }
+
+    @Test(
+        "a delayed job waits with the broker, less than a second as well as more",
+        arguments: [
+            Duration.milliseconds(300), .milliseconds(2500),
+        ])
+    func delays(_ delay: Duration) async throws {
+        let bench = try RabbitBench(.init(delayQueues: .classic, workerHeartbeat: .seconds(2)))
+        let begun = Date()
+        let handle = try await bench.client.enqueue(Double(number: 4), .after(delay))
+        try await withWorker(worker(bench)) {
+            let output = try await handle.output(timeout: .seconds(30))
+            #expect(output == 8)
+        }
+        let record = try #require(try await handle.record())
+        let waited = try #require(record.startedAt).timeIntervalSince(begun)
+        #expect(waited >= Swift.Double(delay.components.seconds) + 0.25)
+    }
+
+    @Test("a job whose name this worker does not know goes to one that does, and blocks nothing")
+    func unknownNames() async throws {
+        let bench = try RabbitBench(.init(workerHeartbeat: .seconds(2), unknownNamePause: .milliseconds(300)))
+        let strange = try await bench.client.enqueue(named: "strange", arguments: Arguments(positional: [1]))
+        try await withWorker(worker(bench, slots: 1)) {
+            #expect(try await bench.client.enqueue(Double(number: 1)).output(timeout: .seconds(30)) == 2)
+            let other = Worker(bench.backend, queues: ["default"], logger: RabbitBench.silent) {
+                Handler(named: "strange") { arguments, _ in .array(arguments.positional) }
+            }
+            try await withWorker(other) {
+                let output = try await strange.output(timeout: .seconds(30))
+                #expect(output == [1])
+            }
+        }
+    }
+
+    @Test("bad messages become dead letters with their bytes, and the good ones between them are done")
+    func badMessages() async throws {
+        let bench = try RabbitBench()
+        let probe = try await bench.probe()
+        try await probe.confirmPublishes()
+        try await withWorker(worker(bench)) {
+            _ = try await bench.client.enqueue(Double(number: 0)).output(timeout: .seconds(30))
+            var generator = Fuzzing.Generator(seed: 7)
+            var handles: [JobHandle<Int>] = []
+            for round in 0..<20 {
+                let bad = (0..<50).map { index -> AMQPChannel.Publication in
+                    let bytes = (0..<Int.random(in: 0...200, using: &generator)).map { _ in
+                        UInt8.random(in: 0...255, using: &generator)
+                    }
+                    var message = AMQPMessage(body: bytes)
+                    message.properties.contentType =
+                        index % 3 == 0 ? "application/json" : "application/x-python-serialize"
+                    if index % 2 == 0 {
+                        message.properties.headers = [
+                            "task": index % 4 == 0 ? "double" : 5, "id": .array([1, .void]), "eta": "never",
+                            "timelimit": .table(["a": .bytes([255])]),
+                        ]
+                    }
+                    message.properties.correlationID = "bad \(round) \(index)"
+                    return .init(message, routingKey: "default")
+                }
+                try await probe.publish(bad)
+                handles.append(try await bench.client.enqueue(Double(number: round)))
+            }
+            for (round, handle) in handles.enumerated() {
+                #expect(try await handle.output(timeout: .seconds(30)) == round * 2)
+            }
+            var dead = 0
+            _ = try await eventually {
+                dead = try await probe.state(of: "hoist.dead.default").messages
+                return dead == 1000
+            }
+            #expect(dead == 1000)
+            let first = try #require(try await probe.get("hoist.dead.default")).delivery.message
+            #expect(first.properties.headers?["x-hoist-reason"] != nil)
+            #expect(first.properties.correlationID?.hasPrefix("bad") == true)
+        }
+    }
+
+    @Test("a job that is running is cancelled, and one that waits when it comes to a worker")
+    func cancelling() async throws {
+        let bench = try RabbitBench()
+        let begun = Atomic(0)
+        let worker = Worker(bench.backend, queues: ["default"], lanes: [.async(1)], logger: RabbitBench.silent) {
+            Handler(Double.self) { job, _ in
+                begun.add(1, ordering: .relaxed)
+                try await Task.sleep(for: .seconds(60))
+                return job.number
+            }
+        }
+        try await withWorker(worker) {
+            let running = try await bench.client.enqueue(Double(number: 1))
+            let waiting = try await bench.client.enqueue(Double(number: 2))
+            #expect(try await eventually { begun.load(ordering: .relaxed) == 1 })
+            #expect(try await waiting.cancel() == .requested)
+            #expect(try await running.cancel() == .requested)
+            for handle in [running, waiting] {
+                let error = await #expect(throws: JobError.self) { try await handle.output(timeout: .seconds(30)) }
+                #expect(error?.code == .cancelled)
+            }
+            #expect(begun.load(ordering: .relaxed) == 1)
+        }
+    }
+}
