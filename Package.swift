@@ -172,7 +172,8 @@ let package = Package(
         support("TestServers", ["RESP", nioCore, nioPosix]),
         support("IsolationTestJobs", ["Hoist", logging]),
         program("IsolationTestChild", ["Hoist", "HoistRedis", "HoistSQLite", "IsolationTestJobs", logging]),
-        program("KillTestWorker", ["Hoist", "HoistRedis", "HoistSQLite", lifecycle, logging, signals]),
+        program(
+            "KillTestWorker", ["Hoist", "HoistRabbitMQ", "HoistRedis", "HoistSQLite", lifecycle, logging, signals]),
         tests(
             "HoistTests",
             [
@@ -214,7 +215,8 @@ let package = Package(
         tests(
             "KillTests",
             [
-                "Hoist", "HoistMonitor", "HoistRedis", "HoistSQLite", "HoistTesting", "KillTestWorker", "RESP",
+                "AMQP", "Hoist", "HoistMonitor", "HoistRabbitMQ", "HoistRedis", "HoistSQLite", "HoistTesting",
+                "KillTestWorker", "RESP",
                 "TestServers", logging,
                 .product(name: "GRDB", package: "GRDB.swift"),
             ],

@@ -1,5 +1,6 @@
 import Foundation
 import Hoist
+import HoistRabbitMQ
 import HoistRedis
 import HoistSQLite
 import Logging
@@ -26,12 +27,16 @@ final class KillBench: @unchecked Sendable {
     let client: JobClient
     let lease: Double
 
-    /// - Parameter url: a backend; nil for a database in the bench's folder.
+    /// - Parameter url: a backend, or RabbitMQ and its results with a bar between; nil for a database in the bench's folder.
     init(lease: Double = 3.5, url: String? = nil) throws {
         self.lease = lease
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-kill-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        if let url {
+        if let url, url.hasPrefix("amqp:") {
+            self.url = url
+            let parts = url.split(separator: "|").map(String.init)
+            backend = Backend(try RabbitMQBackend(url: parts[0]), results: try RedisBackend(url: parts[1]))
+        } else if let url {
             self.url = url
             backend = try RedisBackend(url: url).backend
         } else {

@@ -7,12 +7,18 @@ extension Backend {
     /// - Parameters:
     ///   - broker: holds the queues. Its other parts are kept.
     ///   - results: keeps states and outputs.
-    public init(_ broker: some BackendConvertible, results: some BackendConvertible) {
+    ///   - maximumLostWorkers: for a broker that keeps no leases: a job becomes a dead letter when so many workers have
+    ///     died with it. A worker that lives and loses its connection counts as well, which is why this is more than
+    ///     elsewhere: 5 by default.
+    public init(
+        _ broker: some BackendConvertible, results: some BackendConvertible, maximumLostWorkers: Int = 5
+    ) {
         var joined = broker.backend
         let store = results.backend.results
         joined.results = JoinedResults(
             store: store, local: joined.results, knowsWaiting: joined.broker.abilities.contains(.storesResults))
-        joined.broker = JoinedBroker(base: joined.broker, store: store)
+        joined.broker = JoinedBroker(
+            base: joined.broker, store: store, maximumLostWorkers: max(1, maximumLostWorkers))
         self = joined
     }
 }
@@ -21,6 +27,7 @@ extension Backend {
 struct JoinedBroker: Broker {
     let base: any Broker
     let store: any ResultStore
+    let maximumLostWorkers: Int
 
     var clock: any JobClock { base.clock }
     /// A late finish is refused by the broker, and its output is in the store all the same.
@@ -52,7 +59,7 @@ struct JoinedBroker: Broker {
                 session: try await base.open(worker, lease: lease, sink: sink), broker: base, store: store,
                 worker: worker.name, repeats: nil)
         }
-        let repeats = RepeatGuard(store, clock: clock, worker: worker.name)
+        let repeats = RepeatGuard(store, clock: clock, worker: worker.name, maximum: maximumLostWorkers)
         let sorting = RepeatSink(
             base: sink, repeats: repeats, store: store, clock: clock, threads: base.threads?.tasks)
         let session = try await base.open(worker, lease: lease, sink: sorting)

@@ -6,19 +6,18 @@ import Synchronization
 /// A job that has ended is not run again: what follows from its end is published, with the same ids, and the delivery is
 /// acknowledged. A job that has not ended has cost a worker, which counts towards giving it up.
 final class RepeatGuard: Sendable {
-    /// A job that so many workers died with is given up. More than on a broker with leases, for a worker that lives and
-    /// loses its connection counts as well.
-    static let maximumLostWorkers = 5
-
     private let store: any ResultStore
     private let clock: any JobClock
     private let worker: String
+    private let maximum: Int
     private let session = Mutex<(any WorkerSession)?>(nil)
     private let isClosed = Atomic(false)
 
-    init(_ store: any ResultStore, clock: any JobClock, worker: String) {
+    /// - Parameter maximum: a job that so many workers died with is given up.
+    init(_ store: any ResultStore, clock: any JobClock, worker: String, maximum: Int) {
         self.store = store
         self.clock = clock
+        self.maximum = maximum
         self.worker = worker
     }
 
@@ -75,7 +74,7 @@ final class RepeatGuard: Sendable {
             isAtMostOnce: message.headers.hoist.isAtMostOnce)
         let now = clock.now
         let transition = Transition.workerLost(
-            facts, worker: record?.worker ?? "unknown", maximum: Self.maximumLostWorkers, at: now
+            facts, worker: record?.worker ?? "unknown", maximum: maximum, at: now
         ).continued(message)
         var noted = Settler.record(
             delivery.jobID, SettlementFacts(message, of: delivery, worker: record?.worker ?? "unknown"),

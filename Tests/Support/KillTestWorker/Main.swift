@@ -1,12 +1,13 @@
 import Foundation
 import Hoist
+import HoistRabbitMQ
 import HoistRedis
 import HoistSQLite
 import Logging
 import ServiceLifecycle
 import UnixSignals
 
-/// A worker to be killed. Arguments: URL JOURNAL [LEASE-SECONDS]. Each job writes a line to the journal when it begins
+/// A worker to be killed. Arguments: URL[|RESULTS-URL] JOURNAL [LEASE-SECONDS]. Each job writes a line to the journal when it begins
 /// and when it ends.
 @main
 struct Main {
@@ -15,6 +16,8 @@ struct Main {
         let backend: any BackendConvertible =
             if arguments[1].hasPrefix("sqlite:") {
                 try SQLiteBackend(url: arguments[1], configuration: .init(maximumLostWorkers: 1000))
+            } else if arguments[1].hasPrefix("amqp:") {
+                try joined(arguments[1])
             } else {
                 try RedisBackend(url: arguments[1], configuration: .init(maximumLostWorkers: 1000))
             }
@@ -65,6 +68,13 @@ struct Main {
                 gracefulShutdownSignals: [.sigterm], logger: logger))
         try await group.run()
     }
+}
+
+/// RabbitMQ and the store of its results, with a bar between.
+private func joined(_ urls: String) throws -> Backend {
+    let parts = urls.split(separator: "|").map(String.init)
+    return Backend(
+        try RabbitMQBackend(url: parts[0]), results: try RedisBackend(url: parts[1]), maximumLostWorkers: 1000)
 }
 
 struct Step: Job {
