@@ -19,6 +19,7 @@ public final class RabbitMQBackend: Broker, BackendConvertible {
     let server: AMQPConfiguration
     let publisher: Publisher
     let fanout: RabbitMQFanout
+    let directory: RabbitMQDirectory
     let thread = EventLoopExecutor()
     private let actorThread: EventLoopSerialExecutor
     let warnings = Warnings()
@@ -42,7 +43,12 @@ public final class RabbitMQBackend: Broker, BackendConvertible {
             publisher = Publisher(
                 try AMQPClient(server.named("producer"), group: thread.group), configuration, thread: thread,
                 warn: { warnings.tell($0) })
-            fanout = RabbitMQFanout(try AMQPClient(server.named("events and control"), group: thread.group), on: thread)
+            let fanout = RabbitMQFanout(
+                try AMQPClient(server.named("events and control"), group: thread.group), on: thread)
+            self.fanout = fanout
+            directory = RabbitMQDirectory(
+                try AMQPClient(server.named("inspection"), group: thread.group), publisher, configuration, clock: clock
+            ) { (try? await fanout.consumedQueues(within: .milliseconds(500), clock: clock)) ?? [] }
         } catch {
             throw BackendError(error, doing: "be reached")
         }
@@ -83,6 +89,8 @@ public final class RabbitMQBackend: Broker, BackendConvertible {
     public var backend: Backend {
         var backend = Backend(broker: self, results: NoResults())
         backend.fanout = fanout
+        backend.directory = directory
+        backend.editing = directory
         backend.broadcasts = fanout
         return backend
     }
@@ -93,6 +101,7 @@ public final class RabbitMQBackend: Broker, BackendConvertible {
 
     public func publish(_ messages: [Message], within limit: Duration) async throws -> [PublishResult] {
         let now = clock.now
+        directory.note(messages.map(\.queue))
         try await publisher.publish(messages.map { Publisher.Item($0, now: now) }, within: limit)
         workDoorbell.ring()
         return messages.map { _ in .enqueued }
@@ -107,6 +116,7 @@ public final class RabbitMQBackend: Broker, BackendConvertible {
     public func open(
         _ worker: WorkerPresence, lease: Duration, sink: any SessionSink
     ) async throws -> any WorkerSession {
+        directory.note(worker.queues)
         let session: RabbitMQSession
         do throws(AMQPError) {
             session = try RabbitMQSession(self, worker, sink: sink)

@@ -123,7 +123,7 @@ public final class RedisBackend: Broker, ResultStore, BackendConvertible {
     public var abilities: BrokerAbilities {
         let always: BrokerAbilities = [
             .uniqueKeys, .knownIDs, .delays, .fencing, .selectsByName, .storesResults, .leases, .cancellation, .expiry,
-            .progress, .history, .lastingCredit,
+            .progress, .history, .lastingCredit, .waitingRecords,
         ]
         return configuration.prioritySteps.count == 10 ? always.union(.tenPriorities) : always
     }

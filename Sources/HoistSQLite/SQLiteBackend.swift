@@ -62,7 +62,7 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
 
     public let abilities: BrokerAbilities = [
         .uniqueKeys, .knownIDs, .delays, .fencing, .selectsByName, .storesResults, .tenPriorities, .leases,
-        .cancellation, .expiry, .progress, .history,
+        .cancellation, .expiry, .progress, .history, .waitingRecords,
     ]
 
     public var backend: Backend {

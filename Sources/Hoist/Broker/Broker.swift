@@ -94,6 +94,8 @@ public struct BrokerAbilities: OptionSet, Sendable, Hashable {
     public static let history = BrokerAbilities(rawValue: 1 << 11)
     /// Hands jobs to the sink that come after a turn, as far as its credit lasts. Others ring, and wait for a turn.
     public static let lastingCredit = BrokerAbilities(rawValue: 1 << 12)
+    /// Keeps a record of each job that waits or runs, which can be listed and changed.
+    public static let waitingRecords = BrokerAbilities(rawValue: 1 << 13)
 }
 
 /// Threads of a broker that a worker's own tasks run on, so that nothing on the way to the broker changes threads.

@@ -126,7 +126,8 @@ public struct Fleet: Sendable {
     /// - Parameters:
     ///   - query: what to ask.
     ///   - target: whom.
-    ///   - timeout: how long to wait for the first reply, and after each for another. 1 second by default.
+    ///   - timeout: how long to wait for the first reply, and after each for another; ten times as long at most in
+    ///     all. 1 second by default.
     /// - Returns: the stream; it throws ``BackendError`` when the request could not be sent: some may have it then.
     public func ask(
         _ query: Query, of target: ControlTarget = .all, timeout: Duration = .seconds(1)

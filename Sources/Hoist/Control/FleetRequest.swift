@@ -93,16 +93,20 @@ private final class ReplyDeadline: Sendable {
     private let clock: any JobClock
     private let timeout: Duration
     private let end: Mutex<Int64>
+    /// However many replies come: a worker could answer under ever new names.
+    private let last: Int64
     private let bell = Doorbell()
 
     init(clock: any JobClock, timeout: Duration) {
         self.clock = clock
         self.timeout = timeout
-        end = Mutex(clock.uptime + timeout.inMicroseconds)
+        let begun = clock.uptime
+        end = Mutex(begun + timeout.inMicroseconds)
+        last = begun + timeout.inMicroseconds.clamped(to: 0...(Int64.max / 64)) * 10
     }
 
     func extend(by duration: Duration) {
-        end.withLock { $0 = clock.uptime + duration.inMicroseconds }
+        end.withLock { $0 = min(last, clock.uptime + duration.inMicroseconds) }
         bell.ring()
     }
 
@@ -119,5 +123,22 @@ private final class ReplyDeadline: Sendable {
                 }
             }
         }
+    }
+}
+
+extension Fanout {
+    /// The queues that workers say they consume, Python's among them. For a broker that has no list of its own.
+    /// - Throws: as ``send(_:exchange:key:)``; asking again is safe.
+    package func consumedQueues(within limit: Duration, clock: any JobClock) async throws -> Set<String> {
+        let request = FleetRequest(
+            Fleet.Query.activeQueues.name, [:], to: .all, timeout: limit, time: LamportClock(), clock: clock)
+        var names: Set<String> = []
+        for try await reply in request.send(on: self, expecting: nil) {
+            for queue in (reply.value.arrayValue ?? []).prefix(1000) {
+                // A name of a queue of RabbitMQ has 255 bytes at most.
+                if let name = queue["name"]?.stringValue, name.utf8.count <= 255 { names.insert(name) }
+            }
+        }
+        return names
     }
 }

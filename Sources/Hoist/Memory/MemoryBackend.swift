@@ -16,7 +16,7 @@ public final class MemoryBackend: Broker, ResultStore, QueueControl, LimitKeepin
     public let workDoorbell = Doorbell()
     public let abilities: BrokerAbilities = [
         .uniqueKeys, .knownIDs, .delays, .fencing, .selectsByName, .storesResults, .tenPriorities, .leases,
-        .cancellation, .expiry, .progress, .history,
+        .cancellation, .expiry, .progress, .history, .waitingRecords,
     ]
     private let changes = Doorbell()
     private let state: Mutex<MemoryStore>

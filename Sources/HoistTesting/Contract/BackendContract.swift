@@ -60,8 +60,9 @@ public enum BackendContract {
 
         func isThere(_ backend: Backend) -> Bool {
             switch self {
-            case .directory: backend.directory != nil
-            case .editing: backend.editing != nil
+            // Of jobs that wait, that is.
+            case .directory: backend.directory != nil && backend.broker.abilities.contains(.waitingRecords)
+            case .editing: backend.editing != nil && backend.broker.abilities.contains(.waitingRecords)
             case .fanout: backend.fanout != nil
             case .coordination: backend.coordination != nil
             case .upkeep: backend.upkeep != nil
@@ -105,7 +106,7 @@ extension BrokerAbilities {
             (.uniqueKeys, "unique keys"), (.knownIDs, "known ids"), (.delays, "delays"), (.fencing, "fencing"),
             (.selectsByName, "selection by name"), (.storesResults, "results"), (.tenPriorities, "ten priorities"),
             (.leases, "leases"), (.cancellation, "cancellation"), (.expiry, "expiry"), (.progress, "progress"),
-            (.history, "history"), (.lastingCredit, "lasting credit"),
+            (.history, "history"), (.lastingCredit, "lasting credit"), (.waitingRecords, "records of waiting jobs"),
         ]
         return all.filter { contains($0.0) }.map(\.1).joined(separator: ", ")
     }
