@@ -234,6 +234,7 @@ let package = Package(
                 .product(name: "HummingbirdTesting", package: "hummingbird"),
             ]),
         tests(
-            "ServiceTests", ["Hoist", "HoistCLI", "HoistRedis", "HoistSQLite", "HoistTesting", "TestServers", logging]),
+            "ServiceTests",
+            ["Hoist", "HoistCLI", "HoistRabbitMQ", "HoistRedis", "HoistSQLite", "HoistTesting", "TestServers", logging]),
     ]
 )

@@ -47,7 +47,7 @@ public enum Backends {
         case "redis", "rediss", "valkey", "valkeys", "unix", "redis+socket", "sentinel", "redis+cluster",
             "rediss+cluster":
             return try RedisBackend(url: url).backend
-        case "amqp", "amqps", "pyamqp", "pyamqps": return try RabbitMQBackend(url: url).backend
+        case _ where !keepsResults(url): return try RabbitMQBackend(url: url).backend
         case "memory": return MemoryBackend().backend
         // The rest of the URL may hold a password, so it is not repeated.
         default:
@@ -58,6 +58,11 @@ public enum Backends {
         }
     }
 
+    /// Whether a backend keeps results itself; RabbitMQ does not.
+    static func keepsResults(_ url: String) -> Bool {
+        !["amqp", "amqps", "pyamqp", "pyamqps"].contains(url.prefix { $0 != ":" }.lowercased())
+    }
+
     /// Opens a backend whose results may be kept in another one.
     /// - Parameters:
     ///   - url: of the backend.
@@ -66,7 +71,7 @@ public enum Backends {
     public static func open(_ url: String, results: String?) throws -> Backend {
         let backend = try open(url)
         guard let results else { return backend }
-        guard !results.lowercased().hasPrefix("amqp"), !results.lowercased().hasPrefix("pyamqp") else {
+        guard keepsResults(results) else {
             throw BackendError(.misuse, "RabbitMQ keeps no results; write --results redis://HOST or sqlite:FILE")
         }
         return Backend(backend, results: try open(results))

@@ -104,13 +104,14 @@ public final class PushBroker: Broker, BackendConvertible {
     private static func close(_ worker: WorkerID, _ state: inout State) {
         guard let channel = state.channels.removeValue(forKey: worker) else { return }
         for waiting in channel.unacknowledged.sorted(by: { $0.key > $1.key }).map(\.value) {
-            putBack(waiting, &state)
+            putBack(waiting, isRedelivered: true, &state)
         }
     }
 
-    private static func putBack(_ waiting: Waiting, _ state: inout State) {
+    /// - Parameter isRedelivered: whether a connection has ended with it, as AMQP's brokers mark it.
+    private static func putBack(_ waiting: Waiting, isRedelivered: Bool = false, _ state: inout State) {
         var again = waiting
-        again.isRedelivered = true
+        again.isRedelivered = isRedelivered
         state.queues[waiting.message.queue, default: []].insert(again, at: 0)
     }
 
@@ -185,7 +186,8 @@ public final class PushBroker: Broker, BackendConvertible {
             while channel.unacknowledged.count < channel.prefetch, var waiting = state.queues[queue],
                 !waiting.isEmpty
             {
-                let next = waiting.removeFirst()
+                var next = waiting.removeFirst()
+                next.message.properties.isRedelivered = next.isRedelivered
                 state.queues[queue] = waiting
                 state.nextTag += 1
                 channel.unacknowledged[state.nextTag] = next

@@ -49,9 +49,11 @@ final class ServiceBench {
         return process
     }
 
-    func startServer(backend: String? = nil) async throws {
+    /// - Parameter places: the options that name the backend; nil for SQLite in the bench's folder.
+    func startServer(backend: String? = nil, places: [String]? = nil) async throws {
         port = try RedisServer.freePort()
-        _ = try start(["serve", "--backend", backend ?? backendURL, "--data", path("videos"), "--port", String(port)])
+        let places = places ?? ["--backend", backend ?? backendURL]
+        _ = try start(["serve", "--data", path("videos"), "--port", String(port)] + places)
         #expect(try await eventually(.seconds(30)) { (try? await self.http("GET", "/").status) == 200 })
     }
 

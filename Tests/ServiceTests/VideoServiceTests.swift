@@ -1,7 +1,10 @@
 import Foundation
 import Hoist
+import HoistRabbitMQ
+import HoistRedis
 import HoistSQLite
 import HoistTesting
+import Logging
 import TestServers
 import Testing
 
@@ -46,6 +49,32 @@ struct VideoServiceTests {
         #expect(Set(left) == ["input", "video.mp4", "poster.jpg", "contact.jpg"], "no partial file is left")
         let page = try await bench.http("GET", "/")
         #expect(page.status == 200 && String(decoding: page.body, as: UTF8.self).contains("VideoService"))
+    }
+
+    @Test(
+        "on RabbitMQ, with results in Redis, by two options alone: an upload becomes a video though its worker is killed"
+    )
+    func rabbitMQ() async throws {
+        let (rabbit, redis) = (try RabbitServer(), try RedisServer())
+        defer { redis.stop() }
+        let bench = try ServiceBench()
+        let places = ["--backend", rabbit.url(), "--results", redis.url]
+        try await bench.startServer(places: places)
+        let worker = try bench.start(["worker", "--data", bench.path("videos")] + places)
+        let answer = try await bench.http("POST", "/upload", file: try bench.makeVideo(seconds: 8))
+        #expect(answer.status == 202)
+        let id = try #require(answer.json["id"]?.stringValue)
+        let hasBegun = try await eventually {
+            try await bench.job(id)["progress"]?["fraction"]?.doubleValue ?? 0 > 0.05
+        }
+        #expect(hasBegun)
+        kill(worker.processIdentifier, SIGKILL)
+        _ = try bench.start(["worker", "--data", bench.path("videos")] + places)
+        let isDone = try await eventually(.seconds(90)) { try await bench.job(id)["state"] == "succeeded" }
+        #expect(isDone)
+        #expect(try await bench.job(id)["lost_workers"] == 1)
+        let base = "/videos/\(try #require(answer.json["video_id"]?.stringValue))/"
+        #expect(try await bench.http("GET", base + "video.mp4").status == 200)
     }
 
     @Test("what is no video is refused, and nothing is kept of it")
@@ -184,6 +213,38 @@ struct HoistToolTests {
         #expect(try hoist("purge", "dead", "--force") == "1 purged\n")
         #expect(try bench.run("hoist", ["status", "--backend", "ftp://x"], status: 1) == "")
     }
+
+    @Test("on RabbitMQ jobs are enqueued, counted, given up, requeued and purged, and what it cannot do is refused")
+    func rabbitMQ() async throws {
+        let (rabbit, redis) = (try RabbitServer(), try RedisServer())
+        defer { redis.stop() }
+        let bench = try ServiceBench()
+        func hoist(_ arguments: String..., status: Int32 = 0) throws -> String {
+            try bench.run(
+                "hoist", arguments + ["--backend", rabbit.url(), "--results", redis.url], status: status)
+        }
+        // The queue of a worker is found by asking it, and so is that of a dead letter.
+        let backend = Backend(try RabbitMQBackend(url: rabbit.url()), results: try RedisBackend(url: redis.url))
+        let worker = Worker(
+            backend, queues: ["mail"], logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
+        ) {
+            Handler(named: "mail.send", options: JobOptions(retry: .none)) { _, _ in throw CancellationError() }
+        }
+        try await withWorker(worker) {
+            let id = try hoist("enqueue", "mail.send", "--kwargs", #"{"to": "ada"}"#, "--queue", "mail", "--id", "m1")
+            #expect(id == "m1\n")
+            let isDead = try await eventually { try hoist("dead", "list").contains("m1") }
+            #expect(isDead)
+            let status = try hoist("status")
+            #expect(status.contains("mail"), "\(status)")
+            let dropped = try hoist("dead", "drop", "--all", "--json")
+            #expect(dropped == "{\"dropped\":1}\n")
+        }
+        #expect(try hoist("purge", "mail", "--force") == "0 purged\n")
+        _ = try hoist("pause", "mail", status: 64)
+        _ = try bench.run("hoist", ["status", "--backend", rabbit.url(), "--results", rabbit.url()], status: 1)
+    }
+
     @Test("queues are paused and limits set on Redis, and limits on SQLite")
     func control() throws {
         let server = try RedisServer()

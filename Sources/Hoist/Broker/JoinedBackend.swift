@@ -59,7 +59,7 @@ struct JoinedBroker: Broker {
                 session: try await base.open(worker, lease: lease, sink: sink), broker: base, store: store,
                 worker: worker.name, repeats: nil)
         }
-        let repeats = RepeatGuard(store, clock: clock, worker: worker.name, maximum: maximumLostWorkers)
+        let repeats = RepeatGuard(base, store, maximum: maximumLostWorkers)
         let sorting = RepeatSink(
             base: sink, repeats: repeats, store: store, clock: clock, threads: base.threads?.tasks)
         let session = try await base.open(worker, lease: lease, sink: sorting)

@@ -6,19 +6,19 @@ import Synchronization
 /// A job that has ended is not run again: what follows from its end is published, with the same ids, and the delivery is
 /// acknowledged. A job that has not ended has cost a worker, which counts towards giving it up.
 final class RepeatGuard: Sendable {
+    private let broker: any Broker
     private let store: any ResultStore
     private let clock: any JobClock
-    private let worker: String
     private let maximum: Int
     private let session = Mutex<(any WorkerSession)?>(nil)
     private let isClosed = Atomic(false)
 
     /// - Parameter maximum: a job that so many workers died with is given up.
-    init(_ store: any ResultStore, clock: any JobClock, worker: String, maximum: Int) {
+    init(_ broker: any Broker, _ store: any ResultStore, maximum: Int) {
+        self.broker = broker
         self.store = store
-        self.clock = clock
+        clock = broker.clock
         self.maximum = maximum
-        self.worker = worker
     }
 
     func use(_ session: any WorkerSession) { self.session.withLock { $0 = session } }
@@ -128,7 +128,9 @@ final class RepeatGuard: Sendable {
         let now = clock.now
         var settlement = Settlement(
             jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: now, finishedAt: now)
-        (settlement.followUps, settlement.storesResult) = (followUps, false)
+        // In the order that repeats and never loses.
+        if let messages = followUps?.messages, !messages.isEmpty { try await broker.publish(followUps: messages) }
+        (settlement.followUps, settlement.storesResult) = (FollowUps(), false)
         _ = try await session.turn(WorkerTurn(settlements: [settlement]))
     }
 }

@@ -30,6 +30,10 @@ public struct DashboardCommand: AsyncParsableCommand {
         name: .long,
         help: "A backend, URL or NAME=URL; may be repeated (default: $HOIST_BACKEND, else sqlite:hoist.db).")
     var backend: [String] = []
+    @Option(
+        name: .long,
+        help: "Where the results of backends on RabbitMQ are kept: redis://HOST/DB (default: $HOIST_RESULTS).")
+    var results: String?
     @Option(name: .long, help: "The port.") var port = 5580
     @Option(name: .long, help: "Where to listen. Another address than this machine's loopback needs users.")
     var host = "127.0.0.1"
@@ -110,9 +114,10 @@ public struct DashboardCommand: AsyncParsableCommand {
     /// The backends by name.
     private func sources() throws -> [DashboardBackend] {
         let urls = backend.isEmpty ? [BackendOptions().url] : backend
+        let results = results ?? BackendOptions().resultsURL
         return try urls.map { text in
             let (name, url) = Self.split(text)
-            return DashboardBackend(name, try Backends.open(url))
+            return DashboardBackend(name, try Backends.open(url, results: Backends.keepsResults(url) ? nil : results))
         }
     }
 
