@@ -17,6 +17,7 @@ let package = Package(
                 "CSQLiteLimit",
                 .product(name: "Hoist", package: "hoist"),
                 .product(name: "HoistMonitor", package: "hoist"),
+                .product(name: "HoistRabbitMQ", package: "hoist"),
                 .product(name: "HoistRedis", package: "hoist"),
                 .product(name: "HoistSQLite", package: "hoist"),
                 .product(name: "HoistTesting", package: "hoist"),

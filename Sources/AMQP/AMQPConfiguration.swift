@@ -51,8 +51,8 @@ public struct AMQPConfiguration: Sendable {
     /// How long a publish waits for its confirm, and for a server that takes no messages. 15 seconds by default.
     public var publishTimeout: Duration
     /// How often each side is heard from. A server that is silent for twice as long counts as dead, and it counts this
-    /// client as dead after two to three times as long. Whole seconds, 0 for none; 10 by default. The server may ask
-    /// for less.
+    /// client as dead after two to three times as long. Whole seconds, 0 for what the server asks for; 10 by default. The
+    /// server may ask for less.
     public var heartbeat: Duration
     /// The largest frame to ask for, in bytes: 131,072 by default, 4,096 at least.
     public var frameMaximum: Int

@@ -26,7 +26,7 @@ extension RabbitMQBackend {
             self.defaultQueue = defaultQueue
             self.queues = queues
             self.delayQueues = delayQueues
-            self.workerHeartbeat = workerHeartbeat
+            self.workerHeartbeat = max(.seconds(1), workerHeartbeat)
             self.unknownNamePause = unknownNamePause
             self.deadLetterRetention = deadLetterRetention
             self.deadLetterLimit = max(0, deadLetterLimit)

@@ -6,7 +6,8 @@ import Logging
 
 /// Benchmarks on SQLite and Redis. `HoistBenchmarks [PYTHON]` prints one table each; with an interpreter that has huey
 /// and celery[redis] it runs those peers in the same run, and Sidekiq where it is installed. `HoistBenchmarks redis
-/// [PYTHON]` prints the second alone, and `HoistBenchmarks events [PYTHON]` what events and remote control cost.
+/// [PYTHON]` prints the second alone, `HoistBenchmarks events [PYTHON]` what events and remote control cost, and `HoistBenchmarks rabbit URL` the
+/// rates on a RabbitMQ that runs.
 @main
 struct Main {
     static func main() async throws {
@@ -36,6 +37,7 @@ struct Main {
         case "isolation-work": try await IsolationBenchmark.work(arguments[2], children: Int(arguments[3]) ?? 2)
         case "isolation-serve": try await IsolationBenchmark.serve(arguments[2])
         case "isolation-overhead": try await IsolationBenchmark.overhead(arguments[2], jobs: Int(arguments[3]) ?? 500)
+        case "rabbit": try await RabbitBenchmark.run(arguments[2], jobs: Int(arguments.dropFirst(3).first ?? "") ?? 50_000)
         case "events": try await EventsReport(python: arguments.dropFirst(2).first).run()
         case "redis": try await RedisReport(python: arguments.dropFirst(2).first).run()
         default:

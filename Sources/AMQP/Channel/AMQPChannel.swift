@@ -175,7 +175,9 @@ public final class AMQPChannel: Sendable {
     }
 
     /// Acknowledges a delivery. Nothing is answered; when the channel is over already, nothing happens.
-    /// - Parameter multiple: whether all deliveries before it are acknowledged too.
+    /// - Parameters:
+    ///   - tag: of the delivery.
+    ///   - multiple: whether all deliveries before it are acknowledged too.
     public func acknowledge(_ tag: UInt64, multiple: Bool = false) {
         onLoop { handler, slot in handler.tell(.basicAck(tag: tag, multiple: multiple), on: slot) }
     }
@@ -187,7 +189,12 @@ public final class AMQPChannel: Sendable {
         }
     }
 
-    /// Gives a delivery back, or up: without `requeue` it goes to the dead letter exchange of its queue, or is dropped.
+    /// Gives a delivery back, or up.
+    /// - Parameters:
+    ///   - tag: of the delivery.
+    ///   - multiple: whether all deliveries before it are meant too.
+    ///   - requeue: whether it goes back to its queue. Else it goes to the dead letter exchange of its queue, or is
+    ///     dropped.
     public func reject(_ tag: UInt64, multiple: Bool = false, requeue: Bool) {
         onLoop { handler, slot in
             handler.tell(.basicNack(tag: tag, multiple: multiple, requeue: requeue), on: slot)
@@ -222,6 +229,13 @@ public final class AMQPChannel: Sendable {
     }
 
     /// Makes an exchange, or finds one that was declared alike.
+    /// - Parameters:
+    ///   - name: of the exchange.
+    ///   - type: how it chooses queues.
+    ///   - isDurable: whether it survives a restart of the server.
+    ///   - autoDeletes: whether it is deleted when the last queue is unbound.
+    ///   - isInternal: whether programs may not publish to it.
+    ///   - arguments: such as `alternate-exchange`.
     /// - Throws: ``AMQPError`` `.channelClosed` with the reply code 406 where one was declared otherwise.
     public func declare(
         exchange name: String, _ type: ExchangeType, isDurable: Bool = true, autoDeletes: Bool = false,
@@ -241,6 +255,11 @@ public final class AMQPChannel: Sendable {
     }
 
     /// Leads messages of one exchange to another (RabbitMQ's extension).
+    /// - Parameters:
+    ///   - destination: where the messages go.
+    ///   - source: where they were published.
+    ///   - key: which of them.
+    ///   - arguments: which of them, by their headers.
     /// - Throws: ``AMQPError``; a retry is safe.
     public func bind(
         exchange destination: String, to source: String, key: String, arguments: AMQPTable = [:]
@@ -256,7 +275,12 @@ public final class AMQPChannel: Sendable {
     }
 
     /// Makes a queue, or finds one that was declared alike.
-    /// - Parameter name: empty for a name of the server's choice.
+    /// - Parameters:
+    ///   - name: empty for a name of the server's choice.
+    ///   - isDurable: whether the queue, with its messages that are meant to, survives a restart of the server.
+    ///   - isExclusive: whether it is this connection's own, and ends with it.
+    ///   - autoDeletes: whether it is deleted when its last consumer ends.
+    ///   - arguments: such as `x-queue-type`. Their types count when it is declared again.
     /// - Throws: ``AMQPError`` `.channelClosed` with the reply code 406 where it was declared otherwise, 405 where it is
     ///   another connection's own.
     @discardableResult
@@ -288,6 +312,11 @@ public final class AMQPChannel: Sendable {
     }
 
     /// Leads messages of an exchange to a queue.
+    /// - Parameters:
+    ///   - queue: where the messages go.
+    ///   - exchange: where they were published.
+    ///   - key: which of them.
+    ///   - arguments: which of them, by their headers.
     /// - Throws: ``AMQPError``; a retry is safe.
     public func bind(
         queue: String, to exchange: String, key: String, arguments: AMQPTable = [:]
@@ -296,6 +325,11 @@ public final class AMQPChannel: Sendable {
     }
 
     /// Undoes ``bind(queue:to:key:arguments:)``.
+    /// - Parameters:
+    ///   - queue: as it was bound.
+    ///   - exchange: as it was bound.
+    ///   - key: as it was bound.
+    ///   - arguments: as it was bound.
     /// - Throws: ``AMQPError``; a retry is safe.
     public func unbind(
         queue: String, from exchange: String, key: String, arguments: AMQPTable = [:]

@@ -30,6 +30,8 @@ struct ChannelStateMachine<Call, Publication>: ~Copyable {
     /// Why the channel was closed; nil while it is open.
     private(set) var reason: AMQPError?
     private(set) var usesConfirms = false
+    /// Whether this program has closed the channel, and the server has agreed.
+    private(set) var wasClosedByCall = false
 
     init() {}
 
@@ -80,6 +82,7 @@ struct ChannelStateMachine<Call, Publication>: ~Copyable {
                 rest.insert(call, at: 0)
                 calls.removeAll()
                 state = .closed
+                wasClosedByCall = true
                 let error = AMQPError(.closed, "the channel was closed")
                 reason = error
                 return .end(error, answer: nil, calls: rest, publications: ledger.abandon())

@@ -32,6 +32,7 @@ struct ContentAssembler {
             throw AMQPViolation("a content header without a message")
         }
         var message = AMQPMessage(properties: header.properties, body: [])
+        message.headerViolation = header.headerViolation
         if header.bodySize > UInt64(limits.maximumBodyBytes) {
             message.skippedBytes = header.bodySize
         } else {

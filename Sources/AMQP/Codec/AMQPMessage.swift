@@ -7,6 +7,8 @@ public struct AMQPMessage: Sendable, Hashable {
     /// The size of a body that was larger than ``AMQPLimits/maximumBodyBytes`` and was skipped: `body` is empty then.
     /// nil for a body that is all there.
     public var skippedBytes: UInt64?
+    /// Why the headers could not be read; they are missing then. nil for headers that are all there.
+    public var headerViolation: String?
 
     public init(properties: AMQPProperties = AMQPProperties(), body: [UInt8]) {
         self.properties = properties
@@ -42,6 +44,8 @@ public struct AMQPProperties: Sendable, Hashable {
 struct ContentHeader: Hashable {
     var bodySize: UInt64
     var properties: AMQPProperties
+    /// What was wrong with the table of headers, which has a length of its own and can be passed over.
+    var headerViolation: String?
 
     init(bodySize: UInt64, properties: AMQPProperties) {
         self.bodySize = bodySize
@@ -60,7 +64,17 @@ struct ContentHeader: Hashable {
         func has(_ bit: Int) -> Bool { flags & (1 << bit) != 0 }
         if has(15) { properties.contentType = try buffer.shortString() }
         if has(14) { properties.contentEncoding = try buffer.shortString() }
-        if has(13) { properties.headers = try buffer.table(limits) }
+        if has(13) {
+            // A message with such headers must not cost the connection: the next consumer would get it too.
+            let place = buffer.readerIndex
+            do throws(AMQPViolation) {
+                properties.headers = try buffer.table(limits)
+            } catch {
+                headerViolation = error.description
+                buffer.moveReaderIndex(to: place)
+                _ = try buffer.longString()
+            }
+        }
         if has(12) { properties.deliveryMode = try buffer.number() }
         if has(11) { properties.priority = try buffer.number() }
         if has(10) { properties.correlationID = try buffer.shortString() }

@@ -22,6 +22,7 @@ enum Frame: Hashable {
 
 /// Cuts a stream of bytes into frames.
 struct FrameDecoder {
+    private static let roomForHeaders = 64 << 10
     private let limits: AMQPLimits
     /// The largest frame with its overhead, in bytes.
     var frameMaximum: Int
@@ -42,7 +43,9 @@ struct FrameDecoder {
         guard let channel = buffer.getInteger(at: buffer.readerIndex + 1, as: UInt16.self),
             let size = buffer.getInteger(at: buffer.readerIndex + 3, as: UInt32.self)
         else { return nil }
-        guard Int(size) + Frame.overhead <= frameMaximum else {
+        // RabbitMQ adds headers of its own to a message, and does not divide the frame.
+        let room = frameMaximum + (type == Frame.headerType ? Self.roomForHeaders : 0)
+        guard Int(size) + Frame.overhead <= room else {
             throw AMQPViolation("a frame of \(size) bytes; \(frameMaximum - Frame.overhead) were agreed on")
         }
         guard buffer.readableBytes >= Int(size) + Frame.overhead else { return nil }

@@ -240,7 +240,9 @@ final class ConnectionHandler: ChannelInboundHandler {
         handOut(slot)
         var lost = error
         lost.mayHaveRun = true
-        for call in calls { call.complete(error.code == .closed ? .success(.method(.channelCloseOK)) : .failure(lost)) }
+        // The call that closed the channel comes first, and is the only one that has got what it asked for.
+        let closing = slot.machine.wasClosedByCall ? calls.first : nil
+        for call in calls { call.complete(call === closing ? .success(.method(.channelCloseOK)) : .failure(lost)) }
         for publication in publications { publication.batch.fail(lost) }
         let waiting = held.filter { $0.slot === slot }
         held.removeAll { $0.slot === slot }
@@ -260,6 +262,9 @@ final class ConnectionHandler: ChannelInboundHandler {
             guard case .end(let error, _, let calls, let publications) = slot.machine.lost(error) else { continue }
             end(slot, error, calls, publications)
         }
+        // The two hold each other.
+        let connection = connection
+        self.connection = nil
         connection?.noteClosed(error)
     }
 
@@ -334,7 +339,21 @@ final class ConnectionHandler: ChannelInboundHandler {
         if !slot.machine.usesConfirms { batch.settleAll() }
     }
 
-    func close() { perform(machine.close()) }
+    func close() {
+        perform(machine.close())
+        guard reason == nil, let context else { return }
+        // A server that does not read does not answer either.
+        let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
+        _ = context.eventLoop.scheduleTask(in: TimeAmount(bounded: configuration.connectTimeout)) {
+            bound.value.giveUpClosing()
+        }
+    }
+
+    private func giveUpClosing() {
+        guard reason == nil else { return }
+        end(AMQPError(.closed, "the connection to \(address) was closed"))
+        context?.close(promise: nil)
+    }
 
     private func send(_ method: AMQPMethod, channel: UInt16) {
         var buffer = ByteBuffer()

@@ -33,17 +33,18 @@ public final class AMQPClient: Sendable {
     /// The open connection; opened first when there is none. One attempt, which all callers at the time share.
     /// - Throws: ``AMQPError`` `.unreachable`, `.authentication`, `.tls`, or `.closed` after ``close()``; a retry is safe.
     public func connection() async throws(AMQPError) -> AMQPConnection {
-        let opening = try state.withLock { state throws(AMQPError) -> EventLoopFuture<AMQPConnection> in
+        let (opening, isNew) = try state.withLock { state throws(AMQPError) -> (EventLoopFuture<AMQPConnection>, Bool) in
             if state.isClosed { throw AMQPError(.closed, "this client was closed") }
             if let connection = state.connection, connection.reason == nil {
-                return connection.loop.makeSucceededFuture(connection)
+                return (connection.loop.makeSucceededFuture(connection), false)
             }
-            if let opening = state.opening { return opening }
+            if let opening = state.opening { return (opening, false) }
             let opening = connector.connect(beginningWith: state.first)
             state.opening = opening
-            opening.whenComplete { [weak self] result in self?.opened(result) }
-            return opening
+            return (opening, true)
         }
+        // Not under the lock: it may be complete already.
+        if isNew { opening.whenComplete { [weak self] result in self?.opened(result) } }
         return try await opening.value()
     }
 

@@ -115,11 +115,6 @@ public final class AMQPRecoveringChannel: Sendable {
             state.lastWaiter += 1
             return state.lastWaiter
         }
-        let timeout = MultiThreadedEventLoopGroup.singleton.next().scheduleTask(in: TimeAmount(bounded: limit)) {
-            [weak self] in
-            self?.release(id)
-        }
-        defer { timeout.cancel() }
         let channel = await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 let channel: AMQPChannel?? = state.withLock { state in
@@ -129,7 +124,11 @@ public final class AMQPRecoveringChannel: Sendable {
                     state.waiters[id] = continuation
                     return nil
                 }
-                if let channel { continuation.resume(returning: channel) }
+                if let channel { return continuation.resume(returning: channel) }
+                // Not before somebody waits.
+                _ = MultiThreadedEventLoopGroup.singleton.next().scheduleTask(in: TimeAmount(bounded: limit)) {
+                    [weak self] in self?.release(id)
+                }
             }
         } onCancel: {
             release(id)
@@ -146,13 +145,15 @@ public final class AMQPRecoveringChannel: Sendable {
         while !state.withLock({ $0.isClosed }), !Task.isCancelled {
             do throws(AMQPError) {
                 let (channel, ended) = try await open()
-                failures = 0
+                let opened = ContinuousClock.now
                 // Cancelling the task closes the channel, which ends it.
                 let error = await withTaskCancellationHandler {
                     await ended.value
                 } onCancel: {
                     channel.abandon()
                 }
+                // One that is lost again and again at once is no success.
+                if ContinuousClock.now - opened > .seconds(3) { failures = 0 }
                 lost(error)
             } catch {
                 lost(error)
@@ -180,6 +181,18 @@ public final class AMQPRecoveringChannel: Sendable {
                 delivered: { [events] in events.delivered($0, number) },
                 consumerCancelled: { [events] in events.consumerCancelled($0) },
                 ended: { ending.end($0) }))
+        do throws(AMQPError) {
+            try await prepare(channel, description, number)
+        } catch {
+            channel.abandon()
+            throw error
+        }
+        return (channel, ending)
+    }
+
+    private func prepare(
+        _ channel: AMQPChannel, _ description: Description, _ number: Int
+    ) async throws(AMQPError) {
         if description.confirmsPublishes { try await channel.confirmPublishes() }
         if let prefetch = description.prefetch {
             try await channel.setPrefetch(prefetch, isShared: description.sharesPrefetch)
@@ -196,7 +209,6 @@ public final class AMQPRecoveringChannel: Sendable {
             try await channel.consume(
                 consumer.queue, tag: consumer.tag, acknowledges: consumer.acknowledges, arguments: consumer.arguments)
         }
-        return (channel, ending)
     }
 
     private func lost(_ error: AMQPError) {

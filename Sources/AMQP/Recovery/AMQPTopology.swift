@@ -92,6 +92,7 @@ public struct AMQPTopology: Sendable, Hashable {
                     exchange: exchange.name, exchange.type, isDurable: exchange.isDurable,
                     autoDeletes: exchange.autoDeletes, arguments: exchange.arguments)
             } catch {
+                channel.abandon()
                 differences.append(try Self.difference(error))
                 channel = try await connection.openChannel()
             }
@@ -102,10 +103,22 @@ public struct AMQPTopology: Sendable, Hashable {
                     queue: queue.name, isDurable: queue.isDurable, isExclusive: queue.isExclusive,
                     autoDeletes: queue.autoDeletes, arguments: queue.arguments)
             } catch {
+                channel.abandon()
                 differences.append(try Self.difference(error))
                 channel = try await connection.openChannel()
             }
         }
+        do throws(AMQPError) {
+            try await bind(on: channel)
+        } catch {
+            channel.abandon()
+            throw error
+        }
+        try await channel.close()
+        return differences
+    }
+
+    private func bind(on channel: AMQPChannel) async throws(AMQPError) {
         for binding in bindings {
             switch binding.destination {
             case .queue(let queue):
@@ -116,8 +129,6 @@ public struct AMQPTopology: Sendable, Hashable {
                     exchange: exchange, to: binding.exchange, key: binding.key, arguments: binding.arguments)
             }
         }
-        try await channel.close()
-        return differences
     }
 
     /// 406 PRECONDITION_FAILED: there is one already, with other properties.

@@ -27,7 +27,7 @@ public struct Backend: Sendable, BackendConvertible {
     /// - Parameters:
     ///   - broker: holds the queues.
     ///   - results: keeps states and outputs. Without ``BrokerAbilities/storesResults`` the broker needs one of its
-    ///     own: see ``init(_:results:)``.
+    ///     own: see ``init(_:results:maximumLostWorkers:)``.
     public init(broker: any Broker, results: any ResultStore) {
         parts = CopyOnWrite(Parts(broker: broker, results: results))
     }

@@ -1,3 +1,5 @@
+import Synchronization
+
 extension Backend {
     /// A broker with another result store.
     ///
@@ -76,6 +78,23 @@ struct Settler: WorkerSession {
     let worker: String
     /// Nil for a broker that needs none.
     let repeats: RepeatGuard?
+    /// Deliveries whose follow-ups are published, while it is not known whether they are acknowledged: a turn that fails
+    /// is sent again.
+    private let continued = Continued()
+
+    private final class Continued: Sendable {
+        let tokens = Mutex<Set<Int64>>([])
+    }
+
+    init(
+        session: any WorkerSession, broker: any Broker, store: any ResultStore, worker: String, repeats: RepeatGuard?
+    ) {
+        self.session = session
+        self.broker = broker
+        self.store = store
+        self.worker = worker
+        self.repeats = repeats
+    }
 
     func renew(_ worker: WorkerPresence) async throws -> Bool {
         let isAlive = try await session.renew(worker)
@@ -92,17 +111,22 @@ struct Settler: WorkerSession {
         var turn = turn
         var writes: [ResultWrite] = []
         var messages: [Message] = []
+        var continuing: [Int64] = []
         for index in turn.settlements.indices {
             let settlement = turn.settlements[index]
             let transition = Transition(settlement, of: facts(settlement))
             // Only the broker knows whether a cancellation was asked for: what gives way to one it keeps itself.
-            if case .end = transition.move, transition.yieldsToCancellation { continue }
+            if case .end = transition.move, transition.yieldsToCancellation, knowsCancellations { continue }
             if var write = write(settlement, transition) {
                 write.log = settlement.log
                 writes.append(write)
             }
             writes += transition.followUps?.ends ?? []
-            messages += transition.followUps?.messages ?? []
+            if let following = transition.followUps?.messages, !following.isEmpty {
+                continuing.append(settlement.token)
+                let isPublished = continued.tokens.withLock { $0.contains(settlement.token) }
+                if !isPublished { messages += following }
+            }
             // What goes back may end after all, by a cancellation that only the broker knows of.
             guard case .end = transition.move else { continue }
             turn.settlements[index].storesResult = false
@@ -121,10 +145,17 @@ struct Settler: WorkerSession {
         }
         if !writes.isEmpty { try await store.store(writes) }
         if !messages.isEmpty { try await broker.publish(followUps: messages) }
+        if !continuing.isEmpty { continued.tokens.withLock { $0.formUnion(continuing) } }
         var result = try await session.turn(turn)
-        if let repeats { result.deliveries = await repeats.sort(result.deliveries) { _ in } }
+        if !continuing.isEmpty { continued.tokens.withLock { $0.subtract(continuing) } }
+        guard let repeats else { return result }
+        result.deliveries = try await repeats.sort(result.deliveries) { _ in }
+        if result.hasMore, result.deliveries.isEmpty { await repeats.waitForArrivals() }
         return result
     }
+
+    /// Whether the broker tells of cancellations, and keeps the end of a job that gives way to one.
+    private var knowsCancellations: Bool { broker.abilities.contains(.cancellation) }
 
     private func facts(_ settlement: Settlement) -> DeliveryFacts {
         DeliveryFacts(

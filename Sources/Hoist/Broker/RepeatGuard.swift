@@ -12,6 +12,9 @@ final class RepeatGuard: Sendable {
     private let maximum: Int
     private let session = Mutex<(any WorkerSession)?>(nil)
     private let isClosed = Atomic(false)
+    /// Arrivals that wait for the store.
+    private let pending = Mutex(0)
+    private let bell = Doorbell()
 
     /// - Parameter maximum: a job that so many workers died with is given up.
     init(_ broker: any Broker, _ store: any ResultStore, maximum: Int) {
@@ -32,31 +35,50 @@ final class RepeatGuard: Sendable {
         if case .message(let message) = delivery.payload { message.properties.isRedelivered } else { false }
     }
 
-    /// Waits for the store, for as long as it takes.
+    /// Looks each delivery up once.
     /// - Returns: the deliveries that are to be run.
-    func sort(_ deliveries: [Delivery], tell: (JobNotice) -> Void) async -> [Delivery] {
+    /// - Throws: ``BackendError`` when the store cannot be asked. Some may be settled then.
+    func sort(_ deliveries: [Delivery], tell: (JobNotice) -> Void) async throws -> [Delivery] {
         var left: [Delivery] = []
         for delivery in deliveries {
             guard Self.isRepeat(delivery), case .message(let message) = delivery.payload else {
                 left.append(delivery)
                 continue
             }
-            if let again = await again(delivery, message, tell: tell) { left.append(again) }
+            if let again = try await look(up: delivery, message, tell: tell) { left.append(again) }
         }
         return left
     }
 
-    private func again(_ delivery: Delivery, _ message: Message, tell: (JobNotice) -> Void) async -> Delivery? {
-        var pause = Duration.milliseconds(50)
-        while !isClosed.load(ordering: .relaxed) {
-            do {
-                return try await look(up: delivery, message, tell: tell)
-            } catch {
-                await clock.sleep(for: pause)
-                pause = min(pause * 2, .seconds(2))
+    /// Looks an arrival up, and waits for the store as long as it takes, or until the session is over.
+    func sortArrival(_ deliveries: [Delivery], tell: (JobNotice) -> Void) async -> [Delivery] {
+        pending.withLock { $0 += 1 }
+        defer {
+            pending.withLock { $0 -= 1 }
+            bell.ring()
+        }
+        var left: [Delivery] = []
+        for delivery in deliveries {
+            var pause = Duration.milliseconds(50)
+            while !isClosed.load(ordering: .relaxed) {
+                do {
+                    left += try await sort([delivery], tell: tell)
+                    break
+                } catch {
+                    await clock.sleep(for: pause)
+                    pause = min(pause * 2, .seconds(2))
+                }
             }
         }
-        return nil
+        return left
+    }
+
+    /// Waits a while for arrivals that wait for the store. The broker gives nothing before the worker has seen them, and
+    /// says that there may be more: the worker would ask again and again.
+    func waitForArrivals() async {
+        let mark = bell.mark
+        guard pending.withLock({ $0 }) > 0 else { return }
+        await bell.wait(after: mark, for: .seconds(1), clock: clock)
     }
 
     /// - Returns: the delivery when it is to be run.
@@ -70,7 +92,8 @@ final class RepeatGuard: Sendable {
         }
         let facts = DeliveryFacts(
             attempt: delivery.attempt, worker: record?.worker,
-            lostWorkers: max(record?.lostWorkers ?? 0, delivery.lostWorkers),
+            // A quorum queue has counted this return already.
+            lostWorkers: max(record?.lostWorkers ?? 0, delivery.lostWorkers - 1),
             isAtMostOnce: message.headers.hoist.isAtMostOnce)
         let now = clock.now
         let transition = Transition.workerLost(
@@ -148,7 +171,7 @@ struct RepeatSink: SessionSink {
         // The worker counts an arrival when it gets one; until then the broker gives it nothing more.
         runBeside(on: threads) {
             var sorted = result
-            sorted.deliveries = await repeats.sort(result.deliveries) { base.noticed([$0]) }
+            sorted.deliveries = await repeats.sortArrival(result.deliveries) { base.noticed([$0]) }
             base.arrived(sorted)
         }
     }
@@ -161,14 +184,27 @@ struct RepeatSink: SessionSink {
     func noticed(_ notices: [JobNotice]) {
         base.noticed(notices)
         let writes = notices.compactMap { notice -> ResultWrite? in
-            guard case .gaveUp(_, let failure) = notice.kind, !notice.jobID.isEmpty else { return nil }
+            guard !notice.jobID.isEmpty else { return nil }
             var record = JobRecord(
                 id: notice.jobID, name: notice.jobName, queue: notice.queue, state: .failed, attempts: notice.attempt,
                 endedAt: clock.now)
-            record.failure = failure
-            return ResultWrite(record, kept: .deadLetter)
+            switch notice.kind {
+            case .gaveUp(_, let failure):
+                record.failure = failure
+                return ResultWrite(record, kept: .deadLetter)
+            case .expired:
+                record.state = .expired
+                return ResultWrite(record, kept: .standard)
+            case .cancelled, .tookOver: return nil
+            }
         }
         guard !writes.isEmpty else { return }
-        runBeside(on: threads) { try? await store.store(writes) }
+        runBeside(on: threads) {
+            // The store may be away for a moment; somebody waits for the answer.
+            for pause in [Duration.milliseconds(100), .seconds(1), .seconds(5), .seconds(30), .seconds(60)] {
+                if (try? await store.store(writes)) != nil { return }
+                await clock.sleep(for: pause)
+            }
+        }
     }
 }

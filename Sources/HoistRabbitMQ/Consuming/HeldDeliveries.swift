@@ -29,9 +29,6 @@ struct HeldDeliveries {
     /// Whether the credit lasts until further notice.
     private(set) var isOpen = false
 
-    /// The names that the worker asks for.
-    func knows(_ jobName: String) -> Bool { claims.isEmpty || claims.contains { $0.jobNames.contains(jobName) } }
-
     /// Whether something has come that has no slot yet.
     var isWaiting: Bool { !waiting.isEmpty }
 
@@ -52,18 +49,21 @@ struct HeldDeliveries {
     mutating func open(_ turn: WorkerTurn) {
         (claims, budget, isOpen) = (turn.claims, turn.budget, turn.creditLasts)
         let room = Set(claims.map(\.kind)).reduce(0) { $0 + max(0, budget.kinds[$1] ?? 0) }
-        // Nothing more while something waits here for a slot of its kind.
-        let isFull = room == 0 || waiting.count >= room
-        prefetch = isOpen && !isFull ? held.count - waiting.count + room : isOpen ? held.count : 0
+        // What waits here for a slot of its kind is not to grow without end.
+        let isFull = room == 0 || waiting.count >= max(room, 16)
+        prefetch = !isOpen ? 0 : isFull ? held.count : held.count + room
     }
 
-    /// Nothing more is to come. What has come and was not handed out is given up.
-    mutating func close() -> [Held] {
-        (isOpen, prefetch) = (false, 0)
-        let rest = waiting.compactMap { held[$0] }
-        waiting = []
-        for delivery in rest { held[delivery.token] = nil }
-        return rest
+    /// The queues that jobs are wanted from.
+    var queues: Set<String> { isOpen ? Set(claims.map(\.queue)) : [] }
+
+    /// Nothing more is to come.
+    mutating func close() { (isOpen, prefetch) = (false, 0) }
+
+    /// What waits here though no job of its queue is wanted: it goes back, for others.
+    var stray: [Held] {
+        let queues = queues
+        return waiting.compactMap { held[$0] }.filter { !queues.contains($0.queue) }
     }
 
     /// What there are slots for.
@@ -114,6 +114,7 @@ struct HeldDeliveries {
     mutating func lose() -> Bool {
         let hasLost = held.values.contains { $0.isHandedOut }
         (held, waiting) = ([:], [])
+        close()
         return hasLost
     }
 }

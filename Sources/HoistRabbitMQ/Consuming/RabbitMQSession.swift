@@ -10,7 +10,14 @@ final class RabbitMQSession: WorkerSession {
         var queues: [String]
         /// What the channel has been told.
         var prefetch = 0
-        var consuming: Set<String> = []
+        /// The tag of the consumer of each queue.
+        var consuming: [String: String] = [:]
+        /// The queue of each consumer by its tag. A tag is never used again: a quorum queue would hand the deliveries of
+        /// the old consumer to the new one once more.
+        var tags: [String: String] = [:]
+        var lastTag = 0
+        /// Queues that are asked one message at a time, and are declared.
+        var fetched: Set<String> = []
         /// The number of the open channel; nil while there is none.
         var channel: Int?
         /// Whether jobs were lost with a channel, which ends the session.
@@ -19,6 +26,10 @@ final class RabbitMQSession: WorkerSession {
         /// Jobs that are due within a second.
         var timers: [Int64: ScheduledCall] = [:]
         var lastTimer: Int64 = 0
+        /// Set for a worker that asks by itself, until it is to ask again.
+        var asking: ScheduledCall?
+        /// Whether a queue is a quorum queue, which knows no prefetch that consumers share.
+        var hasQuorumQueue: Bool
         var running: Task<Void, Never>?
     }
 
@@ -29,14 +40,19 @@ final class RabbitMQSession: WorkerSession {
     private let sink: any SessionSink
     private let id: WorkerID
     private let state: Mutex<State>
+    /// The names of jobs that the worker performs.
+    private let jobNames: Set<String>
     /// One change of consumers and prefetch at a time, in the order in which they were asked for.
-    private let flow = SerialGate()
+    private let flow: SerialGate
 
     init(_ backend: RabbitMQBackend, _ worker: WorkerPresence, sink: any SessionSink) throws(AMQPError) {
         self.backend = backend
         self.sink = sink
         id = worker.id
-        state = Mutex(State(queues: worker.queues))
+        let hasQuorumQueue = worker.queues.contains { backend.configuration.settings(of: $0).kind == .quorum }
+        state = Mutex(State(queues: worker.queues, hasQuorumQueue: hasQuorumQueue))
+        jobNames = Set(worker.jobNames)
+        flow = SerialGate(on: backend.thread)
         var server = backend.server.named("worker " + worker.name)
         server.heartbeat = backend.configuration.workerHeartbeat
         client = try AMQPClient(server, group: backend.thread.group)
@@ -53,6 +69,8 @@ final class RabbitMQSession: WorkerSession {
         var topology = AMQPTopology()
         for queue in queues {
             topology.merge(TaskQueue(name: queue, settings: configuration.settings(of: queue)).topology)
+            // A queue that somebody has made anew gets its delayed jobs again.
+            topology.merge(DelayLadder.topology(to: queue))
         }
         return topology
     }
@@ -79,15 +97,17 @@ final class RabbitMQSession: WorkerSession {
     func opened(_ number: Int) {
         state.withLock { state in
             state.channel = number
-            (state.prefetch, state.consuming) = (0, [])
+            (state.prefetch, state.consuming, state.fetched) = (0, [:], [])
         }
         sink.mayHaveWork()
     }
 
-    func lost() {
+    func lost(_ error: AMQPError) {
         let hasLost = state.withLock { state in
+            // 540 NOT_IMPLEMENTED: somebody else has made it a quorum queue.
+            if error.replyCode == 540 { state.hasQuorumQueue = true }
             state.channel = nil
-            (state.prefetch, state.consuming) = (0, [])
+            (state.prefetch, state.consuming, state.fetched) = (0, [:], [])
             let hasLost = state.deliveries.lose()
             if hasLost { state.isLost = true }
             return hasLost
@@ -96,11 +116,16 @@ final class RabbitMQSession: WorkerSession {
         if hasLost { sink.mayHaveWork() }
     }
 
-    func warn(_ difference: String) { backend.warnings.tell("a queue or exchange is used as it is: " + difference) }
+    func warn(_ difference: String) {
+        if difference.contains("'x-queue-type'"), difference.contains("'quorum'") {
+            state.withLock { $0.hasQuorumQueue = true }
+        }
+        backend.warnings.tell("a queue or exchange is used as it is: " + difference)
+    }
 
     func consumerCancelled(_ tag: String) {
         state.withLock { state in
-            state.consuming.remove(tag)
+            if let queue = state.tags[tag] { state.consuming[queue] = nil }
             state.prefetch = 0
         }
         // Its queue was deleted, or moved to another node: it is declared again when work is asked for.
@@ -114,8 +139,8 @@ final class RabbitMQSession: WorkerSession {
 
     /// Sorts out what is not for this worker now: unreadable, not due, unknown by name.
     private func accept(_ delivery: AMQPDelivery, on number: Int) {
-        // The tag of a consumer is the name of its queue.
-        let queue = delivery.consumer ?? delivery.routingKey
+        let tag = delivery.consumer ?? ""
+        let queue = state.withLock { $0.tags[tag] } ?? tag
         let message: Message
         do throws(WireError) {
             message = try delivery.message.taskMessage(from: queue, isRedelivered: delivery.isRedelivered)
@@ -123,15 +148,64 @@ final class RabbitMQSession: WorkerSession {
             return giveUp(delivery, queue: queue, on: number, error)
         }
         let now = backend.clock.now
+        if let expires = message.headers.expires, expires <= now {
+            return expire(delivery, message, queue: queue, on: number)
+        }
         let early = (message.headers.eta?.microsecondsSinceEpoch ?? 0) - now.microsecondsSinceEpoch
         if early >= 1_000_000 {
-            move(delivery, to: .delayed(seconds: early / 1_000_000), queue: queue, on: number)
-        } else if !state.withLock({ $0.deliveries.knows(message.jobName) }) {
-            move(delivery, to: .held, queue: queue, on: number)
+            move(delivery, message, to: .delayed(seconds: early / 1_000_000), queue: queue, on: number)
+        } else if !jobNames.contains(message.jobName) {
+            move(delivery, message, to: .held, queue: queue, on: number)
         } else if early > 0 {
             hold(delivery, message, queue: queue, on: number, for: .microseconds(early))
         } else {
             add(delivery, message, queue: queue, on: number)
+        }
+    }
+
+    /// Ends a job that was not started in time.
+    private func expire(_ delivery: AMQPDelivery, _ message: Message, queue: String, on number: Int) {
+        let now = backend.clock.now
+        let ended = Transition.waitedInVain(.expired, at: now).continued(message)
+        let follows = (ended.followUps?.messages ?? []).map { Publisher.Item($0, now: now) }
+        beside(delivery, on: number, publishing: follows) { [sink] in
+            sink.noticed([
+                JobNotice(
+                    .expired, jobID: message.id, jobName: message.jobName, queue: queue,
+                    attempt: message.headers.retries + 1)
+            ])
+        }
+    }
+
+    /// Publishes something in place of a delivery, and acknowledges the delivery after that. Tries as long as the channel
+    /// lives: giving the delivery back would have RabbitMQ send it again at once.
+    private func beside(
+        _ delivery: AMQPDelivery, on number: Int, publishing items: [Publisher.Item],
+        then tell: @escaping @Sendable () -> Void = {}
+    ) {
+        runBeside(on: backend.thread) { [self] in
+            var items = items
+            var pause = Duration.milliseconds(100)
+            while channel.current?.number == number {
+                do {
+                    let outcomes = try await backend.publisher.publish(each: items, within: backend.server.publishTimeout)
+                    items = zip(items, outcomes).compactMap { item, outcome in
+                        switch outcome {
+                        case .stored: return nil
+                        case .refused: return item
+                        case .impossible: return item.place == .dead ? item.withEssentials : item.buried
+                        }
+                    }
+                    guard !items.isEmpty else {
+                        acknowledge([delivery.tag], on: number)
+                        return tell()
+                    }
+                } catch {
+                    // Below.
+                }
+                await backend.clock.sleep(for: pause)
+                pause = min(pause * 2, .seconds(5))
+            }
         }
     }
 
@@ -159,38 +233,27 @@ final class RabbitMQSession: WorkerSession {
         state.withLock { $0.timers[timer] = call }
     }
 
-    /// Puts a message somewhere else, and acknowledges it there.
-    private func move(_ delivery: AMQPDelivery, to place: Publisher.Item.Place, queue: String, on number: Int) {
-        let item = Publisher.Item(message: delivery.message, queue: queue, place: place)
-        runBeside(on: backend.thread) { [self] in
-            do {
-                try await backend.publisher.publish([item], within: backend.server.publishTimeout)
-                acknowledge([delivery.tag], on: number)
-            } catch {
-                // It stays where it is, and comes again.
-                reject(delivery.tag, on: number)
-            }
-        }
+    /// Puts a message somewhere else.
+    private func move(
+        _ delivery: AMQPDelivery, _ message: Message, to place: Publisher.Item.Place, queue: String, on number: Int
+    ) {
+        let again = delivery.message.again(isRedelivered: message.properties.isRedelivered)
+        beside(delivery, on: number, publishing: [Publisher.Item(message: again, queue: queue, place: place)])
     }
 
     private func giveUp(_ delivery: AMQPDelivery, queue: String, on number: Int, _ error: WireError) {
         let failure = JobFailure(kind: .undecodable, type: "WireError", message: error.message)
-        let id = Self.callersID(delivery.message)
+        // What was too large to be received stays with RabbitMQ, as long as the worker is there, for a person to see.
+        guard delivery.message.skippedBytes == nil else {
+            return warn("a message in \(queue) is too large: \(error.message)")
+        }
+        let id = Self.callersID(delivery.message) ?? ""
         let item = Publisher.Item(message: delivery.message.dead(failure), queue: queue, place: .dead)
         let name = delivery.message.properties.headers?["task"]?.textValue ?? "(unreadable)"
-        runBeside(on: backend.thread) { [self] in
-            do {
-                try await backend.publisher.publish([item], within: backend.server.publishTimeout)
-            } catch {
-                return reject(delivery.tag, on: number)
-            }
-            acknowledge([delivery.tag], on: number)
+        beside(delivery, on: number, publishing: [item]) { [sink] in
             let given = Delivery(
-                jobID: id ?? "", jobName: name, queue: queue, payload: .envelope([]), attempt: 1, lostWorkers: 0,
-                token: 0)
-            sink.noticed([
-                JobNotice(.gaveUp(given, failure), jobID: given.jobID, jobName: name, queue: queue, attempt: 1)
-            ])
+                jobID: id, jobName: name, queue: queue, payload: .envelope([]), attempt: 1, lostWorkers: 0, token: 0)
+            sink.noticed([JobNotice(.gaveUp(given, failure), jobID: id, jobName: name, queue: queue, attempt: 1)])
         }
     }
 
@@ -217,11 +280,6 @@ final class RabbitMQSession: WorkerSession {
         open.channel.acknowledge(tags)
     }
 
-    private func reject(_ tag: UInt64, on number: Int) {
-        guard let open = channel.current, open.number == number else { return }
-        open.channel.reject(tag, requeue: true)
-    }
-
     // MARK: - Turns
 
     func turn(_ turn: WorkerTurn) async throws -> TurnResult {
@@ -231,12 +289,25 @@ final class RabbitMQSession: WorkerSession {
         result.lost += state.withLock { state in
             turn.progress.filter { state.deliveries.held[$0.token] == nil }.map(\.jobID)
         }
+        // The worker learns of its loss at the next renewal; until then it gets nothing new.
+        guard state.withLock({ !$0.isLost }) else { return result }
+        do {
+            try await supply(turn, &result)
+        } catch {
+            // What is settled is settled: the worker asks again for the rest.
+            guard !turn.settlements.isEmpty, result.deliveries.isEmpty else { throw error }
+            askAgain()
+        }
+        return result
+    }
+
+    /// Gives back what is not wanted, and gets what is.
+    private func supply(_ turn: WorkerTurn, _ result: inout TurnResult) async throws {
         if let holding = turn.holding {
             let settled = Set(turn.settlements.map(\.token))
-            let unknown = state.withLock { $0.deliveries.unknown(to: holding.union(settled)) }
-            try await giveBack(unknown)
+            try await giveBack(state.withLock { $0.deliveries.unknown(to: holding.union(settled)) })
         }
-        if turn.withdrawsCredit { try await giveBack(state.withLock { $0.deliveries.close() }) }
+        if turn.withdrawsCredit { state.withLock { $0.deliveries.close() } }
         if !turn.claims.isEmpty {
             let isUnseen = state.withLock { state in
                 guard state.deliveries.arrivals <= turn.arrivalsSeen else { return true }
@@ -248,10 +319,20 @@ final class RabbitMQSession: WorkerSession {
         }
         if turn.creditLasts || turn.withdrawsCredit || turn.claims.isEmpty {
             try await adjustFlow()
+            try await giveBack(state.withLock { $0.deliveries.stray })
         } else {
             try await fetch(turn, &result)
         }
-        return result
+    }
+
+    /// A worker that is sent nothing by itself looks again after a while.
+    private func askAgain(after pause: Duration = .milliseconds(200)) {
+        let call = backend.clock.schedule(after: pause) { [weak self] in self?.sink.mayHaveWork() }
+        let before = state.withLock { state in
+            defer { state.asking = call }
+            return state.asking
+        }
+        before?.cancel()
     }
 
     /// What is on its way to the worker is not among what it holds.
@@ -262,26 +343,55 @@ final class RabbitMQSession: WorkerSession {
         }
     }
 
-    /// Publishes what becomes of the jobs, and acknowledges them after that.
+    /// Publishes what becomes of the jobs, and acknowledges each after that.
     private func settle(_ turn: WorkerTurn, _ result: inout TurnResult) async throws {
         guard !turn.settlements.isEmpty else { return }
-        var items: [Publisher.Item] = []
-        var settled: [HeldDeliveries.Held] = []
+        var parts: [(held: HeldDeliveries.Held, items: [Publisher.Item])] = []
         for settlement in turn.settlements {
             guard let held = state.withLock({ $0.deliveries.held[settlement.token] }) else {
                 result.lost.append(settlement.jobID)
                 continue
             }
-            settled.append(held)
-            items += follows(from: settlement, held)
+            parts.append((held, follows(from: settlement, held)))
         }
-        try await backend.publisher.publish(items, within: backend.server.publishTimeout)
-        let tags = state.withLock { state in
-            settled.compactMap { held in
+        var isRefused = false
+        for _ in 0..<3 where !parts.isEmpty {
+            let outcomes = try await backend.publisher.publish(
+                each: parts.flatMap(\.items), within: backend.server.publishTimeout)
+            var rest = outcomes[...]
+            var left: [(held: HeldDeliveries.Held, items: [Publisher.Item])] = []
+            var settled: [HeldDeliveries.Held] = []
+            isRefused = false
+            for (held, items) in parts {
+                var open: [Publisher.Item] = []
+                for item in items {
+                    switch rest.popFirst() {
+                    case .stored?, nil: break
+                    case .refused?:
+                        isRefused = true
+                        open.append(item)
+                    case .impossible?: open.append(item.place == .dead ? item.withEssentials : item.buried)
+                    }
+                }
+                if open.isEmpty { settled.append(held) } else { left.append((held, open)) }
+            }
+            finish(settled)
+            parts = left
+            if isRefused { break }
+        }
+        guard parts.isEmpty else {
+            throw BackendError(.full, "RabbitMQ did not take what follows from \(parts.count) jobs: a queue is full")
+        }
+    }
+
+    private func finish(_ settled: [HeldDeliveries.Held]) {
+        let (tags, number) = state.withLock { state in
+            let tags = settled.compactMap { held in
                 state.deliveries.remove(held.token).flatMap { $0.channel == state.channel ? $0.delivery.tag : nil }
             }
+            return (tags, state.channel)
         }
-        if let number = settled.first?.channel { acknowledge(tags, on: number) }
+        if let number, !tags.isEmpty { acknowledge(tags, on: number) }
     }
 
     private func follows(from settlement: Settlement, _ held: HeldDeliveries.Held) -> [Publisher.Item] {
@@ -309,33 +419,52 @@ final class RabbitMQSession: WorkerSession {
 
     /// Publishes jobs again that were not begun, as they were. Returning them by a reject would count as a death of
     /// their worker, and RabbitMQ drops from a quorum queue what is returned too often.
-    private func giveBack(_ given: [HeldDeliveries.Held]) async throws {
+    private func giveBack(_ given: [HeldDeliveries.Held], within limit: Duration? = nil) async throws {
         guard !given.isEmpty else { return }
-        try await backend.publisher.publish(
-            given.map { Publisher.Item(message: $0.delivery.message, queue: $0.queue, place: .ready) },
-            within: backend.server.publishTimeout)
-        state.withLock { state in for held in given { _ = state.deliveries.remove(held.token) } }
-        for held in given { acknowledge([held.delivery.tag], on: held.channel) }
+        let items = given.map { held in
+            Publisher.Item(
+                message: held.delivery.message.again(isRedelivered: held.message.properties.isRedelivered),
+                queue: held.queue, place: .ready)
+        }
+        try await backend.publisher.publish(items, within: limit ?? backend.server.publishTimeout)
+        finish(given)
     }
 
     /// Gets messages one by one, for a worker that is not to be sent any by themselves.
     private func fetch(_ turn: WorkerTurn, _ result: inout TurnResult) async throws {
         guard let open = channel.current else { throw BackendError(channel.reason, doing: "take jobs") }
+        let queues = Self.inOrder(turn.claims.map(\.queue))
         do throws(AMQPError) {
-            for queue in Self.inOrder(turn.claims.map(\.queue)) {
+            let undeclared = state.withLock { state in queues.filter { !state.fetched.contains($0) } }
+            if !undeclared.isEmpty {
+                try await Self.topology(of: undeclared, backend.configuration).declare(on: open.channel.connection)
+                state.withLock { $0.fetched.formUnion(undeclared) }
+            }
+            for queue in queues {
+                // Messages that are not for now take no room, and must not keep the turn going.
+                var tries = 0
                 while state.withLock({ $0.deliveries.canTake { $0.queue == queue } }) {
-                    guard let (delivery, _) = try await open.channel.get(queue) else { break }
+                    guard tries < 200 else {
+                        result.hasMore = true
+                        break
+                    }
+                    tries += 1
+                    guard let (delivery, remaining) = try await open.channel.get(queue) else { break }
                     var named = delivery
                     named.consumer = queue
                     accept(named, on: open.number)
                     result.deliveries += state.withLock { $0.deliveries.take() }
+                    if remaining > 0, !state.withLock({ $0.deliveries.canTake { $0.queue == queue } }) {
+                        result.hasMore = true
+                    }
                 }
-                let waiting = try await open.channel.state(of: queue).messages
-                if waiting > 0 { result.hasMore = true }
             }
         } catch {
+            // An answer that comes too late would hold its message.
+            if error.code == .timedOut { open.channel.connection.close() }
             throw BackendError(error, doing: "take jobs")
         }
+        if state.withLock({ $0.deliveries.canTake { _ in true } }) { askAgain() }
     }
 
     private static func inOrder(_ names: [String]) -> [String] {
@@ -343,43 +472,88 @@ final class RabbitMQSession: WorkerSession {
         return names.filter { seen.insert($0).inserted }
     }
 
+    private struct Flow: Equatable {
+        var prefetch: Int
+        var queues: Set<String>
+    }
+
+    private func flows() -> (wanted: Flow, current: Flow) {
+        state.withLock { state in
+            let current = Flow(prefetch: state.prefetch, queues: Set(state.consuming.keys))
+            let prefetch = state.deliveries.prefetch
+            guard prefetch > 0 else { return (Flow(prefetch: 0, queues: []), current) }
+            let queues = state.deliveries.queues.intersection(state.queues)
+            // A consumer of a quorum queue would have to begin anew for every change.
+            guard !state.hasQuorumQueue else {
+                return (Flow(prefetch: max(prefetch, current.prefetch), queues: queues), current)
+            }
+            // Jobs that wait for their second are with RabbitMQ unacknowledged as well.
+            return (Flow(prefetch: prefetch + state.timers.count, queues: queues), current)
+        }
+    }
+
     /// Brings consumers and prefetch to what the credit asks for.
     private func adjustFlow() async throws {
+        let (wanted, current) = flows()
+        guard wanted != current else { return }
         try await flow.run { [self] in
-            let (wanted, queues, prefetch, consuming) = state.withLock { state in
-                (state.deliveries.prefetch, state.queues, state.prefetch, state.consuming)
-            }
             guard let open = channel.current else { throw BackendError(channel.reason, doing: "take jobs") }
-            let targets = wanted == 0 ? [] : Set(queues)
-            guard wanted != prefetch || targets != consuming else { return }
+            let (wanted, current) = flows()
+            guard wanted != current else { return }
             do throws(AMQPError) {
-                try await adjust(open.channel, wanted, targets, prefetch, consuming)
+                try await adjust(open.channel, open.number, wanted, current)
             } catch {
                 throw BackendError(error, doing: "take jobs")
-            }
-            state.withLock { state in
-                guard state.channel == open.number else { return }
-                (state.prefetch, state.consuming) = (wanted, targets)
             }
         }
     }
 
-    private func adjust(
-        _ open: AMQPChannel, _ wanted: Int, _ targets: Set<String>, _ prefetch: Int, _ consuming: Set<String>
-    ) async throws(AMQPError) {
-        for queue in consuming.subtracting(targets).sorted() { try await open.cancel(consumer: queue) }
-        // Quorum queues know a prefetch of single consumers only, which is fixed when they begin.
-        let isShared = !targets.contains { backend.configuration.settings(of: $0).kind == .quorum }
-        if wanted > 0, wanted != prefetch {
-            if !isShared {
-                for queue in consuming.intersection(targets).sorted() { try await open.cancel(consumer: queue) }
-            }
-            try await open.setPrefetch(wanted, isShared: isShared)
+    /// Each step is noted when it is done: the next adjustment begins there.
+    private func adjust(_ open: AMQPChannel, _ number: Int, _ wanted: Flow, _ current: Flow) async throws(AMQPError) {
+        @Sendable func note(_ change: (inout State) -> Void) {
+            state.withLock { state in if state.channel == number { change(&state) } }
         }
-        let new = isShared || wanted == prefetch ? targets.subtracting(consuming) : targets
-        guard !new.isEmpty else { return }
-        try await Self.topology(of: new.sorted(), backend.configuration).declare(on: open.connection)
-        for queue in new.sorted() { try await open.consume(queue, tag: queue) }
+        func stop(_ queues: Set<String>) async throws(AMQPError) {
+            for queue in queues.sorted() {
+                guard let tag = state.withLock({ $0.consuming[queue] }) else { continue }
+                try await open.cancel(consumer: tag)
+                note { $0.consuming[queue] = nil }
+            }
+        }
+        try await stop(current.queues.subtracting(wanted.queues))
+        guard wanted.prefetch > 0, !wanted.queues.isEmpty else { return note { $0.prefetch = wanted.prefetch } }
+        let new = wanted.queues.subtracting(current.queues)
+        if !new.isEmpty {
+            for difference in try await Self.topology(of: new.sorted(), backend.configuration).declare(
+                on: open.connection)
+            {
+                warn(difference)
+            }
+        }
+        // Quorum queues know a prefetch of single consumers only, which is fixed when they begin.
+        let isShared = state.withLock { !$0.hasQuorumQueue }
+        let share = isShared ? wanted.prefetch : max(1, wanted.prefetch / wanted.queues.count)
+        if wanted.prefetch != current.prefetch {
+            if !isShared { try await stop(current.queues.intersection(wanted.queues)) }
+            try await open.setPrefetch(share, isShared: isShared)
+            note { $0.prefetch = wanted.prefetch }
+        }
+        let begun = state.withLock { Set($0.consuming.keys) }
+        for queue in wanted.queues.subtracting(begun).sorted() {
+            // Noted before: a consumer that is taken away at once is taken off the list again.
+            let tag = state.withLock { state in
+                state.lastTag += 1
+                let tag = "hoist\(state.lastTag)"
+                (state.tags[tag], state.consuming[queue]) = (queue, tag)
+                return tag
+            }
+            do throws(AMQPError) {
+                try await open.consume(queue, tag: tag)
+            } catch {
+                note { $0.consuming[queue] = nil }
+                throw error
+            }
+        }
     }
 
     // MARK: - The lease
@@ -399,9 +573,11 @@ final class RabbitMQSession: WorkerSession {
     func close() async throws {
         let given = state.withLock { state in
             state.isClosed = true
-            return state.deliveries.close()
+            state.deliveries.close()
+            return state.deliveries.stray
         }
-        try? await giveBack(given)
+        // What cannot be published again in time goes back with the channel.
+        try? await giveBack(given, within: .seconds(1))
         await channel.close()
         end()
     }
@@ -409,8 +585,8 @@ final class RabbitMQSession: WorkerSession {
     private func end() {
         let (running, timers) = state.withLock { state in
             state.isClosed = true
-            defer { (state.timers, state.running) = ([:], nil) }
-            return (state.running, Array(state.timers.values))
+            defer { (state.timers, state.running, state.asking) = ([:], nil, nil) }
+            return (state.running, Array(state.timers.values) + (state.asking.map { [$0] } ?? []))
         }
         for timer in timers { timer.cancel() }
         running?.cancel()
@@ -437,22 +613,21 @@ private final class SessionEvents: Sendable {
             delivered: { [self] deliveries, number in session?.delivered(deliveries, on: number) },
             consumerCancelled: { [self] tag in session?.consumerCancelled(tag) },
             opened: { [self] number in session?.opened(number) },
-            lost: { [self] _ in session?.lost() },
+            lost: { [self] error in session?.lost(error) },
             differs: { [self] difference in session?.warn(difference) })
     }
 }
 
-/// Lets one caller at a time do something, in the order in which they came.
-actor SerialGate {
-    private var last: Task<Void, any Error>?
+extension Publisher.Item {
+    /// A dead letter that cannot be sent with all its headers.
+    fileprivate var withEssentials: Publisher.Item {
+        Publisher.Item(message: message.essentials, queue: queue, place: .dead)
+    }
 
-    func run(_ body: @escaping @Sendable () async throws -> Void) async throws {
-        let before = last
-        let next = Task {
-            _ = await before?.result
-            try await body()
-        }
-        last = next
-        try await next.value
+    /// What can be sent of a job that can never be sent as it is: a dead letter.
+    fileprivate var buried: Publisher.Item {
+        let failure = JobFailure(
+            kind: .notEncodable, type: "MessageTooLarge", message: "the message does not fit into RabbitMQ's frames")
+        return Publisher.Item(message: message.dead(failure), queue: queue, place: .dead)
     }
 }

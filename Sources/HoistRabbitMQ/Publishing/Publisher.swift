@@ -31,6 +31,8 @@ final class Publisher: Sendable {
     /// What has been declared on the channel of this number.
     private let declared = Mutex<(channel: Int, objects: Set<String>)>((0, []))
     private let running = Mutex<Task<Void, Never>?>(nil)
+    /// One declaration at a time: a thousand callers who need the same queue declare it once.
+    private let gate: SerialGate
 
     init(
         _ client: AMQPClient, _ configuration: RabbitMQBackend.Configuration, thread: any TaskExecutor,
@@ -40,6 +42,7 @@ final class Publisher: Sendable {
         self.client = client
         self.thread = thread
         self.warn = warn
+        gate = SerialGate(on: thread)
         channel = AMQPRecoveringChannel(client, .init(confirmsPublishes: true), events: .init(differs: warn))
     }
 
@@ -61,39 +64,78 @@ final class Publisher: Sendable {
             return try await channel.channel(within: limit)
         } catch {
             try Task.checkCancellation()
-            throw BackendError(error, doing: what)
+            // Nothing was sent, whatever the last channel ended with.
+            var told = error
+            told.mayHaveRun = false
+            throw BackendError(told, doing: what)
         }
+    }
+
+    /// What became of an item.
+    enum Outcome {
+        case stored
+        /// The queue is full, or there is none.
+        case refused(String)
+        /// The message can never be sent as it is.
+        case impossible(String)
     }
 
     /// Publishes, and waits for the confirms.
     /// - Throws: ``BackendError``; where its `isRetrySafe` is true, nothing was stored.
     func publish(_ items: [Item], within limit: Duration) async throws {
-        guard !items.isEmpty else { return }
+        let outcomes = try await publish(each: items, within: limit)
+        let count = outcomes.count { if case .stored = $0 { true } else { false } }
+        for outcome in outcomes {
+            switch outcome {
+            case .stored: continue
+            case .refused(let why):
+                throw BackendError(.full, "\(items.count - count) of \(items.count) jobs were not taken: \(why)", isRetrySafe: count == 0)
+            case .impossible(let why): throw BackendError(.misuse, why, isRetrySafe: count == 0)
+            }
+        }
+    }
+
+    /// Publishes, and waits for the confirms.
+    /// - Returns: what became of each item.
+    /// - Throws: ``BackendError`` when that is not known; where its `isRetrySafe` is true, nothing was stored.
+    func publish(each items: [Item], within limit: Duration) async throws -> [Outcome] {
+        guard !items.isEmpty else { return [] }
         let what = "enqueue on \(Set(items.map(\.queue)).sorted().prefix(3).joined(separator: ", "))"
         let begun = ContinuousClock.now
         let open = try await openChannel(within: limit, doing: what)
+        var isAnyStored = false
         do throws(AMQPError) {
             try await declare(items, on: open)
             let left = max(.milliseconds(1), limit - (ContinuousClock.now - begun))
             var confirms = try await open.publish(items.map(Self.publication), within: left)
+            isAnyStored = confirms.contains(.confirmed)
             // A queue was deleted since it was declared: it is made again, once.
             let homeless = confirms.indices.filter { if case .returned = confirms[$0] { true } else { false } }
             if !homeless.isEmpty {
                 forgetDeclarations()
                 let again = homeless.map { items[$0] }
                 try await declare(again, on: open)
-                for (index, confirm) in zip(homeless, try await open.publish(again.map(Self.publication), within: left))
-                {
-                    confirms[index] = confirm
+                let second = try await open.publish(again.map(Self.publication), within: left)
+                for (index, confirm) in zip(homeless, second) { confirms[index] = confirm }
+            }
+            return zip(items, confirms).map { item, confirm in
+                switch confirm {
+                case .confirmed: .stored
+                case .refused: .refused("the queue \(item.queue) is full")
+                case .returned(_, let reason): .refused("the queue \(item.queue) does not exist: \(reason)")
                 }
             }
-            let refused = confirms.indices.filter { confirms[$0] != .confirmed }
-            guard let first = refused.first else { return }
-            throw AMQPError(
-                .refused, "\(refused.count) of \(items.count) messages were not taken; \(items[first].queue) is full",
-                mayHaveRun: refused.count < items.count)
         } catch {
-            throw BackendError(error, doing: what)
+            // Nothing of a batch is sent when one of its messages cannot be written.
+            if error.code == .misuse, !isAnyStored {
+                guard items.count > 1 else { return [.impossible(error.message)] }
+                var outcomes: [Outcome] = []
+                for item in items { outcomes += try await publish(each: [item], within: limit) }
+                return outcomes
+            }
+            var told = error
+            if isAnyStored { told.mayHaveRun = true }
+            throw BackendError(told, doing: what)
         }
     }
 
@@ -129,17 +171,36 @@ final class Publisher: Sendable {
             case .held: wanted["held " + item.queue] = queue.holdingTopology(for: configuration.unknownNamePause)
             }
         }
+        guard !missing(wanted).isEmpty else { return }
+        do {
+            try await gate.run { [self, wanted] in try await declare(wanted, on: open.connection) }
+        } catch let error as AMQPError {
+            // Nothing was published yet.
+            var told = error
+            told.mayHaveRun = false
+            throw told
+        } catch {
+            throw AMQPError(.timedOut, "\(error)")
+        }
+    }
+
+    /// The names of what is not declared yet, queues before what leads to them.
+    private func missing(_ wanted: [String: AMQPTopology]) -> [String] {
         let number = channel.current?.number ?? 0
         let missing = declared.withLock { declared in
             if declared.channel != number { declared = (number, []) }
             return wanted.keys.filter { !declared.objects.contains($0) }
         }
+        return missing.sorted { ($0.hasPrefix("exit") ? 1 : 0, $0) < ($1.hasPrefix("exit") ? 1 : 0, $1) }
+    }
+
+    private func declare(_ wanted: [String: AMQPTopology], on connection: AMQPConnection) async throws(AMQPError) {
+        let number = channel.current?.number ?? 0
+        let missing = missing(wanted)
         guard !missing.isEmpty else { return }
-        // Queues come before what leads to them.
-        let order = missing.sorted { ($0.hasPrefix("exit") ? 1 : 0, $0) < ($1.hasPrefix("exit") ? 1 : 0, $1) }
         var topology = AMQPTopology()
-        for key in order { if let part = wanted[key] { topology.merge(part) } }
-        for difference in try await topology.declare(on: open.connection) { warn(difference) }
+        for key in missing { if let part = wanted[key] { topology.merge(part) } }
+        for difference in try await topology.declare(on: connection) { warn(difference) }
         declared.withLock { declared in
             if declared.channel == number { declared.objects.formUnion(missing) }
         }

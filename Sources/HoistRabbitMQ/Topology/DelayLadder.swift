@@ -43,9 +43,12 @@ struct DelayLadder {
         return arguments
     }
 
-    /// Leads messages from the ladder's end to a queue of jobs.
+    /// Leads messages from the ladder's end to a queue of jobs. Exactly as many words as a key has digits come before its
+    /// name: the name of another queue may end alike.
     static func topology(to queue: String) -> AMQPTopology {
-        AMQPTopology(bindings: [.init(.queue(queue), to: exit, key: "#." + queue)])
+        AMQPTopology(
+            exchanges: [.init(exit, .topic)],
+            bindings: [.init(.queue(queue), to: exit, key: String(repeating: "*.", count: steps) + queue)])
     }
 
     /// The routing key of a message that is due in so many seconds: 1 at least. What is further away than the ladder is
