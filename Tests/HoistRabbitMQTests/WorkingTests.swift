@@ -164,4 +164,78 @@ struct WorkingTests {
             #expect(begun.load(ordering: .relaxed) == 1)
         }
     }
+
+    @Test("a worker that is sent nothing by itself hears of a job of another program all the same")
+    func fetching() async throws {
+        let bench = try RabbitBench()
+        // Kinds that share slots: RabbitMQ cannot choose among them, so that the worker asks.
+        let worker = Worker(bench.backend, queues: ["default"], lanes: [.async(4)], logger: RabbitBench.silent) {
+            Handler(Double.self) { job, _ in job.number * 2 }
+            Handler(Fail.self) { _, _ in }.slots(3)
+        }
+        let other = JobClient(
+            Backend(try RabbitMQBackend(url: bench.url), results: bench.backend), logger: RabbitBench.silent)
+        try await withWorker(worker) {
+            for round in 0..<3 {
+                let output = try await other.enqueue(Double(number: round)).output(timeout: .seconds(30))
+                #expect(output == round * 2)
+            }
+        }
+    }
+
+    @Test("a job that has expired while it was delayed ends as expired, and is not run")
+    func expiry() async throws {
+        let bench = try RabbitBench(.init(delayQueues: .classic))
+        let handle = try await bench.client.enqueue(
+            Double(number: 1), .after(.seconds(2)), .expires(after: .seconds(1)))
+        try await withWorker(worker(bench)) {
+            let ended = try await eventually { try await bench.backend.record(of: handle.id)?.state == .expired }
+            #expect(ended)
+        }
+    }
+
+    @Test("a delayed job comes to its own queue, and to none whose name is the end of that queue's")
+    func similarNames() async throws {
+        let bench = try RabbitBench(.init(delayQueues: .classic))
+        _ = try await bench.client.enqueue(Double(number: 1), .queue("high"), .after(.seconds(1)))
+        _ = try await bench.client.enqueue(Double(number: 2), .queue("video.high"), .after(.seconds(1)))
+        let probe = try await bench.probe()
+        let came = try await eventually {
+            let states = (try await probe.state(of: "high"), try await probe.state(of: "video.high"))
+            return states.0.messages == 1 && states.1.messages >= 1
+        }
+        #expect(came)
+        #expect(try await probe.state(of: "high").messages == 1)
+        #expect(try await probe.state(of: "video.high").messages == 1)
+    }
+
+    @Test("headers that nobody can read cost their message, and no worker")
+    func hostileHeaders() async throws {
+        let bench = try RabbitBench()
+        let probe = try await bench.probe()
+        try await probe.confirmPublishes()
+        try await withWorker(worker(bench)) {
+            _ = try await bench.client.enqueue(Double(number: 0)).output(timeout: .seconds(30))
+            var deep = AMQPFieldValue.table([:])
+            for _ in 0..<60 { deep = .table(["n": deep]) }
+            let wide = AMQPTable((0..<11_000).map { .init("f\($0)", .void) })
+            var messages: [AMQPMessage] = []
+            for headers in [["n": deep], wide] as [AMQPTable] {
+                var message = AMQPMessage(body: [1])
+                message.properties.headers = headers
+                messages.append(message)
+            }
+            var counted = AMQPMessage(body: Array("[[1],{},{}]".utf8))
+            counted.properties.contentType = "application/json"
+            counted.properties.headers = ["task": "double", "id": "counted", "x-delivery-count": .int64(.max)]
+            messages.append(counted)
+            try await probe.publish(messages.map { .init($0, routingKey: "default") })
+            let output = try await bench.client.enqueue(Double(number: 5)).output(timeout: .seconds(30))
+            #expect(output == 10)
+            let counts = try await eventually { try await probe.state(of: "hoist.dead.default").messages == 2 }
+            #expect(counts)
+            let isDone = try await eventually { try await bench.backend.record(of: "counted")?.state == .succeeded }
+            #expect(isDone)
+        }
+    }
 }

@@ -37,7 +37,8 @@ struct Main {
         case "isolation-work": try await IsolationBenchmark.work(arguments[2], children: Int(arguments[3]) ?? 2)
         case "isolation-serve": try await IsolationBenchmark.serve(arguments[2])
         case "isolation-overhead": try await IsolationBenchmark.overhead(arguments[2], jobs: Int(arguments[3]) ?? 500)
-        case "rabbit": try await RabbitBenchmark.run(arguments[2], jobs: Int(arguments.dropFirst(3).first ?? "") ?? 50_000)
+        case "rabbit":
+            try await RabbitBenchmark.run(arguments[2], jobs: Int(arguments.dropFirst(3).first ?? "") ?? 50_000)
         case "events": try await EventsReport(python: arguments.dropFirst(2).first).run()
         case "redis": try await RedisReport(python: arguments.dropFirst(2).first).run()
         default:

@@ -33,7 +33,8 @@ public final class AMQPClient: Sendable {
     /// The open connection; opened first when there is none. One attempt, which all callers at the time share.
     /// - Throws: ``AMQPError`` `.unreachable`, `.authentication`, `.tls`, or `.closed` after ``close()``; a retry is safe.
     public func connection() async throws(AMQPError) -> AMQPConnection {
-        let (opening, isNew) = try state.withLock { state throws(AMQPError) -> (EventLoopFuture<AMQPConnection>, Bool) in
+        let (opening, isNew) = try state.withLock {
+            state throws(AMQPError) -> (EventLoopFuture<AMQPConnection>, Bool) in
             if state.isClosed { throw AMQPError(.closed, "this client was closed") }
             if let connection = state.connection, connection.reason == nil {
                 return (connection.loop.makeSucceededFuture(connection), false)

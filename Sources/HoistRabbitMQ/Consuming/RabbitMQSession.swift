@@ -188,7 +188,8 @@ final class RabbitMQSession: WorkerSession {
             var pause = Duration.milliseconds(100)
             while channel.current?.number == number {
                 do {
-                    let outcomes = try await backend.publisher.publish(each: items, within: backend.server.publishTimeout)
+                    let outcomes = try await backend.publisher.publish(
+                        each: items, within: backend.server.publishTimeout)
                     items = zip(items, outcomes).compactMap { item, outcome in
                         switch outcome {
                         case .stored: return nil

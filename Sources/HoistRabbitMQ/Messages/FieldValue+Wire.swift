@@ -27,7 +27,7 @@ extension AMQPFieldValue {
         case .float(let value): .double(Double(value))
         case .double(let value): .double(value)
         case .decimal(let scale, let value):
-            .double((0..<min(scale, 30)).reduce(Double(value)) { result, _ in result / 10 })
+            .double(Double(value) / (0..<min(scale, 30)).reduce(1) { result, _ in result * 10 })
         case .longString(let bytes), .bytes(let bytes):
             .string(String(validating: bytes, as: UTF8.self) ?? Base64.text(bytes))
         case .array(let elements): .array(elements.map(\.wireValue))

@@ -113,7 +113,9 @@ extension AMQPMessage {
         message.properties.correlationID = properties.correlationID
         let kept = ["task", "id", Self.reasonHeader]
         message.properties.headers = AMQPTable(
-            (properties.headers?.fields ?? []).filter { kept.contains($0.name) && ($0.value.textValue?.utf8.count ?? 9999) < 4096 })
+            (properties.headers?.fields ?? []).filter {
+                kept.contains($0.name) && ($0.value.textValue?.utf8.count ?? 9999) < 4096
+            })
         return message
     }
 }

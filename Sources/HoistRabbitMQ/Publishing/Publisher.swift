@@ -89,7 +89,9 @@ final class Publisher: Sendable {
             switch outcome {
             case .stored: continue
             case .refused(let why):
-                throw BackendError(.full, "\(items.count - count) of \(items.count) jobs were not taken: \(why)", isRetrySafe: count == 0)
+                throw BackendError(
+                    .full, "\(items.count - count) of \(items.count) jobs were not taken: \(why)",
+                    isRetrySafe: count == 0)
             case .impossible(let why): throw BackendError(.misuse, why, isRetrySafe: count == 0)
             }
         }
