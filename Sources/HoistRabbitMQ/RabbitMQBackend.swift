@@ -28,7 +28,7 @@ public final class RabbitMQBackend: Broker, BackendConvertible {
     ///   - server: where the broker is.
     ///   - configuration: everything that has a default.
     ///   - clock: for due times; the machine's own by default.
-    /// - Throws: ``BackendError`` `.misuse` when certificates cannot be read. No connection is made yet.
+    /// - Throws: `BackendError` `.misuse` when certificates cannot be read. No connection is made yet.
     public init(
         _ server: AMQPConfiguration, configuration: Configuration = Configuration(),
         clock: any JobClock = SystemJobClock()
@@ -54,8 +54,10 @@ public final class RabbitMQBackend: Broker, BackendConvertible {
         }
     }
 
-    /// - Parameter url: see ``AMQPConfiguration/init(url:)``.
-    /// - Throws: ``BackendError`` `.misuse` for a URL that makes no sense.
+    /// - Parameters:
+    ///   - url: see `AMQPConfiguration.init(url:)`.
+    ///   - configuration: everything that has a default.
+    /// - Throws: `BackendError` `.misuse` for a URL that makes no sense.
     public convenience init(url: String, configuration: Configuration = Configuration()) throws {
         let server: AMQPConfiguration
         do throws(AMQPError) {

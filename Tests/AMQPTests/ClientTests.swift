@@ -404,4 +404,38 @@ struct ClientTests {
         #expect(error?.code == .protocolViolation)
         try await listener.close()
     }
+
+    @Test("TLS: the server is verified, a certificate logs in, and a server of an unknown authority is refused")
+    func tls() async throws {
+        let certificates = try TestCertificates()
+        let (certificate, key) = try certificates.make("localhost")
+        let port = try RedisServer.freePort()
+        let own = try RabbitServer(
+            """
+            listeners.ssl.1 = 127.0.0.1:\(port)
+            ssl_options.cacertfile = \(certificates.authority)
+            ssl_options.certfile = \(certificate)
+            ssl_options.keyfile = \(key)
+            ssl_options.verify = verify_peer
+            ssl_options.fail_if_no_peer_cert = false
+            auth_mechanisms.1 = PLAIN
+            auth_mechanisms.2 = EXTERNAL
+            ssl_cert_login_from = common_name
+            """, plugins: ["rabbitmq_auth_mechanism_ssl"])
+        let trusting = try AMQPClient(
+            AMQPConfiguration(url: "amqps://guest:guest@localhost:\(port)?cacertfile=\(certificates.authority)"))
+        #expect(try await trusting.connection().reason == nil)
+        trusting.close()
+        // The name in the certificate is the user.
+        let guest = try certificates.make("guest")
+        let files = "cacertfile=\(certificates.authority)&certfile=\(guest.certificate)&keyfile=\(guest.key)"
+        let external = try AMQPClient(
+            AMQPConfiguration(url: "amqps://localhost:\(port)?\(files)&auth_mechanism=external"))
+        #expect(try await external.connection().reason == nil)
+        external.close()
+        let strict = try AMQPClient(AMQPConfiguration(url: "amqps://guest:guest@localhost:\(port)"))
+        let error = await #expect(throws: AMQPError.self) { try await strict.connection() }
+        #expect(error?.code == .tls)
+        _ = own
+    }
 }

@@ -149,31 +149,15 @@ struct ClientTests {
 
     @Test("over TLS: a trusted certificate is accepted, an unknown one refused")
     func tls() async throws {
-        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-tls-\(UUID().uuidString)")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: folder) }
-        let (key, certificate) = (
-            folder.appendingPathComponent("key.pem").path, folder.appendingPathComponent("cert.pem").path
-        )
-        let openssl = Process()
-        openssl.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        openssl.arguments =
-            [
-                "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-                "-addext",
-            ]
-            + ["subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate]
-        openssl.standardError = FileHandle.nullDevice
-        try openssl.run()
-        openssl.waitUntilExit()
-        try #require(openssl.terminationStatus == 0)
+        let certificates = try TestCertificates()
+        let (certificate, key) = try certificates.make("localhost")
         let tlsPort = try RedisServer.freePort()
         let server = try RedisServer([
             "--tls-port", "\(tlsPort)", "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file",
-            certificate,
+            certificates.authority,
         ])
         defer { server.stop() }
-        let files = "ssl_ca_certs=\(certificate)&ssl_certfile=\(certificate)&ssl_keyfile=\(key)"
+        let files = "ssl_ca_certs=\(certificates.authority)&ssl_certfile=\(certificate)&ssl_keyfile=\(key)"
         let trusted = try client("rediss://localhost:\(tlsPort)?\(files)")
         defer { trusted.close() }
         #expect(try await trusted.send(RESPCommand("PING")).text == "PONG")

@@ -15,7 +15,7 @@ public struct QueueSettings: Sendable, Hashable {
     /// The number of priorities (`x-max-priority`), 10 for all that Hoist knows; nil for a queue without any. Without
     /// it jobs come by age alone.
     public var priorities: Int?
-    /// How many messages may wait; nil for any number. An enqueue beyond it throws ``BackendError`` `.full`
+    /// How many messages may wait; nil for any number. An enqueue beyond it throws `BackendError` `.full`
     /// (`x-overflow: reject-publish`).
     public var maximumLength: Int?
     /// How many bytes of messages may wait; nil for any number.

@@ -14,10 +14,12 @@ public final class RabbitServer: Sendable {
     /// One server for all tests that need none of their own; each test takes a virtual host of its own.
     public static let shared = Result { try RabbitServer() }
 
-    /// - Parameter settings: lines of `rabbitmq.conf` beside the defaults.
+    /// - Parameters:
+    ///   - settings: lines of `rabbitmq.conf` beside the defaults.
+    ///   - plugins: beside the management.
     /// - Throws: `TestServerError` when the server does not listen within a minute; Foundation's error when its folder or
     ///   its process cannot be made. A retry is safe: it starts another server.
-    public init(_ settings: String = "") throws {
+    public init(_ settings: String = "", plugins: [String] = []) throws {
         port = try RedisServer.freePort()
         managementPort = try RedisServer.freePort()
         namesPort = try RedisServer.freePort()
@@ -31,7 +33,7 @@ public final class RabbitServer: Sendable {
             """
         try configuration.write(
             to: folder.appendingPathComponent("rabbit.conf"), atomically: true, encoding: .utf8)
-        try "[rabbitmq_management].".write(
+        try "[\((["rabbitmq_management"] + plugins).joined(separator: ","))].".write(
             to: folder.appendingPathComponent("plugins"), atomically: true, encoding: .utf8)
         // Erlang's register of names would else be a process of the machine that outlives the test.
         names = Process()
@@ -101,6 +103,7 @@ public final class RabbitServer: Sendable {
         server.standardOutput = FileHandle.nullDevice
         server.standardError = FileHandle.nullDevice
         try server.run()
+        TestProcesses.register(server.processIdentifier, folder.path)
         process.withLock { $0 = server }
         for _ in 0..<6000 {
             if RedisServer.canConnect(port), RedisServer.canConnect(managementPort), pid != 0 {
@@ -122,6 +125,7 @@ public final class RabbitServer: Sendable {
             // The script around the server does not notice that it was killed.
             kill(shell.processIdentifier, SIGKILL)
             shell.waitUntilExit()
+            TestProcesses.forget(shell.processIdentifier)
             TestProcesses.forget(server)
             try? FileManager.default.removeItem(atPath: pidFile)
             process = nil
