@@ -211,7 +211,7 @@ let package = Package(
         tests(
             "HoistRabbitMQTests",
             ["AMQP", "Hoist", "HoistRabbitMQ", "HoistRedis", "HoistSQLite", "HoistTesting", "TestServers", logging],
-            exclude: ["Python"]),
+            exclude: ["Fixtures", "Python"]),
         tests(
             "KillTests",
             [

@@ -23,13 +23,20 @@ public struct BackendOptions: ParsableArguments {
 
     public init() {}
 
-    private var environment: ConfigReader { ConfigReader(provider: EnvironmentVariablesProvider()) }
+    /// What the environment says, for commands with options of their own: reading the options of a value that was not
+    /// parsed ends the program.
+    enum Environment {
+        private static var reader: ConfigReader { ConfigReader(provider: EnvironmentVariablesProvider()) }
+
+        static var backend: String { reader.string(forKey: "hoist.backend", default: "sqlite:hoist.db") }
+        static var results: String? { reader.string(forKey: "hoist.results") }
+    }
 
     /// The URL that is used: the option, else the environment, else the default.
-    public var url: String { backend ?? environment.string(forKey: "hoist.backend", default: "sqlite:hoist.db") }
+    public var url: String { backend ?? Environment.backend }
 
     /// The URL of another result store; nil for none.
-    public var resultsURL: String? { results ?? environment.string(forKey: "hoist.results") }
+    public var resultsURL: String? { results ?? Environment.results }
 
     /// - Throws: ``BackendError`` as ``Backends/open(_:results:)``.
     public func open() throws -> Backend { try Backends.open(url, results: resultsURL) }

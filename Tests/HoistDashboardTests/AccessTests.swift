@@ -384,8 +384,12 @@ struct AccessTests {
         func hoist(_ arguments: String...) async throws -> (status: Int32, text: String) {
             try await BuiltProgram.output(
                 of: "/bin/sh",
-                ["-c", "exec \"$0\" \"$@\" 2>&1", BuiltProgram.url("hoist").path, "dashboard"] + arguments)
+                ["-c", "HOIST_BACKEND=memory: exec \"$0\" \"$@\" 2>&1", BuiltProgram.url("hoist").path, "dashboard"]
+                    + arguments)
         }
+        // The backend of the environment, without an option.
+        let alone = try await hoist("--host", "0.0.0.0", "--port", "0", "--store", store)
+        #expect(alone.status == 64 && alone.text.contains("hoist dashboard user add"), "\(alone)")
         let refused = try await hoist("--host", "0.0.0.0", "--port", "0", "--store", store, "--backend", "memory:")
         #expect(refused.status == 64 && refused.text.contains("hoist dashboard user add"), "\(refused)")
         let added = try await hoist("user", "add", "ada", "--role", "admin", "--password-file", file, "--store", store)

@@ -113,8 +113,8 @@ public struct DashboardCommand: AsyncParsableCommand {
 
     /// The backends by name.
     private func sources() throws -> [DashboardBackend] {
-        let urls = backend.isEmpty ? [BackendOptions().url] : backend
-        let results = results ?? BackendOptions().resultsURL
+        let urls = backend.isEmpty ? [BackendOptions.Environment.backend] : backend
+        let results = results ?? BackendOptions.Environment.results
         return try urls.map { text in
             let (name, url) = Self.split(text)
             return DashboardBackend(name, try Backends.open(url, results: Backends.keepsResults(url) ? nil : results))

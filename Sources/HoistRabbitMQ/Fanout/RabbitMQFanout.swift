@@ -23,7 +23,7 @@ final class RabbitMQFanout: Fanout {
     }
 
     /// As Celery declares them (`celery/events`, `kombu/pidbox.py`): events by topic, requests to all, replies to one.
-    private static func exchange(_ name: String) -> AMQPTopology.Exchange {
+    static func exchange(_ name: String) -> AMQPTopology.Exchange {
         switch name {
         case _ where name.hasPrefix("reply."): .init(name, .direct, isDurable: false)
         case _ where name.hasSuffix("pidbox"): .init(name, .fanout, isDurable: false)
