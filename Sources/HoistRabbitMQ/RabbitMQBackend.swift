@@ -109,6 +109,26 @@ public final class RabbitMQBackend: Broker, BackendConvertible {
         return messages.map { _ in .enqueued }
     }
 
+    /// Caps of queues do not hold for what follows from a job: it waits in the ladder until there is room.
+    public func publish(followUps messages: [Message]) async throws {
+        let now = clock.now
+        var items = messages.map { Publisher.Item($0, now: now) }
+        for _ in 0..<4 where !items.isEmpty {
+            let outcomes = try await publisher.publish(each: items, within: server.publishTimeout)
+            items = zip(items, outcomes).compactMap { item, outcome in
+                switch outcome {
+                case .stored: nil
+                case .refused: item.later(configuration) ?? item
+                case .impossible: item.place == .dead ? item.withEssentials : item.buried
+                }
+            }
+        }
+        guard items.isEmpty else {
+            throw BackendError(
+                .full, "RabbitMQ did not take what follows from a job: a queue is full", isRetrySafe: false)
+        }
+    }
+
     /// As Celery cancels: workers are told to forget the job, and to stop it where it runs. A job that is delayed ends
     /// when it comes to a worker that was told.
     public func cancel(_ id: JobID) async throws -> CancelResult {

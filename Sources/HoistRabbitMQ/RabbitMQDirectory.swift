@@ -61,6 +61,7 @@ final class RabbitMQDirectory: JobDirectory, JobEditing {
             return state.messages
         } catch {
             if error.replyCode == 404 { return nil }
+            try? await channel.close()
             throw BackendError(error, doing: "count the queue \(queue)")
         }
     }
@@ -172,6 +173,7 @@ final class RabbitMQDirectory: JobDirectory, JobEditing {
         let name = TaskQueue(name: queue, settings: QueueSettings()).deadLetters
         guard let count = try await depth(of: name), count > 0 else { return }
         let channel = try await open(doing: "look through the dead letters of \(queue)")
+        var refusal: BackendError?
         do throws(AMQPError) {
             for _ in 0..<min(count, Self.most) {
                 guard let (delivery, _) = try await channel.get(name) else { break }
@@ -180,6 +182,7 @@ final class RabbitMQDirectory: JobDirectory, JobEditing {
                 do {
                     verdict = try decide(letter)
                 } catch let error as BackendError {
+                    refusal = error
                     throw AMQPError(.misuse, error.message)
                 } catch {
                     throw AMQPError(.misuse, "\(error)")
@@ -192,6 +195,7 @@ final class RabbitMQDirectory: JobDirectory, JobEditing {
                     do {
                         try await publisher.publish([item], within: client.configuration.publishTimeout)
                     } catch {
+                        refusal = error as? BackendError
                         throw AMQPError(.connectionLost, "\(error)", mayHaveRun: true)
                     }
                     channel.acknowledge(delivery.tag)
@@ -200,7 +204,9 @@ final class RabbitMQDirectory: JobDirectory, JobEditing {
             try await channel.settleAcknowledgements()
             try await channel.close()
         } catch {
-            throw BackendError(error, doing: "look through the dead letters of \(queue)")
+            // Else what was looked at would be hidden as long as the connection lives.
+            if error.code == .timedOut { channel.connection.close() } else { try? await channel.close() }
+            throw refusal ?? BackendError(error, doing: "look through the dead letters of \(queue)")
         }
     }
 
@@ -233,6 +239,7 @@ final class RabbitMQDirectory: JobDirectory, JobEditing {
                 message.headers.retries = 0
                 message.headers.eta = nil
                 message.headers.expires = nil
+                message.noteAnotherLife(at: clock.now)
                 count += 1
                 return .requeue(AMQPMessage(message))
             }

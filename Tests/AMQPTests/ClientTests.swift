@@ -15,9 +15,9 @@ struct ClientTests {
     private let server: RabbitServer
     private let virtualHost: String
 
-    init() throws {
-        server = try RabbitServer.shared.get()
-        virtualHost = try server.makeVirtualHost()
+    init() async throws {
+        server = try await RabbitServer.shared
+        virtualHost = try await server.makeVirtualHost()
     }
 
     private func configuration(port: Int? = nil, _ change: (inout AMQPConfiguration) -> Void = { _ in }) throws
@@ -33,31 +33,6 @@ struct ClientTests {
     ) {
         let client = try AMQPClient(configuration(change))
         return (client, try await client.connection())
-    }
-
-    /// Collects deliveries.
-    private final class Inbox: Sendable {
-        private let received = Mutex<[AMQPDelivery]>([])
-        private let cancelled = Mutex<[String]>([])
-
-        var deliveries: [AMQPDelivery] { received.withLock { $0 } }
-        var cancellations: [String] { cancelled.withLock { $0 } }
-        var events: AMQPChannel.Events {
-            AMQPChannel.Events(
-                delivered: { deliveries in self.received.withLock { $0 += deliveries } },
-                consumerCancelled: { tag in self.cancelled.withLock { $0.append(tag) } })
-        }
-    }
-
-    private func eventually(_ what: Comment, _ condition: () async throws -> Bool) async throws {
-        #expect(try await HoistTesting.eventually(.seconds(30), condition), what)
-    }
-
-    private func message(_ text: String) -> AMQPMessage {
-        var message = AMQPMessage(body: Array(text.utf8))
-        message.properties.deliveryMode = 2
-        message.properties.correlationID = text
-        return message
     }
 
     @Test("the connection says who it is, and learns who the server is")
@@ -113,7 +88,7 @@ struct ClientTests {
         message.properties.expiration = nil
         message.properties.clusterID = nil
         // RabbitMQ knows no unsigned 64 bits beyond these types; all of them come back as they were sent.
-        let publications = [message, self.message("small"), AMQPMessage(body: [])]
+        let publications = [message, text("small"), AMQPMessage(body: [])]
         let confirms = try await channel.publish(publications.map { .init($0, routingKey: "q") })
         #expect(confirms == [.confirmed, .confirmed, .confirmed])
         try await channel.consume("q", tag: "c")
@@ -139,7 +114,7 @@ struct ClientTests {
                     // Every fifth has no queue.
                     let key = number % 5 == 0 ? "nowhere" : "q"
                     let publication = AMQPChannel.Publication(
-                        message("m\(number)"), routingKey: key, isMandatory: true)
+                        text("m\(number)"), routingKey: key, isMandatory: true)
                     return (number, try await channel.publish([publication]))
                 }
             }
@@ -159,8 +134,8 @@ struct ClientTests {
         let channel = try await connection.openChannel()
         try await channel.declare(queue: "small", arguments: ["x-max-length": 1, "x-overflow": "reject-publish"])
         try await channel.confirmPublishes()
-        let first = try await channel.publish([.init(message("a"), routingKey: "small")])
-        let second = try await channel.publish([.init(message("b"), routingKey: "small")])
+        let first = try await channel.publish([.init(text("a"), routingKey: "small")])
+        let second = try await channel.publish([.init(text("b"), routingKey: "small")])
         #expect(first == [.confirmed])
         #expect(second == [.refused])
         client.close()
@@ -196,7 +171,7 @@ struct ClientTests {
         let channel = try await connection.openChannel(inbox.events)
         try await channel.declare(queue: "q")
         try await channel.confirmPublishes()
-        try await channel.publish((0..<6).map { .init(message("\($0)"), routingKey: "q") })
+        try await channel.publish((0..<6).map { .init(text("\($0)"), routingKey: "q") })
         let got = try #require(try await channel.get("q"))
         #expect(got.remaining == 5)
         channel.reject(got.delivery.tag, requeue: true)
@@ -248,11 +223,11 @@ struct ClientTests {
         #expect(differences.contains { $0.contains("inequivalent arg") })
         let channel = try await connection.openChannel()
         try await channel.confirmPublishes()
-        var video = message("v")
+        var video = text("v")
         video.properties.headers = ["kind": "video"]
         let confirms = try await channel.publish([
-            .init(message("m"), exchange: "in", routingKey: "a.b.c", isMandatory: true),
-            .init(message("n"), exchange: "in", routingKey: "b", isMandatory: true),
+            .init(text("m"), exchange: "in", routingKey: "a.b.c", isMandatory: true),
+            .init(text("n"), exchange: "in", routingKey: "b", isMandatory: true),
             .init(video, exchange: "h", routingKey: "", isMandatory: true),
         ])
         #expect(confirms == [.confirmed, .returned(code: 312, reason: "NO_ROUTE"), .confirmed])
@@ -267,80 +242,13 @@ struct ClientTests {
         try await channel.declare(queue: "q")
         try await channel.publish([
             .init(AMQPMessage(body: Array(repeating: 1, count: 400_000)), routingKey: "q"),
-            .init(message("small"), routingKey: "q"),
+            .init(text("small"), routingKey: "q"),
         ])
         try await channel.consume("q")
         try await eventually("both") { inbox.deliveries.count == 2 }
         #expect(inbox.deliveries[0].message.skippedBytes == 400_000)
         #expect(inbox.deliveries[1].message.body == Array("small".utf8))
         client.close()
-    }
-
-    @Test("a server without memory holds publishers back, until a deadline or until it has room")
-    func blocked() async throws {
-        let own = try RabbitServer()
-        let client = try AMQPClient(AMQPConfiguration(url: own.url()))
-        let connection = try await client.connection()
-        let channel = try await connection.openChannel()
-        try await channel.declare(queue: "q")
-        try await channel.confirmPublishes()
-        try own.control("set_vm_memory_high_watermark", "0")
-        // The alarm reaches a connection when that publishes.
-        _ = try? await channel.publish([.init(message("first"), routingKey: "q")], within: .seconds(2))
-        try await eventually("blocked") { connection.isBlocked }
-        let error = await #expect(throws: AMQPError.self) {
-            try await channel.publish([.init(message("late"), routingKey: "q")], within: .milliseconds(200))
-        }
-        #expect(error?.code == .blocked)
-        #expect(error?.mayHaveRun == false)
-        async let waiting = channel.publish([.init(message("patient"), routingKey: "q")], within: .seconds(60))
-        try own.control("set_vm_memory_high_watermark", "0.6")
-        #expect(try await waiting == [.confirmed])
-        client.close()
-    }
-
-    @Test("everything is declared again after the server closed all connections, and after it was killed")
-    func recovery() async throws {
-        let own = try RabbitServer()
-        let client = try AMQPClient(AMQPConfiguration(url: own.url()))
-        let inbox = Inbox()
-        let opened = Mutex(0)
-        let channel = AMQPRecoveringChannel(
-            client,
-            .init(
-                prefetch: 10, topology: AMQPTopology(queues: [.init("q"), .init("own", isExclusive: true)]),
-                consumers: [.init(queue: "q", tag: "c"), .init(queue: "own", tag: "d")]),
-            events: .init(
-                delivered: { deliveries, _ in inbox.events.delivered(deliveries) },
-                opened: { number in opened.withLock { $0 = number } }))
-        let running = Task { await channel.run() }
-        let publisher = try AMQPClient(AMQPConfiguration(url: own.url()))
-        for round in 1...3 {
-            let open = try await channel.channel(within: .seconds(30))
-            #expect(open.connection.reason == nil)
-            let out = try await publisher.connection().openChannel()
-            try await out.confirmPublishes()
-            for key in ["q", "own"] {
-                try await out.publish([.init(message("\(key)\(round)"), routingKey: key, isMandatory: true)])
-            }
-            try await eventually("both deliveries of round \(round)") {
-                let texts = inbox.deliveries.compactMap(\.message.properties.correlationID)
-                return texts.contains("q\(round)") && texts.contains("own\(round)")
-            }
-            let number = try #require(channel.current?.number)
-            if round == 1 { try own.control("close_all_connections", "test") }
-            if round == 2 {
-                own.stop()
-                try own.start()
-            }
-            if round < 3 { try await eventually("another channel") { (channel.current?.number ?? 0) > number } }
-        }
-        // What was not acknowledged came again.
-        #expect(inbox.deliveries.contains { $0.isRedelivered && $0.message.properties.correlationID == "q1" })
-        await channel.close()
-        await running.value
-        let error = await #expect(throws: AMQPError.self) { _ = try await channel.channel(within: .seconds(1)) }
-        #expect(error?.code == .closed)
     }
 
     @Test("a silent server is noticed within two intervals, and a publish says that it may have run")
@@ -355,7 +263,7 @@ struct ClientTests {
         proxy.silence()
         let begun = ContinuousClock.now
         let error = await #expect(throws: AMQPError.self) {
-            try await channel.publish([.init(message("m"), routingKey: "q")])
+            try await channel.publish([.init(text("m"), routingKey: "q")])
         }
         #expect(error?.code == .connectionLost)
         #expect(error?.mayHaveRun == true)
@@ -405,12 +313,109 @@ struct ClientTests {
         try await listener.close()
     }
 
+}
+
+/// Collects deliveries.
+private final class Inbox: Sendable {
+    private let received = Mutex<[AMQPDelivery]>([])
+    private let cancelled = Mutex<[String]>([])
+
+    var deliveries: [AMQPDelivery] { received.withLock { $0 } }
+    var cancellations: [String] { cancelled.withLock { $0 } }
+    var events: AMQPChannel.Events {
+        AMQPChannel.Events(
+            delivered: { deliveries in self.received.withLock { $0 += deliveries } },
+            consumerCancelled: { tag in self.cancelled.withLock { $0.append(tag) } })
+    }
+}
+
+private func eventually(_ what: Comment, _ condition: () async throws -> Bool) async throws {
+    #expect(try await HoistTesting.eventually(.seconds(30), condition), what)
+}
+
+private func text(_ text: String) -> AMQPMessage {
+    var message = AMQPMessage(body: Array(text.utf8))
+    message.properties.deliveryMode = 2
+    message.properties.correlationID = text
+    return message
+}
+
+/// What takes a server of its own: one at a time, for a server takes seconds and both processors to start.
+@Suite("A client, and a server in trouble", .serialized, .timeLimit(.minutes(3)))
+struct ServerTroubleTests {
+    @Test("a server without memory holds publishers back, until a deadline or until it has room")
+    func blocked() async throws {
+        let own = try await RabbitServer.started()
+        let client = try AMQPClient(AMQPConfiguration(url: own.url()))
+        let connection = try await client.connection()
+        let channel = try await connection.openChannel()
+        try await channel.declare(queue: "q")
+        try await channel.confirmPublishes()
+        try own.control("set_vm_memory_high_watermark", "0")
+        // The alarm reaches a connection when that publishes.
+        _ = try? await channel.publish([.init(text("first"), routingKey: "q")], within: .seconds(2))
+        try await eventually("blocked") { connection.isBlocked }
+        let error = await #expect(throws: AMQPError.self) {
+            try await channel.publish([.init(text("late"), routingKey: "q")], within: .milliseconds(200))
+        }
+        #expect(error?.code == .blocked)
+        #expect(error?.mayHaveRun == false)
+        async let waiting = channel.publish([.init(text("patient"), routingKey: "q")], within: .seconds(60))
+        try own.control("set_vm_memory_high_watermark", "0.6")
+        #expect(try await waiting == [.confirmed])
+        client.close()
+    }
+
+    @Test("everything is declared again after the server closed all connections, and after it was killed")
+    func recovery() async throws {
+        let own = try await RabbitServer.started()
+        let client = try AMQPClient(AMQPConfiguration(url: own.url()))
+        let inbox = Inbox()
+        let opened = Mutex(0)
+        let channel = AMQPRecoveringChannel(
+            client,
+            .init(
+                prefetch: 10, topology: AMQPTopology(queues: [.init("q"), .init("own", isExclusive: true)]),
+                consumers: [.init(queue: "q", tag: "c"), .init(queue: "own", tag: "d")]),
+            events: .init(
+                delivered: { deliveries, _ in inbox.events.delivered(deliveries) },
+                opened: { number in opened.withLock { $0 = number } }))
+        let running = Task { await channel.run() }
+        let publisher = try AMQPClient(AMQPConfiguration(url: own.url()))
+        for round in 1...3 {
+            let open = try await channel.channel(within: .seconds(30))
+            #expect(open.connection.reason == nil)
+            let out = try await publisher.connection().openChannel()
+            try await out.confirmPublishes()
+            for key in ["q", "own"] {
+                try await out.publish([.init(text("\(key)\(round)"), routingKey: key, isMandatory: true)])
+            }
+            try await eventually("both deliveries of round \(round)") {
+                let texts = inbox.deliveries.compactMap(\.message.properties.correlationID)
+                return texts.contains("q\(round)") && texts.contains("own\(round)")
+            }
+            let number = try #require(channel.current?.number)
+            if round == 1 { try own.control("close_all_connections", "test") }
+            if round == 2 {
+                own.stop()
+                try own.start()
+            }
+            if round < 3 { try await eventually("another channel") { (channel.current?.number ?? 0) > number } }
+        }
+        // What was not acknowledged came again.
+        #expect(inbox.deliveries.contains { $0.isRedelivered && $0.message.properties.correlationID == "q1" })
+        await channel.close()
+        await running.value
+        let error = await #expect(throws: AMQPError.self) { _ = try await channel.channel(within: .seconds(1)) }
+        #expect(error?.code == .closed)
+    }
+
     @Test("TLS: the server is verified, a certificate logs in, and a server of an unknown authority is refused")
     func tls() async throws {
         let certificates = try TestCertificates()
         let (certificate, key) = try certificates.make("localhost")
         let port = try RedisServer.freePort()
-        let own = try RabbitServer(
+        let own = try await RabbitServer.started(
             """
             listeners.ssl.1 = 127.0.0.1:\(port)
             ssl_options.cacertfile = \(certificates.authority)

@@ -55,7 +55,7 @@ struct CeleryTests {
 
     @Test("Python enqueues, Swift works, Python reads: values, errors, serializers, compression, delays")
     func pythonToSwift() async throws {
-        let bench = try RabbitBench()
+        let bench = try await RabbitBench()
         let found = try await withWorker(worker(bench)) { try await bench.python("results") }
         #expect(found["good"] == 5 && found["packed"] == 9 && found["written"] == 13 && found["squeezed"] == 17)
         #expect(found["later"] == 42 && found["state"] == "SUCCESS")
@@ -66,7 +66,7 @@ struct CeleryTests {
     func swiftToPython(_ isQuorum: Bool) async throws {
         var configuration = RabbitMQBackend.Configuration(workerHeartbeat: .seconds(2))
         if isQuorum { configuration.defaultQueue = QueueSettings(.quorum) }
-        let bench = try RabbitBench(configuration)
+        let bench = try await RabbitBench(configuration)
         let python = try bench.startPythonWorker(environment: isQuorum ? ["PEER_QUORUM": "1"] : [:])
         defer { PythonPeer.stop(python) }
         let handle = try await bench.client.enqueue(Add(x: 20, y: 22), .queue("mixed"))
@@ -81,7 +81,7 @@ struct CeleryTests {
 
     @Test("a queue that Python has declared with other arguments is used as it is, and the worker says so")
     func foreignArguments() async throws {
-        let bench = try RabbitBench()
+        let bench = try await RabbitBench()
         let python = try bench.startPythonWorker(environment: ["PEER_PRIORITIES": "1"])
         defer { PythonPeer.stop(python) }
         #expect(
@@ -99,7 +99,7 @@ struct CeleryTests {
 
     @Test("Celery's client asks a Swift worker, a Swift client asks a Python worker, and a chain goes through both")
     func control() async throws {
-        let bench = try RabbitBench()
+        let bench = try await RabbitBench()
         let python = try bench.startPythonWorker(["--hostname", "python@test"])
         defer { PythonPeer.stop(python) }
         try await withWorker(worker(bench)) {
@@ -121,7 +121,7 @@ struct CeleryTests {
 
     @Test("Celery's receiver hears the events of a Swift worker")
     func events() async throws {
-        let bench = try RabbitBench()
+        let bench = try await RabbitBench()
         var configuration = Worker.Configuration()
         configuration.name = "swift@test"
         configuration.events = .always
@@ -142,7 +142,7 @@ struct CeleryTests {
     func mixedFleet(_ isQuorum: Bool) async throws {
         var configuration = RabbitMQBackend.Configuration(workerHeartbeat: .seconds(2))
         configuration.defaultQueue = isQuorum ? QueueSettings(.quorum) : QueueSettings(priorities: 10)
-        let bench = try RabbitBench(configuration)
+        let bench = try await RabbitBench(configuration)
         let environment = isQuorum ? ["PEER_QUORUM": "1"] : ["PEER_PRIORITIES": "1"]
         let pythons = try (0..<2).map {
             try bench.startPythonWorker(["--hostname", "python\($0)@test"], environment: environment)

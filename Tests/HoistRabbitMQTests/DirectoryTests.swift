@@ -28,7 +28,7 @@ struct DirectoryTests {
 
     @Test("waiting jobs are counted and purged, and queues of other programs are found through their workers")
     func counting() async throws {
-        let bench = try RabbitBench()
+        let bench = try await RabbitBench()
         _ = try await bench.client.enqueue(contentsOf: ["a", "b", "c"].map(Picky.init))
         #expect(try await bench.backend.queues() == [QueueStatistics(name: "default", waiting: 3)])
         #expect(try await bench.backend.purge(queue: "default") == 3)
@@ -47,7 +47,7 @@ struct DirectoryTests {
 
     @Test("dead letters are listed with their reasons, requeued with other arguments, and dropped")
     func deadLetters() async throws {
-        let bench = try RabbitBench()
+        let bench = try await RabbitBench()
         let handles = try await bench.client.enqueue(contentsOf: ["one", "two", "three"].map(Picky.init))
         try await withWorker(worker(bench)) {
             for handle in handles {
@@ -77,7 +77,7 @@ struct DirectoryTests {
 
     @Test("what RabbitMQ cannot do is refused with a reason")
     func refusals() async throws {
-        let bench = try RabbitBench()
+        let bench = try await RabbitBench()
         let waiting = try await bench.client.enqueue(Picky(word: "please"))
         let edit = await #expect(throws: BackendError.self) { try await bench.backend.edit(waiting.id, .priority(3)) }
         #expect(edit?.code == .misuse)

@@ -26,10 +26,11 @@ struct RabbitBench {
     init(
         on server: RabbitServer? = nil, port: Int? = nil,
         _ configuration: RabbitMQBackend.Configuration = .init(workerHeartbeat: .seconds(2))
-    ) throws {
-        let server = try server ?? RabbitServer.shared.get()
+    ) async throws {
+        let shared = try await RabbitServer.shared
+        let server = server ?? shared
         self.server = server
-        virtualHost = try server.makeVirtualHost()
+        virtualHost = try await server.makeVirtualHost()
         redisURL = try RedisServer.shared.get().url
         broker = try RabbitMQBackend(
             url: RabbitServer.url(port ?? server.port, virtualHost), configuration: configuration)
@@ -53,24 +54,17 @@ struct RabbitBench {
     /// What a Python client prints.
     func python(_ arguments: String...) async throws -> WireValue {
         let (folder, environment) = (Self.folder, environment)
-        let output = try await Self.onThread {
+        let output = try await RabbitServer.onThread {
             try PythonPeer.run(["producer.py"] + arguments, in: folder, environment: environment)
         }
         // The last line: others tell what the program is about to do.
         return try JSONParser.parse(Array((output.split(separator: "\n").last ?? "").utf8))
     }
 
-    /// Waits on a thread of its own: waiting for a process would take one from everybody else.
-    static func onThread<T: Sendable>(_ body: @escaping @Sendable () throws -> T) async throws -> T {
-        try await withCheckedThrowingContinuation { continuation in
-            Thread.detachNewThread { continuation.resume(with: Result { try body() }) }
-        }
-    }
-
     /// The lines that a Python client prints.
     func lines(_ arguments: String..., environment other: [String: String] = [:]) async throws -> [String] {
         let (folder, environment) = (Self.folder, environment.merging(other) { $1 })
-        let output = try await Self.onThread {
+        let output = try await RabbitServer.onThread {
             try PythonPeer.run(["producer.py"] + arguments, in: folder, environment: environment)
         }
         return output.split(separator: "\n").map(String.init)

@@ -11,10 +11,10 @@ import Testing
 
 @Suite("The contract on RabbitMQ", .timeLimit(.minutes(3)))
 struct RabbitContractTests {
-    private func broker() throws -> RabbitMQBackend {
-        let server = try RabbitServer.shared.get()
+    private func broker() async throws -> RabbitMQBackend {
+        let server = try await RabbitServer.shared
         return try RabbitMQBackend(
-            url: server.url(try server.makeVirtualHost()),
+            url: server.url(try await server.makeVirtualHost()),
             configuration: .init(defaultQueue: .init(priorities: 10), delayQueues: .classic))
     }
 
@@ -24,7 +24,7 @@ struct RabbitContractTests {
     func sqlite(_ check: BackendContract.Check) async throws {
         let folder = try TemporaryFolder()
         try await check.run { _ in
-            Backend(try broker(), results: try SQLiteBackend(path: folder.path("results.db")))
+            Backend(try await broker(), results: try SQLiteBackend(path: folder.path("results.db")))
         }
     }
 
@@ -38,7 +38,7 @@ struct RabbitContractTests {
                 let store = try RedisBackend(
                     RESPConfiguration(url: redis.url),
                     configuration: .init(keyPrefix: prefix, resultKeyPrefix: prefix))
-                return Backend(try broker(), results: store)
+                return Backend(try await broker(), results: store)
             }
             if let reason { reasons.insert(reason) } else { passed += 1 }
         }

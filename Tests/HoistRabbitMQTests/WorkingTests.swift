@@ -41,7 +41,7 @@ struct WorkingTests {
 
     @Test("outputs and failures come back, retries are counted, and the queue is empty in the end")
     func endToEnd() async throws {
-        let bench = try RabbitBench()
+        let bench = try await RabbitBench()
         try await withWorker(worker(bench)) {
             let handles = try await bench.client.enqueue(contentsOf: (0..<300).map(Double.init))
             for (number, handle) in handles.enumerated() {
@@ -68,7 +68,7 @@ struct WorkingTests {
             Duration.milliseconds(300), .milliseconds(2500),
         ])
     func delays(_ delay: Duration) async throws {
-        let bench = try RabbitBench(.init(delayQueues: .classic, workerHeartbeat: .seconds(2)))
+        let bench = try await RabbitBench(.init(delayQueues: .classic, workerHeartbeat: .seconds(2)))
         let begun = Date()
         let handle = try await bench.client.enqueue(Double(number: 4), .after(delay))
         try await withWorker(worker(bench)) {
@@ -82,7 +82,7 @@ struct WorkingTests {
 
     @Test("a job whose name this worker does not know goes to one that does, and blocks nothing")
     func unknownNames() async throws {
-        let bench = try RabbitBench(.init(workerHeartbeat: .seconds(2), unknownNamePause: .milliseconds(300)))
+        let bench = try await RabbitBench(.init(workerHeartbeat: .seconds(2), unknownNamePause: .milliseconds(300)))
         let strange = try await bench.client.enqueue(named: "strange", arguments: Arguments(positional: [1]))
         try await withWorker(worker(bench, slots: 1)) {
             #expect(try await bench.client.enqueue(Double(number: 1)).output(timeout: .seconds(30)) == 2)
@@ -98,7 +98,7 @@ struct WorkingTests {
 
     @Test("bad messages become dead letters with their bytes, and the good ones between them are done")
     func badMessages() async throws {
-        let bench = try RabbitBench()
+        let bench = try await RabbitBench()
         let probe = try await bench.probe()
         try await probe.confirmPublishes()
         try await withWorker(worker(bench)) {
@@ -142,7 +142,7 @@ struct WorkingTests {
 
     @Test("a job that is running is cancelled, and one that waits when it comes to a worker")
     func cancelling() async throws {
-        let bench = try RabbitBench()
+        let bench = try await RabbitBench()
         let begun = Atomic(0)
         let worker = Worker(bench.backend, queues: ["default"], lanes: [.async(1)], logger: RabbitBench.silent) {
             Handler(Double.self) { job, _ in
@@ -167,7 +167,7 @@ struct WorkingTests {
 
     @Test("a worker that is sent nothing by itself hears of a job of another program all the same")
     func fetching() async throws {
-        let bench = try RabbitBench()
+        let bench = try await RabbitBench()
         // Kinds that share slots: RabbitMQ cannot choose among them, so that the worker asks.
         let worker = Worker(bench.backend, queues: ["default"], lanes: [.async(4)], logger: RabbitBench.silent) {
             Handler(Double.self) { job, _ in job.number * 2 }
@@ -185,7 +185,7 @@ struct WorkingTests {
 
     @Test("a job that has expired while it was delayed ends as expired, and is not run")
     func expiry() async throws {
-        let bench = try RabbitBench(.init(delayQueues: .classic))
+        let bench = try await RabbitBench(.init(delayQueues: .classic))
         let handle = try await bench.client.enqueue(
             Double(number: 1), .after(.seconds(2)), .expires(after: .seconds(1)))
         try await withWorker(worker(bench)) {
@@ -196,7 +196,7 @@ struct WorkingTests {
 
     @Test("a delayed job comes to its own queue, and to none whose name is the end of that queue's")
     func similarNames() async throws {
-        let bench = try RabbitBench(.init(delayQueues: .classic))
+        let bench = try await RabbitBench(.init(delayQueues: .classic))
         _ = try await bench.client.enqueue(Double(number: 1), .queue("high"), .after(.seconds(1)))
         _ = try await bench.client.enqueue(Double(number: 2), .queue("video.high"), .after(.seconds(1)))
         let probe = try await bench.probe()
@@ -211,7 +211,7 @@ struct WorkingTests {
 
     @Test("headers that nobody can read cost their message, and no worker")
     func hostileHeaders() async throws {
-        let bench = try RabbitBench()
+        let bench = try await RabbitBench()
         let probe = try await bench.probe()
         try await probe.confirmPublishes()
         try await withWorker(worker(bench)) {
@@ -237,5 +237,51 @@ struct WorkingTests {
             let isDone = try await eventually { try await bench.backend.record(of: "counted")?.state == .succeeded }
             #expect(isDone)
         }
+    }
+
+    @Test("a queue that is full stops no worker: what goes back to it waits until there is room")
+    func fullQueue() async throws {
+        let bench = try await RabbitBench(.init(defaultQueue: QueueSettings(maximumLength: 3)))
+        var configuration = JobClient.Configuration()
+        configuration.waitsWhenFull = .seconds(60)
+        let client = JobClient(bench.backend, configuration: configuration, logger: RabbitBench.silent)
+        try await withWorker(worker(bench, slots: 2)) {
+            let failing = try await client.enqueue(Fail(reason: "no"))
+            try await withThrowingTaskGroup(of: Int.self) { group in
+                for number in 0..<60 {
+                    group.addTask { try await client.enqueue(Double(number: number)).output(timeout: .seconds(60)) }
+                }
+                var sum = 0
+                for try await output in group { sum += output }
+                #expect(sum == 60 * 59)
+            }
+            let error = await #expect(throws: JobError.self) { try await failing.output(timeout: .seconds(60)) }
+            #expect(error?.failure?.message == "no")
+        }
+    }
+
+    @Test("a message that is too large is set aside, and takes no slot from the others")
+    func tooLarge() async throws {
+        let bench = try await RabbitBench()
+        let probe = try await bench.probe()
+        try await probe.confirmPublishes()
+        var server = try AMQPConfiguration(url: bench.url)
+        server.limits.maximumBodyBytes = 10_000
+        let backend = Backend(try RabbitMQBackend(server), results: bench.backend)
+        let worker = Worker(backend, queues: ["default"], lanes: [.async(1)], logger: RabbitBench.silent) {
+            Handler(Double.self) { job, _ in job.number * 2 }
+        }
+        try await probe.declare(exchange: "default", .direct)
+        try await probe.declare(queue: "default")
+        try await probe.publish([.init(AMQPMessage(body: Array(repeating: 1, count: 50_000)), routingKey: "default")])
+        try await withWorker(worker) {
+            for number in 0..<3 {
+                let output = try await bench.client.enqueue(Double(number: number)).output(timeout: .seconds(30))
+                #expect(output == number * 2)
+            }
+        }
+        // It is there for a person to see, and comes back when the worker leaves.
+        let isBack = try await eventually { try await probe.state(of: "default").messages == 1 }
+        #expect(isBack)
     }
 }

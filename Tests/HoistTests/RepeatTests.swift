@@ -107,6 +107,20 @@ struct RepeatTests {
         #expect(broker.counts == (0, 0))
     }
 
+    @Test("the end of a life before a requeue says nothing")
+    func anotherLife() async throws {
+        let backend = Backend(broker, results: store)
+        var record = JobRecord(id: "a", name: "job", queue: "default", state: .failed, endedAt: store.clock.now)
+        record.failure = JobFailure(kind: .raised, type: "E", message: "no")
+        try await store.store([ResultWrite(record, kept: .standard)])
+        var requeued = message("a")
+        requeued.noteAnotherLife(at: store.clock.now)
+        _ = try await backend.publish([requeued])
+        #expect(try await claim("one", backend).map(\.jobID) == ["a"])
+        broker.loseConnections()
+        #expect(try await claim("two", backend).map(\.jobID) == ["a"])
+    }
+
     @Test("a job that may begin only once is given up at once")
     func atMostOnce() async throws {
         let backend = Backend(broker, results: store)

@@ -70,7 +70,7 @@ struct RabbitKillTests {
 
     @Test("workers killed at random during 2,000 jobs lose none")
     func storm() async throws {
-        let server = try RabbitServer()
+        let server = try await RabbitServer.started()
         let bench = try KillBench(url: "\(server.url())|\(redis.url)")
         let ids = (0..<2000).map { "job-\($0)" }
         for step in stride(from: 0, to: 2000, by: 100) {
@@ -122,7 +122,7 @@ struct RabbitKillTests {
 
     @Test("RabbitMQ killed and restarted again and again loses no job that it has confirmed")
     func serverKilled() async throws {
-        let server = try RabbitServer()
+        let server = try await RabbitServer.started()
         let bench = try KillBench(url: "\(server.url())|\(redis.url)")
         for _ in 0..<2 { try bench.startWorker() }
         let producer = produce(400, on: bench, every: .milliseconds(60))
@@ -147,7 +147,7 @@ struct RabbitKillTests {
 
     @Test("connections that the server closes, and a line that is cut and half-closed, lose nothing")
     func network() async throws {
-        let server = try RabbitServer()
+        let server = try await RabbitServer.started()
         let proxy = try TroubleProxy(to: server.port)
         let bench = try KillBench(url: "\(RabbitServer.url(proxy.port, "/"))|\(redis.url)")
         for _ in 0..<2 { try bench.startWorker() }
@@ -169,7 +169,7 @@ struct RabbitKillTests {
 
     @Test("a memory alarm, a stopped application and a deleted queue lose nothing that was confirmed elsewhere")
     func alarms() async throws {
-        let server = try RabbitServer()
+        let server = try await RabbitServer.started()
         let bench = try KillBench(url: "\(server.url())|\(redis.url)")
         for _ in 0..<2 { try bench.startWorker() }
         let producer = produce(200, on: bench, every: .milliseconds(40))
@@ -195,7 +195,7 @@ struct RabbitKillTests {
 
     @Test("while the store of results is away jobs end, and are settled when it is back")
     func storeKilled() async throws {
-        let server = try RabbitServer()
+        let server = try await RabbitServer.started()
         let store = try RedisServer(["--appendonly", "yes", "--appendfsync", "always"])
         let bench = try KillBench(url: "\(server.url())|\(store.url)")
         for _ in 0..<2 { try bench.startWorker() }
@@ -214,7 +214,7 @@ struct RabbitKillTests {
 
     @Test("a frozen worker is taken over within its heartbeat, and its late finish changes nothing")
     func frozen() async throws {
-        let server = try RabbitServer()
+        let server = try await RabbitServer.started()
         let bench = try KillBench(url: "\(server.url())|\(redis.url)")
         let frozen = try bench.startWorker()
         let handle = try await bench.client.enqueue(Step(milliseconds: 1500))

@@ -55,7 +55,7 @@ struct VideoServiceTests {
         "on RabbitMQ, with results in Redis, by two options alone: an upload becomes a video though its worker is killed"
     )
     func rabbitMQ() async throws {
-        let (rabbit, redis) = (try RabbitServer(), try RedisServer())
+        let (rabbit, redis) = (try await RabbitServer.started(), try RedisServer())
         defer { redis.stop() }
         let bench = try ServiceBench()
         let places = ["--backend", rabbit.url(), "--results", redis.url]
@@ -216,7 +216,7 @@ struct HoistToolTests {
 
     @Test("on RabbitMQ jobs are enqueued, counted, given up, requeued and purged, and what it cannot do is refused")
     func rabbitMQ() async throws {
-        let (rabbit, redis) = (try RabbitServer(), try RedisServer())
+        let (rabbit, redis) = (try await RabbitServer.started(), try RedisServer())
         defer { redis.stop() }
         let bench = try ServiceBench()
         func hoist(_ arguments: String..., status: Int32 = 0) throws -> String {

@@ -61,7 +61,7 @@ struct JoinedBroker: Broker {
                 session: try await base.open(worker, lease: lease, sink: sink), broker: base, store: store,
                 worker: worker.name, repeats: nil)
         }
-        let repeats = RepeatGuard(base, store, maximum: maximumLostWorkers)
+        let repeats = RepeatGuard(base, store, telling: sink, maximum: maximumLostWorkers)
         let sorting = RepeatSink(
             base: sink, repeats: repeats, store: store, clock: clock, threads: base.threads?.tasks)
         let session = try await base.open(worker, lease: lease, sink: sorting)
@@ -147,9 +147,11 @@ struct Settler: WorkerSession {
         if !messages.isEmpty { try await broker.publish(followUps: messages) }
         if !continuing.isEmpty { continued.tokens.withLock { $0.formUnion(continuing) } }
         var result = try await session.turn(turn)
+        if let repeats {
+            result.deliveries = try await repeats.sort(result.deliveries) { repeats.sink.noticed([$0]) }
+        }
         if !continuing.isEmpty { continued.tokens.withLock { $0.subtract(continuing) } }
         guard let repeats else { return result }
-        result.deliveries = try await repeats.sort(result.deliveries) { _ in }
         if result.hasMore, result.deliveries.isEmpty { await repeats.waitForArrivals() }
         return result
     }

@@ -9,6 +9,7 @@ final class RepeatGuard: Sendable {
     private let broker: any Broker
     private let store: any ResultStore
     private let clock: any JobClock
+    let sink: any SessionSink
     private let maximum: Int
     private let session = Mutex<(any WorkerSession)?>(nil)
     private let isClosed = Atomic(false)
@@ -17,8 +18,9 @@ final class RepeatGuard: Sendable {
     private let bell = Doorbell()
 
     /// - Parameter maximum: a job that so many workers died with is given up.
-    init(_ broker: any Broker, _ store: any ResultStore, maximum: Int) {
+    init(_ broker: any Broker, _ store: any ResultStore, telling sink: any SessionSink, maximum: Int) {
         self.broker = broker
+        self.sink = sink
         self.store = store
         clock = broker.clock
         self.maximum = maximum
@@ -39,13 +41,18 @@ final class RepeatGuard: Sendable {
     /// - Returns: the deliveries that are to be run.
     /// - Throws: ``BackendError`` when the store cannot be asked. Some may be settled then.
     func sort(_ deliveries: [Delivery], tell: (JobNotice) -> Void) async throws -> [Delivery] {
-        var left: [Delivery] = []
+        // All are read before one is counted: a turn that fails is repeated as a whole.
+        var records: [JobRecord?] = []
         for delivery in deliveries {
+            records.append(Self.isRepeat(delivery) ? try await store.record(of: delivery.jobID) : nil)
+        }
+        var left: [Delivery] = []
+        for (delivery, record) in zip(deliveries, records) {
             guard Self.isRepeat(delivery), case .message(let message) = delivery.payload else {
                 left.append(delivery)
                 continue
             }
-            if let again = try await look(up: delivery, message, tell: tell) { left.append(again) }
+            if let again = try await decide(delivery, message, record, tell: tell) { left.append(again) }
         }
         return left
     }
@@ -82,10 +89,11 @@ final class RepeatGuard: Sendable {
     }
 
     /// - Returns: the delivery when it is to be run.
-    private func look(
-        up delivery: Delivery, _ message: Message, tell: (JobNotice) -> Void
+    private func decide(
+        _ delivery: Delivery, _ message: Message, _ stored: JobRecord?, tell: (JobNotice) -> Void
     ) async throws -> Delivery? {
-        let record = try await store.record(of: delivery.jobID)
+        // The end of a life before this one says nothing.
+        let record = stored.flatMap { message.isAnotherLife(than: $0) ? nil : $0 }
         if let record, record.state.hasEnded {
             try await settle(delivery, message, as: record)
             return nil
@@ -206,5 +214,22 @@ struct RepeatSink: SessionSink {
                 await clock.sleep(for: pause)
             }
         }
+    }
+}
+
+extension Message {
+    private static let lifeHeader = "x-hoist-requeued"
+
+    /// Notes that an ended job was given another life, for a broker whose store does not hear of that.
+    package mutating func noteAnotherLife(at now: JobDate) {
+        headers.custom[Self.lifeHeader] = .integer(now.microsecondsSinceEpoch)
+    }
+
+    /// Whether the job was given another life after it had ended as `record` tells.
+    func isAnotherLife(than record: JobRecord) -> Bool {
+        guard let begun = headers.custom[Self.lifeHeader]?.integerValue, let ended = record.endedAt else {
+            return false
+        }
+        return ended.microsecondsSinceEpoch <= begun
     }
 }

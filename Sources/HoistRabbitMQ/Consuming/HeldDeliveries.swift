@@ -54,16 +54,19 @@ struct HeldDeliveries {
         prefetch = !isOpen ? 0 : isFull ? held.count : held.count + room
     }
 
+    var waitingCount: Int { waiting.count }
+
     /// The queues that jobs are wanted from.
     var queues: Set<String> { isOpen ? Set(claims.map(\.queue)) : [] }
 
     /// Nothing more is to come.
     mutating func close() { (isOpen, prefetch) = (false, 0) }
 
-    /// What waits here though no job of its queue is wanted: it goes back, for others.
-    var stray: [Held] {
-        let queues = queues
-        return waiting.compactMap { held[$0] }.filter { !queues.contains($0.queue) }
+    /// What waits here though nothing more is wanted, or nothing of its queue: it goes back, for others.
+    ///
+    /// A job of a queue that is at its own limit stays, and is the next: else the order of its queue would be lost.
+    func stray(consumed: Set<String>) -> [Held] {
+        waiting.compactMap { held[$0] }.filter { !isOpen || !consumed.contains($0.queue) }
     }
 
     /// What there are slots for.

@@ -5,7 +5,7 @@ import Synchronization
 /// A session of a worker on RabbitMQ: a connection, whose end is the end of the lease, and a channel with a consumer for
 /// each queue.
 final class RabbitMQSession: WorkerSession {
-    private struct State {
+    fileprivate struct State {
         var deliveries = HeldDeliveries()
         var queues: [String]
         /// What the channel has been told.
@@ -26,8 +26,14 @@ final class RabbitMQSession: WorkerSession {
         /// Jobs that are due within a second.
         var timers: [Int64: ScheduledCall] = [:]
         var lastTimer: Int64 = 0
+        /// Messages that were set aside, until they are given back.
+        var pauses: [Int64: ScheduledCall] = [:]
         /// Set for a worker that asks by itself, until it is to ask again.
         var asking: ScheduledCall?
+        /// Messages that are with neither the worker nor its waiting jobs, and that RabbitMQ counts.
+        var aside = 0
+        /// Messages on their way somewhere else.
+        var moving = 0
         /// Whether a queue is a quorum queue, which knows no prefetch that consumers share.
         var hasQuorumQueue: Bool
         var running: Task<Void, Never>?
@@ -97,7 +103,7 @@ final class RabbitMQSession: WorkerSession {
     func opened(_ number: Int) {
         state.withLock { state in
             state.channel = number
-            (state.prefetch, state.consuming, state.fetched) = (0, [:], [])
+            (state.prefetch, state.consuming, state.fetched, state.aside) = (0, [:], [], 0)
         }
         sink.mayHaveWork()
     }
@@ -107,7 +113,7 @@ final class RabbitMQSession: WorkerSession {
             // 540 NOT_IMPLEMENTED: somebody else has made it a quorum queue.
             if error.replyCode == 540 { state.hasQuorumQueue = true }
             state.channel = nil
-            (state.prefetch, state.consuming, state.fetched) = (0, [:], [])
+            (state.prefetch, state.consuming, state.fetched, state.aside) = (0, [:], [], 0)
             let hasLost = state.deliveries.lose()
             if hasLost { state.isLost = true }
             return hasLost
@@ -118,14 +124,17 @@ final class RabbitMQSession: WorkerSession {
 
     func warn(_ difference: String) {
         if difference.contains("'x-queue-type'"), difference.contains("'quorum'") {
-            state.withLock { $0.hasQuorumQueue = true }
+            state.withLock { ($0.hasQuorumQueue, $0.prefetch) = (true, 0) }
         }
         backend.warnings.tell("a queue or exchange is used as it is: " + difference)
     }
 
     func consumerCancelled(_ tag: String) {
         state.withLock { state in
-            if let queue = state.tags[tag] { state.consuming[queue] = nil }
+            if let queue = state.tags[tag] {
+                state.consuming[queue] = nil
+                state.fetched.remove(queue)
+            }
             state.prefetch = 0
         }
         // Its queue was deleted, or moved to another node: it is declared again when work is asked for.
@@ -183,7 +192,9 @@ final class RabbitMQSession: WorkerSession {
         _ delivery: AMQPDelivery, on number: Int, publishing items: [Publisher.Item],
         then tell: @escaping @Sendable () -> Void = {}
     ) {
+        state.withLock { $0.moving += 1 }
         runBeside(on: backend.thread) { [self] in
+            defer { state.withLock { $0.moving -= 1 } }
             var items = items
             var pause = Duration.milliseconds(100)
             while channel.current?.number == number {
@@ -202,7 +213,9 @@ final class RabbitMQSession: WorkerSession {
                         return tell()
                     }
                 } catch {
-                    // Below.
+                    if pause > .seconds(1) {
+                        backend.warnings.tell("a message cannot be moved, and is tried again: \(error)")
+                    }
                 }
                 await backend.clock.sleep(for: pause)
                 pause = min(pause * 2, .seconds(5))
@@ -246,6 +259,7 @@ final class RabbitMQSession: WorkerSession {
         let failure = JobFailure(kind: .undecodable, type: "WireError", message: error.message)
         // What was too large to be received stays with RabbitMQ, as long as the worker is there, for a person to see.
         guard delivery.message.skippedBytes == nil else {
+            setAside(delivery, on: number)
             return warn("a message in \(queue) is too large: \(error.message)")
         }
         let id = Self.callersID(delivery.message) ?? ""
@@ -256,6 +270,23 @@ final class RabbitMQSession: WorkerSession {
                 jobID: id, jobName: name, queue: queue, payload: .envelope([]), attempt: 1, lostWorkers: 0, token: 0)
             sink.noticed([JobNotice(.gaveUp(given, failure), jobID: id, jobName: name, queue: queue, attempt: 1)])
         }
+    }
+
+    /// Leaves a message with RabbitMQ that nothing can be done with, for a person to see. It is given back before the
+    /// server's `consumer_timeout` closes the channel.
+    private func setAside(_ delivery: AMQPDelivery, on number: Int) {
+        state.withLock { $0.aside += 1 }
+        let call = backend.clock.schedule(after: .seconds(1200)) { [weak self] in
+            guard let self, let open = channel.current, open.number == number else { return }
+            state.withLock { $0.aside = max(0, $0.aside - 1) }
+            open.channel.reject(delivery.tag, requeue: true)
+        }
+        state.withLock { state in
+            state.lastTimer += 1
+            state.pauses[state.lastTimer] = call
+        }
+        // A turn raises the prefetch by it.
+        sink.mayHaveWork()
     }
 
     /// The id under which somebody may wait for the result of a message that cannot be read.
@@ -286,7 +317,13 @@ final class RabbitMQSession: WorkerSession {
     func turn(_ turn: WorkerTurn) async throws -> TurnResult {
         var result = TurnResult()
         try checkArrivals(turn)
-        try await settle(turn, &result)
+        do {
+            try await settle(turn, &result)
+        } catch {
+            // Other work must not wait for what cannot be published.
+            await supplyAside(turn)
+            throw error
+        }
         result.lost += state.withLock { state in
             turn.progress.filter { state.deliveries.held[$0.token] == nil }.map(\.jobID)
         }
@@ -300,6 +337,16 @@ final class RabbitMQSession: WorkerSession {
             askAgain()
         }
         return result
+    }
+
+    /// Gets what a turn asks for that cannot answer, by way of the sink.
+    private func supplyAside(_ turn: WorkerTurn) async {
+        guard turn.holding == nil, state.withLock({ !$0.isLost }) else { return }
+        var result = TurnResult()
+        try? await supply(turn, &result)
+        guard !result.deliveries.isEmpty else { return }
+        state.withLock { $0.deliveries.noteArrival() }
+        sink.arrived(TurnResult(deliveries: result.deliveries))
     }
 
     /// Gives back what is not wanted, and gets what is.
@@ -320,10 +367,9 @@ final class RabbitMQSession: WorkerSession {
         }
         if turn.creditLasts || turn.withdrawsCredit || turn.claims.isEmpty {
             try await adjustFlow()
-            try await giveBack(state.withLock { $0.deliveries.stray })
-        } else {
-            try await fetch(turn, &result)
+            try await giveBack(state.withLock { $0.deliveries.stray(consumed: Set($0.queues)) })
         }
+        if !turn.creditLasts, !turn.claims.isEmpty, !result.hasMore { try await fetch(turn, &result) }
     }
 
     /// A worker that is sent nothing by itself looks again after a while.
@@ -347,34 +393,54 @@ final class RabbitMQSession: WorkerSession {
     /// Publishes what becomes of the jobs, and acknowledges each after that.
     private func settle(_ turn: WorkerTurn, _ result: inout TurnResult) async throws {
         guard !turn.settlements.isEmpty else { return }
-        var parts: [(held: HeldDeliveries.Held, items: [Publisher.Item])] = []
+        var parts: [(held: HeldDeliveries.Held, items: [Publisher.Item], isHandedBack: Bool)] = []
         for settlement in turn.settlements {
             guard let held = state.withLock({ $0.deliveries.held[settlement.token] }) else {
                 result.lost.append(settlement.jobID)
                 continue
             }
-            parts.append((held, follows(from: settlement, held)))
+            let isHandedBack =
+                switch settlement.outcome {
+                case .handedBack, .notStarted: true
+                default: false
+                }
+            parts.append((held, follows(from: settlement, held), isHandedBack))
         }
+        // What only has to be acknowledged waits for nobody.
+        finish(parts.filter(\.items.isEmpty).map(\.held))
+        parts.removeAll(where: \.items.isEmpty)
         var isRefused = false
         for _ in 0..<3 where !parts.isEmpty {
-            let outcomes = try await backend.publisher.publish(
-                each: parts.flatMap(\.items), within: backend.server.publishTimeout)
+            let outcomes: [Publisher.Outcome]
+            do {
+                outcomes = try await backend.publisher.publish(
+                    each: parts.flatMap(\.items), within: backend.server.publishTimeout)
+            } catch {
+                // A worker that stops does not wait for a server that takes nothing. It counts as a return.
+                for (held, _, isHandedBack) in parts where isHandedBack { putBack(held) }
+                throw error
+            }
             var rest = outcomes[...]
-            var left: [(held: HeldDeliveries.Held, items: [Publisher.Item])] = []
+            var left: [(held: HeldDeliveries.Held, items: [Publisher.Item], isHandedBack: Bool)] = []
             var settled: [HeldDeliveries.Held] = []
             isRefused = false
-            for (held, items) in parts {
+            for (held, items, isHandedBack) in parts {
                 var open: [Publisher.Item] = []
                 for item in items {
                     switch rest.popFirst() {
                     case .stored?, nil: break
                     case .refused?:
-                        isRefused = true
-                        open.append(item)
+                        // The ladder keeps it until its queue has room.
+                        if let later = item.later(backend.configuration) {
+                            open.append(later)
+                        } else {
+                            isRefused = true
+                            open.append(item)
+                        }
                     case .impossible?: open.append(item.place == .dead ? item.withEssentials : item.buried)
                     }
                 }
-                if open.isEmpty { settled.append(held) } else { left.append((held, open)) }
+                if open.isEmpty { settled.append(held) } else { left.append((held, open, isHandedBack)) }
             }
             finish(settled)
             parts = left
@@ -385,7 +451,15 @@ final class RabbitMQSession: WorkerSession {
         }
     }
 
+    /// Returns a job to its queue without publishing it.
+    private func putBack(_ held: HeldDeliveries.Held) {
+        let isOpen = state.withLock { $0.deliveries.remove(held.token) != nil && held.channel == $0.channel }
+        guard isOpen, let open = channel.current, open.number == held.channel else { return }
+        open.channel.reject(held.delivery.tag, requeue: true)
+    }
+
     private func finish(_ settled: [HeldDeliveries.Held]) {
+        guard !settled.isEmpty else { return }
         let (tags, number) = state.withLock { state in
             let tags = settled.compactMap { held in
                 state.deliveries.remove(held.token).flatMap { $0.channel == state.channel ? $0.delivery.tag : nil }
@@ -444,7 +518,7 @@ final class RabbitMQSession: WorkerSession {
             for queue in queues {
                 // Messages that are not for now take no room, and must not keep the turn going.
                 var tries = 0
-                while state.withLock({ $0.deliveries.canTake { $0.queue == queue } }) {
+                while state.withLock({ $0.mayFetch(queue) }) {
                     guard tries < 200 else {
                         result.hasMore = true
                         break
@@ -486,10 +560,10 @@ final class RabbitMQSession: WorkerSession {
             let queues = state.deliveries.queues.intersection(state.queues)
             // A consumer of a quorum queue would have to begin anew for every change.
             guard !state.hasQuorumQueue else {
-                return (Flow(prefetch: max(prefetch, current.prefetch), queues: queues), current)
+                return (Flow(prefetch: max(prefetch + state.aside, current.prefetch), queues: queues), current)
             }
             // Jobs that wait for their second are with RabbitMQ unacknowledged as well.
-            return (Flow(prefetch: prefetch + state.timers.count, queues: queues), current)
+            return (Flow(prefetch: prefetch + state.timers.count + state.aside, queues: queues), current)
         }
     }
 
@@ -523,19 +597,25 @@ final class RabbitMQSession: WorkerSession {
         }
         try await stop(current.queues.subtracting(wanted.queues))
         guard wanted.prefetch > 0, !wanted.queues.isEmpty else { return note { $0.prefetch = wanted.prefetch } }
-        let new = wanted.queues.subtracting(current.queues)
+        let declared = state.withLock { $0.fetched }
+        let new = wanted.queues.subtracting(current.queues).subtracting(declared)
         if !new.isEmpty {
             for difference in try await Self.topology(of: new.sorted(), backend.configuration).declare(
                 on: open.connection)
             {
                 warn(difference)
             }
+            note { $0.fetched.formUnion(new) }
         }
         // Quorum queues know a prefetch of single consumers only, which is fixed when they begin.
         let isShared = state.withLock { !$0.hasQuorumQueue }
         let share = isShared ? wanted.prefetch : max(1, wanted.prefetch / wanted.queues.count)
-        if wanted.prefetch != current.prefetch {
-            if !isShared { try await stop(current.queues.intersection(wanted.queues)) }
+        if wanted.prefetch != state.withLock({ $0.prefetch }) {
+            if !isShared {
+                try await stop(current.queues.intersection(wanted.queues))
+                // Lifts a limit of the channel, which these queues refuse.
+                try await open.setPrefetch(0, isShared: true)
+            }
             try await open.setPrefetch(share, isShared: isShared)
             note { $0.prefetch = wanted.prefetch }
         }
@@ -546,6 +626,10 @@ final class RabbitMQSession: WorkerSession {
                 state.lastTag += 1
                 let tag = "hoist\(state.lastTag)"
                 (state.tags[tag], state.consuming[queue]) = (queue, tag)
+                if state.tags.count > 1000 {
+                    let live = Set(state.consuming.values)
+                    state.tags = state.tags.filter { live.contains($0.key) }
+                }
                 return tag
             }
             do throws(AMQPError) {
@@ -563,6 +647,10 @@ final class RabbitMQSession: WorkerSession {
     func renew(_ worker: WorkerPresence) async throws -> Bool {
         let (isLost, isOpen) = state.withLock { state in
             if state.queues != worker.queues { state.queues = worker.queues }
+            let settings = backend.configuration
+            if !state.hasQuorumQueue, worker.queues.contains(where: { settings.settings(of: $0).kind == .quorum }) {
+                (state.hasQuorumQueue, state.prefetch) = (true, 0)
+            }
             return (state.isLost, state.channel != nil)
         }
         guard isOpen else { throw BackendError(channel.reason, doing: "keep the connection of a worker") }
@@ -575,7 +663,7 @@ final class RabbitMQSession: WorkerSession {
         let given = state.withLock { state in
             state.isClosed = true
             state.deliveries.close()
-            return state.deliveries.stray
+            return state.deliveries.stray(consumed: [])
         }
         // What cannot be published again in time goes back with the channel.
         try? await giveBack(given, within: .seconds(1))
@@ -586,8 +674,9 @@ final class RabbitMQSession: WorkerSession {
     private func end() {
         let (running, timers) = state.withLock { state in
             state.isClosed = true
-            defer { (state.timers, state.running, state.asking) = ([:], nil, nil) }
-            return (state.running, Array(state.timers.values) + (state.asking.map { [$0] } ?? []))
+            defer { (state.timers, state.pauses, state.running, state.asking) = ([:], [:], nil, nil) }
+            let calls = Array(state.timers.values) + state.pauses.values + (state.asking.map { [$0] } ?? [])
+            return (state.running, calls)
         }
         for timer in timers { timer.cancel() }
         running?.cancel()
@@ -619,14 +708,27 @@ private final class SessionEvents: Sendable {
     }
 }
 
+extension RabbitMQSession.State {
+    /// Whether one more message is to be got: a job of the queue could start, and what waits or is moved has an end.
+    fileprivate func mayFetch(_ queue: String) -> Bool {
+        deliveries.waitingCount < 16 && moving < 64 && deliveries.canTake { $0.queue == queue }
+    }
+}
+
 extension Publisher.Item {
+    /// The same in a second, for a queue that is full: the ladder tries until there is room. Nil where it does not.
+    func later(_ configuration: RabbitMQBackend.Configuration) -> Publisher.Item? {
+        guard place == .ready, configuration.delayQueues == .quorum else { return nil }
+        return Publisher.Item(message: message, queue: queue, place: .delayed(seconds: 1))
+    }
+
     /// A dead letter that cannot be sent with all its headers.
-    fileprivate var withEssentials: Publisher.Item {
+    var withEssentials: Publisher.Item {
         Publisher.Item(message: message.essentials, queue: queue, place: .dead)
     }
 
     /// What can be sent of a job that can never be sent as it is: a dead letter.
-    fileprivate var buried: Publisher.Item {
+    var buried: Publisher.Item {
         let failure = JobFailure(
             kind: .notEncodable, type: "MessageTooLarge", message: "the message does not fit into RabbitMQ's frames")
         return Publisher.Item(message: message.dead(failure), queue: queue, place: .dead)

@@ -108,7 +108,8 @@ final class Publisher: Sendable {
         var isAnyStored = false
         do throws(AMQPError) {
             try await declare(items, on: open)
-            let left = max(.milliseconds(1), limit - (ContinuousClock.now - begun))
+            let left = limit - (ContinuousClock.now - begun)
+            guard left > .zero else { throw AMQPError(.timedOut, "the queues could not be declared in time") }
             var confirms = try await open.publish(items.map(Self.publication), within: left)
             isAnyStored = confirms.contains(.confirmed)
             // A queue was deleted since it was declared: it is made again, once.
@@ -132,7 +133,15 @@ final class Publisher: Sendable {
             if error.code == .misuse, !isAnyStored {
                 guard items.count > 1 else { return [.impossible(error.message)] }
                 var outcomes: [Outcome] = []
-                for item in items { outcomes += try await publish(each: [item], within: limit) }
+                for item in items {
+                    do {
+                        outcomes += try await publish(each: [item], within: limit)
+                    } catch var error as BackendError {
+                        let isStored = outcomes.contains { if case .stored = $0 { true } else { false } }
+                        if isStored { error.isRetrySafe = false }
+                        throw error
+                    }
+                }
                 return outcomes
             }
             var told = error
@@ -170,7 +179,9 @@ final class Publisher: Sendable {
             case .dead:
                 wanted["dead " + item.queue] = queue.deadLetterTopology(
                     keptFor: configuration.deadLetterRetention, atMost: configuration.deadLetterLimit)
-            case .held: wanted["held " + item.queue] = queue.holdingTopology(for: configuration.unknownNamePause)
+            case .held:
+                wanted["held " + item.queue] = queue.holdingTopology(
+                    for: configuration.unknownNamePause, configuration.delayQueues)
             }
         }
         guard !missing(wanted).isEmpty else { return }

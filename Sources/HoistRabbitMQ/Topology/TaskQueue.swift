@@ -29,15 +29,19 @@ struct TaskQueue {
     /// Holds jobs that this worker does not know, and gives them back after a while.
     var holding: String { "hoist.held." + name }
 
-    func holdingTopology(for pause: Duration) -> AMQPTopology {
-        AMQPTopology(queues: [
-            .init(
-                holding,
-                arguments: [
-                    "x-message-ttl": .integer(pause.inMicroseconds / 1000), "x-dead-letter-exchange": "",
-                    "x-dead-letter-routing-key": .text(name),
-                ])
-        ])
+    /// - Parameter kind: a quorum queue keeps a job until its own queue has room for it, where a classic one gives it
+    ///   up.
+    func holdingTopology(for pause: Duration, _ kind: QueueSettings.Kind) -> AMQPTopology {
+        var arguments: AMQPTable = [
+            "x-message-ttl": .integer(pause.inMicroseconds / 1000), "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": .text(name),
+        ]
+        if kind == .quorum {
+            arguments["x-queue-type"] = "quorum"
+            arguments["x-dead-letter-strategy"] = "at-least-once"
+            arguments["x-overflow"] = "reject-publish"
+        }
+        return AMQPTopology(queues: [.init(holding, arguments: arguments)])
     }
 }
 

@@ -12,7 +12,24 @@ public final class RabbitServer: Sendable {
     private let process: Mutex<Process?>
 
     /// One server for all tests that need none of their own; each test takes a virtual host of its own.
-    public static let shared = Result { try RabbitServer() }
+    public static var shared: RabbitServer {
+        get async throws { try await onThread { try sharedResult.get() } }
+    }
+    private static let sharedResult = Result { try RabbitServer() }
+
+    /// Starts a server, which takes seconds, on a thread of its own: other tests need those of the pool.
+    /// - Throws: as ``init(_:plugins:)``.
+    public static func started(_ settings: String = "", plugins: [String] = []) async throws -> RabbitServer {
+        try await onThread { try RabbitServer(settings, plugins: plugins) }
+    }
+
+    /// Does something that blocks its thread.
+    /// - Throws: what `body` throws.
+    public static func onThread<T: Sendable>(_ body: @escaping @Sendable () throws -> T) async throws -> T {
+        try await withCheckedThrowingContinuation { continuation in
+            Thread.detachNewThread { continuation.resume(with: Result { try body() }) }
+        }
+    }
 
     /// - Parameters:
     ///   - settings: lines of `rabbitmq.conf` beside the defaults.
@@ -153,9 +170,9 @@ public final class RabbitServer: Sendable {
 
     /// A virtual host that nobody else uses.
     /// - Throws: as ``manage(_:_:body:)``.
-    public func makeVirtualHost() throws -> String {
+    public func makeVirtualHost() async throws -> String {
         let name = "test-\(UUID().uuidString.lowercased())"
-        try manage("/api/vhosts/\(name)", "PUT")
+        _ = try await Self.onThread { try self.manage("/api/vhosts/\(name)", "PUT") }
         return name
     }
 
