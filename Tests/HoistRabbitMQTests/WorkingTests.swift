@@ -155,6 +155,9 @@ struct WorkingTests {
             let running = try await bench.client.enqueue(Double(number: 1))
             let waiting = try await bench.client.enqueue(Double(number: 2))
             #expect(try await eventually { begun.load(ordering: .relaxed) == 1 })
+            // A worker that has begun to work may not listen to requests yet.
+            let fleet = try Fleet(bench.backend)
+            #expect(try await eventually { try await fleet.replies(to: .ping).count == 1 })
             #expect(try await waiting.cancel() == .requested)
             #expect(try await running.cancel() == .requested)
             for handle in [running, waiting] {
