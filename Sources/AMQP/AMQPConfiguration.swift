@@ -1,4 +1,4 @@
-// Whoever configures a client names addresses and TLS settings.
+// The configuration of a client holds addresses and TLS settings: a program that sets them needs their types.
 @_exported public import Endpoints
 
 /// How to find a server, and how to talk to it.

@@ -119,7 +119,7 @@ public final class RabbitMQBackend: Broker, BackendConvertible {
                 switch outcome {
                 case .stored: nil
                 case .refused: item.later(configuration) ?? item
-                case .impossible: item.place == .dead ? item.withEssentials : item.buried
+                case .impossible: item.inPlace
                 }
             }
         }

@@ -27,7 +27,8 @@ final class KillBench: @unchecked Sendable {
     let client: JobClient
     let lease: Double
 
-    /// - Parameter url: a backend, or RabbitMQ and its results with a bar between; nil for a database in the bench's folder.
+    /// - Parameter url: a backend, or RabbitMQ and its results with a bar between; nil for a database in the bench's
+    ///   folder.
     init(lease: Double = 3.5, url: String? = nil) throws {
         self.lease = lease
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-kill-\(UUID().uuidString)")

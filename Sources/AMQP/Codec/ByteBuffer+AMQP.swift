@@ -20,7 +20,7 @@ extension ByteBuffer {
 
     mutating func longString() throws(AMQPViolation) -> [UInt8] {
         let count = Int(try number(UInt32.self))
-        // Also the check before an allocation: what is there has been received already.
+        // Checked before memory is allocated for the string.
         guard count <= readableBytes else { throw AMQPViolation("a string is longer than its frame") }
         return try need(readBytes(length: count))
     }

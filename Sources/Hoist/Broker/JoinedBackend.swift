@@ -147,9 +147,7 @@ struct Settler: WorkerSession {
         if !messages.isEmpty { try await broker.publish(followUps: messages) }
         if !continuing.isEmpty { continued.tokens.withLock { $0.formUnion(continuing) } }
         var result = try await session.turn(turn)
-        if let repeats {
-            result.deliveries = try await repeats.sort(result.deliveries) { repeats.sink.noticed([$0]) }
-        }
+        if let repeats { result.deliveries = try await repeats.sort(result.deliveries) }
         if !continuing.isEmpty { continued.tokens.withLock { $0.subtract(continuing) } }
         guard let repeats else { return result }
         if result.hasMore, result.deliveries.isEmpty { await repeats.waitForArrivals() }

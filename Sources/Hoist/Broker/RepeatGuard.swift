@@ -9,7 +9,7 @@ final class RepeatGuard: Sendable {
     private let broker: any Broker
     private let store: any ResultStore
     private let clock: any JobClock
-    let sink: any SessionSink
+    private let sink: any SessionSink
     private let maximum: Int
     private let session = Mutex<(any WorkerSession)?>(nil)
     private let isClosed = Atomic(false)
@@ -40,7 +40,7 @@ final class RepeatGuard: Sendable {
     /// Looks each delivery up once.
     /// - Returns: the deliveries that are to be run.
     /// - Throws: ``BackendError`` when the store cannot be asked. Some may be settled then.
-    func sort(_ deliveries: [Delivery], tell: (JobNotice) -> Void) async throws -> [Delivery] {
+    func sort(_ deliveries: [Delivery]) async throws -> [Delivery] {
         // All are read before one is counted: a turn that fails is repeated as a whole.
         var records: [JobRecord?] = []
         for delivery in deliveries {
@@ -52,13 +52,13 @@ final class RepeatGuard: Sendable {
                 left.append(delivery)
                 continue
             }
-            if let again = try await decide(delivery, message, record, tell: tell) { left.append(again) }
+            if let again = try await decide(delivery, message, record) { left.append(again) }
         }
         return left
     }
 
     /// Looks an arrival up, and waits for the store as long as it takes, or until the session is over.
-    func sortArrival(_ deliveries: [Delivery], tell: (JobNotice) -> Void) async -> [Delivery] {
+    func sortArrival(_ deliveries: [Delivery]) async -> [Delivery] {
         pending.withLock { $0 += 1 }
         defer {
             pending.withLock { $0 -= 1 }
@@ -69,7 +69,7 @@ final class RepeatGuard: Sendable {
             var pause = Duration.milliseconds(50)
             while !isClosed.load(ordering: .relaxed) {
                 do {
-                    left += try await sort([delivery], tell: tell)
+                    left += try await sort([delivery])
                     break
                 } catch {
                     await clock.sleep(for: pause)
@@ -90,7 +90,7 @@ final class RepeatGuard: Sendable {
 
     /// - Returns: the delivery when it is to be run.
     private func decide(
-        _ delivery: Delivery, _ message: Message, _ stored: JobRecord?, tell: (JobNotice) -> Void
+        _ delivery: Delivery, _ message: Message, _ stored: JobRecord?
     ) async throws -> Delivery? {
         // The end of a life before this one says nothing.
         let record = stored.flatMap { message.isAnotherLife(than: $0) ? nil : $0 }
@@ -121,10 +121,11 @@ final class RepeatGuard: Sendable {
         (noted.failure, noted.endedAt) = (failure, now)
         try await store.store([ResultWrite(noted, kept: .deadLetter)] + (transition.followUps?.ends ?? []))
         try await settle(delivery, .failed(failure), transition.followUps)
-        tell(
+        sink.noticed([
             JobNotice(
                 .gaveUp(delivery, failure), jobID: delivery.jobID, jobName: delivery.jobName, queue: delivery.queue,
-                attempt: delivery.attempt))
+                attempt: delivery.attempt)
+        ])
         return nil
     }
 
@@ -179,7 +180,7 @@ struct RepeatSink: SessionSink {
         // The worker counts an arrival when it gets one; until then the broker gives it nothing more.
         runBeside(on: threads) {
             var sorted = result
-            sorted.deliveries = await repeats.sortArrival(result.deliveries) { base.noticed([$0]) }
+            sorted.deliveries = await repeats.sortArrival(result.deliveries)
             base.arrived(sorted)
         }
     }

@@ -22,7 +22,6 @@ final class RabbitMQSession: WorkerSession {
         var channel: Int?
         /// Whether jobs were lost with a channel, which ends the session.
         var isLost = false
-        var isClosed = false
         /// Jobs that are due within a second.
         var timers: [Int64: ScheduledCall] = [:]
         var lastTimer: Int64 = 0
@@ -205,7 +204,7 @@ final class RabbitMQSession: WorkerSession {
                         switch outcome {
                         case .stored: return nil
                         case .refused: return item
-                        case .impossible: return item.place == .dead ? item.withEssentials : item.buried
+                        case .impossible: return item.inPlace
                         }
                     }
                     guard !items.isEmpty else {
@@ -437,7 +436,7 @@ final class RabbitMQSession: WorkerSession {
                             isRefused = true
                             open.append(item)
                         }
-                    case .impossible?: open.append(item.place == .dead ? item.withEssentials : item.buried)
+                    case .impossible?: open.append(item.inPlace)
                     }
                 }
                 if open.isEmpty { settled.append(held) } else { left.append((held, open, isHandedBack)) }
@@ -661,7 +660,6 @@ final class RabbitMQSession: WorkerSession {
 
     func close() async throws {
         let given = state.withLock { state in
-            state.isClosed = true
             state.deliveries.close()
             return state.deliveries.stray(consumed: [])
         }
@@ -673,7 +671,6 @@ final class RabbitMQSession: WorkerSession {
 
     private func end() {
         let (running, timers) = state.withLock { state in
-            state.isClosed = true
             defer { (state.timers, state.pauses, state.running, state.asking) = ([:], [:], nil, nil) }
             let calls = Array(state.timers.values) + state.pauses.values + (state.asking.map { [$0] } ?? [])
             return (state.running, calls)
@@ -722,13 +719,10 @@ extension Publisher.Item {
         return Publisher.Item(message: message, queue: queue, place: .delayed(seconds: 1))
     }
 
-    /// A dead letter that cannot be sent with all its headers.
-    var withEssentials: Publisher.Item {
-        Publisher.Item(message: message.essentials, queue: queue, place: .dead)
-    }
-
-    /// What can be sent of a job that can never be sent as it is: a dead letter.
-    var buried: Publisher.Item {
+    /// What is sent in place of a message that can never be sent as it is: a dead letter, and of a dead letter what
+    /// fits.
+    var inPlace: Publisher.Item {
+        guard place != .dead else { return Publisher.Item(message: message.essentials, queue: queue, place: .dead) }
         let failure = JobFailure(
             kind: .notEncodable, type: "MessageTooLarge", message: "the message does not fit into RabbitMQ's frames")
         return Publisher.Item(message: message.dead(failure), queue: queue, place: .dead)

@@ -24,12 +24,11 @@ final class Publisher: Sendable {
     }
 
     private let configuration: RabbitMQBackend.Configuration
-    private let client: AMQPClient
     private let channel: AMQPRecoveringChannel
     private let thread: any TaskExecutor
     private let warn: @Sendable (String) -> Void
     /// What has been declared on the channel of this number.
-    private let declared = Mutex<(channel: Int, objects: Set<String>)>((0, []))
+    private let declared = Mutex<(channel: Int, objects: Set<Need>)>((0, []))
     private let running = Mutex<Task<Void, Never>?>(nil)
     /// One declaration at a time: a thousand callers who need the same queue declare it once.
     private let gate: SerialGate
@@ -39,7 +38,6 @@ final class Publisher: Sendable {
         warn: @escaping @Sendable (String) -> Void
     ) {
         self.configuration = configuration
-        self.client = client
         self.thread = thread
         self.warn = warn
         gate = SerialGate(on: thread)
@@ -165,28 +163,48 @@ final class Publisher: Sendable {
 
     private func forgetDeclarations() { declared.withLock { $0.objects = [] } }
 
-    /// Declares what the items need, once for each connection.
-    private func declare(_ items: [Item], on open: AMQPChannel) async throws(AMQPError) {
-        var wanted: [String: AMQPTopology] = [:]
-        for item in items {
-            let queue = TaskQueue(name: item.queue, settings: configuration.settings(of: item.queue))
-            if wanted["queue " + item.queue] == nil { wanted["queue " + item.queue] = queue.topology }
-            switch item.place {
-            case .ready: break
-            case .delayed:
-                wanted["ladder"] = DelayLadder(kind: configuration.delayQueues).topology
-                wanted["exit " + item.queue] = DelayLadder.topology(to: item.queue)
-            case .dead:
-                wanted["dead " + item.queue] = queue.deadLetterTopology(
-                    keptFor: configuration.deadLetterRetention, atMost: configuration.deadLetterLimit)
-            case .held:
-                wanted["held " + item.queue] = queue.holdingTopology(
-                    for: configuration.unknownNamePause, configuration.delayQueues)
+    /// Something that must be declared before a message can be published. Queues come before what leads to them.
+    private enum Need: Hashable {
+        case queue(String), deadLetters(String), holding(String), ladder, ladderExit(String)
+
+        var order: Int {
+            switch self {
+            case .queue: 0
+            case .deadLetters, .holding, .ladder: 1
+            case .ladderExit: 2
             }
         }
-        guard !missing(wanted).isEmpty else { return }
+    }
+
+    private static func needs(of item: Item) -> [Need] {
+        switch item.place {
+        case .ready: [.queue(item.queue)]
+        case .dead: [.queue(item.queue), .deadLetters(item.queue)]
+        case .held: [.queue(item.queue), .holding(item.queue)]
+        case .delayed: [.queue(item.queue), .ladder, .ladderExit(item.queue)]
+        }
+    }
+
+    private func topology(of need: Need) -> AMQPTopology {
+        func queue(_ name: String) -> TaskQueue { TaskQueue(name: name, settings: configuration.settings(of: name)) }
+        return switch need {
+        case .queue(let name): queue(name).topology
+        case .deadLetters(let name):
+            queue(name).deadLetterTopology(
+                keptFor: configuration.deadLetterRetention, atMost: configuration.deadLetterLimit)
+        case .holding(let name):
+            queue(name).holdingTopology(for: configuration.unknownNamePause, configuration.delayQueues)
+        case .ladder: DelayLadder(kind: configuration.delayQueues).topology
+        case .ladderExit(let name): DelayLadder.topology(to: name)
+        }
+    }
+
+    /// Declares what the items need, once for each connection.
+    private func declare(_ items: [Item], on open: AMQPChannel) async throws(AMQPError) {
+        let needs = items.reduce(into: Set<Need>()) { $0.formUnion(Self.needs(of: $1)) }
+        guard !missing(needs).isEmpty else { return }
         do {
-            try await gate.run { [self, wanted] in try await declare(wanted, on: open.connection) }
+            try await gate.run { [self] in try await declare(needs, on: open.connection) }
         } catch let error as AMQPError {
             // Nothing was published yet.
             var told = error
@@ -197,30 +215,24 @@ final class Publisher: Sendable {
         }
     }
 
-    /// The names of what is not declared yet, queues before what leads to them.
-    private func missing(_ wanted: [String: AMQPTopology]) -> [String] {
+    private func missing(_ needs: Set<Need>) -> [Need] {
         let number = channel.current?.number ?? 0
         let missing = declared.withLock { declared in
             if declared.channel != number { declared = (number, []) }
-            return wanted.keys.filter { !declared.objects.contains($0) }
+            return needs.subtracting(declared.objects)
         }
-        return missing.sorted { ($0.hasPrefix("exit") ? 1 : 0, $0) < ($1.hasPrefix("exit") ? 1 : 0, $1) }
+        return missing.sorted { $0.order < $1.order }
     }
 
-    private func declare(_ wanted: [String: AMQPTopology], on connection: AMQPConnection) async throws(AMQPError) {
+    private func declare(_ needs: Set<Need>, on connection: AMQPConnection) async throws(AMQPError) {
         let number = channel.current?.number ?? 0
-        let missing = missing(wanted)
+        let missing = missing(needs)
         guard !missing.isEmpty else { return }
         var topology = AMQPTopology()
-        for key in missing { if let part = wanted[key] { topology.merge(part) } }
+        for need in missing { topology.merge(self.topology(of: need)) }
         for difference in try await topology.declare(on: connection) { warn(difference) }
         declared.withLock { declared in
             if declared.channel == number { declared.objects.formUnion(missing) }
         }
-    }
-
-    func close() async {
-        await channel.close()
-        client.close()
     }
 }

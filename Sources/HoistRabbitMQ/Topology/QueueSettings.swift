@@ -1,4 +1,5 @@
 import AMQP
+import Hoist
 
 /// How a queue is declared. The default is what Celery declares: a durable classic queue without any arguments.
 ///

@@ -1,4 +1,5 @@
 import AMQP
+import Hoist
 
 /// What is declared for a queue of jobs: Celery's objects, and Hoist's own beside them.
 struct TaskQueue {
@@ -42,12 +43,5 @@ struct TaskQueue {
             arguments["x-overflow"] = "reject-publish"
         }
         return AMQPTopology(queues: [.init(holding, arguments: arguments)])
-    }
-}
-
-extension Duration {
-    var inMicroseconds: Int64 {
-        let (seconds, attoseconds) = components
-        return seconds * 1_000_000 + attoseconds / 1_000_000_000_000
     }
 }

@@ -7,8 +7,8 @@ import Logging
 import ServiceLifecycle
 import UnixSignals
 
-/// A worker to be killed. Arguments: URL[|RESULTS-URL] JOURNAL [LEASE-SECONDS]. Each job writes a line to the journal when it begins
-/// and when it ends.
+/// A worker to be killed. Arguments: URL[|RESULTS-URL] JOURNAL [LEASE-SECONDS]. Each job writes a line to the journal
+/// when it begins and when it ends.
 @main
 struct Main {
     static func main() async throws {
