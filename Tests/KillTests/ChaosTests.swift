@@ -89,10 +89,13 @@ struct ChaosTests {
     ) async throws {
         let begun = ContinuousClock.now
         let backend = bench.backend
-        let isDone = try await eventually(limit) {
+        @Sendable func isSettled() async -> Bool {
             guard let queues = try? await backend.queues() else { return false }
             return queues.allSatisfy { $0.waiting + $0.scheduled + $0.running == 0 }
         }
+        // Long enough for leases to end and workers to find back.
+        if try await !eventually(.seconds(12), isSettled) { await printWhere(accepted, bench) }
+        let isDone = try await eventually(limit, isSettled)
         let journal = bench.journal()
         let ended = Set(journal.filter { $0.event == "end" }.map(\.job))
         let begins = Dictionary(grouping: journal.filter { $0.event == "begin" }, by: \.job)
@@ -114,9 +117,34 @@ struct ChaosTests {
                 ("seconds of trouble", "\(Int(Self.seconds))"),
                 ("seconds to settle", "\((ContinuousClock.now - begun).components.seconds)"),
             ])
+        if !isDone || !lost.isEmpty { await printWhere(accepted, bench) }
         #expect(isDone)
         #expect(lost.isEmpty, "\(title): \(lost.sorted().prefix(5))")
         #expect(unexplained.isEmpty, "\(title): \(unexplained.sorted().prefix(5))")
+    }
+
+    /// Says where jobs are that have not ended, and what each worker wrote last.
+    private func printWhere(_ accepted: Set<JobID>, _ bench: KillBench) async {
+        print("not settled: \((try? await bench.backend.queues()).map { "\($0)" } ?? "the backend does not answer")")
+        let journal = bench.journal()
+        let open = accepted.subtracting(journal.filter { $0.event == "end" }.map(\.job))
+        for id in open.sorted().prefix(30) {
+            guard let record = try? await bench.backend.record(of: id) else {
+                print("\(id): no record")
+                continue
+            }
+            let history = record.history.map { "\($0.outcome) by \($0.worker ?? "nobody")" }.joined(separator: ", ")
+            print(
+                "\(id): \(record.state) with \(record.worker ?? "nobody"), began \(record.startedAt.map { "\($0)" } ?? "never"), \(history)"
+            )
+        }
+        for (index, worker) in bench.workers.enumerated() where worker.isRunning {
+            let last = journal.last { $0.process == worker.processIdentifier }
+            print(
+                "worker \(index), process \(worker.processIdentifier), last wrote \(last.map { "\($0)" } ?? "nothing"):"
+            )
+            print(bench.log(of: index).split(separator: "\n").suffix(15).joined(separator: "\n"))
+        }
     }
 
     private func onSQLite() async throws {
