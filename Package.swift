@@ -49,6 +49,7 @@ let package = Package(
     products: [
         .library(name: "Hoist", targets: ["Hoist"]),
         .library(name: "HoistSQLite", targets: ["HoistSQLite"]),
+        .library(name: "Timetables", targets: ["Timetables"]),
         .library(name: "RESP", targets: ["RESP"]),
         .library(name: "AMQP", targets: ["AMQP"]),
         .library(name: "HoistRedis", targets: ["HoistRedis"]),
@@ -91,6 +92,8 @@ let package = Package(
                 .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "OrderedCollections", package: "swift-collections"),
             ]),
+        // When something that repeats is to run. Pure: knows dates and time zones, nothing of jobs.
+        module("Timetables", []),
         // What Swift cannot say of processes.
         .target(name: "CProcess"),
         // zlib, bzip2 and xz of the system.
@@ -162,7 +165,7 @@ let package = Package(
             "HoistCommands",
             [
                 "Hoist", "HoistDashboard", "HoistMonitor", "HoistProbes", "HoistRabbitMQ", "HoistRedis", "HoistSQLite",
-                "PrometheusText", argumentParser, hummingbird, lifecycle, logging, signals,
+                "PrometheusText", "Timetables", argumentParser, hummingbird, lifecycle, logging, signals,
                 .product(name: "Configuration", package: "swift-configuration"),
             ]),
         .executableTarget(
@@ -184,6 +187,10 @@ let package = Package(
         tests(
             "HoistSQLiteTests",
             ["Hoist", "HoistSQLite", "HoistTesting", logging, .product(name: "GRDB", package: "GRDB.swift")]),
+        .testTarget(
+            name: "TimetablesTests",
+            dependencies: ["HoistTesting", "Timetables", .product(name: "Crypto", package: "swift-crypto")],
+            exclude: ["Tables/README.md"], resources: [.copy("Tables")], swiftSettings: houseSettings),
         tests("PrometheusTextTests", ["PrometheusText", .product(name: "CoreMetrics", package: "swift-metrics")]),
         tests("HoistProbesTests", ["Hoist", "HoistProbes", "HoistTesting", "PrometheusText", lifecycle, logging]),
         tests("HoistMonitorTests", ["Hoist", "HoistMonitor", "HoistTesting"]),

@@ -79,6 +79,8 @@ struct JSONOutputTests {
             try await check("why", job)
         }
         try await check("why", "nobody")
+        let runs = try await BuiltProgram.run("hoist", ["schedule", "next", "@daily", "--json"]).text
+        #expect(try schema.faults(of: JSONText.parse(Array(runs.utf8)), definition: "schedule next").isEmpty, "\(runs)")
         try await check("log", slow.id)
         try await check("dead", "list", as: "dead list")
         try await check("dead", "requeue", fails.id, as: "dead requeue")

@@ -5,14 +5,16 @@ public struct HoistCommand: AsyncParsableCommand {
     public static let configuration = CommandConfiguration(
         commandName: "hoist",
         abstract: "Look into a job queue and put things right.",
-        discussion: "Every command takes --backend URL, or the environment's HOIST_BACKEND, and --json.",
+        discussion: """
+            Every command takes --backend URL, or the environment's HOIST_BACKEND, and --json. `hoist schedule next` needs no backend.
+            """,
         subcommands: [
             StatusCommand.self, QueuesCommand.self, WorkersCommand.self, JobsCommand.self, JobCommand.self,
             LogCommand.self,
             EnqueueCommand.self,
             CancelCommand.self, DeadCommand.self, PurgeCommand.self, PauseCommand.self, ResumeCommand.self,
             LimitsCommand.self, LimitCommand.self, InspectCommand.self, ControlCommand.self, EventsCommand.self,
-            WhyCommand.self, TopCommand.self, DashboardCommand.self,
+            WhyCommand.self, TopCommand.self, DashboardCommand.self, ScheduleCommand.self,
         ])
 
     public init() {}

@@ -1,0 +1,82 @@
+import ArgumentParser
+import Hoist
+import Timetables
+
+#if canImport(FoundationEssentials)
+import FoundationEssentials
+#else
+import Foundation
+#endif
+
+struct ScheduleCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "schedule", abstract: "When something that repeats runs.",
+        subcommands: [NextRunsCommand.self])
+}
+
+struct NextRunsCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "next", abstract: "The next runs of a cron expression, an interval or a recurrence.",
+        discussion: """
+            Needs no backend. EXPRESSION has five fields (minute, hour, day of month, month, day of week), or six with seconds in \
+            front; or it is a name such as @daily, @every 90s, or a recurrence of RFC 5545 that begins with DTSTART. It ends with 1 when \
+            there is no run, and with 64 when the expression is none.
+            """)
+    @Argument(help: "Such as \"30 2 * * *\".") var expression: String
+    @Option(name: .long, help: "The time zone, such as Europe/Berlin.") var zone = "UTC"
+    @Option(name: .long, help: "How many, 1 to 10,000.") var count = 10
+    @Option(name: .long, help: "Runs after this moment, in ISO 8601; now, when it is left out.") var after: String?
+    @Flag(name: .long, help: "The day of month and the day of week must both match, as in Celery.") var bothDays = false
+    @Flag(name: .long, help: "Leave out times that do not exist because clocks are put forward.") var skipGaps = false
+    @Flag(name: .long, help: "Run twice at times that come twice because clocks are put back.") var bothTimes = false
+    @Flag(name: .long, help: "Print JSON.") var json = false
+
+    func validate() throws {
+        guard (1...10_000).contains(count) else {
+            throw ValidationError("--count \(count): 1 to 10,000 can be printed")
+        }
+        _ = try moment()
+        do {
+            try timetable.check()
+        } catch {
+            throw ValidationError("\(error)")
+        }
+    }
+
+    func run() async throws {
+        let begin = try moment()
+        let runs = try timetable.next(count, after: begin)
+        let words = try timetable.words(after: begin)
+        if json {
+            print(try JSONText.shown(Answer(words: words, runs: runs)))
+        } else {
+            print(TerminalText.line(words))
+            for run in runs {
+                let utc = try ZoneDatabase.system.text(of: run, in: "UTC")
+                print(zone == "UTC" ? utc : "\(try ZoneDatabase.system.text(of: run, in: zone))   \(utc)")
+            }
+        }
+        if runs.isEmpty { throw ExitCode(1) }
+    }
+
+    private struct Answer: Encodable {
+        var words: String
+        var runs: [Date]
+    }
+
+    private var timetable: Timetable {
+        if expression.uppercased().hasPrefix("DTSTART") { return .rrule(expression) }
+        return .cron(
+            expression, in: zone,
+            clockChange: ClockChange(gap: skipGaps ? .skip : .after, repeated: bothTimes ? .both : .first),
+            days: bothDays ? .both : .cron)
+    }
+
+    private func moment() throws -> Date {
+        guard let after else { return Date() }
+        guard let date = WireTimestamp.date(from: after) else {
+            throw ValidationError("--after \"\(after)\" is no date in ISO 8601, such as 2026-03-29T00:00:00Z")
+        }
+        return date
+    }
+}
