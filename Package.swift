@@ -88,7 +88,7 @@ let package = Package(
         module(
             "Hoist",
             [
-                "CCompression", "CProcess", lifecycle, logging, signals, tracing,
+                "CCompression", "CProcess", "Timetables", lifecycle, logging, signals, tracing,
                 .product(name: "Metrics", package: "swift-metrics"),
                 .product(name: "OrderedCollections", package: "swift-collections"),
             ]),

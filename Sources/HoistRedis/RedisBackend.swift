@@ -139,6 +139,7 @@ public final class RedisBackend: Broker, ResultStore, BackendConvertible {
         backend.editing = self
         backend.coordination = self
         backend.upkeep = self
+        backend.schedules = self
         return backend
     }
 

@@ -76,6 +76,7 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
         backend.fanout = self
         backend.coordination = self
         backend.upkeep = self
+        backend.schedules = self
         return backend
     }
 

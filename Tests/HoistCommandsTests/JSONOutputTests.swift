@@ -79,6 +79,12 @@ struct JSONOutputTests {
             try await check("why", job)
         }
         try await check("why", "nobody")
+        try await check("schedule", "add", "s", "0 3 * * *", "works", "--overlap", "skip", as: "schedule")
+        try await check("schedule", "run", "s", as: "schedule run")
+        try await check("schedule", "pause", "s", "--note", "why", as: "schedule")
+        for command in ["resume", "skip", "show"] { try await check("schedule", command, "s", as: "schedule") }
+        try await check("schedule", "history", "s", as: "schedule history")
+        try await check("schedule", "list", as: "schedule list")
         let runs = try await BuiltProgram.run("hoist", ["schedule", "next", "@daily", "--json"]).text
         #expect(try schema.faults(of: JSONText.parse(Array(runs.utf8)), definition: "schedule next").isEmpty, "\(runs)")
         try await check("log", slow.id)

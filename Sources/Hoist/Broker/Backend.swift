@@ -18,6 +18,7 @@ public struct Backend: Sendable, BackendConvertible {
         var editing: (any JobEditing)?
         var coordination: (any Coordination)?
         var upkeep: (any Upkeep)?
+        var schedules: (any ScheduleKeeping)?
     }
 
     /// One reference: handles of jobs and copies of clients each hold a backend.
@@ -98,6 +99,12 @@ public struct Backend: Sendable, BackendConvertible {
     public var upkeep: (any Upkeep)? {
         get { parts.value.upkeep }
         set { parts.value.upkeep = newValue }
+    }
+
+    /// Keeps schedules.
+    public var schedules: (any ScheduleKeeping)? {
+        get { parts.value.schedules }
+        set { parts.value.schedules = newValue }
     }
 
     /// The clock that due times and leases are measured by.

@@ -148,6 +148,8 @@ struct EnqueueRequest {
         headers.keywordArgumentsText = ArgumentsText.keyword(arguments.keyword, secret: secretArguments)
         headers.origin = origin
         headers.custom = parent.map { $0.headers.merging(self.headers) } ?? self.headers
+        // What a scheduled run enqueues is no scheduled run.
+        if parent != nil { headers.custom[Tick.beatHeader] = self.headers[Tick.beatHeader] }
         headers.hoist.enqueuedAt = now
         headers.hoist.unique = unique
         headers.hoist.retry = retry

@@ -197,6 +197,23 @@ public struct JobClient: Sendable {
         return request
     }
 
+    /// The message of a scheduled run, which has no parent. Unsealed.
+    /// - Throws: ``BackendError`` `.misuse` for options that the broker cannot keep, ``WireError`` for arguments, names and
+    ///   ids of a size that is not allowed.
+    func message(for blueprint: Schedule.Blueprint, id: JobID, at now: JobDate) throws -> Message {
+        var request = EnqueueRequest(
+            name: blueprint.name, secretArguments: blueprint.secretArguments, defaults: blueprint.defaults, now: now)
+        SecretNames.note(blueprint.secretArguments, of: blueprint.name)
+        for option in blueprint.options { option.apply(&request) }
+        try request.check(backend.broker.abilities)
+        let routed = configuration.routes.lazy.compactMap { $0.queue(blueprint.name) }.first
+        let queue = try request.place(
+            usual: routed ?? blueprint.defaults.queue ?? configuration.defaultQueue, parent: nil)
+        return try request.message(
+            blueprint.arguments, partition: request.partition ?? blueprint.partition, id: id, queue: queue,
+            origin: origin, parent: nil)
+    }
+
     /// Enqueues the jobs of a call, after the message of each job could be made.
     /// - Parameter content: the arguments and the partition of a job.
     private func publish<T: Sendable>(

@@ -84,6 +84,9 @@ public struct ProcessOptions: Sendable {
 
 /// The executable of this process.
 package enum Executable {
+    /// As the program was called, without its folder.
+    package static let name = CommandLine.arguments.first?.split(separator: "/").last.map(String.init) ?? "hoist"
+
     /// The path of the executable. When the file was replaced meanwhile, a path that still leads to the running
     /// version: children must have the version of their worker.
     package static var path: String {

@@ -41,6 +41,8 @@ public final class JobContext: Sendable {
     public let deadline: Date?
     public var parentID: JobID? { messageHeaders.parentID }
     public var rootID: JobID { messageHeaders.rootID ?? execution.jobID }
+    /// The run of a schedule that this job is; nil for other jobs.
+    public var schedule: Tick? { messageHeaders.hoist.tick }
     /// The user's own headers, as received with the job.
     public var headers: WireValue.Object { messageHeaders.custom }
     /// All headers of the message, as received.

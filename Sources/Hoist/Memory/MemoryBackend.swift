@@ -231,6 +231,7 @@ public final class MemoryBackend: Broker, ResultStore, QueueControl, LimitKeepin
         backend.fanout = self
         backend.coordination = self
         backend.upkeep = self
+        backend.schedules = self
         return backend
     }
 
@@ -261,6 +262,36 @@ public final class MemoryBackend: Broker, ResultStore, QueueControl, LimitKeepin
         }
     }
 
+    public func write(_ writes: [ScheduleWrite]) async throws -> [ScheduleWriteResult] {
+        for write in writes { try write.check() }
+        return change(ringing: [workDoorbell, changes]) { store, now, _ in
+            writes.map { write in
+                if let refusal = store.schedules.refusal(of: write, now: now) { return refusal }
+                if !write.messages.isEmpty, (try? store.checkRoom(for: write.messages)) == nil {
+                    return .full(queue: write.messages[0].queue)
+                }
+                let published = write.messages.map { store.publish($0, now: now) }
+                return .written(revision: store.schedules.perform(write), published)
+            }
+        }
+    }
+
+    public func schedules(_ ids: [String]) async throws -> [StoredSchedule] {
+        change(ringing: []) { store, _, _ in ids.compactMap { store.schedules.stored[$0] } }
+    }
+
+    public func schedules(after id: String, limit: Int) async throws -> [StoredSchedule] {
+        change(ringing: []) { store, _, _ in store.schedules.page(after: id, limit: limit) }
+    }
+
+    public func dueSchedules(in groups: [String], limit: Int) async throws -> DueSchedules {
+        change(ringing: []) { store, now, _ in store.schedules.due(in: groups, limit: limit, now: now) }
+    }
+
+    public func scheduleHistory(of id: String) async throws -> [[UInt8]] {
+        change(ringing: []) { store, _, _ in store.schedules.history[id] ?? [] }
+    }
+
     /// Everything is done beside each call: an empty one is enough.
     public func tick(every interval: Duration) async throws {
         let tookOver = change(ringing: []) { store, _, _ in
@@ -271,7 +302,7 @@ public final class MemoryBackend: Broker, ResultStore, QueueControl, LimitKeepin
     }
 }
 
-extension MemoryBackend: Fanout, Coordination, Upkeep {}
+extension MemoryBackend: Fanout, Coordination, Upkeep, ScheduleKeeping {}
 
 /// A session of a worker in the same process.
 final class MemorySession: WorkerSession {

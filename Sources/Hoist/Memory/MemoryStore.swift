@@ -146,6 +146,8 @@ struct MemoryStore: Sendable {
 
     // MARK: - Publishing
 
+    var schedules = MemorySchedules()
+
     mutating func publish(_ message: Message, now: Date) -> PublishResult {
         if jobs[message.id] != nil { return .alreadyEnqueued }
         if let unique = message.headers.hoist.unique {

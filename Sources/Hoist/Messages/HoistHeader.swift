@@ -27,6 +27,8 @@ public struct HoistHeader: Sendable, Hashable {
     public var partition: String?
     /// The cost of the job against rate limits; nil for 1.
     public var cost: Int?
+    /// The run of a schedule that the job is; nil for other jobs.
+    public var tick: Tick?
 
     public init() {}
 
@@ -40,6 +42,7 @@ public struct HoistHeader: Sendable, Hashable {
         memoryLimit = object["memory_limit"]?.integerValue.map { Int($0.clamped(to: 0...(1 << 60))) }
         isAtMostOnce = object["at_most_once"]?.boolValue ?? false
         partition = object["partition"]?.stringValue
+        tick = object["tick"].flatMap(Tick.init)
         cost = object["cost"]?.integerValue.map { Int($0.clamped(to: 0...1_000_000_000)) }
     }
 
@@ -54,6 +57,7 @@ public struct HoistHeader: Sendable, Hashable {
         if isAtMostOnce { object["at_most_once"] = .bool(true) }
         if let partition { object["partition"] = .string(partition) }
         if let cost { object["cost"] = .integer(Int64(cost)) }
+        if let tick { object["tick"] = tick.wireValue }
         return object
     }
 }

@@ -1,7 +1,8 @@
 public import Logging
 public import ServiceLifecycle
 
-/// Keeps a backend in order also while no worker is running: see ``Upkeep``. Any number may run at once.
+/// Keeps a backend in order also while no worker is running, and keeps time for the schedules that were put at run time: see
+/// ``Upkeep``. Any number may run at once.
 public struct UpkeepService: Service {
     private let backend: Backend
     private let interval: Duration
@@ -26,15 +27,22 @@ public struct UpkeepService: Service {
         }
         let stop = Doorbell()
         let mark = stop.mark
+        let ticker = Timekeeper(backend, [], app: "", revision: 0, client: JobClient.Configuration(), logger: logger)
+            .ticker(named: ProcessIdentity.name)
         await withGracefulShutdownHandler {
-            while stop.mark == mark, !Task.isCancelled {
-                do {
-                    try await upkeep.tick(every: interval)
-                } catch {
-                    logger.warning(
-                        "the backend could not be put in order; it is tried again", metadata: ["error": "\(error)"])
+            await withDiscardingTaskGroup { group in
+                if let ticker { group.addTask { await ticker.run() } }
+                while stop.mark == mark, !Task.isCancelled {
+                    do {
+                        try await upkeep.tick(every: interval)
+                    } catch {
+                        logger.warning(
+                            "the backend could not be put in order; it is tried again", metadata: ["error": "\(error)"]
+                        )
+                    }
+                    await stop.wait(after: mark, for: interval, clock: backend.clock)
                 }
-                await stop.wait(after: mark, for: interval, clock: backend.clock)
+                group.cancelAll()
             }
         } onGracefulShutdown: {
             stop.ring()

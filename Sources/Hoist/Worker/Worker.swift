@@ -78,6 +78,12 @@ public final class Worker: Service {
         public var control: ControlMode
         /// What the worker can be asked for besides the commands that every worker has.
         public var commands: [ControlCommand]
+        /// The name of the program, as the owner of the schedules that it declares. Workers of one program share it. The
+        /// name of the executable by default.
+        public var app = Executable.name
+        /// The revision of the program. Where workers of several revisions run at once, as during a deploy, the schedules
+        /// that the highest declares hold. 0 by default.
+        public var appRevision = 0
         /// Called once before the first job, for clients that handlers share. What it throws ends the worker.
         public var onStart: (@Sendable () async throws -> Void)?
         public var onStop: (@Sendable () async -> Void)?
@@ -130,6 +136,7 @@ public final class Worker: Service {
     private let configuration: Configuration
     private let logger: Logger
     private let handlers: [Handler]
+    private let schedules: [Schedule]
     let inbox = WorkerInbox()
     /// Set while the worker runs.
     private let engine = Mutex<WorkerEngine?>(nil)
@@ -143,9 +150,12 @@ public final class Worker: Service {
     ///   - configuration: everything that has a default.
     ///   - logger: for the worker's own lines, and for handlers with the job added.
     ///   - handlers: the code of each kind of job.
+    ///   - schedules: jobs that repeat. They are stored when the worker starts, and every worker keeps time for them:
+    ///     see <doc:Schedules>.
     public init(
         _ backend: some BackendConvertible, queues: [QueueSubscription] = ["default"], lanes: [Lane] = [],
-        configuration: Configuration = Configuration(), logger: Logger, @HandlerBuilder handlers: () -> [Handler]
+        configuration: Configuration = Configuration(), logger: Logger, @HandlerBuilder handlers: () -> [Handler],
+        @ScheduleBuilder schedules: () -> [Schedule] = { [] }
     ) {
         self.backend = backend.backend
         self.queues = queues
@@ -153,6 +163,7 @@ public final class Worker: Service {
         self.configuration = configuration
         self.logger = logger
         self.handlers = handlers()
+        self.schedules = schedules()
     }
 
     /// Works until a graceful shutdown has drained it, ``stop(_:)`` was called, or the queues are empty in burst mode.
@@ -161,8 +172,9 @@ public final class Worker: Service {
     ///
     /// In a child of the process lane, see ``WorkerChild``, it performs what the worker hands it, until that is done
     /// with it.
-    /// - Throws: ``WorkerError`` when handlers or queues make no sense, what `onStart` throws, and in a child that
-    ///   another worker has started `CancellationError` when its task is cancelled. A retry is safe: no job was taken.
+    /// - Throws: ``WorkerError`` when handlers or queues make no sense, ``ScheduleError`` when a schedule makes no sense or is
+    ///   somebody else's, what `onStart` throws, and in a child that another worker has started `CancellationError` when its
+    ///   task is cancelled. A retry is safe: no job was taken.
     public func run() async throws {
         if let limits = configuration.messageLimits { WireLimits.setDefault(limits) }
         if let channel = ChildChannel.inherited, let parent = ParentBackend.shared {
@@ -175,11 +187,15 @@ public final class Worker: Service {
             inbox: inbox, liveLimits: { [weak self] name in self?.liveLimits.withLock { $0[name] } ?? RunLimits() },
             setLimits: { [weak self] limits, name in try self?.setLimits(limits, forJob: name) })
         try await configuration.onStart?()
+        let timekeeper = Timekeeper(
+            backend, schedules, app: configuration.app, revision: configuration.appRevision,
+            client: configuration.client, logger: logger)
+        try await timekeeper.declare()
         self.engine.withLock { $0 = engine }
         defer { self.engine.withLock { $0 = nil } }
         await withTaskCancellationHandler {
             await withGracefulShutdownHandler {
-                await engine.run()
+                await engine.run(besides: configuration.isBurst ? nil : timekeeper.ticker(named: engine.name))
             } onGracefulShutdown: { [inbox] in
                 inbox.stop(.drain)
             }

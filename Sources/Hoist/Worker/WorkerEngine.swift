@@ -35,6 +35,7 @@ actor WorkerEngine {
     private let environment: Execution.Environment
     let remote: RemoteControl
 
+    nonisolated var name: String { setup.name }
     var machine: WorkerMachine
     private(set) var presence: WorkerPresence { didSet { session.presence = presence } }
     /// Renews the lease.
@@ -115,12 +116,12 @@ actor WorkerEngine {
     /// Runs with the engine's thread as the preferred executor, so that nothing on the way hops to a cooperative
     /// thread. In a task of its own: when the caller's task is cancelled the lease is kept until everything is handed
     /// back.
-    nonisolated func run() async {
-        await Task(executorPreference: executor) { await self.start() }.value
+    nonisolated func run(besides ticker: ScheduleTicker?) async {
+        await Task(executorPreference: executor) { await self.start(ticker) }.value
         ownThread?.close()
     }
 
-    private func start() async {
+    private func start(_ ticker: ScheduleTicker?) async {
         // They get ready while the backend is asked for work.
         children?.resize(to: setup.lanes[.process] ?? 0)
         await openSession()
@@ -145,6 +146,7 @@ actor WorkerEngine {
                 onLoss: { await self.leaseWasLost(by: $0) })
             parts.addTask(executorPreference: leaseThread) { await keeper.run() }
             parts.addTask(executorPreference: executor) { await self.launchBesideTurns() }
+            if let ticker { parts.addTask(executorPreference: executor) { await ticker.run() } }
             remote.start(in: &parts, of: self, jobs: environment.jobs)
             await work()
             parts.cancelAll()

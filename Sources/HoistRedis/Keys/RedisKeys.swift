@@ -24,6 +24,10 @@ struct RedisKeys: Sendable {
     /// What is known of a job that waits or runs, or that ended without a result.
     func job(_ id: JobID) -> String { own + "job:" + id }
     func log(_ id: JobID) -> String { own + "log:" + id }
+    /// The ids of all schedules.
+    var schedules: String { own + "schedules" }
+    func schedule(_ id: String) -> String { own + "schedule:" + id }
+    func scheduleHistory(_ id: String) -> String { own + "schedule-history:" + id }
     /// A value that programs agree on.
     func storedValue(_ key: String) -> String { own + "value:" + key }
     /// Prefix of the keys of results; the id follows.

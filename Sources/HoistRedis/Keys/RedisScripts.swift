@@ -14,6 +14,10 @@ enum RedisScripts {
             + PackageResources.answer_lua)
     static let addMembers = script(PackageResources.add_members_lua)
     static let compareAndSet = script(PackageResources.compare_and_set_lua)
+    static let writeSchedule = script(
+        PackageResources.limits_lua + PackageResources.place_lua + Array("\nlocal function enqueue_jobs(ARGV)\n".utf8)
+            + PackageResources.enqueue_lua + Array("\nend\n".utf8) + PackageResources.write_schedule_lua)
+    static let dueSchedules = script(PackageResources.due_schedules_lua)
     static let closeQueue = script(PackageResources.close_queue_lua)
     static let setLimits = script(PackageResources.set_limits_lua)
     static let renewLease = script(PackageResources.renew_lease_lua)

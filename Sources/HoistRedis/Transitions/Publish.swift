@@ -11,16 +11,12 @@ extension RedisBackend {
         guard !messages.isEmpty else { return [] }
         try await announce(messages.lazy.map(\.queue))
         let now = now
-        @Sendable func storedJob(of onWire: Message) -> StoredJob {
-            StoredJob(
-                onWire, state: onWire.headers.eta?.microsecondsSinceEpoch ?? 0 > now ? .scheduled : .waiting, now: now)
-        }
         let firstOnWire = wireMessage(messages[0])
-        let firstJob = storedJob(of: firstOnWire)
+        let firstJob = storedJob(of: firstOnWire, now: now)
         let first = Enqueued(firstOnWire, firstJob, record: firstJob.encoded, list: list(of: firstOnWire))
         @Sendable func enqueued(_ message: Message) -> Enqueued {
             let onWire = wireMessage(message)
-            let job = storedJob(of: onWire)
+            let job = storedJob(of: onWire, now: now)
             // Mostly all of a call have the same.
             return Enqueued(onWire, job, record: job == firstJob ? first.record : job.encoded, list: list(of: onWire))
         }
@@ -59,6 +55,21 @@ extension RedisBackend {
             }
         }
         return results
+    }
+
+    private func storedJob(of onWire: Message, now: Int64) -> StoredJob {
+        let isLater = onWire.headers.eta?.microsecondsSinceEpoch ?? 0 > now
+        return StoredJob(onWire, state: isLater ? .scheduled : .waiting, now: now)
+    }
+
+    /// What enqueue.lua is called with.
+    func enqueueArguments(_ messages: [Message], now: Int64) -> [RESPArgument] {
+        let jobs = messages.map { message in
+            let onWire = wireMessage(message)
+            let job = storedJob(of: onWire, now: now)
+            return Enqueued(onWire, job, record: job.encoded, list: list(of: onWire))
+        }
+        return [timeArgument] + places + jobs.flatMap { arguments($0, now: now) }
     }
 
     /// The number on Redis' wire is 0 for the most urgent, and 0 where there is none.

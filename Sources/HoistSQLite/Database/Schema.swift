@@ -6,7 +6,7 @@ import Hoist
 /// `job` is narrow, because it is written three times in a job's life. The message and the result have tables of their
 /// own and are written once.
 enum Schema {
-    static let version = 5
+    static let version = 6
     /// "Hois" in ASCII: distinguishes Hoist's files from those of other programs.
     static let applicationID = 0x486F_6973
 
@@ -31,6 +31,7 @@ enum Schema {
                 if found < 3 { try database.execute(sql: versionThree) }
                 if found < 4 { try database.execute(sql: versionFour) }
                 if found < 5 { try database.execute(sql: versionFive) }
+                if found < 6 { try database.execute(sql: versionSix) }
                 try database.execute(sql: "PRAGMA application_id = \(applicationID)")
                 try database.execute(sql: "PRAGMA user_version = \(version)")
                 return .commit
@@ -141,6 +142,19 @@ enum Schema {
             queue TEXT NOT NULL, partition TEXT NOT NULL, turn INTEGER NOT NULL, PRIMARY KEY (queue, partition)
         ) WITHOUT ROWID;
         CREATE INDEX partition_turn_order ON partition_turn (queue, turn);
+        """
+
+    // Jobs that repeat. A revision is never used twice, also when a schedule is removed and put again.
+    private static let versionSix = """
+        CREATE TABLE schedule (
+            revision INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, app TEXT NOT NULL, wake INTEGER,
+            body BLOB NOT NULL
+        );
+        CREATE INDEX schedule_wake ON schedule (app, wake) WHERE wake IS NOT NULL;
+        CREATE TABLE schedule_entry (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT, schedule TEXT NOT NULL, body BLOB NOT NULL
+        );
+        CREATE INDEX schedule_entry_order ON schedule_entry (schedule, seq);
         """
 }
 

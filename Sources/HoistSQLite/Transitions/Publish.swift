@@ -18,12 +18,7 @@ extension SQLiteBackend {
         let (results, notices) = try await writer.transaction("enqueue \(messages.count) jobs") { [clock] store in
             let now = clock.now.microsecondsSinceEpoch
             try store.refreshLines()
-            try store.checkRoom(for: messages)
-            let results = try jobs.map { try store.publish($0, now: now) }
-            try store.stopOlder(for: zip(messages, results).compactMap { $1 == .enqueued ? $0 : nil })
-            // A job takes the place of what was stored for its id before, for instance when its chain had failed.
-            try store.forgetForeignResults(of: zip(jobs, results).compactMap { $1 == .enqueued ? $0.message.id : nil })
-            return (results, store.takeNotices())
+            return (try store.publish(jobs, now: now), store.takeNotices())
         }
         jobNotices.tell(notices)
         ringReady()
@@ -33,6 +28,18 @@ extension SQLiteBackend {
 }
 
 extension JobStore {
+    /// Stores jobs, all or none.
+    /// - Throws: ``BackendError`` `.full` before anything is stored.
+    func publish(_ jobs: [PreparedJob], now: Int64) throws -> [PublishResult] {
+        try checkRoom(for: jobs.map(\.message))
+        let results = try jobs.map { try publish($0, now: now) }
+        let new = zip(jobs, results).compactMap { $1 == .enqueued ? $0.message : nil }
+        try stopOlder(for: new)
+        // A job takes the place of what was stored for its id before, for instance when its chain had failed.
+        try forgetForeignResults(of: new.map(\.id))
+        return results
+    }
+
     func publish(_ job: PreparedJob, now: Int64) throws -> PublishResult {
         let headers = job.message.headers
         if let unique = headers.hoist.unique {

@@ -56,7 +56,7 @@ public enum BackendContract {
 
     /// A part that a check needs.
     enum Part: Sendable {
-        case directory, editing, fanout, coordination, upkeep, queueControl, topics, broadcasts, limits
+        case directory, editing, fanout, coordination, upkeep, queueControl, topics, broadcasts, limits, schedules
 
         func isThere(_ backend: Backend) -> Bool {
             switch self {
@@ -70,6 +70,7 @@ public enum BackendContract {
             case .topics: backend.topics != nil
             case .broadcasts: backend.broadcasts != nil
             case .limits: backend.limits != nil
+            case .schedules: backend.schedules != nil
             }
         }
     }
@@ -79,7 +80,7 @@ public enum BackendContract {
         queueing + leases.map { $0.needing([.leases]) }
         + outcomes.map { $0.needing([], [.directory]) } + followUps.map { $0.needing([], [.directory]) } + timing
         + uniqueness.map { $0.needing([.uniqueKeys]) } + administration + sharing + queueControl
-        + limits
+        + limits + schedules
 
     /// By the real clock, with settlements as workers encode them. Checks go as far as they can without moving the
     /// time.

@@ -139,7 +139,7 @@ extension BackendContract {
 }
 
 extension ContractBench {
-    fileprivate func control() throws -> any QueueControl {
+    func control() throws -> any QueueControl {
         guard let control = backend.queueControl else { throw ContractViolation(description: "no queue control") }
         return control
     }
