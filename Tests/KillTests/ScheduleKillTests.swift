@@ -114,7 +114,8 @@ struct ScheduleKillTests {
         print(
             "schedules on \(title): \(expected.count) runs, \(missing.count) missing, \(kills) kills and stops, \(restarts) restarts; late: median \(share(0.5)), 99 % \(share(0.99)), most \(share(1))"
         )
-        #expect(late.last ?? 0 < 8)
+        #expect(late[min(late.count - 1, late.count * 99 / 100)] < 8)
+        #expect(late.last ?? 0 < 30)
     }
 
     private func jobID(_ schedule: String, _ due: Date) -> JobID {

@@ -124,7 +124,10 @@ public struct ScheduleClient: Sendable {
     public func backfill(
         _ id: String, from begin: Date, to end: Date, overlap: ScheduleOverlap? = nil
     ) async throws -> [JobID] {
-        try await start(id, .backfilled, overlap) { state, _ in
+        try await start(id, .backfilled, overlap) { state, now in
+            guard end.microsecondsSinceEpoch <= now else {
+                throw ScheduleError(schedule: id, message: "runs that are still to come cannot be backfilled")
+            }
             let limit = ScheduleDecision.maximumTicks
             let runs = try state.timetable.next(limit + 1, after: begin).filter { $0 <= end }
             guard runs.count <= limit else {
@@ -152,10 +155,10 @@ public struct ScheduleClient: Sendable {
             var write = try decision.write(over: stored)
             write.messages = try decision.runs.map { try messages.message(of: $0, decision.state, now: now) }
             switch try await keeping.write([write]).first {
-            case .written:
+            case .written(_, let published):
                 for job in decision.cancels { _ = try await client.backend.cancel(job) }
                 await tellOthers()
-                return decision.runs.map(\.jobID)
+                return zip(decision.runs, published).compactMap { $1 == .enqueued ? $0.jobID : nil }
             case .full(let queue): throw BackendError.atLimit(queue)
             case .changed, .early, nil: continue
             }
@@ -273,7 +276,9 @@ public struct ScheduleClient: Sendable {
         if let earlier {
             try state.goOn(from: earlier, now: now)
         } else {
-            state.due = startsAtOnce ? max(now, state.starts ?? now) : try state.due(after: now)
+            let first = max(now, state.starts ?? now)
+            let isWithin = state.ends.map { first < $0 } ?? true
+            state.due = startsAtOnce && isWithin ? first : try state.due(after: now)
         }
         return state
     }

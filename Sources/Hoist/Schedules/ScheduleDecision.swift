@@ -9,7 +9,11 @@ import Foundation
 /// What a look at a schedule comes to. Pure: no backend, and time is an argument.
 struct ScheduleDecision: Equatable {
     /// How a run ended, as far as its record tells.
-    enum End: Sendable { case failed, otherwise }
+    enum End: Sendable {
+        case failed, otherwise
+        /// Its record is gone.
+        case unknown
+    }
 
     /// The schedule from now on.
     private(set) var state: ScheduleState
@@ -27,6 +31,8 @@ struct ScheduleDecision: Equatable {
     static let maximumTicks = 1000
     /// The most runs that wait for an earlier one.
     static let maximumWaiting = 1000
+    /// The most runs that are watched; of more the oldest are forgotten.
+    static let maximumOpen = 1000
 
     /// Keeps time.
     /// - Parameters:
@@ -35,12 +41,17 @@ struct ScheduleDecision: Equatable {
     ///   - now: the clock of the backend.
     ///   - by: who ticks.
     ///   - ends: of ``ScheduleState/open`` those that have ended.
-    init(_ id: String, _ state: ScheduleState, now: Int64, by: String, ends: [JobID: End]) throws(TimetableError) {
+    ///   - limit: the most due times to deal with.
+    init(
+        _ id: String, _ state: ScheduleState, now: Int64, by: String, ends: [JobID: End], limit: Int = Self.maximumTicks
+    ) throws(TimetableError) {
         (self.id, self.state, self.now, self.by) = (id, state, now, by)
         noteEnds(ends)
         guard self.state.pause == nil else { return }
         startWaiting()
-        try tick()
+        try tick(limit)
+        if isOver { (self.state.due, self.state.waiting) = (nil, []) }
+        cancelEarlier(state.overlap)
     }
 
     /// Starts one run now, and moves nothing.
@@ -55,6 +66,7 @@ struct ScheduleDecision: Equatable {
         (self.id, self.state, self.now, self.by) = (id, state, now, by)
         noteEnds(ends)
         for due in dues { take(due, reason, overlap ?? state.overlap) }
+        cancelEarlier(overlap ?? state.overlap)
     }
 
     /// What the schedule writes. The jobs are added by whoever can make them.
@@ -72,6 +84,7 @@ struct ScheduleDecision: Equatable {
         for job in state.open {
             switch ends[job] {
             case nil: continue
+            case .unknown?: break
             case .failed?: state.failures += 1
             case .otherwise?: state.failures = 0
             }
@@ -89,16 +102,25 @@ struct ScheduleDecision: Equatable {
         }
     }
 
+    /// Asked for at each look, until they have ended: a request may be lost.
+    private mutating func cancelEarlier(_ overlap: ScheduleOverlap) {
+        if overlap == .cancelPrevious, !state.waiting.isEmpty { cancels = state.open }
+    }
+
     // MARK: - Due times
 
-    private mutating func tick() throws(TimetableError) {
+    private mutating func tick(_ limit: Int) throws(TimetableError) {
         guard let due = state.due, due <= now else { return }
         let isMissed = due < now - state.deadline
         var dues = isMissed ? try missed(from: due) : [(due, .onTime)]
         var next = try state.due(after: isMissed ? now - state.deadline - 1 : due)
-        while let due = next, due <= now, dues.count < Self.maximumTicks {
+        while let due = next, due <= now, dues.count < limit {
             dues.append((due, .onTime))
             next = try state.due(after: due)
+        }
+        if dues.count > limit {
+            next = dues[limit].0
+            dues = Array(dues.prefix(limit))
         }
         state.due = next
         for (due, reason) in dues where !isOver {
@@ -110,7 +132,6 @@ struct ScheduleDecision: Equatable {
                 take(due, reason, state.overlap)
             }
         }
-        if isOver { (state.due, state.waiting) = (nil, []) }
     }
 
     private var isOver: Bool { state.maxRuns.map { state.number >= $0 } ?? false }
@@ -141,7 +162,7 @@ struct ScheduleDecision: Equatable {
             found.append(next)
             time = next
         }
-        (found, time) = ([], end)
+        (found, time) = ([], min(end, state.ends ?? end))
         while found.count < count,
             let last = try state.timetable.previous(before: Date(microsecondsSinceEpoch: time))?.microsecondsSinceEpoch,
             last >= begin
@@ -171,7 +192,6 @@ struct ScheduleDecision: Equatable {
             state.waiting.append(due)
         case .cancelPrevious:
             if let waiting = state.waiting.first { note(waiting, "dropped: a later run takes its place") }
-            cancels += state.open
             state.waiting = [due]
         }
     }
@@ -182,9 +202,9 @@ struct ScheduleDecision: Equatable {
             schedule: id, due: Date(microsecondsSinceEpoch: due),
             previousDue: state.previousDue.map(Date.init(microsecondsSinceEpoch:)), number: state.number, reason: reason
         )
-        if reason != .byHand, reason != .backfilled { state.previousDue = due }
+        if reason != .byHand, reason != .backfilled { state.previousDue = max(due, state.previousDue ?? due) }
         runs.append(tick)
-        if state.watchesRuns { state.open.append(tick.jobID) }
+        if state.watchesRuns { state.open = (state.open + [tick.jobID]).suffix(Self.maximumOpen) }
         note(due, reason.rawValue, tick.jobID)
     }
 

@@ -18,7 +18,15 @@ struct ScheduleMessages: Sendable {
         case .made(let name, _): return (nil, name, nil)
         case .fixed(let blueprint):
             let now = client.backend.clock.now
-            let message = try client.message(for: blueprint(), id: "template", at: now)
+            var message = try client.message(for: blueprint(), id: "template", at: now)
+            // Each run has its own. Without them the same schedule is stored as the same bytes.
+            (message.headers.origin, message.headers.hoist.enqueuedAt) = (nil, nil)
+            guard client.configuration.sealing == nil else {
+                throw ScheduleError(
+                    schedule: schedule.id,
+                    message:
+                        "its arguments would be stored unsealed; have the job made for each tick, in code that seals")
+            }
             func distance(_ date: Date?) -> Int64? {
                 date.map { $0.microsecondsSinceEpoch - now.microsecondsSinceEpoch }
             }
@@ -45,7 +53,11 @@ struct ScheduleMessages: Sendable {
             message.headers.hoist.enqueuedAt = Date(microsecondsSinceEpoch: now)
             message.headers.origin = ProcessIdentity.name
         } else if let make = makers[tick.schedule] {
-            message = try client.message(for: make(tick), id: id, at: Date(microsecondsSinceEpoch: now))
+            do {
+                message = try client.message(for: make(tick), id: id, at: Date(microsecondsSinceEpoch: now))
+            } catch let error where !(error is CancellationError) {
+                throw ScheduleError(schedule: tick.schedule, message: "its job cannot be made: \(error)")
+            }
         } else {
             throw ScheduleError(
                 schedule: tick.schedule, message: "its job is made by code that this program does not have")
@@ -55,7 +67,8 @@ struct ScheduleMessages: Sendable {
         }
         message.headers.hoist.tick = tick
         message.headers.custom[Tick.beatHeader] = true
-        if let sealing = client.configuration.sealing { try message.seal(with: sealing) }
+        // What is stored may be anybody's: only what this program has made is sealed by it.
+        if state.template == nil, let sealing = client.configuration.sealing { try message.seal(with: sealing) }
         if let limit = client.configuration.compressesAbove, message.body.count > limit { message.compressBody() }
         return message
     }

@@ -106,7 +106,9 @@ struct ScheduleState: Codable, Sendable, Equatable {
         if pause != nil || orphanedAt != nil { return nil }
         // Whether an earlier run has ended is asked once a second.
         let look = waiting.isEmpty ? nil : now + 1_000_000
-        let next = [due, look].compactMap(\.self).min()
+        // And that runs fail, before their records are gone.
+        let failed = pausesAfterFailures == nil || open.isEmpty ? nil : now + 3_600_000_000
+        let next = [due, look, failed].compactMap(\.self).min()
         return next.map(Date.init(microsecondsSinceEpoch:))
     }
 
@@ -117,13 +119,36 @@ struct ScheduleState: Codable, Sendable, Equatable {
         struct Version: Decodable { var version: Int }
         do {
             let version = try JSONText.decode(Version.self, from: stored.body).version
-            if version <= currentVersion { return try JSONText.decode(ScheduleState.self, from: stored.body) }
+            if version <= currentVersion {
+                var state = try JSONText.decode(ScheduleState.self, from: stored.body)
+                state.bound()
+                return state
+            }
         } catch {
             throw ScheduleError(schedule: stored.id, message: "it cannot be read, and does not tick: \(error)")
         }
         throw ScheduleError(
             schedule: stored.id, message: "a newer version has written it; this one cannot read it and does not tick it"
         )
+    }
+
+    /// Bounds what somebody else may have written, so that no sum of it overflows.
+    private mutating func bound() {
+        // Some 30,000 years.
+        let times: ClosedRange<Int64> = -1_000_000_000_000_000_000...1_000_000_000_000_000_000
+        let lengths = 0...times.upperBound
+        func time(_ value: Int64?) -> Int64? { value.map { $0.clamped(to: times) } }
+        (due, previousDue, starts, ends) = (time(due), time(previousDue), time(starts), time(ends))
+        waiting = waiting.prefix(ScheduleDecision.maximumWaiting).map { $0.clamped(to: times) }
+        open = open.suffix(ScheduleDecision.maximumOpen)
+        (deadline, jitter) = (deadline.clamped(to: lengths), jitter.clamped(to: lengths))
+        catchUpWithin = catchUpWithin.map { $0.clamped(to: lengths) }
+        (number, ticks) = (number.clamped(to: 0...1 << 53), ticks.clamped(to: 0...1 << 53))
+        failures = failures.clamped(to: 0...1 << 53)
+        if var template {
+            (template.delay, template.expiresAfter) = (time(template.delay), time(template.expiresAfter))
+            self.template = template
+        }
     }
 
     /// The first due time after a moment, within ``starts`` and ``ends``.
@@ -139,7 +164,7 @@ struct ScheduleState: Codable, Sendable, Equatable {
         let isSameTimetable = earlier.timetable == timetable && earlier.starts == starts && earlier.ends == ends
         (previousDue, number, ticks, pause) = (earlier.previousDue, earlier.number, earlier.ticks, earlier.pause)
         (open, waiting, failures, skipsNext) = (earlier.open, earlier.waiting, earlier.failures, earlier.skipsNext)
-        due = isSameTimetable ? earlier.due : try due(after: now)
+        due = isSameTimetable && earlier.due != nil ? earlier.due : try due(after: now)
         if let maxRuns, number >= maxRuns { due = nil }
     }
 }
@@ -173,7 +198,8 @@ public struct ScheduleEntry: Codable, Sendable, Hashable {
     /// At most 4,096 bytes, whatever the reason says.
     func encoded() throws -> [UInt8] {
         var entry = self
-        if entry.reason.utf8.count > 2000 { entry.reason = String(entry.reason.prefix(500)) }
+        if entry.reason.utf8.count > 2000 { entry.reason = String(entry.reason.prefix(400)) }
+        if entry.by.utf8.count > 1000 { entry.by = String(entry.by.prefix(200)) }
         return try JSONText.encode(entry)
     }
 }

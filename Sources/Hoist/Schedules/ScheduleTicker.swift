@@ -32,35 +32,50 @@ struct ScheduleTicker: Sendable {
     static let orphanPatience = Duration.seconds(60)
     private static let pageSize = 1000
 
-    /// Whether this program was the first at its last tick.
-    private struct Turn {
-        var goesFirst = true
+    /// What one look leaves for the next.
+    private struct Memory {
+        /// The groups of schedules of which another program was first: it goes first again.
+        var goesSecond: Set<String> = []
+        /// Schedules that this program cannot tick, with the revision and the uptime of the next try. Nothing is stored of
+        /// that: another program may be able to.
+        var setAside: [String: (revision: Int64, until: Int64)] = [:]
+        /// Schedules whose queues had no room for all runs: one at a time.
+        var full: Set<String> = []
         var wait: Duration = .zero
+
+        func grace(_ group: String) -> Int64 { goesSecond.contains(group) ? ScheduleTicker.grace.inMicroseconds : 0 }
     }
 
+    /// On a thread of its own: a timetable that takes long to read, and closures that make jobs, hold up nothing else.
     func run() async {
+        let thread = ThreadExecutor(name: "hoist-schedules")
+        await withTaskExecutorPreference(thread) { await keepTime() }
+        thread.close()
+    }
+
+    private func keepTime() async {
         let bell = Doorbell()
         await withDiscardingTaskGroup { group in
             group.addTask { await listen(ringing: bell) }
-            var turn = Turn()
+            var memory = Memory()
             var failures = 0
             while !Task.isCancelled {
                 let mark = bell.mark
                 // What is waited for is counted from here: time passes while the backend answers.
                 let asked = backend.clock.uptime
                 do {
-                    try await look(&turn)
+                    try await look(&memory)
                     failures = 0
                 } catch {
                     failures += 1
-                    turn.wait = .milliseconds(min(5000, 200 << min(failures, 5)))
+                    memory.wait = .milliseconds(min(1000, 200 << min(failures, 5)))
                     // The worker itself tells of a backend that is away.
                     if (error as? BackendError)?.code != .unavailable || failures == 10 {
                         logger.warning(
                             "schedules could not be looked at; this is tried again", metadata: ["error": "\(error)"])
                     }
                 }
-                let wait = turn.wait - .microseconds(backend.clock.uptime - asked)
+                let wait = memory.wait - .microseconds(backend.clock.uptime - asked)
                 await bell.wait(after: mark, for: max(.zero, wait), clock: backend.clock)
             }
             group.cancelAll()
@@ -82,35 +97,34 @@ struct ScheduleTicker: Sendable {
     private var groups: [String] { [""] + (app.map { [$0] } ?? []) }
 
     /// Does what is due, and finds out how long to wait.
-    private func look(_ turn: inout Turn) async throws {
+    private func look(_ memory: inout Memory) async throws {
         // Without frames a change is seen after this long.
         var limit: Duration = backend.fanout == nil ? .seconds(1) : .seconds(30)
         while true {
             let found = try await keeping.dueSchedules(in: groups, limit: Self.pageSize)
-            let grace = turn.goesFirst ? Duration.zero : Self.grace
-            let now = found.now.microsecondsSinceEpoch
-            func isReady(_ stored: StoredSchedule) -> Bool {
-                stored.wake.map { $0.microsecondsSinceEpoch + grace.inMicroseconds <= now } ?? false
-            }
-            let ready = found.due.filter(isReady)
-            let results = try await tick(ready, now: now)
-            let written = results.count { if case .written = $0 { true } else { false } }
-            if written > 0 { turn.goesFirst = true } else if results.contains(.changed) { turn.goesFirst = false }
-            // A full page may have more behind it, of which some can be done.
-            if written > 0, found.due.count == Self.pageSize { continue }
-            for stored in found.due where !isReady(stored) {
-                if let wake = stored.wake {
-                    limit = min(limit, .microseconds(wake.microsecondsSinceEpoch + Self.grace.inMicroseconds - now))
+            let (now, uptime) = (found.now.microsecondsSinceEpoch, backend.clock.uptime)
+            var ready: [StoredSchedule] = []
+            for stored in found.due {
+                guard let wake = stored.wake?.microsecondsSinceEpoch else { continue }
+                if let aside = memory.setAside[stored.id], aside.revision == stored.revision, uptime < aside.until {
+                    limit = min(limit, .microseconds(aside.until - uptime))
+                } else if now - wake < memory.grace(stored.group) {
+                    limit = min(limit, .microseconds(memory.grace(stored.group) - (now - wake)))
+                } else {
+                    ready.append(stored)
                 }
             }
-            if ready.count > written { limit = min(limit, .milliseconds(500)) }
-            if let next = found.next {
-                let grace = turn.goesFirst ? Duration.zero : Self.grace
-                limit = min(limit, .microseconds(next.microsecondsSinceEpoch - now) + grace)
+            let written = try await tick(ready, now: now, &memory)
+            // A full page may have more behind it.
+            if written > 0, found.due.count == Self.pageSize { continue }
+            if written < ready.count { limit = min(limit, .milliseconds(500)) }
+            if let next = found.next?.microsecondsSinceEpoch {
+                let grace = groups.map(memory.grace).min() ?? 0
+                limit = min(limit, .microseconds(next - now + grace))
             }
             // What was just written may be due soon.
             if written > 0 { limit = min(limit, try await untilNext()) }
-            turn.wait = max(.milliseconds(1), limit)
+            memory.wait = max(.milliseconds(1), limit)
             return
         }
     }
@@ -124,35 +138,86 @@ struct ScheduleTicker: Sendable {
 
     // MARK: - Ticking
 
-    private func tick(_ schedules: [StoredSchedule], now: Int64) async throws -> [ScheduleWriteResult] {
+    /// - Returns: how many schedules were written by this program.
+    private func tick(_ schedules: [StoredSchedule], now: Int64, _ memory: inout Memory) async throws -> Int {
         var writes: [ScheduleWrite] = []
         var cancels: [JobID] = []
+        if memory.setAside.count > 10_000 { memory.setAside = [:] }
         for stored in schedules {
             do {
-                guard let (write, cancelled) = try await decide(stored, now: now) else { continue }
+                guard
+                    let (write, cancelled) = try await decide(stored, now: now, isFull: memory.full.contains(stored.id))
+                else { continue }
                 writes.append(write)
                 cancels += cancelled
-            } catch let error as BackendError {
-                throw error
-            } catch {
-                logger.error("a schedule cannot tick", metadata: ["schedule": "\(stored.id)", "error": "\(error)"])
-                writes.append(standStill(stored, now: now))
+            } catch let error where !error.isOfConnection {
+                setAside(stored.id, stored.revision, error, &memory)
             }
         }
-        guard !writes.isEmpty else { return [] }
-        let results = try await keeping.write(writes)
+        guard !writes.isEmpty else { return 0 }
+        let results = try await write(writes, &memory)
+        var first: Set<String> = []
+        var second: Set<String> = []
+        var written = 0
         for (write, result) in zip(writes, results) {
-            if case .full(let queue) = result {
+            let group = write.content?.group ?? ""
+            switch result {
+            case .written:
+                written += 1
+                memory.full.remove(write.id)
+                first.insert(group)
+            case .changed: second.insert(group)
+            case .full(let queue):
+                guard memory.full.insert(write.id).inserted else { continue }
                 logger.warning(
-                    "a run cannot be enqueued: its queue is full; this is tried again",
+                    "runs cannot be enqueued, for their queue is full; this is tried again, one run at a time",
                     metadata: ["schedule": "\(write.id)", "queue": "\(queue)"])
+            case .early, nil: break
             }
         }
-        for job in cancels { _ = try await backend.cancel(job) }
-        return results
+        memory.goesSecond.formUnion(second)
+        memory.goesSecond.subtract(first)
+        for job in cancels {
+            do {
+                _ = try await backend.cancel(job)
+            } catch {
+                logger.warning(
+                    "an earlier run could not be cancelled; this is tried again",
+                    metadata: ["job.id": "\(job)", "error": "\(error)"])
+            }
+        }
+        return written
     }
 
-    private func decide(_ stored: StoredSchedule, now: Int64) async throws -> (ScheduleWrite, cancels: [JobID])? {
+    private func setAside(_ id: String, _ revision: Int64?, _ error: any Error, _ memory: inout Memory) {
+        logger.error(
+            "a schedule cannot tick here; this is tried again in a minute",
+            metadata: ["schedule": "\(id)", "error": "\(error)"])
+        memory.setAside[id] = (revision ?? 0, backend.clock.uptime + 60_000_000)
+    }
+
+    /// Writes all of them; one after the other where one of them makes the backend refuse the call.
+    /// - Returns: for each; nil where the backend refused it.
+    private func write(_ writes: [ScheduleWrite], _ memory: inout Memory) async throws -> [ScheduleWriteResult?] {
+        do {
+            return try await keeping.write(writes)
+        } catch let error where !error.isOfConnection {
+            var results: [ScheduleWriteResult?] = []
+            for write in writes {
+                do {
+                    results.append(try await keeping.write([write])[0])
+                } catch let error where !error.isOfConnection {
+                    setAside(write.id, write.expected, error, &memory)
+                    results.append(nil)
+                }
+            }
+            return results
+        }
+    }
+
+    private func decide(
+        _ stored: StoredSchedule, now: Int64, isFull: Bool
+    ) async throws -> (ScheduleWrite, cancels: [JobID])? {
         var state = try ScheduleState.read(stored)
         if state.origin != nil, !declared.contains(stored.id) {
             // Code of another revision may declare it.
@@ -167,19 +232,13 @@ struct ScheduleTicker: Sendable {
             )
         }
         let ends = try await ScheduleEnds.of(state.open, in: backend)
-        let decision = try ScheduleDecision(stored.id, state, now: now, by: name, ends: ends)
+        let decision = try ScheduleDecision(
+            stored.id, state, now: now, by: name, ends: ends,
+            limit: isFull ? 1 : ScheduleDecision.maximumTicks)
         var write = try decision.write(over: stored)
         write.notBefore = stored.wake
         for run in decision.runs { write.messages.append(try messages.message(of: run, decision.state, now: now)) }
         return (write, decision.cancels)
-    }
-
-    /// What cannot tick is looked at again after a minute, so that it does not stand before others.
-    private func standStill(_ stored: StoredSchedule, now: Int64) -> ScheduleWrite {
-        ScheduleWrite(
-            id: stored.id, expected: stored.revision,
-            content: .init(
-                group: stored.group, wake: Date(microsecondsSinceEpoch: now + 60_000_000), body: stored.body))
     }
 }
 
@@ -190,11 +249,20 @@ enum ScheduleEnds {
         var ends: [JobID: ScheduleDecision.End] = [:]
         for job in jobs {
             guard let record = try await backend.record(of: job) else {
-                ends[job] = .otherwise
+                ends[job] = .unknown
                 continue
             }
             if record.state.hasEnded { ends[job] = record.state == .failed ? .failed : .otherwise }
         }
         return ends
+    }
+}
+
+extension Error {
+    /// Whether it tells of the way to the backend, and not of what was asked.
+    fileprivate var isOfConnection: Bool {
+        if self is CancellationError { return true }
+        guard let error = self as? BackendError else { return false }
+        return [.unavailable, .timedOut, .busy, .readOnly, .full].contains(error.code)
     }
 }

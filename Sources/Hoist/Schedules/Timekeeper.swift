@@ -22,25 +22,29 @@ struct Timekeeper: Sendable {
     }
 
     /// Stores the declared schedules. A backend that is away is waited for.
+    /// - Returns: false when the worker is to stop meanwhile.
     /// - Throws: ``ScheduleError`` when a schedule makes no sense or is somebody else's, ``BackendError`` `.misuse` where the
     ///   backend keeps no schedules, `EncodingError` and ``WireError`` when a job does not encode.
-    func declare() async throws {
-        guard !declared.isEmpty else { return }
+    func declare(unless inbox: WorkerInbox) async throws -> Bool {
+        guard !declared.isEmpty else { return true }
         guard !origin.app.isEmpty else {
             throw ScheduleError(schedule: declared[0].id, message: "Configuration.app, the name of its owner, is empty")
         }
         var failures = 0
         while true {
+            let mark = inbox.stopBell.mark
+            if inbox.isStopping { return false }
             do {
-                return try await messages.client.schedules.declare(declared, by: origin, messages: messages)
+                try await messages.client.schedules.declare(declared, by: origin, messages: messages)
+                return true
             } catch let error as BackendError where error.code != .misuse {
                 failures += 1
                 if failures == 1 {
                     logger.warning(
                         "the schedules cannot be stored yet; this is tried again", metadata: ["error": "\(error)"])
                 }
-                await backend.clock.sleep(for: .milliseconds(min(5000, 100 << min(failures, 6))))
-                try Task.checkCancellation()
+                let pause = Duration.milliseconds(min(5000, 100 << min(failures, 6)))
+                await inbox.stopBell.wait(after: mark, for: pause, clock: backend.clock)
             }
         }
     }

@@ -190,12 +190,17 @@ public final class Worker: Service {
         let timekeeper = Timekeeper(
             backend, schedules, app: configuration.app, revision: configuration.appRevision,
             client: configuration.client, logger: logger)
-        try await timekeeper.declare()
         self.engine.withLock { $0 = engine }
         defer { self.engine.withLock { $0 = nil } }
-        await withTaskCancellationHandler {
-            await withGracefulShutdownHandler {
+        let refusal = await withTaskCancellationHandler {
+            await withGracefulShutdownHandler { [inbox, configuration] () -> (any Error)? in
+                do {
+                    guard try await timekeeper.declare(unless: inbox) else { return nil }
+                } catch {
+                    return error
+                }
                 await engine.run(besides: configuration.isBurst ? nil : timekeeper.ticker(named: engine.name))
+                return nil
             } onGracefulShutdown: { [inbox] in
                 inbox.stop(.drain)
             }
@@ -203,6 +208,7 @@ public final class Worker: Service {
             inbox.stop(.immediately)
         }
         await configuration.onStop?()
+        if let refusal { throw refusal }
     }
 
     /// Works as the main task of a program: as ``run()``, and SIGTERM or SIGINT drains the worker. A second signal

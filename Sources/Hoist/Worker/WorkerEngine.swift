@@ -146,7 +146,7 @@ actor WorkerEngine {
                 onLoss: { await self.leaseWasLost(by: $0) })
             parts.addTask(executorPreference: leaseThread) { await keeper.run() }
             parts.addTask(executorPreference: executor) { await self.launchBesideTurns() }
-            if let ticker { parts.addTask(executorPreference: executor) { await ticker.run() } }
+            if let ticker { parts.addTask { await ticker.run() } }
             remote.start(in: &parts, of: self, jobs: environment.jobs)
             await work()
             parts.cancelAll()

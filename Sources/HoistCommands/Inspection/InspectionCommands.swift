@@ -173,7 +173,7 @@ struct EnqueueCommand: AsyncParsableCommand {
         if let queue { call.append(.queue(queue)) }
         if let id { call.append(.id(id)) }
         if let priority { call.append(.priority(priority)) }
-        if let delay { call.append(.after(.seconds(delay))) }
+        if let delay { call.append(.after(try SecondsArgument.duration(delay, "--delay"))) }
         let handle = try await client.enqueue(named: name, arguments: arguments, options: call)
         let answer: WireValue = ["id": .string(handle.id), "is_new": .bool(handle.isNew)]
         print(options.json ? JSONText.shown(answer) : handle.isNew ? handle.id : "\(handle.id) (was there already)")

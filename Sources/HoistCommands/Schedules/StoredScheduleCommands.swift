@@ -152,10 +152,11 @@ struct AddSchedule: AsyncParsableCommand {
             keyword: try JSONArgument.object(kwargs, option: "--kwargs"))
         var call: [EnqueueOption] = []
         if let priority { call.append(.priority(priority)) }
-        if let expires { call.append(.expires(after: .seconds(expires))) }
+        if let expires { call.append(.expires(after: try SecondsArgument.duration(expires, "--expires"))) }
         let schedule = Schedule(
             id, when.timetable(of: expression), named: name, arguments: arguments, queue: queue, options: call,
-            overlap: overlap.policy, catchUp: catchUp == .skip ? .skip : .once, jitter: .seconds(jitter),
+            overlap: overlap.policy, catchUp: catchUp == .skip ? .skip : .once,
+            jitter: try SecondsArgument.duration(jitter, "--jitter"),
             maxRuns: maxRuns)
         do throws(ScheduleError) { try schedule.check() } catch { throw ValidationError("\(error)") }
         let record = try await options.schedules.put(schedule)
@@ -275,6 +276,17 @@ struct ScheduleHistory: AsyncParsableCommand {
                 entry.job ?? "-")
         }
         print(table.printed())
+    }
+}
+
+/// Lengths on the command line.
+enum SecondsArgument {
+    /// - Throws: `ValidationError` for what is no length, also one of more than 100 years.
+    static func duration(_ seconds: Double, _ option: String) throws -> Duration {
+        guard seconds >= 0, seconds <= 3_155_760_000 else {
+            throw ValidationError("\(option) \(seconds): 0 seconds to 100 years are possible")
+        }
+        return .seconds(seconds)
     }
 }
 

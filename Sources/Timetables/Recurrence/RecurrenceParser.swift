@@ -1,7 +1,7 @@
 /// Reads the lines of a recurrence: DTSTART, RRULE, EXDATE and RDATE of RFC 5545.
 enum RecurrenceParser {
     static let maximumLength = 64 << 10
-    static let maximumCount = 1_000_000
+    static let maximumCount = 100_000
 
     static func parse(_ text: String) throws(TimetableError) -> RecurrenceRule {
         guard text.utf8.count <= maximumLength else {

@@ -73,7 +73,13 @@ struct RecurrenceRule: Hashable, Sendable {
         if count == nil { expansion.skip(to: time + Int64(rules.offset(at: time)) - 2 * LocalSeconds.perDay) }
         var found: Int64?
         var (number, gapEnd) = (0, Int64.min)
+        let near = time + Int64(rules.offset(at: time)) - 2 * LocalSeconds.perDay
         while let local = expansion.next() {
+            // What is long past is counted and no more.
+            if local < near {
+                number += 1
+                continue
+            }
             let run = Self.moment(local, rules)
             // A time in a gap counts later than times behind the gap do.
             if found != nil, local > gapEnd { break }

@@ -124,6 +124,7 @@ struct ScheduleDecisionTests {
         #expect(second.runs.isEmpty && second.cancels == first.state.open)
         let third = try decide(second.state, at: 20)
         #expect(third.state.waiting == [Self.start + 20 * Self.second])
+        #expect(try decide(third.state, at: 21).cancels == first.state.open, "asked again, for a request may be lost")
         let fourth = try decide(third.state, at: 21, ends: [first.state.open[0]: .otherwise])
         #expect(dues(fourth) == [20])
     }
@@ -138,6 +139,39 @@ struct ScheduleDecisionTests {
         #expect(dues(ending) == [0, 10] && ending.state.isDone)
         let few = try decide(state { $0.maxRuns = 3 }, at: 45)
         #expect(dues(few) == [0, 10, 20] && few.state.isDone)
+        // What is missed ends where the schedule does.
+        let missed = try decide(
+            state { $0.ends = Date(microsecondsSinceEpoch: Self.start + 200 * Self.second) }, at: 1000)
+        #expect(dues(missed) == [190] && missed.state.isDone)
+        // A schedule that may run more often goes on.
+        var more = state { $0.maxRuns = 5 }
+        try more.goOn(from: few.state, now: Self.start + 45 * Self.second)
+        #expect(more.due == Self.start + 50 * Self.second)
+        var waiting = few.state
+        waiting.waiting = [1]
+        #expect(try decide(waiting, at: 50).state.isDone, "nothing waits for ever")
+    }
+
+    @Test("a queue that has no room for all runs gets one at a time")
+    func oneAtATime() throws {
+        var state = state { $0.catchUp = .all(within: .seconds(100), atMost: 3) }
+        var started: [Int64] = []
+        for _ in 0..<10 {
+            let decision = try ScheduleDecision(
+                "s", state, now: Self.start + 205 * Self.second, by: "w", ends: [:], limit: 1)
+            #expect(decision.runs.count <= 1)
+            started += dues(decision)
+            state = decision.state
+        }
+        #expect(started == [120, 130, 140, 150, 160, 170, 180, 190, 200])
+    }
+
+    @Test("a run whose record is gone neither counts as failed nor as done")
+    func unknownEnds() throws {
+        var decision = try decide(state { $0.pausesAfterFailures = 2 }, at: 0)
+        decision = try decide(decision.state, at: 10, ends: [decision.state.open[0]: .failed])
+        decision = try decide(decision.state, at: 20, ends: [decision.state.open[0]: .unknown])
+        #expect(decision.state.failures == 1)
     }
 
     @Test("runs in a row that failed pause the schedule; one that succeeds begins anew")
@@ -194,6 +228,23 @@ struct ScheduleDecisionTests {
         #expect(throws: ScheduleError.self) { try ScheduleState.read(stored(newer)) }
         #expect(throws: ScheduleError.self) { try ScheduleState.read(stored(Array("{}".utf8))) }
         #expect(ScheduleRecord(stored(newer)).state == .unreadable)
+    }
+
+    @Test("numbers at the edge, as somebody else may have written them, give no trap")
+    func edges() throws {
+        for number in [Int64.min, .max, -1, 0] {
+            var state = state { $0.overlap = .queueAll }
+            (state.due, state.previousDue, state.starts, state.ends) = (number, number, nil, number)
+            (state.deadline, state.jitter, state.waiting) = (number, number, [number])
+            (state.catchUp, state.catchUpWithin, state.catchUpAtMost) = ("all", number, Int(number))
+            (state.number, state.ticks, state.failures) = (Int(number), Int(number), Int(number))
+            let stored = StoredSchedule(id: "s", group: "", revision: 1, wake: nil, body: try state.encoded())
+            let read = try ScheduleState.read(stored)
+            _ = try decide(read, at: 0)
+            _ = ScheduleDecision("s", read, now: Self.start, by: "w", ends: [:], starting: [0], .byHand, overlap: .skip)
+            _ = read.wake(now: Self.start)
+            _ = ScheduleRecord(stored)
+        }
     }
 
     @Test(

@@ -72,7 +72,10 @@ struct ScheduleTests {
         try await running(worker) {
             try await expectEventually { try await client.schedules.list().count == 2 }
             try await expectEventually {
-                clock.advance(by: .seconds(1))
+                // Never more than a second ahead of whoever keeps time.
+                if try await backend.dueSchedules(in: ["", "app"], limit: 1).due.isEmpty {
+                    clock.advance(by: .seconds(1))
+                }
                 let fixed = try await client.schedules.history(of: "fixed").count
                 let made = try await client.schedules.history(of: "made").count
                 return fixed >= 2 && made >= 2
@@ -257,5 +260,81 @@ struct ScheduleTests {
                 return seen.days.value.first == "good"
             }
         }
+    }
+
+    /// Fails each call, or each call about one schedule.
+    private struct Faulty: ScheduleKeeping {
+        let base: MemoryBackend
+        var isAway = false
+
+        private func away() throws { if isAway { throw BackendError(.unavailable, "away on purpose") } }
+
+        func write(_ writes: [ScheduleWrite]) async throws -> [ScheduleWriteResult] {
+            try away()
+            if writes.contains(where: { $0.id == "bad" && !$0.messages.isEmpty }) {
+                throw BackendError(.corrupt, "refused on purpose")
+            }
+            return try await base.write(writes)
+        }
+
+        func schedules(_ ids: [String]) async throws -> [StoredSchedule] {
+            try away()
+            return try await base.schedules(ids)
+        }
+
+        func schedules(after id: String, limit: Int) async throws -> [StoredSchedule] {
+            try await base.schedules(after: id, limit: limit)
+        }
+
+        func dueSchedules(in groups: [String], limit: Int) async throws -> DueSchedules {
+            try away()
+            return try await base.dueSchedules(in: groups, limit: limit)
+        }
+
+        func scheduleHistory(of id: String) async throws -> [[UInt8]] { try await base.scheduleHistory(of: id) }
+    }
+
+    @Test("a worker that cannot store its schedules, for the backend is away, can be stopped", .timeLimit(.minutes(1)))
+    func stoppedWhileAway() async throws {
+        let memory = MemoryBackend()
+        var backend = memory.backend
+        backend.schedules = Faulty(base: memory, isAway: true)
+        let stopped = Shared(false)
+        var configuration = Worker.Configuration()
+        configuration.onStop = { stopped.change { $0 = true } }
+        let worker = Worker(backend, configuration: configuration, logger: quiet) {
+            Handler(Report.self) { _, _ in }
+        } schedules: {
+            Schedule("s", .every(.seconds(60)), Report(day: "d"))
+        }
+        let task = Task { try await worker.run() }
+        worker.stop(.drain)
+        try await task.value
+        #expect(stopped.value)
+    }
+
+    @Test(
+        "a schedule that the backend refuses holds up no other, and one that this program cannot tick is left to others"
+    )
+    func bystanders() async throws {
+        let (memory, seen) = (MemoryBackend(), Seen())
+        var backend = memory.backend
+        backend.schedules = Faulty(base: memory)
+        let client = JobClient(memory, logger: quiet)
+        for id in ["bad", "good"] {
+            try await client.schedules.put(
+                Schedule(id, .every(.milliseconds(200), allowsSubsecond: true), Report(day: id)))
+        }
+        let upkeep = UpkeepService(backend, logger: quiet)
+        let keeping = Task { try await upkeep.run() }
+        let revision = try #require(try await memory.schedules(["bad"]).first?.revision)
+        let others = worker(memory, seen)
+        try await running(others) {
+            try await expectEventually { seen.days.value.filter { $0 == "bad" }.count >= 2 }
+            try await expectEventually { seen.days.value.filter { $0 == "good" }.count >= 2 }
+        }
+        #expect(try await memory.schedules(["bad"]).first?.revision ?? 0 > revision)
+        keeping.cancel()
+        try await keeping.value
     }
 }
