@@ -265,6 +265,20 @@ public final class RESPClient: Sendable {
 
     var eventLoop: any EventLoop { connector.group.next() }
 
+    /// Closes the shared connections. Commands under way fail, and the next command makes a new connection.
+    ///
+    /// For a caller that has read an answer which cannot be that of its command: where an answer got lost on the way, each
+    /// command would have the answer of the one before, for as long as the connection lives.
+    public func startOver() {
+        let connections = state.withLock { state in
+            let open = state.links.values.compactMap(\.connection) + state.idle
+            state.links = state.links.filter { $0.value.connection == nil }
+            state.idle = []
+            return open
+        }
+        for connection in connections { connection.close() }
+    }
+
     /// Closes every connection. Commands under way fail.
     public func close() {
         let connections = state.withLock { state in

@@ -43,7 +43,10 @@ extension RedisBackend {
         let reply = try await call("renew the lease of worker \(worker.name)") {
             try await leases.evaluate(RedisScripts.renewLease, keys: [keys.own], arguments: arguments)
         }[0]
-        guard let parts = reply.elements, parts.count == 3 else { throw unexpected(reply, "renew a lease") }
+        guard let parts = reply.elements, parts.count == 3 else {
+            leases.startOver()
+            throw unexpected(reply, "renew a lease")
+        }
         let isAlive = parts[0].integer == 1
         let dead = parts[1].elements?.compactMap(\.text) ?? []
         let dying = parts[2].elements?.compactMap(\.text) ?? []

@@ -220,8 +220,11 @@ extension RedisBackend {
         return isAmended ? .replaced(holder) : .keyHeld(by: holder)
     }
 
+    /// An answer that cannot be that of the command. Answers may be out of step with commands, so that the connection is
+    /// given up.
     func unexpected(_ value: RESPValue, _ what: String) -> BackendError {
-        BackendError(
+        client.startOver()
+        return BackendError(
             .incompatible, "could not \(what): Redis answered what no script of ours answers", isRetrySafe: false)
     }
 }

@@ -7,6 +7,7 @@ public final class TroubleProxy: Sendable {
     private struct State {
         var pairs: [ObjectIdentifier: (client: any Channel, server: any Channel)] = [:]
         var isSwallowing = false
+        var swallowedBytes = 0
         /// Connections that go on in silence.
         var silenced: Set<ObjectIdentifier> = []
         /// Connections to the server whose clients are gone.
@@ -85,6 +86,9 @@ public final class TroubleProxy: Sendable {
         set { state.withLock { $0.isSwallowing = newValue } }
     }
 
+    /// How much was dropped while ``isSwallowing`` was true.
+    public var swallowedBytes: Int { state.withLock { $0.swallowedBytes } }
+
     /// Drops everything on the connections that are open now, and closes none; new connections work. As when a firewall
     /// forgets its connections.
     public func silence() {
@@ -109,6 +113,7 @@ public final class TroubleProxy: Sendable {
     /// - Returns: when what was read is passed on; nil for never.
     fileprivate func delay(of size: Int, from channel: any Channel) -> TimeAmount? {
         state.withLock { state in
+            if state.isSwallowing { state.swallowedBytes += size }
             if state.isSwallowing || state.silenced.contains(ObjectIdentifier(channel)) { return nil }
             guard state.rate > 0, state.pairs.values.contains(where: { $0.server === channel }) else {
                 return state.delay
