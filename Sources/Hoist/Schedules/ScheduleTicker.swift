@@ -105,7 +105,8 @@ struct ScheduleTicker: Sendable {
             let (now, uptime) = (found.now.microsecondsSinceEpoch, backend.clock.uptime)
             var ready: [StoredSchedule] = []
             for stored in found.due {
-                guard let wake = stored.wake?.microsecondsSinceEpoch else { continue }
+                // Not before 1970: somebody else may have written anything.
+                guard let wake = stored.wake.map({ max(0, $0.microsecondsSinceEpoch) }) else { continue }
                 if let aside = memory.setAside[stored.id], aside.revision == stored.revision, uptime < aside.until {
                     limit = min(limit, .microseconds(aside.until - uptime))
                 } else if now - wake < memory.grace(stored.group) {
