@@ -46,14 +46,10 @@ struct ScheduleTicker: Sendable {
         func grace(_ group: String) -> Int64 { goesSecond.contains(group) ? ScheduleTicker.grace.inMicroseconds : 0 }
     }
 
-    /// On a thread of its own: a timetable that takes long to read, and closures that make jobs, hold up nothing else.
-    func run() async {
-        let thread = ThreadExecutor(name: "hoist-schedules")
-        await withTaskExecutorPreference(thread) { await keepTime() }
-        thread.close()
-    }
+    /// A thread to run on: a timetable that takes long to read, and closures that make jobs, hold up nothing else there.
+    static func makeThread() -> ThreadExecutor { ThreadExecutor(name: "hoist-schedules", threadCount: 1) }
 
-    private func keepTime() async {
+    func run() async {
         let bell = Doorbell()
         await withDiscardingTaskGroup { group in
             group.addTask { await listen(ringing: bell) }

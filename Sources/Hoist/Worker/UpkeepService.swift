@@ -29,9 +29,11 @@ public struct UpkeepService: Service {
         let mark = stop.mark
         let ticker = Timekeeper(backend, [], app: "", revision: 0, client: JobClient.Configuration(), logger: logger)
             .ticker(named: ProcessIdentity.name)
+        let thread = ScheduleTicker.makeThread()
+        defer { thread.close() }
         await withGracefulShutdownHandler {
             await withDiscardingTaskGroup { group in
-                if let ticker { group.addTask { await ticker.run() } }
+                if let ticker { group.addTask(executorPreference: thread) { await ticker.run() } }
                 while stop.mark == mark, !Task.isCancelled {
                     do {
                         try await upkeep.tick(every: interval)

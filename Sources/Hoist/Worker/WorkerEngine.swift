@@ -40,6 +40,7 @@ actor WorkerEngine {
     private(set) var presence: WorkerPresence { didSet { session.presence = presence } }
     /// Renews the lease.
     private let leaseThread = ThreadExecutor(name: "hoist-lease", threadCount: 1)
+    private let scheduleThread = ScheduleTicker.makeThread()
     /// The jobs on the machine's list.
     private(set) var jobs: [WorkerInbox.RunID: Launcher.Job] = [:]
     /// Jobs that came together and start beside the next turn.
@@ -146,7 +147,7 @@ actor WorkerEngine {
                 onLoss: { await self.leaseWasLost(by: $0) })
             parts.addTask(executorPreference: leaseThread) { await keeper.run() }
             parts.addTask(executorPreference: executor) { await self.launchBesideTurns() }
-            if let ticker { parts.addTask { await ticker.run() } }
+            if let ticker { parts.addTask(executorPreference: scheduleThread) { await ticker.run() } }
             remote.start(in: &parts, of: self, jobs: environment.jobs)
             await work()
             parts.cancelAll()
@@ -159,6 +160,7 @@ actor WorkerEngine {
         await children?.close()
         blockingThreads.close()
         leaseThread.close()
+        scheduleThread.close()
         remote.close()
         events.tell(.offline, presence, at: backend.clock)
     }

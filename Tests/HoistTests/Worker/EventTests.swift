@@ -99,6 +99,14 @@ struct EventTests {
         var options = Worker.Configuration()
         options.sinks = [listener]
         let worker = Worker(backend, configuration: options, logger: quiet) { Handler(Work.self) { _, _ in } }
+        // Whatever the worker waits for when it stops: time goes on.
+        let time = Task {
+            while !Task.isCancelled {
+                clock.advance(by: .milliseconds(1))
+                try? await Task.sleep(for: .milliseconds(2))
+            }
+        }
+        defer { time.cancel() }
         try await withWorker(worker) {
             let isConsuming = try await eventually { worker.health.isConsuming }
             #expect(isConsuming)
