@@ -133,7 +133,7 @@ struct CeleryTests {
         "a worker of Celery's that is late to say that it retries does not hide what came of the retry",
         arguments: [nil, 5])
     func lateRetry(resultDatabase: Int?) async throws {
-        let bench = try MixedBench(resultDatabase: resultDatabase, peer: ["PEER_SLOW_RETRY": "0.7"])
+        let bench = try MixedBench(resultDatabase: resultDatabase, peer: ["PEER_SLOW_RETRY": "2"])
         let python = try bench.startPythonWorker()
         defer { PythonPeer.stop(python) }
         _ = try await bench.client.enqueue(Add(x: 1, y: 1)).output(timeout: .seconds(30))

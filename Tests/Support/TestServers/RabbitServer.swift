@@ -88,8 +88,9 @@ public final class RabbitServer: Sendable {
             "RABBITMQ_ENABLED_PLUGINS_FILE": folder.path + "/plugins", "RABBITMQ_PID_FILE": pidFile,
             "ERL_CRASH_DUMP": folder.path + "/crash", "ERL_EPMD_PORT": "\(namesPort)", "ERL_EPMD_ADDRESS": "127.0.0.1",
             "HOME": folder.path,
-            // It leaves the processors to others when it has nothing to do.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none",
+            // It leaves the processors to others when it has nothing to do. What a delay queue cannot hand on is tried again after two seconds, and not after three minutes.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS":
+                "+sbwt none -rabbit dead_letter_worker_publisher_confirm_timeout 2000",
         ]) { $1 }
         return environment
     }
