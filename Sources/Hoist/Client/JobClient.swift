@@ -188,27 +188,29 @@ public struct JobClient: Sendable {
     /// The request of a call, with one time for all of its jobs: jobs with the same delay are due in the order of their
     /// ids.
     private func request(
-        _ name: String, _ secret: Set<String>, defaults: JobOptions, _ options: [EnqueueOption]
+        _ name: String, _ secret: Set<String>, defaults: JobOptions, _ options: [EnqueueOption], at now: JobDate? = nil
     ) -> EnqueueRequest {
         SecretNames.note(secret, of: name)
         let secret = secret.isEmpty ? SecretNames.known(of: name) : secret
-        var request = EnqueueRequest(name: name, secretArguments: secret, defaults: defaults, now: backend.clock.now)
+        var request = EnqueueRequest(
+            name: name, secretArguments: secret, defaults: defaults, now: now ?? backend.clock.now)
         for option in options { option.apply(&request) }
         return request
+    }
+
+    /// The queue of a job whose call names none: that of the rules, of the job's options, or the default.
+    private func usualQueue(of request: EnqueueRequest, _ queue: String?) -> String {
+        configuration.routes.lazy.compactMap { $0.queue(request.name) }.first ?? queue ?? configuration.defaultQueue
     }
 
     /// The message of a scheduled run, which has no parent. Unsealed.
     /// - Throws: ``BackendError`` `.misuse` for options that the broker cannot keep, ``WireError`` for arguments, names and
     ///   ids of a size that is not allowed.
     func message(for blueprint: Schedule.Blueprint, id: JobID, at now: JobDate) throws -> Message {
-        var request = EnqueueRequest(
-            name: blueprint.name, secretArguments: blueprint.secretArguments, defaults: blueprint.defaults, now: now)
-        SecretNames.note(blueprint.secretArguments, of: blueprint.name)
-        for option in blueprint.options { option.apply(&request) }
+        let request = request(
+            blueprint.name, blueprint.secretArguments, defaults: blueprint.defaults, blueprint.options, at: now)
         try request.check(backend.broker.abilities)
-        let routed = configuration.routes.lazy.compactMap { $0.queue(blueprint.name) }.first
-        let queue = try request.place(
-            usual: routed ?? blueprint.defaults.queue ?? configuration.defaultQueue, parent: nil)
+        let queue = try request.place(usual: usualQueue(of: request, blueprint.defaults.queue), parent: nil)
         return try request.message(
             blueprint.arguments, partition: request.partition ?? blueprint.partition, id: id, queue: queue,
             origin: origin, parent: nil)
@@ -222,8 +224,7 @@ public struct JobClient: Sendable {
     ) async throws -> [(id: JobID, isNew: Bool)] {
         try request.check(backend.broker.abilities)
         let parent = JobContext.current
-        let routed = configuration.routes.lazy.compactMap { $0.queue(request.name) }.first
-        let place = try request.place(usual: routed ?? queue ?? configuration.defaultQueue, parent: parent)
+        let place = try request.place(usual: usualQueue(of: request, queue), parent: parent)
         let ids = request.id.map { [JobID](repeating: $0, count: jobs.count) } ?? JobIdentifier.make(count: jobs.count)
         @Sendable func message(_ index: Int) throws -> Message {
             let (arguments, partition) = try content(jobs[index])

@@ -1,3 +1,5 @@
+import Timetables
+
 #if canImport(FoundationEssentials)
 public import FoundationEssentials
 #else
@@ -12,10 +14,10 @@ package enum WireTimestamp {
     package static func string(from date: Date) -> String {
         let microseconds = date.microsecondsSinceEpoch
         let (days, microsecondOfDay) = microseconds.flooredDivision(by: 86_400_000_000)
-        let (year, month, day) = civilDate(daysSinceEpoch: days)
+        let (year, month, day) = CivilDay(number: Int(days)).parts
         let second = microsecondOfDay / 1_000_000
         let fraction = microsecondOfDay % 1_000_000
-        var text = "\(padded(year, 4))-\(padded(month, 2))-\(padded(day, 2))T"
+        var text = "\(padded(Int64(year), 4))-\(padded(Int64(month), 2))-\(padded(Int64(day), 2))T"
         text += "\(padded(second / 3600, 2)):\(padded(second / 60 % 60, 2)):\(padded(second % 60, 2))"
         if fraction != 0 { text += ".\(padded(fraction, 6))" }
         return text + "+00:00"
@@ -28,7 +30,8 @@ package enum WireTimestamp {
         guard let year = scanner.digits(4), scanner.take("-"), let month = scanner.digits(2), scanner.take("-"),
             let day = scanner.digits(2), (1...12).contains(month), (1...31).contains(day)
         else { return nil }
-        var microseconds = daysSinceEpoch(year: year, month: month, day: day) * 86_400_000_000
+        let civilDay = CivilDay(year: Int(year), month: Int(month), day: Int(day))
+        var microseconds = Int64(civilDay.number) * 86_400_000_000
         if scanner.isAtEnd { return Date(microsecondsSinceEpoch: microseconds) }
         guard scanner.take("T") || scanner.take(" ") || scanner.take("t"), let hour = scanner.digits(2),
             scanner.take(":"),
@@ -58,27 +61,6 @@ package enum WireTimestamp {
     private static func padded(_ value: Int64, _ width: Int) -> String {
         let digits = String(value)
         return String(repeating: "0", count: max(0, width - digits.count)) + digits
-    }
-
-    // Days and civil dates in the proleptic Gregorian calendar, with years that begin in March so that the leap day is
-    // last.
-    private static func daysSinceEpoch(year: Int64, month: Int64, day: Int64) -> Int64 {
-        let year = month <= 2 ? year - 1 : year
-        let era = (year >= 0 ? year : year - 399) / 400
-        let yearOfEra = year - era * 400
-        let dayOfYear = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1
-        return era * 146_097 + yearOfEra * 365 + yearOfEra / 4 - yearOfEra / 100 + dayOfYear - 719_468
-    }
-
-    private static func civilDate(daysSinceEpoch days: Int64) -> (year: Int64, month: Int64, day: Int64) {
-        let shifted = days + 719_468
-        let era = (shifted >= 0 ? shifted : shifted - 146_096) / 146_097
-        let dayOfEra = shifted - era * 146_097
-        let yearOfEra = (dayOfEra - dayOfEra / 1460 + dayOfEra / 36_524 - dayOfEra / 146_096) / 365
-        let dayOfYear = dayOfEra - (365 * yearOfEra + yearOfEra / 4 - yearOfEra / 100)
-        let shiftedMonth = (5 * dayOfYear + 2) / 153
-        let month = shiftedMonth < 10 ? shiftedMonth + 3 : shiftedMonth - 9
-        return (yearOfEra + era * 400 + (month <= 2 ? 1 : 0), month, dayOfYear - (153 * shiftedMonth + 2) / 5 + 1)
     }
 
     private struct Scanner {
