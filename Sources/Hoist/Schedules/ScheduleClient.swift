@@ -31,7 +31,7 @@ public struct ScheduleClient: Sendable {
     /// Stores a schedule, or changes the one with its id. Where the timetable is the same, its next run stays.
     /// - Parameters:
     ///   - schedule: a schedule whose job is given, and not made for each tick.
-    ///   - revision: the ``ScheduleRecord/revision`` that was read; nil to put it whatever is there.
+    ///   - revision: the ``ScheduleRecord/revision`` that was read; nil to replace any revision.
     /// - Returns: the schedule as it is now.
     /// - Throws: ``ScheduleError`` when the schedule makes no sense, when code declares its id, and when it is not as it was
     ///   read; nothing is stored then. `EncodingError` and ``WireError`` as ``JobClient/enqueue(_:_:)``. ``BackendError``; the

@@ -69,7 +69,7 @@ struct ScheduleDecision: Equatable {
         cancelEarlier(overlap ?? state.overlap)
     }
 
-    /// What the schedule writes. The jobs are added by whoever can make them.
+    /// What the schedule writes. The caller adds the messages of the runs.
     func write(over stored: StoredSchedule) throws -> ScheduleWrite {
         var write = ScheduleWrite(
             id: id, expected: stored.revision,

@@ -6,7 +6,7 @@ public import Foundation
 
 /// Keeps schedules: named values with the moment at which each is to be looked at next.
 ///
-/// A backend stores what it is told and decides nothing. That a tick starts one job, whoever ticks and however often, rests
+/// A backend stores what it is told and decides nothing. That a tick starts one job, however many programs tick, rests
 /// on ``write(_:)`` alone.
 public protocol ScheduleKeeping: Sendable {
     /// Changes schedules, each if it is as it was read, and publishes in the same step what it starts.

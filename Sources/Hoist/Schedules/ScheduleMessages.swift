@@ -73,7 +73,7 @@ struct ScheduleMessages: Sendable {
         return message
     }
 
-    /// When a run starts that the jitter moves: the same, whoever ticks, and not after the next run.
+    /// When a run starts that the jitter moves: every program finds the same time, which is before the next run.
     private func jitter(_ tick: Tick, _ state: ScheduleState) throws -> Date? {
         guard state.jitter > 0, tick.reason == .onTime else { return nil }
         let due = tick.due.microsecondsSinceEpoch
