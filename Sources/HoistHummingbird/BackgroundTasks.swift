@@ -88,7 +88,7 @@ public final class BackgroundTasks: Service {
     /// - Throws: What `JobClient.enqueue(_:_:)` throws; for a durable job, `BackendError.isRetrySafe` says whether the
     ///   job may have been stored. For a job in this process also ``BackgroundTasksError`` as in ``run(_:_:_:)``, after
     ///   which a retry is safe.
-    public func perform<J: Job>(_ job: J, _ place: Place = .here) async throws {
+    public func perform<J: Job>(_ job: J, _ place: Place = .here) async throws where J.Input == NoInput {
         if place.isDurable {
             try await jobs.enqueue(job)
         } else {

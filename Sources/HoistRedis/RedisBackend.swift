@@ -140,12 +140,15 @@ public final class RedisBackend: Broker, ResultStore, BackendConvertible {
         backend.coordination = self
         backend.upkeep = self
         backend.schedules = self
+        backend.groups = self
+        backend.workflows = self
         return backend
     }
 
     let client: RESPClient
     /// The client of a separate server of results; nil when results are on the broker's server.
     let resultClient: RESPClient?
+    let workflowCache = Mutex<[String: StoredWorkflow]>([:])
     let keys: RedisKeys
     /// The number of the database of results, when that is another one on the broker's server; else empty.
     let resultDatabase: String

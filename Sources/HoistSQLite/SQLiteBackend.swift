@@ -77,6 +77,8 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
         backend.coordination = self
         backend.upkeep = self
         backend.schedules = self
+        backend.groups = self
+        backend.workflows = self
         return backend
     }
 

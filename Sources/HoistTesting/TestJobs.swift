@@ -14,7 +14,7 @@ extension JobDirectory {
         var jobs: [J] = []
         for record in try await self.jobs(filter).reversed() {
             guard let arguments = try await arguments(of: record.id) else { continue }
-            jobs.append(try arguments.bind(to: type))
+            jobs.append(try arguments.bind(job: type).job)
         }
         return jobs
     }

@@ -19,6 +19,8 @@ public struct Backend: Sendable, BackendConvertible {
         var coordination: (any Coordination)?
         var upkeep: (any Upkeep)?
         var schedules: (any ScheduleKeeping)?
+        var groups: (any GroupCounting)?
+        var workflows: (any WorkflowKeeping)?
     }
 
     /// One reference: handles of jobs and copies of clients each hold a backend.
@@ -105,6 +107,18 @@ public struct Backend: Sendable, BackendConvertible {
     public var schedules: (any ScheduleKeeping)? {
         get { parts.value.schedules }
         set { parts.value.schedules = newValue }
+    }
+
+    /// Counts the members of groups that have ended.
+    public var groups: (any GroupCounting)? {
+        get { parts.value.groups }
+        set { parts.value.groups = newValue }
+    }
+
+    /// Keeps workflows.
+    public var workflows: (any WorkflowKeeping)? {
+        get { parts.value.workflows }
+        set { parts.value.workflows = newValue }
     }
 
     /// The clock that due times and leases are measured by.

@@ -19,8 +19,13 @@ extension Backend {
         let store = results.backend.results
         joined.results = JoinedResults(
             store: store, local: joined.results, knowsWaiting: joined.broker.abilities.contains(.storesResults))
+        // Members of groups are counted where outputs are kept.
+        let groups = results.backend.groups
+        let workflows = results.backend.workflows
         joined.broker = JoinedBroker(
-            base: joined.broker, store: store, maximumLostWorkers: max(1, maximumLostWorkers))
+            base: joined.broker, store: store, groups: groups, workflows: workflows,
+            maximumLostWorkers: max(1, maximumLostWorkers))
+        (joined.groups, joined.workflows) = (groups, workflows)
         self = joined
     }
 }
@@ -29,6 +34,8 @@ extension Backend {
 struct JoinedBroker: Broker {
     let base: any Broker
     let store: any ResultStore
+    let groups: (any GroupCounting)?
+    let workflows: (any WorkflowKeeping)?
     let maximumLostWorkers: Int
 
     var clock: any JobClock { base.clock }
@@ -59,14 +66,48 @@ struct JoinedBroker: Broker {
         guard !base.abilities.contains(.leases) else {
             return Settler(
                 session: try await base.open(worker, lease: lease, sink: sink), broker: base, store: store,
-                worker: worker.name, repeats: nil)
+                continuing: continuing, worker: worker.name, repeats: nil)
         }
-        let repeats = RepeatGuard(base, store, telling: sink, maximum: maximumLostWorkers)
+        let repeats = RepeatGuard(base, store, continuing, telling: sink, maximum: maximumLostWorkers)
         let sorting = RepeatSink(
             base: sink, repeats: repeats, store: store, clock: clock, threads: base.threads?.tasks)
         let session = try await base.open(worker, lease: lease, sink: sorting)
         repeats.use(session)
-        return Settler(session: session, broker: base, store: store, worker: worker.name, repeats: repeats)
+        return Settler(
+            session: session, broker: base, store: store, continuing: continuing, worker: worker.name,
+            repeats: repeats)
+    }
+
+    private var continuing: JoinedContinuing { JoinedContinuing(groups: groups, workflows: workflows, clock: clock) }
+}
+
+/// Counts members of groups, and continues workflows, where results are kept.
+struct JoinedContinuing: Sendable {
+    let groups: (any GroupCounting)?
+    let workflows: (any WorkflowKeeping)?
+    let clock: any JobClock
+
+    /// What follows from the end of a job, with all that its members and steps start.
+    /// - Throws: ``BackendError``; concluding again is safe.
+    func conclude(_ followUps: FollowUps?) async throws -> FollowUps? {
+        guard var followUps, followUps.needsConclusion else { return followUps }
+        guard let groups else {
+            // Without a store that counts, what is counted for can never be complete.
+            (followUps.openings, followUps.arrivals, followUps.steps) = ([], [], [])
+            return followUps
+        }
+        try await followUps.conclude(
+            now: clock.now, plan: { try await workflows?.workflow($0) }, open: { try await groups.open([$0]) },
+            count: { try await groups.count($0) })
+        return followUps
+    }
+
+    /// Notes what is over once the messages are published.
+    /// - Throws: ``BackendError``; noting it again is safe.
+    func close(_ followUps: FollowUps?) async throws {
+        guard let followUps else { return }
+        if !followUps.closings.isEmpty { try await groups?.close(followUps.closings) }
+        for end in followUps.workflowEnds { try await workflows?.end(end) }
     }
 }
 
@@ -75,6 +116,7 @@ struct Settler: WorkerSession {
     let session: any WorkerSession
     let broker: any Broker
     let store: any ResultStore
+    let continuing: JoinedContinuing
     let worker: String
     /// Nil for a broker that needs none.
     let repeats: RepeatGuard?
@@ -87,8 +129,10 @@ struct Settler: WorkerSession {
     }
 
     init(
-        session: any WorkerSession, broker: any Broker, store: any ResultStore, worker: String, repeats: RepeatGuard?
+        session: any WorkerSession, broker: any Broker, store: any ResultStore, continuing: JoinedContinuing,
+        worker: String, repeats: RepeatGuard?
     ) {
+        self.continuing = continuing
         self.session = session
         self.broker = broker
         self.store = store
@@ -111,7 +155,7 @@ struct Settler: WorkerSession {
         var turn = turn
         var writes: [ResultWrite] = []
         var messages: [Message] = []
-        var continuing: [Int64] = []
+        var (followed, concluded): ([Int64], [FollowUps]) = ([], [])
         for index in turn.settlements.indices {
             let settlement = turn.settlements[index]
             let transition = Transition(settlement, of: facts(settlement))
@@ -121,9 +165,11 @@ struct Settler: WorkerSession {
                 write.log = settlement.log
                 writes.append(write)
             }
-            writes += transition.followUps?.ends ?? []
-            if let following = transition.followUps?.messages, !following.isEmpty {
-                continuing.append(settlement.token)
+            let followUps = try await continuing.conclude(transition.followUps)
+            if let followUps { concluded.append(followUps) }
+            writes += followUps?.ends ?? []
+            if let following = followUps?.messages, !following.isEmpty {
+                followed.append(settlement.token)
                 let isPublished = continued.tokens.withLock { $0.contains(settlement.token) }
                 if !isPublished { messages += following }
             }
@@ -145,10 +191,11 @@ struct Settler: WorkerSession {
         }
         if !writes.isEmpty { try await store.store(writes) }
         if !messages.isEmpty { try await broker.publish(followUps: messages) }
-        if !continuing.isEmpty { continued.tokens.withLock { $0.formUnion(continuing) } }
+        if !followed.isEmpty { continued.tokens.withLock { $0.formUnion(followed) } }
+        for followUps in concluded { try await continuing.close(followUps) }
         var result = try await session.turn(turn)
         if let repeats { result.deliveries = try await repeats.sort(result.deliveries) }
-        if !continuing.isEmpty { continued.tokens.withLock { $0.subtract(continuing) } }
+        if !followed.isEmpty { continued.tokens.withLock { $0.subtract(followed) } }
         guard let repeats else { return result }
         if result.hasMore, result.deliveries.isEmpty { await repeats.waitForArrivals() }
         return result

@@ -8,6 +8,7 @@ import Synchronization
 final class RepeatGuard: Sendable {
     private let broker: any Broker
     private let store: any ResultStore
+    private let continuing: JoinedContinuing
     private let clock: any JobClock
     private let sink: any SessionSink
     private let maximum: Int
@@ -18,8 +19,12 @@ final class RepeatGuard: Sendable {
     private let bell = Doorbell()
 
     /// - Parameter maximum: a job that so many workers died with is given up.
-    init(_ broker: any Broker, _ store: any ResultStore, telling sink: any SessionSink, maximum: Int) {
+    init(
+        _ broker: any Broker, _ store: any ResultStore, _ continuing: JoinedContinuing, telling sink: any SessionSink,
+        maximum: Int
+    ) {
         self.broker = broker
+        self.continuing = continuing
         self.sink = sink
         self.store = store
         clock = broker.clock
@@ -119,7 +124,7 @@ final class RepeatGuard: Sendable {
             return again
         }
         (noted.failure, noted.endedAt) = (failure, now)
-        try await store.store([ResultWrite(noted, kept: .deadLetter)] + (transition.followUps?.ends ?? []))
+        try await store.store([ResultWrite(noted, kept: .deadLetter)])
         try await settle(delivery, .failed(failure), transition.followUps)
         sink.noticed([
             JobNotice(
@@ -146,7 +151,7 @@ final class RepeatGuard: Sendable {
             try await settle(delivery, .expired, followUps)
         case .succeeded, .waiting, .scheduled, .retrying, .running:
             let output = record.output ?? .null
-            let continuation = (try? message.decodedBody()).flatMap { try? Continuation($0.embed) }
+            let continuation = (try? message.decodedBody()).flatMap { try? Continuation($0.embed, message.headers) }
             // A step that could not be continued has failed when it ended; it is not in the store as a success.
             let followUps = try? continuation?.afterSuccess(
                 output, of: FinishedJob(message.headers), .standard, now: clock.now)
@@ -161,7 +166,10 @@ final class RepeatGuard: Sendable {
         var settlement = Settlement(
             jobID: delivery.jobID, token: delivery.token, outcome: outcome, startedAt: now, finishedAt: now)
         // In the order that repeats and never loses.
+        let followUps = try await continuing.conclude(followUps)
+        if let ends = followUps?.ends, !ends.isEmpty { try await store.store(ends) }
         if let messages = followUps?.messages, !messages.isEmpty { try await broker.publish(followUps: messages) }
+        try await continuing.close(followUps)
         (settlement.followUps, settlement.storesResult) = (FollowUps(), false)
         _ = try await session.turn(WorkerTurn(settlements: [settlement]))
     }

@@ -3,11 +3,11 @@ enum ChainSteps {
     /// - Parameters:
     ///   - chain: a chain.
     ///   - root: the first job of the family.
-    ///   - group: the group, and the place in it, that the last step is a member of.
+    ///   - place: the place in a group that the last step takes.
     /// - Returns: the steps, the last one first, as a message carries them. Empty for an empty chain.
     /// - Throws: ``WireError`` when a step is no signature.
     static func prepared(
-        _ chain: Signature, root: JobID, group: (id: String, index: Int64)?
+        _ chain: Signature, root: JobID, place: SignaturePublisher.Place?
     ) throws(WireError) -> [Signature] {
         var prepared: [Signature] = []
         for step in try opened(chain).reversed() {
@@ -15,9 +15,12 @@ enum ChainSteps {
             step["root_id"] = .string(root)
             if prepared.isEmpty {
                 step = step.identified(chain.id ?? JobIdentifier.make())
-                if let group, step["group_id"] == nil { step["group_id"] = .string(group.id) }
-                if let group { step["group_index"] = .integer(group.index) }
-                if let chord = chain["chord"] { step["chord"] = chord }
+                let group = chain["group_id"]?.stringValue ?? place?.group
+                if let group, step["group_id"] == nil { step["group_id"] = .string(group) }
+                if let index = chain["group_index"]?.integerValue ?? place?.index {
+                    step["group_index"] = .integer(index)
+                }
+                if step["chord"] == nil, let chord = chain["chord"] ?? place?.chord { step["chord"] = chord }
                 try step.add(try Signature.list(chain["link"]), to: "link")
             } else if step.kind == .group, let next = prepared.popLast() {
                 // A step behind a group runs when all of the group has ended.

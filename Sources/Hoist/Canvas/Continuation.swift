@@ -13,47 +13,74 @@ public struct FollowUps: Sendable {
     public var children: [WireValue] = []
     /// Jobs that end with this one though they were never published: the rest of a chain whose step has failed.
     public var ends: [ResultWrite] = []
+    /// Groups that begin, before their members are published.
+    public var openings: [GroupOpening] = []
+    /// Members of groups that end with this job. A backend counts them in the step that settles the job, or before it:
+    /// see ``conclude(now:plan:count:)``.
+    public var arrivals: [Arrival] = []
+    /// Steps of workflows that end with this job, to be concluded likewise.
+    public var steps: [StepEnd] = []
+    /// Groups that are over once the messages are published.
+    public var closings: [GroupClosing] = []
+    /// Workflows that end with this job.
+    public var workflowEnds: [WorkflowEnd] = []
 
     public init() {}
 
     /// A single job as a result's `children` names it.
     package static func child(_ id: JobID) -> WireValue { [[.string(id), nil], nil] }
 
-    var isEmpty: Bool { messages.isEmpty && children.isEmpty && ends.isEmpty }
+    var isEmpty: Bool {
+        messages.isEmpty && children.isEmpty && ends.isEmpty && openings.isEmpty && arrivals.isEmpty && steps.isEmpty
+            && closings.isEmpty && workflowEnds.isEmpty
+    }
 }
 
-/// What Celery asks for behind a task: callbacks, errbacks, the rest of a chain, the chord that it counts for.
+/// What is to follow a job: what Celery asks for behind a task (callbacks, errbacks, the rest of a chain, the chord that it
+/// counts for), and the step of a workflow that it is.
 ///
-/// A Swift worker continues them as Celery's does, so that workflows run through Python and Swift workers alike.
+/// A Swift worker continues a canvas as Celery's does, so that workflows run through Python and Swift workers alike.
 /// Source: `celery/app/trace.py` and `celery/backends/base.py`, version 5.7.
 package struct Continuation: Sendable {
-    private let callbacks: [Signature]
-    private let errbacks: [Signature]
+    private var callbacks: [Signature] = []
+    private var errbacks: [Signature] = []
     /// The steps that follow, the last one first; nil when the task is no step of a chain.
-    private let chain: [Signature]?
-    private let chord: Signature?
+    private var chain: [Signature]?
+    private var chord: Signature?
+    private let step: WorkflowStep?
+    private let name: String
 
-    /// - Parameter embed: the third part of a message's body.
+    /// - Parameters:
+    ///   - embed: the third part of a message's body.
+    ///   - headers: the headers of the message.
     /// - Returns: nil when nothing follows.
     /// - Throws: ``WireError`` when a part is no signature.
-    package init?(_ embed: WireValue) throws(WireError) {
-        guard case .object(let members) = embed, !members.isEmpty else { return nil }
-        callbacks = try Signature.list(members["callbacks"])
-        errbacks = try Signature.list(members["errbacks"])
-        chain = members["chain"]?.arrayValue == nil ? nil : try Signature.list(members["chain"])
-        chord = try Signature.list(members["chord"]).first
-        if callbacks.isEmpty, errbacks.isEmpty, chain?.isEmpty ?? true, chord == nil { return nil }
+    package init?(_ embed: WireValue, _ headers: MessageHeaders) throws(WireError) {
+        step = headers.hoist.step
+        name = headers.task
+        if case .object(let members) = embed, !members.isEmpty {
+            callbacks = try Signature.list(members["callbacks"])
+            errbacks = try Signature.list(members["errbacks"])
+            chain = members["chain"]?.arrayValue == nil ? nil : try Signature.list(members["chain"])
+            chord = try Signature.list(members["chord"]).first
+        }
+        if callbacks.isEmpty, errbacks.isEmpty, chain?.isEmpty ?? true, chord == nil, step == nil { return nil }
     }
 
-    /// Why the job cannot run here: it would have to count for a chord, or to start one. Only what this step itself
-    /// must do counts; a chord further down the chain is the affair of the step before it.
-    package func refusal(_ finished: FinishedJob, _ rules: ContinuationRules) -> JobFailure? {
+    /// Whether the end of the job is counted for others, which must see its output.
+    package var isCounted: Bool { chord != nil || step != nil }
+
+    /// Why the job cannot run here: what it asks to follow it can never be published.
+    /// - Parameter countsGroups: whether the backend can count the members of a chord.
+    package func refusal(
+        _ finished: FinishedJob, _ rules: ContinuationRules, countsGroups: Bool = true
+    ) -> JobFailure? {
+        guard countsGroups || !isCounted else { return .chord }
         do throws(JobFailure) {
-            guard chord == nil else { throw .chord }
             var publisher = SignaturePublisher(finished, rules: rules, now: .distantPast)
             _ = try continued(nil, &publisher)
             if !errbacks.isEmpty { _ = try publisher.apply(members: errbacks, as: "", []) }
-            return nil
+            return countsGroups || publisher.openings.isEmpty ? nil : .chord
         } catch {
             return error
         }
@@ -68,7 +95,11 @@ package struct Continuation: Sendable {
         var publisher = SignaturePublisher(finished, rules: rules, now: now)
         var followUps = FollowUps()
         followUps.children = try continued(output, &publisher)
-        followUps.messages = publisher.messages
+        (followUps.messages, followUps.openings) = (publisher.messages, publisher.openings)
+        arrive(
+            finished, GroupPart(member: finished.id, index: finished.groupIndex, state: .succeeded, output: output),
+            rules, &followUps)
+        if let step { followUps.steps.append(StepEnd(step, jobID: finished.id, result: .succeeded(output))) }
         return followUps
     }
 
@@ -92,62 +123,69 @@ package struct Continuation: Sendable {
         return children.filter { $0 != [] }
     }
 
-    /// The errbacks get the id of the failed job. The rest of the chain, and the body of the chord, fail with it, so
-    /// that no client waits for them.
+    /// The chord that the job is a member of counts its end.
+    private func arrive(
+        _ finished: FinishedJob, _ part: GroupPart, _ rules: ContinuationRules, _ followUps: inout FollowUps
+    ) {
+        guard let chord, let group = finished.groupID, !group.isEmpty else { return }
+        followUps.arrivals.append(
+            Arrival(part, in: group, completion: ChordCompletion(body: chord, finished: finished, rules: rules)))
+    }
+
+    /// The errbacks get the id of the failed job. The rest of the chain fails with it, so that no client waits for it.
     package func afterFailure(
         _ failure: JobFailure, of finished: FinishedJob, _ rules: ContinuationRules, now: Date
     ) -> FollowUps {
-        var followUps = ended(as: .failed, failure, now: now)
-        // One that cannot be published must not keep the others, or the failure itself, from being stored.
-        let publishable = errbacks.filter { errback in
-            var trial = SignaturePublisher(finished, rules: rules, now: now)
-            return (try? trial.apply(members: [errback], as: "", [])) != nil
+        var followUps = FollowUps()
+        let part = GroupPart(member: finished.id, index: finished.groupIndex, state: .failed, failure: failure)
+        arrive(finished, part, rules, &followUps)
+        var ending = CanvasEnding(.failed, failure, finished, rules, now: now)
+        ending.end(chain ?? [])
+        followUps.add(ending.followUps)
+        followUps.add(SignaturePublisher.errbacks(errbacks, of: finished, rules, now: now))
+        if let step {
+            let cause = StepFailure(jobID: finished.id, step: name, type: failure.type, message: failure.message)
+            followUps.steps.append(StepEnd(step, jobID: finished.id, result: .failed(cause)))
         }
-        guard !publishable.isEmpty else { return followUps }
-        var publisher = SignaturePublisher(finished, rules: rules, now: now)
-        _ = try? publisher.apply(members: publishable, as: JobIdentifier.make(), [.string(finished.id)])
-        followUps.messages = publisher.messages
         return followUps
     }
 
     /// The rest of the chain is cancelled with a step that was cancelled or has expired; errbacks do not run.
-    package func afterCancellation(_ state: JobState, now: Date) -> FollowUps { ended(as: state, nil, now: now) }
-
-    private func ended(as state: JobState, _ failure: JobFailure?, now: Date) -> FollowUps {
+    package func afterCancellation(
+        _ state: JobState, of finished: FinishedJob, _ rules: ContinuationRules, now: Date
+    ) -> FollowUps {
         var followUps = FollowUps()
-        var seen: Set<JobID> = []
-        func end(_ signature: Signature) {
-            if let id = signature.id, seen.insert(id).inserted {
-                var record = JobRecord(id: id, name: signature.task, queue: "", state: state, endedAt: now)
-                record.failure = failure
-                followUps.ends.append(ResultWrite(record, kept: .standard))
-            }
-            switch signature.kind {
-            case .chord: if let body = try? signature.body() { end(body) }
-            case .group: for member in (try? signature.parts()) ?? [] { end(member) }
-            case .task, .chain: break
-            }
-            for next in (try? Signature.list(signature["chain"])) ?? [] { end(next) }
-            if let chord = (try? Signature.list(signature["chord"]))?.first { end(chord) }
-        }
-        for step in chain ?? [] { end(step) }
-        if let chord { end(chord) }
+        arrive(finished, GroupPart(member: finished.id, index: finished.groupIndex, state: state), rules, &followUps)
+        var ending = CanvasEnding(state, nil, finished, rules, now: now)
+        ending.end(chain ?? [])
+        followUps.add(ending.followUps)
+        if let step { followUps.steps.append(StepEnd(step, jobID: finished.id, result: .skipped)) }
         return followUps
     }
+}
+
+extension JobFailure {
+    /// The message asks for a chord, which this backend cannot count.
+    static let chord = JobFailure(
+        kind: .unsupported, type: "UnsupportedCanvas",
+        message:
+            "the task is part of a chord or workflow, or starts one, and this backend has no result store that counts "
+            + "members; join the broker with one")
 }
 
 extension FollowUps {
     /// What follows from the end of a job that ended without a worker at hand: it was given up because its worker died,
     /// or it expired or was cancelled while it waited.
     package init?(of message: Message, endedAs state: JobState, _ failure: JobFailure?, now: Date) {
-        guard message.mayContinue, let embed = (try? message.decodedBody())?.embed,
-            let continuation = try? Continuation(embed)
+        // What cannot be read is followed by nothing but the step that it is.
+        guard message.mayContinue,
+            let continuation = try? Continuation((try? message.decodedBody())?.embed ?? .null, message.headers)
         else { return nil }
         let finished = FinishedJob(message.headers)
         self =
             state == .failed
             ? continuation.afterFailure(failure ?? .stoppedAtMostOnce, of: finished, .standard, now: now)
-            : continuation.afterCancellation(state, now: now)
+            : continuation.afterCancellation(state, of: finished, .standard, now: now)
         if isEmpty { return nil }
     }
 }
@@ -156,7 +194,7 @@ extension Message {
     /// False where the body says plainly that nothing follows, as that of every Swift producer does: known without
     /// decoding it.
     package var mayContinue: Bool {
-        if isSealed || headers.compression != nil { return true }
+        if isSealed || headers.compression != nil || headers.hoist.step != nil { return true }
         return !body.ends(with: ",{}]")
             && !body.ends(with: "{\"callbacks\": null, \"errbacks\": null, \"chain\": null, \"chord\": null}]")
     }

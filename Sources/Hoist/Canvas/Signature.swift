@@ -75,6 +75,42 @@ struct Signature: Sendable, Equatable {
         return try Signature.list(header)
     }
 
+    /// The header of a chord where it is a group, and no list.
+    func headerGroup() throws(WireError) -> Signature? {
+        guard let header = keywordArguments["header"], case .object = header else { return nil }
+        return try Signature(header)
+    }
+
+    /// How many ends a chord waits for, of which this is a member of the header.
+    var count: Int {
+        get throws(WireError) {
+            switch kind {
+            case .task: return 1
+            case .group:
+                var sum = 0
+                for part in try parts() { sum += try part.count }
+                return sum
+            case .chain:
+                for step in try parts().reversed() {
+                    let count = try step.count
+                    if count > 0 { return count }
+                }
+                return 0
+            case .chord: return try body()?.count ?? 0
+            }
+        }
+    }
+
+    /// Adds errbacks: to the members of a group, which has none itself, else to the signature.
+    mutating func addErrbacks(_ errbacks: [Signature]) throws(WireError) {
+        guard kind == .group else { return try add(errbacks, to: "link_error") }
+        var members = try parts()
+        for index in members.indices { try members[index].add(errbacks, to: "link_error") }
+        var keyword = keywordArguments
+        keyword["tasks"] = .array(members.map(\.wireValue))
+        self.members["kwargs"] = .object(keyword)
+    }
+
     /// What a chord runs when its header is complete.
     func body() throws(WireError) -> Signature? { try Signature.list(keywordArguments["body"]).first }
 

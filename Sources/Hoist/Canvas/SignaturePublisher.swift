@@ -9,11 +9,19 @@ package struct FinishedJob: Sendable {
     package var id: JobID
     package var rootID: JobID?
     package var groupID: String?
+    package var groupIndex: Int64?
 
     package init(_ headers: MessageHeaders) {
         id = headers.id
         rootID = headers.rootID
         groupID = headers.group
+        groupIndex = headers.groupIndex
+    }
+
+    /// A job that never ran, as that whose errbacks run.
+    init(id: JobID) {
+        self.id = id
+        rootID = id
     }
 }
 
@@ -43,6 +51,9 @@ struct SignaturePublisher {
     private let rules: ContinuationRules
     private let now: Date
     private(set) var messages: [Message] = []
+    /// The groups of the chords that were started.
+    private(set) var openings: [GroupOpening] = []
+    private var depth = 0
 
     init(_ finished: FinishedJob, rules: ContinuationRules, now: Date) {
         self.finished = finished
@@ -54,8 +65,12 @@ struct SignaturePublisher {
     struct Place {
         var group: String
         var index: Int64
-        var root: JobID?
+        /// What the group starts when it is complete, where it is the header of a chord.
+        var chord: WireValue?
     }
+
+    /// The most messages out of one continuation, and the deepest nesting of a canvas.
+    static let (messageLimit, depthLimit) = (100_000, 64)
 
     /// What was started, as a result's `children` names it.
     typealias Tree = WireValue
@@ -67,23 +82,33 @@ struct SignaturePublisher {
     ///   - chain: the steps that follow, the last one first; nil when the signature is no step of a chain.
     ///   - place: the place in a group that the signature's end takes.
     /// - Returns: what was started.
-    /// - Throws: ``JobFailure`` `.unsupported` for a chord, `.undecodable` for what is no signature, and
-    ///   `.notEncodable` for a message that would be larger than a worker reads.
+    /// - Throws: ``JobFailure`` `.undecodable` for what is no signature, and `.notEncodable` for a message that would be
+    ///   larger than a worker reads.
     mutating func apply(
         _ signature: Signature, _ arguments: [WireValue], chain: [Signature]? = nil, in place: Place? = nil
     ) throws(JobFailure) -> Tree {
+        depth += 1
+        defer { depth -= 1 }
+        guard depth <= Self.depthLimit else {
+            throw JobFailure(
+                kind: .undecodable, type: "WireError",
+                message: "what is to follow the task is nested more than \(Self.depthLimit) deep")
+        }
         switch signature.kind {
         case .task: return FollowUps.child(try publish(signature, arguments, chain: chain, in: place))
-        case .group: return try apply(group: signature, arguments, chain: chain)
+        case .group: return try apply(group: signature, arguments, chain: chain, in: place)
         case .chain: return try apply(chain: signature, arguments, before: chain ?? [], in: place).first
-        case .chord: throw .chord
+        case .chord: return try apply(chord: signature, arguments, chain: chain, in: place)
         }
     }
 
     /// Publishes tasks, groups and chains as the members of one group.
+    /// - Parameters:
+    ///   - options: those of the group, which each member gets.
+    ///   - chord: what the group starts when it is complete; nil when it is no header.
     mutating func apply(
         members: [Signature], as id: String, _ arguments: [WireValue], options: WireValue.Object = [:],
-        chain: [Signature]? = nil
+        chain: [Signature]? = nil, chord: WireValue? = nil
     ) throws(JobFailure) -> Tree {
         var trees: [Tree] = []
         for (index, member) in try Self.flattened(members).enumerated() {
@@ -91,9 +116,7 @@ struct SignaturePublisher {
             for (option, value) in options where !value.isNull && !Self.ownOptions.contains(option) {
                 member[option] = value
             }
-            // The end of a chord's header would have to be counted.
-            guard member["chord"] == nil else { throw .chord }
-            let place = Place(group: id, index: Int64(index))
+            let place = Place(group: id, index: Int64(index), chord: chord)
             trees.append(
                 member.kind == .chain
                     ? try apply(chain: member, arguments, before: chain ?? [], in: place).last
@@ -103,12 +126,88 @@ struct SignaturePublisher {
     }
 
     private mutating func apply(
-        group: Signature, _ arguments: [WireValue], chain: [Signature]?
+        group: Signature, _ arguments: [WireValue], chain: [Signature]?, in place: Place?
     ) throws(JobFailure) -> Tree {
         let members = try Self.reading { () throws(WireError) in try group.parts() }
         return try apply(
-            members: members, as: group.id ?? JobIdentifier.make(), group.isImmutable ? [] : arguments,
-            options: group.options, chain: chain)
+            members: members, as: group["group_id"]?.stringValue ?? group.id ?? place?.group ?? JobIdentifier.make(),
+            group.isImmutable ? [] : arguments, options: group.options, chain: chain,
+            chord: group["chord"] ?? place?.chord)
+    }
+
+    /// Publishes the header of a chord. Its body runs on the outputs of the header, and the steps of a chain behind the
+    /// chord follow the body.
+    private mutating func apply(
+        chord: Signature, _ arguments: [WireValue], chain: [Signature]?, in place: Place?
+    ) throws(JobFailure) -> Tree {
+        let (header, members, stored) = try Self.reading { () throws(WireError) in
+            (try chord.headerGroup(), try chord.header(), try chord.body())
+        }
+        guard let stored else {
+            throw JobFailure(
+                kind: .undecodable, type: "WireError", message: "a chord that is to follow the task has no body")
+        }
+        let group = header?.id ?? chord.id ?? JobIdentifier.make()
+        var body = stored.identified(JobIdentifier.make())
+        for (option, value) in chord.options
+        where !value.isNull && !Self.ownOptions.contains(option) && !Self.headerOptions.contains(option) {
+            body[option] = value
+        }
+        let root = chord["root_id"]?.stringValue ?? finished.rootID ?? finished.id
+        if body["root_id"] == nil { body["root_id"] = .string(root) }
+        let outer = chord["chord"] ?? place?.chord
+        if body["chord"] == nil, let outer { body["chord"] = outer }
+        if body["group_index"] == nil, let index = chord["group_index"]?.integerValue ?? place?.index {
+            body["group_index"] = .integer(index)
+        }
+        if body["group_id"] == nil {
+            body["group_id"] = .string(chord["group_id"]?.stringValue ?? place?.group ?? group)
+        }
+        if let chain, !chain.isEmpty || body["chain"] == nil {
+            let own = body["chain"]?.arrayValue ?? []
+            body["chain"] = .array(chain.map(\.wireValue) + own)
+        }
+        try Self.reading { () throws(WireError) in
+            try body.add(try Signature.list(chord["link"]), to: "link")
+            try body.addErrbacks(try Signature.list(chord["link_error"]))
+        }
+        var delays: WireValue.Object = header?.options ?? [:]
+        for option in Self.headerOptions { if let value = chord[option] { delays[option] = value } }
+        let given = chord.isImmutable ? [] : arguments
+        let flat = try Self.flattened(members)
+        guard !flat.isEmpty else {
+            _ = try apply(body, [[]])
+            return [[.string(group), nil], []]
+        }
+        let size = try Self.reading { () throws(WireError) in
+            var sum = 0
+            for member in flat { sum += try member.count }
+            return sum
+        }
+        let tree = try apply(members: flat, as: group, given, options: delays, chord: body.wireValue)
+        // Outputs are handed on as a tree where a member hands on several.
+        let isNested = tree.arrayValue?.last?.arrayValue?.contains { $0.arrayValue?.last?.arrayValue != nil } ?? false
+        openings.append(GroupOpening(group, size: size, tree: isNested ? tree : nil))
+        return tree
+    }
+
+    /// Options of a chord that its header gets, and its body does not.
+    private static let headerOptions: Set = ["countdown", "eta"]
+
+    /// What the errbacks of a job start. One that cannot be published does not keep the others from it.
+    static func errbacks(
+        _ errbacks: [Signature], of failed: FinishedJob, _ rules: ContinuationRules, now: Date
+    ) -> FollowUps {
+        let publishable = errbacks.filter { errback in
+            var trial = SignaturePublisher(failed, rules: rules, now: now)
+            return (try? trial.apply(members: [errback], as: "", [])) != nil
+        }
+        var followUps = FollowUps()
+        guard !publishable.isEmpty else { return followUps }
+        var publisher = SignaturePublisher(failed, rules: rules, now: now)
+        _ = try? publisher.apply(members: publishable, as: JobIdentifier.make(), [.string(failed.id)])
+        (followUps.messages, followUps.openings) = (publisher.messages, publisher.openings)
+        return followUps
     }
 
     /// Options that belong to a group or chain itself and are not those of its members.
@@ -138,7 +237,7 @@ struct SignaturePublisher {
     ) throws(JobFailure) -> (first: Tree, last: Tree) {
         var prepared = try Self.reading { () throws(WireError) in
             try ChainSteps.prepared(
-                chain, root: finished.rootID ?? finished.id, group: place.map { ($0.group, $0.index) })
+                chain, root: finished.rootID ?? finished.id, place: place)
         }
         guard var first = prepared.popLast() else { return ([], []) }
         for (option, value) in chain.options where !value.isNull && !Self.ownOptions.contains(option) {
@@ -151,7 +250,7 @@ struct SignaturePublisher {
         return (tree, last)
     }
 
-    private static func reading<T>(_ body: () throws(WireError) -> T) throws(JobFailure) -> T {
+    static func reading<T>(_ body: () throws(WireError) -> T) throws(JobFailure) -> T {
         do { return try body() } catch {
             throw JobFailure(kind: .undecodable, type: "WireError", message: error.message)
         }
@@ -168,6 +267,11 @@ struct SignaturePublisher {
         headers.parentID = signature["parent_id"]?.stringValue ?? finished.id
         headers.group = signature["group_id"]?.stringValue ?? place?.group
         headers.groupIndex = signature["group_index"]?.integerValue ?? place?.index
+        guard messages.count < Self.messageLimit else {
+            throw JobFailure(
+                kind: .undecodable, type: "WireError",
+                message: "more than \(Self.messageLimit) messages are to follow the task")
+        }
         headers.eta = date(signature["eta"]) ?? signature["countdown"]?.doubleValue.map(after)
         headers.expires = date(signature["expires"]) ?? signature["expires"]?.doubleValue.map(after)
         headers.hardTimeLimit = signature["time_limit"]?.doubleValue
@@ -191,7 +295,7 @@ struct SignaturePublisher {
         properties.priority = signature["priority"]?.integerValue.map { Int(clamping: $0) }
         let body = MessageBody(
             arguments: Arguments(positional: positional, keyword: signature.keywordArguments),
-            embed: embed(signature, chain: chain)
+            embed: embed(signature, chain: chain, chord: place?.chord)
         ).encoded()
         do throws(WireError) {
             try headers.check()
@@ -206,14 +310,15 @@ struct SignaturePublisher {
         return id
     }
 
-    private func embed(_ signature: Signature, chain: [Signature]?) -> WireValue {
+    private func embed(_ signature: Signature, chain: [Signature]?, chord: WireValue?) -> WireValue {
         func list(_ option: String) -> WireValue {
             guard let value = signature[option] else { return nil }
             return value.arrayValue == nil ? [value] : value
         }
         return [
             "callbacks": list("link"), "errbacks": list("link_error"),
-            "chain": chain.map { .array($0.map(\.wireValue)) } ?? list("chain"), "chord": signature["chord"] ?? nil,
+            "chain": chain.map { .array($0.map(\.wireValue)) } ?? list("chain"),
+            "chord": signature["chord"] ?? chord ?? nil,
         ]
     }
 
@@ -235,12 +340,4 @@ struct SignaturePublisher {
     private func after(_ seconds: Double) -> Date {
         now.advanced(by: Duration(boundedSeconds: seconds.isFinite ? seconds : 0))
     }
-}
-
-extension JobFailure {
-    /// The message asks for a chord, which this version cannot count.
-    static let chord = JobFailure(
-        kind: .unsupported, type: "UnsupportedCanvas",
-        message: "the task is part of a chord, or starts one, and this worker cannot complete chords; "
-            + "give the task to a Python worker")
 }

@@ -54,7 +54,7 @@ public struct JobClient: Sendable {
     public let backend: Backend
     public let configuration: Configuration
     private let logger: Logger
-    private let origin: String
+    let origin: String
     private let events: EventStream
 
     public init(_ backend: some BackendConvertible, configuration: Configuration = Configuration(), logger: Logger) {
@@ -75,8 +75,30 @@ public struct JobClient: Sendable {
     ///   nothing is enqueued then. `CancellationError` when the task is cancelled; the job may be enqueued then. Errors
     ///   of ``Configuration/sealing`` and of ``Configuration/middleware`` pass through.
     @discardableResult
-    public func enqueue<J: Job>(_ job: J, _ options: EnqueueOption...) async throws -> JobHandle<J.Output> {
+    public func enqueue<J: Job>(
+        _ job: J, _ options: EnqueueOption...
+    ) async throws -> JobHandle<J.Output> where J.Input == NoInput {
         try await enqueue(contentsOf: [job], options)[0]
+    }
+
+    /// Enqueues one job with arguments that are more than its properties.
+    func enqueue<J: Job>(
+        _ job: J, _ arguments: Arguments, _ options: [EnqueueOption]
+    ) async throws -> JobHandle<J.Output> {
+        let defaults = J.options
+        let request = request(J.name, J.secretArguments, defaults: defaults, options)
+        let partition = request.partition ?? job.partitionKey ?? (defaults.hasPartitions ? "" : nil)
+        let published = try await publish([arguments], as: request, queue: defaults.queue) { ($0, partition) }
+        return JobHandle(published[0], backend: backend, configuration)
+    }
+
+    /// Publishes messages that are made already: the first steps of a workflow.
+    func publish(steps messages: [Message]) async throws {
+        let parent = JobContext.current
+        for step in Self.steps(of: messages) {
+            let enqueued = try await JobTracing.enqueueing(step) { try await publish($0) }
+            parent?.noteChildren(enqueued.map(\.id))
+        }
     }
 
     /// Enqueues many jobs of a kind in few round trips, in order, in steps of 5,000 jobs. The backend stores a step as
@@ -199,7 +221,7 @@ public struct JobClient: Sendable {
     }
 
     /// The queue of a job whose call names none: that of the rules, of the job's options, or the default.
-    private func usualQueue(of request: EnqueueRequest, _ queue: String?) -> String {
+    func usualQueue(of request: EnqueueRequest, _ queue: String?) -> String {
         configuration.routes.lazy.compactMap { $0.queue(request.name) }.first ?? queue ?? configuration.defaultQueue
     }
 

@@ -85,7 +85,7 @@ extension Execution {
     private func continuation(of message: Message) throws(WireError) -> Continuation? {
         guard message.mayContinue else { return nil }
         return try Continuation(
-            message.opened(with: environment.jobs.configuration.sealing).decodedBody().embed)
+            message.opened(with: environment.jobs.configuration.sealing).decodedBody().embed, message.headers)
     }
 
     /// The outcome of a job that ended in a child, with what follows from it. A success whose next step cannot be

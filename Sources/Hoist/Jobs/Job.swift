@@ -12,9 +12,10 @@
 /// ```
 /// Stored properties are the keyword arguments, in snake_case unless the type writes its `CodingKeys` out as `String`.
 /// Arguments that arrive by place bind in declaration order.
-public protocol Job: Codable, Sendable {
-    /// The output of the job. A job that declares none returns nothing.
-    associatedtype Output: Codable & Sendable = NoOutput
+///
+/// A job may also declare an `Input`: what arrives by place, from the caller or from the step of a workflow before it. The
+/// input is the first positional argument on the wire, and the handler gets it beside the job.
+public protocol Job: Codable, Workflow {
 
     /// The wire name. Written out, never derived, so that renaming the type strands no message.
     static var name: String { get }
@@ -22,6 +23,8 @@ public protocol Job: Codable, Sendable {
     static var aliases: [String] { get }
     /// Defaults for every call of this job.
     static var options: JobOptions { get }
+    /// The name of the keyword argument as which the input may come too; nil by default: it comes by place alone.
+    static var inputName: String? { get }
     /// Wire names of arguments that logs, monitors and pages must not show. Empty by default.
     static var secretArguments: Set<String> { get }
     /// The partition of this job, for limits and fairness that are kept for each partition: a tenant, an account, an
@@ -32,6 +35,7 @@ public protocol Job: Codable, Sendable {
 extension Job {
     public static var aliases: [String] { [] }
     public static var options: JobOptions { JobOptions() }
+    public static var inputName: String? { nil }
     public static var secretArguments: Set<String> { [] }
     public var partitionKey: String? { nil }
 }

@@ -43,6 +43,8 @@ public final class JobContext: Sendable {
     public var rootID: JobID { messageHeaders.rootID ?? execution.jobID }
     /// The run of a schedule that this job is; nil for other jobs.
     public var schedule: Tick? { messageHeaders.hoist.tick }
+    /// The step of a workflow that this job is; nil for other jobs.
+    public var workflow: WorkflowStep? { messageHeaders.hoist.step }
     /// The user's own headers, as received with the job.
     public var headers: WireValue.Object { messageHeaders.custom }
     /// All headers of the message, as received.

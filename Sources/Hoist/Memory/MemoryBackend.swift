@@ -36,7 +36,7 @@ public final class MemoryBackend: Broker, ResultStore, QueueControl, LimitKeepin
             MemoryStore(resultRetention: resultRetention.inSeconds, maximumLostWorkers: max(1, maximumLostWorkers)))
     }
 
-    private func change<T: Sendable>(ringing bells: [Doorbell], _ body: (inout MemoryStore, Date, Int64) throws -> T)
+    func change<T: Sendable>(ringing bells: [Doorbell], _ body: (inout MemoryStore, Date, Int64) throws -> T)
         rethrows -> T
     {
         let (now, uptime) = (clock.now, clock.uptime)
@@ -232,6 +232,8 @@ public final class MemoryBackend: Broker, ResultStore, QueueControl, LimitKeepin
         backend.coordination = self
         backend.upkeep = self
         backend.schedules = self
+        backend.groups = self
+        backend.workflows = self
         return backend
     }
 

@@ -57,6 +57,8 @@ struct MemoryStore: Sendable {
     private(set) var madeRoom = false
     /// Results of jobs that are not here: the rest of a chain, or jobs of another broker.
     var foreign: [JobID: ForeignResult] = [:]
+    var groups = MemoryGroups()
+    var workflows: [String: StoredWorkflow] = [:]
     var nextSequence: Int64 = 0
     var nextRevision: Int64 = 0
     var nextToken: Int64 = 0
@@ -84,6 +86,7 @@ struct MemoryStore: Sendable {
         }
         guard nextEvent <= now else { return }
         nextEvent = .distantFuture
+        sweepWorkflows(now: now)
         for (id, job) in jobs {
             noteEvents(of: job)
             if let keptUntil = job.keptUntil, keptUntil <= now { jobs[id] = nil }
@@ -327,12 +330,7 @@ struct MemoryStore: Sendable {
     /// - Returns: whether the job may be claimed again.
     private mutating func apply(_ transition: Transition, to id: JobID, now: Date) -> Bool {
         let transition = transition.continued(jobs[id]?.message)
-        var hasFollowUps = false
-        if let followUps = transition.followUps {
-            for message in followUps.messages { _ = publish(message, now: now) }
-            store(followUps.ends, now: now)
-            hasFollowUps = !followUps.messages.isEmpty
-        }
+        let hasFollowUps = store(transition.followUps, now: now)
         return store(transition, of: id, now: now) || hasFollowUps
     }
 

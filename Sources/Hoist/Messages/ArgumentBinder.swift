@@ -90,4 +90,35 @@ public struct Arguments: Sendable, Equatable {
             throw ArgumentError(error)
         }
     }
+
+    /// Builds a job and its input: the first positional argument, or the keyword argument ``Job/inputName``.
+    /// - Throws: as ``bind(to:)``; the parameter `input` is missing, or given twice.
+    package func bind<J: Job>(job: J.Type) throws -> (job: J, input: J.Input) {
+        if let none = NoInput() as? J.Input { return (try bind(to: J.self), none) }
+        var rest = self
+        let name = J.inputName
+        let named = name.flatMap { rest.keyword[$0] }
+        let value: WireValue
+        if let name, let named {
+            // Further positional arguments would be the input again.
+            guard positional.isEmpty else {
+                throw ArgumentError(parameter: name, problem: "given twice, by place and by name")
+            }
+            rest.keyword[name] = nil
+            value = named
+        } else if let first = rest.positional.first {
+            rest.positional.removeFirst()
+            value = first
+        } else {
+            throw ArgumentError(
+                parameter: name ?? "input", problem: "missing: the job needs an input, as its first argument")
+        }
+        let input: J.Input
+        do { input = try WireDecoder.decode(J.Input.self, from: value) } catch let error as DecodingError {
+            var problem = ArgumentError(error)
+            problem.parameter = [name ?? "input", problem.parameter].compactMap { $0 }.joined(separator: ".")
+            throw problem
+        }
+        return (try rest.bind(to: J.self), input)
+    }
 }

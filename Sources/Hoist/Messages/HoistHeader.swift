@@ -29,6 +29,8 @@ public struct HoistHeader: Sendable, Hashable {
     public var cost: Int?
     /// The run of a schedule that the job is; nil for other jobs.
     public var tick: Tick?
+    /// The step of a workflow that the job is; nil for other jobs.
+    public var step: WorkflowStep?
 
     public init() {}
 
@@ -43,6 +45,7 @@ public struct HoistHeader: Sendable, Hashable {
         isAtMostOnce = object["at_most_once"]?.boolValue ?? false
         partition = object["partition"]?.stringValue
         tick = object["tick"].flatMap(Tick.init)
+        step = object["step"].flatMap(WorkflowStep.init)
         cost = object["cost"]?.integerValue.map { Int($0.clamped(to: 0...1_000_000_000)) }
     }
 
@@ -58,6 +61,7 @@ public struct HoistHeader: Sendable, Hashable {
         if let partition { object["partition"] = .string(partition) }
         if let cost { object["cost"] = .integer(Int64(cost)) }
         if let tick { object["tick"] = tick.wireValue }
+        if let step { object["step"] = step.wireValue }
         return object
     }
 }

@@ -138,7 +138,7 @@ final class Execution: Sendable {
             defer { gate.ended(cost, keeping: kept, of: limits.maximumMemory) }
             let body = try decoded.get().body
             // The worker continues what its child has done.
-            let continuation = isInChild ? nil : try Continuation(body.embed)
+            let continuation = isInChild ? nil : try Continuation(body.embed, message.headers)
             let (call, context) = begin(message, onProgress: onProgress, onSign: onSign)
             onContext(context, message)
             if let continuation, let refusal = refusal(continuation, message.headers) {
@@ -158,7 +158,8 @@ final class Execution: Sendable {
     }
 
     func refusal(_ continuation: Continuation, _ headers: MessageHeaders) -> JobFailure? {
-        continuation.refusal(FinishedJob(headers), environment.continuationRules)
+        continuation.refusal(
+            FinishedJob(headers), environment.continuationRules, countsGroups: environment.jobs.backend.groups != nil)
     }
 
     /// Ends a job before it runs, and with it every job that would have followed.
@@ -178,8 +179,9 @@ final class Execution: Sendable {
         switch outcome {
         case .failed(let failure):
             followUps = continuation.afterFailure(failure, of: finished, environment.continuationRules, now: now)
-        case .cancelled: followUps = continuation.afterCancellation(.cancelled, now: now)
-        case .expired: followUps = continuation.afterCancellation(.expired, now: now)
+        case .cancelled, .expired:
+            let state: JobState = if case .expired = outcome { .expired } else { .cancelled }
+            followUps = continuation.afterCancellation(state, of: finished, environment.continuationRules, now: now)
         case .succeeded, .retry, .snoozed, .handedBack, .notStarted: return nil
         }
         return followUps.isEmpty ? nil : followUps
@@ -191,6 +193,11 @@ final class Execution: Sendable {
         _ continuation: Continuation?, output: [UInt8], _ context: JobContext
     ) throws(JobFailure) -> FollowUps? {
         guard let continuation else { return nil }
+        guard !context.isSealed || !continuation.isCounted else {
+            throw JobFailure(
+                kind: .unsupported, type: "SealedOutput",
+                message: "the output is sealed, and the chord or workflow that the job belongs to keeps outputs open")
+        }
         let value: WireValue
         do throws(WireError) { value = try JSONParser.parse(output) } catch {
             throw JobFailure(kind: .notEncodable, type: "WireError", message: error.message)

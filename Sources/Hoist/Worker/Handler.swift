@@ -81,22 +81,46 @@ public struct Handler: Sendable {
     public init<J: Job>(
         _ job: J.Type, in lane: LaneKind = .async,
         _ perform: @escaping @Sendable (J, JobContext) async throws -> J.Output
+    ) where J.Input == NoInput {
+        self.init(job, in: lane) { job, _, context in try await perform(job, context) }
+    }
+
+    /// A handler of a job with an input.
+    /// - Parameters:
+    ///   - job: the kind of job.
+    ///   - lane: where the handler runs.
+    ///   - perform: gets the job, its input and the context.
+    @_disfavoredOverload
+    public init<J: Job>(
+        _ job: J.Type, in lane: LaneKind = .async,
+        _ perform: @escaping @Sendable (J, J.Input, JobContext) async throws -> J.Output
     ) {
         names = [J.name] + J.aliases
         for name in names { SecretNames.note(J.secretArguments, of: name) }
         self.lane = lane
         options = J.options
         self.perform = { arguments, context in
-            let job = try arguments.bind(to: J.self)
-            return try Self.encoded(try await perform(job, context))
+            let (job, input) = try arguments.bind(job: J.self)
+            return try Self.encoded(try await perform(job, input, context))
         }
-        partition = { arguments in (try? arguments.bind(to: J.self))?.partitionKey }
+        partition = { arguments in (try? arguments.bind(job: J.self))?.job.partitionKey }
+    }
+
+    /// A handler of a job with an input and without output.
+    public init<J: Job>(
+        _ job: J.Type, in lane: LaneKind = .async,
+        _ perform: @escaping @Sendable (J, J.Input, JobContext) async throws -> Void
+    ) where J.Output == NoOutput {
+        self.init(job, in: lane) { (job: J, input: J.Input, context: JobContext) -> NoOutput in
+            try await perform(job, input, context)
+            return NoOutput()
+        }
     }
 
     /// A handler of a job without output.
     public init<J: Job>(
         _ job: J.Type, in lane: LaneKind = .async, _ perform: @escaping @Sendable (J, JobContext) async throws -> Void
-    ) where J.Output == NoOutput {
+    ) where J.Output == NoOutput, J.Input == NoInput {
         self.init(job, in: lane) { (job: J, context: JobContext) -> NoOutput in
             try await perform(job, context)
             return NoOutput()

@@ -28,6 +28,11 @@ struct RedisKeys: Sendable {
     var schedules: String { own + "schedules" }
     func schedule(_ id: String) -> String { own + "schedule:" + id }
     func scheduleHistory(_ id: String) -> String { own + "schedule-history:" + id }
+    /// The ids of all workflows, by their age.
+    var workflows: String { own + "workflows" }
+    func workflow(_ id: String) -> String { own + "workflow:" + id }
+    /// A group whose members are counted, as Celery names it; its parts are behind it.
+    func group(_ id: String) -> String { resultPrefix + "celery-taskset-meta-" + id }
     /// A value that programs agree on.
     func storedValue(_ key: String) -> String { own + "value:" + key }
     /// Prefix of the keys of results; the id follows.

@@ -18,6 +18,8 @@ enum RedisScripts {
         PackageResources.limits_lua + PackageResources.place_lua + Array("\nlocal function enqueue_jobs(ARGV)\n".utf8)
             + PackageResources.enqueue_lua + Array("\nend\n".utf8) + PackageResources.write_schedule_lua)
     static let dueSchedules = script(PackageResources.due_schedules_lua)
+    static let countGroup = script(PackageResources.count_group_lua)
+    static let keepWorkflow = script(PackageResources.keep_workflow_lua)
     static let closeQueue = script(PackageResources.close_queue_lua)
     static let setLimits = script(PackageResources.set_limits_lua)
     static let renewLease = script(PackageResources.renew_lease_lua)

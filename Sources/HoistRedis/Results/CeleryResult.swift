@@ -92,13 +92,16 @@ struct CeleryResult: Sendable {
 struct StoredResult: Sendable {
     let value: WireValue
 
+    init(value: WireValue) { self.value = value }
+
     init?(_ bytes: [UInt8]) {
         guard !bytes.isEmpty, let value = Self.parse(bytes), value["status"]?.stringValue != nil else { return nil }
         self.value = value
     }
 
     /// Reads JSON, MessagePack or YAML; a compressed result begins with Celery's marker.
-    private static func parse(_ bytes: [UInt8]) -> WireValue? {
+    static func parse(_ bytes: [UInt8]) -> WireValue? {
+        guard !bytes.isEmpty else { return nil }
         let marker = [0] + Array("celery-compressed".utf8) + [0]
         if bytes.starts(with: marker), let end = bytes[marker.count...].firstIndex(of: 0) {
             let type = String(decoding: bytes[marker.count..<end], as: UTF8.self)
@@ -106,10 +109,10 @@ struct StoredResult: Sendable {
         }
         // Nothing in the value says which serializer wrote it; a map begins differently in each.
         switch bytes[0] {
-        case UInt8(ascii: "{"):
+        case UInt8(ascii: "{"), UInt8(ascii: "["):
             return (try? JSONParser.parse(bytes))
                 ?? (try? Serialization.parse(bytes, as: Serialization.yaml, limits: .default))
-        case 0x80...0x8F, 0xDE, 0xDF:
+        case 0x80...0x9F, 0xDC...0xDF:
             return try? Serialization.parse(bytes, as: "application/x-msgpack", limits: .default)
         default: return try? Serialization.parse(bytes, as: Serialization.yaml, limits: .default)
         }

@@ -242,7 +242,12 @@ extension RedisBackend {
             if let message = facts.message {
                 let followUps = FollowUps(
                     of: message, endedAs: state, nil, now: JobDate(microsecondsSinceEpoch: now))
-                try await store(followUps?.ends ?? [])
+                if let followUps {
+                    let concluded = try await conclude(followUps)
+                    try await store(concluded.ends)
+                    if !concluded.messages.isEmpty { try await publish(followUps: concluded.messages) }
+                    try await closeGroups(of: concluded)
+                }
             }
             follower.ring(id)
         }

@@ -156,6 +156,7 @@ extension RedisBackend {
                     let again = unpublished.map { step in
                         var step = step
                         step.followUps.removeAll { if case .message = $0 { true } else { false } }
+                        step.uncounted = nil
                         return step
                     }
                     let second = try await turn(worker: worker, isForced: true, steps: again).codes

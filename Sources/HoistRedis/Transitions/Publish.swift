@@ -76,7 +76,9 @@ extension RedisBackend {
     public func publish(followUps messages: [Message]) async throws {
         let converted = messages.map { message in
             var message = message
-            message.properties.priority = RedisPriority.urgency(wire: message.properties.priority ?? 0)
+            if message.headers.hoist.step == nil {
+                message.properties.priority = RedisPriority.urgency(wire: message.properties.priority ?? 0)
+            }
             return message
         }
         _ = try await publish(converted)

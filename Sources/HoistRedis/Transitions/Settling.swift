@@ -14,6 +14,10 @@ struct SettlingStep {
     var result: StoredMeta?
     var queue: String
     var followUps: [FollowUp] = []
+    /// What follows, while members of groups and steps of workflows are still to be counted; nil when there are none.
+    var uncounted: FollowUps?
+    /// What is over once the step is done; nil for nothing.
+    var over: FollowUps?
 
     /// What follows from the end of the job, in the form of worker_turn.lua.
     enum FollowUp {
@@ -43,7 +47,17 @@ struct SettlingStep {
     var endsJob: Bool { if case .back = operation { false } else { true } }
 
     /// Whether the script that lets many jobs go at once may do it.
-    var isPlainlyDone: Bool { if case .done = operation { followUps.isEmpty } else { false } }
+    var isPlainlyDone: Bool { if case .done = operation { followUps.isEmpty && uncounted == nil } else { false } }
+}
+
+extension SettlingStep {
+    mutating func follow(_ followUps: FollowUps?, in backend: RedisBackend, now: Int64) {
+        if let followUps, followUps.needsConclusion {
+            uncounted = followUps
+        } else {
+            self.followUps = backend.followUps(followUps, now: now)
+        }
+    }
 }
 
 extension RedisBackend {
@@ -94,9 +108,10 @@ extension RedisBackend {
     func followUps(_ followUps: FollowUps?, now: Int64) -> [SettlingStep.FollowUp] {
         guard let followUps else { return [] }
         let messages = followUps.messages.map { message in
-            // The priority of a signature is the number on Redis' wire already, and 0 where there is none.
+            // The priority of a signature is the number on Redis' wire already, and 0 where there is none. That of a step
+            // is an urgency.
             var onWire = wireMessage(message)
-            onWire.properties.priority = message.properties.priority ?? 0
+            if message.headers.hoist.step == nil { onWire.properties.priority = message.properties.priority ?? 0 }
             let isLater = onWire.headers.eta?.microsecondsSinceEpoch ?? 0 > now
             return SettlingStep.FollowUp.message(
                 onWire, list: keys.list(onWire.queue, wirePriority: onWire.properties.priority ?? 0),
@@ -144,7 +159,7 @@ extension RedisBackend {
         let transition = transition.continued(facts.message)
         facts.children += transition.followUps?.children ?? []
         var step = unfollowedStep(transition, facts, token, now: now)
-        step.followUps = followUps(transition.followUps, now: now)
+        step.follow(transition.followUps, in: self, now: now)
         return step
     }
 

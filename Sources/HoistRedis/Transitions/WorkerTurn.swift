@@ -309,6 +309,7 @@ extension RedisBackend {
         isFurtherPart: Bool = false, takesSuspects: Bool = true, overwritesResults: Bool = false
     ) async throws -> Answer {
         let storesApart = resultClient != nil
+        let steps = try await concluded(steps, worker: worker)
         if storesApart { try await storeApart(done + steps, progress, worker: worker, overwrites: overwritesResults) }
         let isBegun = configuration.storesStarted && !storesApart && !claims.isEmpty
         var arguments: [RESPArgument] = []
@@ -340,6 +341,7 @@ extension RedisBackend {
         let reply = try await run(RedisScripts.workerTurn, arguments, doing: "turn jobs")[0]
         let lists = Self.queues(of: claims).flatMap { queue in keys.lists(queue).map { (queue, $0) } }
         guard let answer = Answer(reply, lists: lists) else { throw unexpected(reply, "turn jobs") }
+        for (step, code) in zip(steps, answer.codes) where code == 1 { try await closeGroups(of: step.over) }
         if let begun, let session {
             session.standing.withLock { $0.note(answer.standingVersion, begun, now: .now) }
         }
@@ -483,7 +485,7 @@ extension RedisBackend {
         var step = end(facts, delivery.token, as: .cancelled, failure: failure, at: now, now: now)
         if let message = facts.message {
             let date = JobDate(microsecondsSinceEpoch: now)
-            step.followUps = followUps(FollowUps(of: message, endedAs: .cancelled, nil, now: date), now: now)
+            step.follow(FollowUps(of: message, endedAs: .cancelled, nil, now: date), in: self, now: now)
         }
         return step
     }
@@ -495,7 +497,7 @@ extension RedisBackend {
         if let expires = message.headers.expires?.microsecondsSinceEpoch, expires <= now {
             var step = end(facts, delivery.token, as: .expired, at: now, now: now)
             let date = JobDate(microsecondsSinceEpoch: now)
-            step.followUps = followUps(FollowUps(of: message, endedAs: .expired, nil, now: date), now: now)
+            step.follow(FollowUps(of: message, endedAs: .expired, nil, now: date), in: self, now: now)
             return step
         }
         guard let due = message.headers.eta?.microsecondsSinceEpoch, due > now else { return nil }

@@ -6,7 +6,7 @@ import Hoist
 /// `job` is narrow, because it is written three times in a job's life. The message and the result have tables of their
 /// own and are written once.
 enum Schema {
-    static let version = 6
+    static let version = 7
     /// "Hois" in ASCII: distinguishes Hoist's files from those of other programs.
     static let applicationID = 0x486F_6973
 
@@ -32,6 +32,7 @@ enum Schema {
                 if found < 4 { try database.execute(sql: versionFour) }
                 if found < 5 { try database.execute(sql: versionFive) }
                 if found < 6 { try database.execute(sql: versionSix) }
+                if found < 7 { try database.execute(sql: versionSeven) }
                 try database.execute(sql: "PRAGMA application_id = \(applicationID)")
                 try database.execute(sql: "PRAGMA user_version = \(version)")
                 return .commit
@@ -155,6 +156,24 @@ enum Schema {
             seq INTEGER PRIMARY KEY AUTOINCREMENT, schedule TEXT NOT NULL, body BLOB NOT NULL
         );
         CREATE INDEX schedule_entry_order ON schedule_entry (schedule, seq);
+        """
+
+    // Groups whose members are counted, and workflows. A group that is over has no parts any more.
+    private static let versionSeven = """
+        CREATE TABLE job_group (
+            seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, size INTEGER, ended INTEGER NOT NULL DEFAULT 0,
+            completed_by TEXT, is_over INTEGER NOT NULL DEFAULT 0, until INTEGER NOT NULL
+        );
+        CREATE INDEX job_group_until ON job_group (until);
+        CREATE TABLE job_group_part (
+            grp INTEGER NOT NULL, member TEXT NOT NULL, place INTEGER, state INTEGER NOT NULL, output BLOB, failure BLOB,
+            PRIMARY KEY (grp, member)
+        ) WITHOUT ROWID;
+        CREATE TABLE workflow (
+            seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, state TEXT NOT NULL,
+            created INTEGER NOT NULL, ended INTEGER, purge INTEGER NOT NULL, body BLOB NOT NULL
+        );
+        CREATE INDEX workflow_purge ON workflow (purge);
         """
 }
 

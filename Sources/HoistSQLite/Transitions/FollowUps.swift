@@ -12,11 +12,18 @@ extension JobStore {
     /// Stores what follows from the end of a job, in the transaction that ends it.
     /// - Returns: whether a job became ready.
     func store(_ followUps: FollowUps?, now: Int64) throws -> Bool {
-        guard let followUps else { return false }
+        guard var followUps else { return false }
+        if followUps.needsConclusion {
+            try followUps.conclude(
+                now: JobDate(microsecondsSinceEpoch: now), plan: { try workflow($0) },
+                open: { try open($0, now: now) }, count: { try count($0, now: now) })
+        }
         if !followUps.messages.isEmpty { try refreshLines() }
         for message in followUps.messages { _ = try publish(PreparedJob(message), now: now) }
         try forgetForeignResults(of: followUps.messages.map(\.id))
         try store(followUps.ends, now: now)
+        for closing in followUps.closings { try close(closing) }
+        for workflowEnd in followUps.workflowEnds { try end(workflowEnd, now: now) }
         return !followUps.messages.isEmpty
     }
 

@@ -211,6 +211,8 @@ extension JobStore {
             """
         ).run()
         try sweepValues(now: now)
+        try sweepGroups(now: now)
+        try sweepWorkflows(now: now)
         try sql(
             "DELETE FROM worker WHERE lease_until = 0 AND seen < ? AND NOT EXISTS (SELECT 1 FROM job WHERE worker = worker.id AND state = 3)"
         )

@@ -56,7 +56,8 @@ public enum BackendContract {
 
     /// A part that a check needs.
     enum Part: Sendable {
-        case directory, editing, fanout, coordination, upkeep, queueControl, topics, broadcasts, limits, schedules
+        case directory, editing, fanout, coordination, upkeep, queueControl, topics, broadcasts, limits, schedules,
+            groups, workflows
 
         func isThere(_ backend: Backend) -> Bool {
             switch self {
@@ -71,6 +72,8 @@ public enum BackendContract {
             case .broadcasts: backend.broadcasts != nil
             case .limits: backend.limits != nil
             case .schedules: backend.schedules != nil
+            case .groups: backend.groups != nil
+            case .workflows: backend.workflows != nil
             }
         }
     }
@@ -80,7 +83,7 @@ public enum BackendContract {
         queueing + leases.map { $0.needing([.leases]) }
         + outcomes.map { $0.needing([], [.directory]) } + followUps.map { $0.needing([], [.directory]) } + timing
         + uniqueness.map { $0.needing([.uniqueKeys]) } + administration + sharing + queueControl
-        + limits + schedules
+        + limits + schedules + groups + workflows
 
     /// By the real clock, with settlements as workers encode them. Checks go as far as they can without moving the
     /// time.

@@ -61,7 +61,9 @@ extension BackendContract {
                 try bench.expect(bad?["error"] != nil, "its arguments are checked")
                 try await jobs.enqueue(named: "holds", arguments: Arguments(positional: [1]), options: [.id("h")])
                 let isActive = try await eventually {
-                    try await one.ask(fleet, .active)?.arrayValue?.first?["id"] == "h"
+                    // A job shows its arguments once its message is read.
+                    let first = try await one.ask(fleet, .active)?.arrayValue?.first
+                    return first?["id"] == "h" && first?["args"] == [1]
                 }
                 let shown = try await one.ask(fleet, .active)
                 try bench.expect(isActive, "a running job is shown: \(shown ?? .null)")

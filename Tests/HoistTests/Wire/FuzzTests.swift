@@ -53,7 +53,9 @@ struct FuzzTests {
             let arguments = (try? message.decodedBody(limits: limits))?.arguments
             _ = (try? JSONText.decode(JobRecord.self, from: JSONText.encode(record)))
             _ = arguments.map { ArgumentsText.keyword($0.keyword, secret: ["x"]) }
-            if let embed = (try? message.decodedBody(limits: limits))?.embed { _ = try? Continuation(embed) }
+            if let embed = (try? message.decodedBody(limits: limits))?.embed {
+                _ = try? Continuation(embed, message.headers)
+            }
             if (try? Message(envelope: message.encodedEnvelope())) == nil {
                 Issue.record("\(bytes) is not read as it is written")
             }

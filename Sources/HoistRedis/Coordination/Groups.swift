@@ -1,0 +1,156 @@
+public import Hoist
+import RESP
+
+extension RedisBackend: GroupCounting {
+    public func open(_ groups: [GroupOpening]) async throws {
+        for group in groups {
+            _ = try await onGroup(
+                group.group, "open",
+                [
+                    .integer(Int64(group.size)),
+                    .bytes(group.tree.map { JSONWriter.bytes(of: ["result": $0]) } ?? []), seconds(group.lifetime),
+                ])
+        }
+    }
+
+    public func grow(_ group: String, by count: Int) async throws {
+        _ = try await onGroup(group, "grow", [.integer(Int64(count)), seconds(nil)])
+    }
+
+    public func count(_ arrival: Arrival) async throws -> ArrivalResult {
+        let part = arrival.part
+        let reply = try await onGroup(
+            arrival.group, "count",
+            [
+                .text(part.member), place(part.index), .bytes(part.entry), seconds(arrival.lifetime),
+                .text(Self.claim(part.member)),
+            ])
+        guard let answer = reply.elements, answer.count == 2, let entries = answer[0].elements else { return .counted }
+        let parts = try entries.map { entry -> GroupPart in
+            guard let part = entry.bytes.flatMap(GroupPart.init(entry:)) else {
+                throw unexpected(entry, "read a member of the group \(arrival.group)")
+            }
+            return part
+        }
+        guard let tree = answer[1].bytes.flatMap({ try? JSONParser.parse($0) })?["result"] else {
+            return .completes(parts: parts, outputs: parts.map(\.output))
+        }
+        let outputs = try await outputs(of: tree.arrayValue?.last?.arrayValue ?? [], depth: 0)
+        return .completes(parts: parts, outputs: outputs)
+    }
+
+    public func close(_ groups: [GroupClosing]) async throws {
+        for group in groups {
+            _ = try await onGroup(group.group, "close", [.text(Self.claim(group.member)), group.hasFailed ? "1" : ""])
+        }
+    }
+
+    public func progress(of group: String) async throws -> GroupProgress? {
+        let reply = try await onGroup(group, "progress", [])
+        guard let answer = reply.elements, let ended = answer.first?.integer else { return nil }
+        return GroupProgress(ended: Int(ended), size: answer.count > 1 ? answer[1].integer.map { Int($0) } : nil)
+    }
+
+    public func part(of member: JobID, index: Int64?, in group: String) async throws -> GroupPart? {
+        let reply = try await onGroup(group, "part", [place(index)])
+        return (reply.elements ?? []).lazy.compactMap { $0.bytes.flatMap(GroupPart.init(entry:)) }
+            .first { $0.member == member }
+    }
+
+    /// Names the member, so that its next delivery finds its own claim again.
+    private static func claim(_ member: JobID) -> String { "hoist:" + member }
+
+    private func place(_ index: Int64?) -> RESPArgument { index.map { .integer($0) } ?? "" }
+
+    private func seconds(_ lifetime: Duration?) -> RESPArgument {
+        .integer((lifetime ?? configuration.resultRetention)?.components.seconds ?? 0)
+    }
+
+    private func onGroup(_ group: String, _ action: String, _ more: [RESPArgument]) async throws -> RESPValue {
+        let key = keys.group(group)
+        let what = "count the members of the group \(group)"
+        if let resultClient {
+            let arguments: [RESPArgument] = ["", "", .text(action), .text(key)] + more
+            return try await call(what) {
+                try await resultClient.evaluate(RedisScripts.countGroup, keys: [key], arguments: arguments)
+            }[0]
+        }
+        return try await run(
+            RedisScripts.countGroup, [brokerDatabase, .text(resultDatabase), .text(action), .text(key)] + more,
+            doing: what)[0]
+    }
+
+    /// The results of a tree of jobs, in its shape. A job that stored none stands as null.
+    private func outputs(of members: [WireValue], depth: Int) async throws -> [WireValue] {
+        guard depth < 64 else { return [] }
+        var outputs: [WireValue] = []
+        for member in members {
+            if let inner = member.arrayValue?.last?.arrayValue {
+                outputs.append(.array(try await self.outputs(of: inner, depth: depth + 1)))
+            } else if let id = member.arrayValue?.first?.arrayValue?.first?.stringValue {
+                outputs.append(try await record(of: id)?.output ?? .null)
+            }
+        }
+        return outputs
+    }
+
+    /// What follows from the ends of jobs, with all that completed groups and workflows start.
+    func concluded(_ steps: [SettlingStep], worker: WorkerID) async throws -> [SettlingStep] {
+        guard steps.contains(where: { $0.uncounted != nil }) else { return steps }
+        // What a worker says that has lost its job counts for nothing.
+        let held = try await heldJobs(steps.filter { $0.uncounted != nil }.map(\.id), of: worker)
+        let now = now
+        var steps = steps
+        for index in steps.indices {
+            guard let uncounted = steps[index].uncounted else { continue }
+            guard held[steps[index].id]?.token == steps[index].token else { continue }
+            let followUps = try await conclude(uncounted)
+            steps[index].followUps = self.followUps(followUps, now: now)
+            steps[index].over = followUps
+        }
+        return steps
+    }
+
+    func conclude(_ followUps: FollowUps) async throws -> FollowUps {
+        var followUps = followUps
+        try await followUps.conclude(
+            now: JobDate(microsecondsSinceEpoch: now), plan: { try await cachedWorkflow($0) },
+            open: { try await open([$0]) }, count: { try await count($0) })
+        return followUps
+    }
+
+    /// Notes what is over once a script has published what follows.
+    func closeGroups(of followUps: FollowUps?) async throws {
+        guard let followUps else { return }
+        if !followUps.closings.isEmpty { try await close(followUps.closings) }
+        for end in followUps.workflowEnds { try await self.end(end) }
+    }
+}
+
+extension GroupPart {
+    /// The member as Celery stores it.
+    fileprivate var entry: [UInt8] {
+        let status =
+            switch state {
+            case .succeeded: "SUCCESS"
+            case .failed: "FAILURE"
+            default: "REVOKED"
+            }
+        let value: WireValue =
+            if !output.isNull || state == .succeeded { output } else {
+                (try? JSONParser.parse(
+                    failure.map { CeleryResult.exception($0) }
+                        ?? CeleryResult.revoked(state == .expired ? "expired" : "revoked"))) ?? .null
+            }
+        return JSONWriter.bytes(of: [1, .string(member), .string(status), value])
+    }
+
+    /// Nil for what is no member of a group.
+    fileprivate init?(entry: [UInt8]) {
+        guard let value = StoredResult.parse(entry)?.arrayValue, value.count >= 4, let member = value[1].stringValue,
+            let status = value[2].stringValue
+        else { return nil }
+        let stored = StoredResult(value: ["status": .string(status), "result": value[3]])
+        self.init(member: member, index: nil, state: stored.state, output: value[3], failure: stored.failure)
+    }
+}
