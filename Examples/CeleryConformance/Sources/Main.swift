@@ -37,6 +37,7 @@ struct Main {
             FailingTasks.handles
             RetryingTasks.handles
             RequestTasks.handles
+            CanvasTasks.handles
             RedisTasks.handles(redis)
         }
         let services = ServiceGroup(

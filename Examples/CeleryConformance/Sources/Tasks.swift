@@ -1,12 +1,7 @@
+import Foundation
 import Hoist
 import Logging
 import RESP
-
-#if canImport(FoundationEssentials)
-import FoundationEssentials
-#else
-import Foundation
-#endif
 
 private let module = "t.integration.tasks"
 
@@ -90,13 +85,6 @@ enum BuiltInTasks {
     static let handles = [
         Handler(named: "celery.ping") { _, _ in "pong" },
         Handler(named: "celery.backend_cleanup") { _, _ in nil },
-        Handler(named: "celery.accumulate") { arguments, _ in
-            guard let index = arguments.keyword["index"]?.integerValue else { return .array(arguments.positional) }
-            guard arguments.positional.indices.contains(Int(clamping: index)) else {
-                throw WrongArguments("index out of range")
-            }
-            return arguments.positional[Int(index)]
-        },
     ]
 }
 
@@ -277,6 +265,16 @@ enum RequestTasks {
         timeLimits("task_with_declared_time_limits", hard: 60, soft: 45),
         .task("soft_time_limit_must_exceed_time_limit") { _ in nil },
         .task("replaced_with_me") { _ in true },
+        .task("collect_ids") { call in
+            let values = try call.bound(["res", "i"])
+            return [
+                values["res"] ?? nil,
+                [
+                    .string(call.context.rootID), call.context.parentID.map(WireValue.string) ?? nil,
+                    values["i"] ?? nil,
+                ],
+            ]
+        },
     ]
 
     private static func timeLimits(_ name: String, hard: Double?, soft: Double?) -> Handler {
@@ -294,6 +292,20 @@ enum RequestTasks {
 }
 
 enum RedisTasks {
+    /// Runs a step and itself once more in its place, and notes when it begins and when it ends.
+    private static func orderedReplacement(
+        _ name: String, _ label: String, _ step: Signature, _ redis: RESPClient
+    ) -> Handler {
+        .task(name) { call in
+            let hasBegun = try call.bound([], optional: ["state"])["state"]?.boolValue ?? false
+            let line = hasBegun ? "Out \(label)" : "In \(label)"
+            _ = try await redis.send(RESPCommand("RPUSH", ["redis-echo", .text(line)]))
+            if hasBegun { return nil }
+            let again = Signature.task("\(module).\(name)", [], ["state": true], isImmutable: true)
+            throw JobDirective.replace(by: .chain([step, again]))
+        }
+    }
+
     static func handles(_ redis: RESPClient) -> [Handler] {
         [
             .task("redis_echo") { call in
@@ -314,6 +326,35 @@ enum RedisTasks {
                 _ = try await redis.send(RESPCommand("INCR", [.text(key)]))
                 return nil
             },
+            .task("errback_old_style") { call in
+                let id = try call.bound(["request_id"])["request_id"]?.stringValue ?? ""
+                _ = try await redis.send(RESPCommand("INCR", [.text(id)]))
+                return .string(id)
+            },
+            .task("errback_old_style_with_args") { call in
+                let values = try call.bound(["request_id", "label"])
+                _ = try await redis.send(
+                    RESPCommand(
+                        "RPUSH",
+                        [.text(values["request_id"]?.stringValue ?? ""), .text(values["label"]?.stringValue ?? "")]))
+                return nil
+            },
+            .task("errback_new_style") { call in
+                let id = try call.bound(["request"])["request"]?.stringValue ?? ""
+                _ = try await redis.send(RESPCommand("INCR", [.text(id)]))
+                return .string(id)
+            },
+            .task("errback_new_style_with_args") { call in
+                let values = try call.bound(["request", "label"])
+                _ = try await redis.send(
+                    RESPCommand(
+                        "RPUSH",
+                        [.text(values["request"]?.stringValue ?? ""), .text(values["label"]?.stringValue ?? "")]))
+                return nil
+            },
+            orderedReplacement("second_order_replace1", "A", .task("\(module).second_order_replace2"), redis),
+            orderedReplacement(
+                "second_order_replace2", "B", .task("\(module).redis_echo", ["In/Out C"]), redis),
             .task("sum_and_record") { call in
                 let values = try call.bound(["values", "redis_key"])
                 let total = try sum(values["values"]?.arrayValue ?? [])
@@ -322,5 +363,135 @@ enum RedisTasks {
                 return total
             },
         ]
+    }
+}
+
+private func task(_ name: String, _ arguments: [WireValue] = [], isImmutable: Bool = false) -> Signature {
+    .task("\(module).\(name)", arguments, isImmutable: isImmutable)
+}
+
+/// Tasks that begin canvases, are replaced by some, or return some.
+enum CanvasTasks {
+    static let handles: [Handler] = [
+        .task("chain_add") { call in
+            let values = try call.bound(["x", "y"])
+            let (x, y) = (values["x"] ?? nil, values["y"] ?? nil)
+            try await call.context.jobs.enqueue(canvas: .chain([task("add", [x, x]), task("add", [y])]))
+            return nil
+        },
+        .task("chord_add") { call in
+            let values = try call.bound(["x", "y"])
+            let (x, y) = (values["x"] ?? nil, values["y"] ?? nil)
+            try await call.context.jobs.enqueue(canvas: .chord([task("add", [x, x])], task("add", [y])))
+            return nil
+        },
+        .task("build_chain_inside_task") { call in
+            let canvas = Signature.chain([
+                task("add", [1, 1]), task("add", [2]), .group([task("add", [3]), task("add", [4])]), task("add", [5]),
+            ])
+            return try await call.context.jobs.enqueue(canvas: canvas).tree
+        },
+        .task("add_replaced") { call in
+            throw JobDirective.replace(by: task("add", try pair(call)))
+        },
+        .task("record_replaced_task_nesting") { call in
+            let values = try call.bound(["replacements"], optional: ["nesting"])
+            let left = values["replacements"]?.integerValue ?? 0
+            let nesting =
+                (values["nesting"]?.arrayValue ?? []) + [
+                    .integer(call.context.messageHeaders.replacedTaskNesting)
+                ]
+            guard left > 0 else { return .array(nesting) }
+            throw JobDirective.replace(
+                by: task("record_replaced_task_nesting", [.integer(left - 1), .array(nesting)]))
+        },
+        .task("add_replaced_with_chain") { call in
+            throw JobDirective.replace(by: .chain([task("add", try pair(call)), task("identity")]))
+        },
+        .task("replace_with_chain") { call in
+            throw JobDirective.replace(
+                by: .chain([task("identity", call.arguments.positional), task("identity")]).link(echo(call)))
+        },
+        .task("replace_with_chain_which_raises") { call in
+            throw JobDirective.replace(
+                by: .chain([task("identity", call.arguments.positional), task("raise_error")]).linkError(echo(call)))
+        },
+        .task("replace_with_empty_chain") { _ in throw JobDirective.replace(by: .chain([])) },
+        .task("replace_with_chain_which_contains_a_group") { _ in
+            throw JobDirective.replace(
+                by: .chain([task("add", [1, 2]), .group([task("add", [1]), task("add", [1])])]))
+        },
+        .task("add_to_all") { call in
+            throw JobDirective.replace(by: .group(try sums(call)))
+        },
+        .task("add_to_all_to_chord") { call in
+            for member in try sums(call) { try await call.context.addToChord(member) }
+            return 0
+        },
+        .task("add_chord_to_chord") { call in
+            try await call.context.addToChord(.chord(try sums(call), task("tsum")))
+            return 0
+        },
+        .task("fail_replaced") { call in
+            throw JobDirective.replace(by: task("fail", call.arguments.positional, isImmutable: true))
+        },
+        .task("replace_with_stamped_task") { call in
+            let given = try call.bound([], optional: ["replace_with"])["replace_with"] ?? nil
+            let replacement = given.isNull ? task("replaced_with_me") : try Signature(given)
+            throw JobDirective.replace(
+                by: replacement.with("stamped_headers", ["StampOnReplace"])
+                    .with("StampOnReplace", "This is the replaced task"))
+        },
+        .task("write_to_file_and_return_int") { call in
+            let values = try call.bound(["file_name", "i"])
+            let file = try FileHandle(forWritingTo: URL(fileURLWithPath: values["file_name"]?.stringValue ?? ""))
+            defer { try? file.close() }
+            try file.seekToEnd()
+            try file.write(contentsOf: Data("\(values["i"]?.integerValue ?? 0)\n".utf8))
+            return values["i"] ?? nil
+        },
+        .task("rebuild_signature") { call in
+            try check(try Signature(try call.bound(["sig_dict"])["sig_dict"] ?? nil), depth: 0)
+            return nil
+        },
+        nested("chain_chain", .chain([.chain([task("add")])])),
+        nested("chain_group", .chain([.group([task("add")])])),
+        nested("chain_chord", .chain([.chord([task("add")], task("add"))])),
+        nested("group_chain", .group([.chain([task("add")])])),
+        nested("group_group", .group([.group([task("add")])])),
+        nested("group_chord", .group([.chord([task("add")], task("add"))])),
+        nested("chord_chain", .chord([.chain([task("add")])], task("add"))),
+        nested("chord_group", .chord([.group([task("add")])], task("add"))),
+        nested("chord_chord", .chord([.chord([task("add")], task("add"))], task("add"))),
+    ]
+
+    private static func pair(_ call: Call) throws -> [WireValue] {
+        let values = try call.bound(["x", "y"])
+        return [values["x"] ?? nil, values["y"] ?? nil]
+    }
+
+    private static func sums(_ call: Call) throws -> [Signature] {
+        let values = try call.bound(["nums", "val"])
+        return (values["nums"]?.arrayValue ?? []).map { task("add", [$0, values["val"] ?? nil]) }
+    }
+
+    /// A link that writes the message of the call, or the output, into Redis.
+    private static func echo(_ call: Call) -> Signature {
+        let message = call.arguments.keyword["link_msg"] ?? nil
+        return message.isNull ? task("redis_echo") : task("redis_echo", [message], isImmutable: true)
+    }
+
+    private static func nested(_ name: String, _ canvas: Signature) -> Handler {
+        .task("return_nested_signature_\(name)") { _ in canvas.wireValue }
+    }
+
+    /// Whether a signature that came as an argument can be read in all its depth.
+    private static func check(_ signature: Signature, depth: Int) throws {
+        guard depth < 64 else { throw WrongArguments("the signature is nested too deep") }
+        let keyword = signature.wireValue["kwargs"]
+        for name in ["tasks", "header", "body"] {
+            guard let value = keyword?[name], !value.isNull else { continue }
+            for part in value.arrayValue ?? [value] { try check(try Signature(part), depth: depth + 1) }
+        }
     }
 }

@@ -2,17 +2,17 @@
 enum ChainSteps {
     /// - Parameters:
     ///   - chain: a chain.
-    ///   - root: the first job of the family.
+    ///   - root: the first job of the family; nil where that is the first step.
     ///   - place: the place in a group that the last step takes.
     /// - Returns: the steps, the last one first, as a message carries them. Empty for an empty chain.
     /// - Throws: ``WireError`` when a step is no signature.
     static func prepared(
-        _ chain: Signature, root: JobID, place: SignaturePublisher.Place?
+        _ chain: Signature, root: JobID?, place: SignaturePublisher.Place?
     ) throws(WireError) -> [Signature] {
         var prepared: [Signature] = []
         for step in try opened(chain).reversed() {
             var step = step
-            step["root_id"] = .string(root)
+            if let root { step["root_id"] = .string(root) }
             if prepared.isEmpty {
                 step = step.identified(chain.id ?? JobIdentifier.make())
                 let group = chain["group_id"]?.stringValue ?? place?.group

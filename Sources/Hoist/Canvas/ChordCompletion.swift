@@ -122,13 +122,15 @@ struct CanvasEnding {
             Arrival(part, in: group, completion: ChordCompletion(body: chord, finished: finished, rules: rules)))
     }
 
-    /// The errbacks of a body that never ran, and of every member where it is a group.
-    private mutating func runErrbacks(of body: Signature) {
+    /// The errbacks of a body that never ran. Each member of a group runs its own and those of the group, each one once.
+    private mutating func runErrbacks(of body: Signature, and inherited: [Signature] = []) {
         guard state == .failed else { return }
-        if body.kind == .group { for member in (try? body.parts()) ?? [] { runErrbacks(of: member) } }
-        guard let errbacks = try? Signature.list(body["link_error"]), !errbacks.isEmpty, let id = body.id else {
-            return
+        var errbacks = (try? Signature.list(body["link_error"])) ?? []
+        for errback in inherited where !errbacks.contains(errback) { errbacks.append(errback) }
+        if body.kind == .group {
+            for member in (try? body.parts()) ?? [] { runErrbacks(of: member, and: errbacks) }
+        } else if !errbacks.isEmpty, let id = body.id {
+            followUps.add(SignaturePublisher.errbacks(errbacks, of: FinishedJob(id: id), rules, now: now))
         }
-        followUps.add(SignaturePublisher.errbacks(errbacks, of: FinishedJob(id: id), rules, now: now))
     }
 }

@@ -13,6 +13,8 @@ public struct FollowUps: Sendable {
     public var children: [WireValue] = []
     /// Jobs that end with this one though they were never published: the rest of a chain whose step has failed.
     public var ends: [ResultWrite] = []
+    /// How the job itself has ended, for a backend that counts its end before it settles the job.
+    package var outcome: GroupPart?
     /// Groups that begin, before their members are published.
     public var openings: [GroupOpening] = []
     /// Members of groups that end with this job. A backend counts them in the step that settles the job, or before it:
@@ -24,6 +26,8 @@ public struct FollowUps: Sendable {
     public var closings: [GroupClosing] = []
     /// Workflows that end with this job.
     public var workflowEnds: [WorkflowEnd] = []
+    /// Whether the messages take the place of the job, which leaves no record then: one of them may have its id.
+    public var replacesJob = false
 
     public init() {}
 
@@ -42,11 +46,11 @@ public struct FollowUps: Sendable {
 /// A Swift worker continues a canvas as Celery's does, so that workflows run through Python and Swift workers alike.
 /// Source: `celery/app/trace.py` and `celery/backends/base.py`, version 5.7.
 package struct Continuation: Sendable {
-    private var callbacks: [Signature] = []
-    private var errbacks: [Signature] = []
+    private(set) var callbacks: [Signature] = []
+    private(set) var errbacks: [Signature] = []
     /// The steps that follow, the last one first; nil when the task is no step of a chain.
-    private var chain: [Signature]?
-    private var chord: Signature?
+    private(set) var chain: [Signature]?
+    private(set) var chord: Signature?
     private let step: WorkflowStep?
     private let name: String
 
@@ -127,6 +131,7 @@ package struct Continuation: Sendable {
     private func arrive(
         _ finished: FinishedJob, _ part: GroupPart, _ rules: ContinuationRules, _ followUps: inout FollowUps
     ) {
+        followUps.outcome = part
         guard let chord, let group = finished.groupID, !group.isEmpty else { return }
         followUps.arrivals.append(
             Arrival(part, in: group, completion: ChordCompletion(body: chord, finished: finished, rules: rules)))
@@ -155,7 +160,8 @@ package struct Continuation: Sendable {
         _ state: JobState, of finished: FinishedJob, _ rules: ContinuationRules, now: Date
     ) -> FollowUps {
         var followUps = FollowUps()
-        arrive(finished, GroupPart(member: finished.id, index: finished.groupIndex, state: state), rules, &followUps)
+        let part = GroupPart(member: finished.id, index: finished.groupIndex, state: state)
+        arrive(finished, part, rules, &followUps)
         var ending = CanvasEnding(state, nil, finished, rules, now: now)
         ending.end(chain ?? [])
         followUps.add(ending.followUps)
@@ -171,6 +177,35 @@ extension JobFailure {
         message:
             "the task is part of a chord or workflow, or starts one, and this backend has no result store that counts "
             + "members; join the broker with one")
+}
+
+extension Settlement {
+    /// Settles a job again whose outcome was counted before its worker died.
+    /// - Returns: nil when the message cannot be read.
+    package init?(again delivery: Delivery, _ outcome: GroupPart, at now: Date) {
+        guard let message = delivery.message,
+            let continuation = try? Continuation((try? message.decodedBody())?.embed ?? .null, message.headers)
+        else { return nil }
+        let finished = FinishedJob(message.headers)
+        let followUps: FollowUps?
+        let settled: Outcome
+        switch outcome.state {
+        case .succeeded:
+            settled = .succeeded(
+                output: JSONWriter.bytes(of: outcome.output), retention: message.headers.hoist.resultRetention)
+            followUps = try? continuation.afterSuccess(outcome.output, of: finished, .standard, now: now)
+        case .failed:
+            let failure = outcome.failure ?? .stoppedAtMostOnce
+            settled = .failed(failure)
+            followUps = continuation.afterFailure(failure, of: finished, .standard, now: now)
+        default:
+            settled = outcome.state == .expired ? .expired : .cancelled
+            followUps = continuation.afterCancellation(outcome.state, of: finished, .standard, now: now)
+        }
+        guard let followUps else { return nil }
+        self.init(jobID: delivery.jobID, token: delivery.token, outcome: settled, startedAt: now, finishedAt: now)
+        self.followUps = followUps
+    }
 }
 
 extension FollowUps {

@@ -1,15 +1,78 @@
 /// A task of Celery's with its arguments and options, or a chain, group or chord of such: what a message asks for
-/// behind its own task.
+/// behind its own task, and what ``JobClient/enqueue(canvas:)`` publishes.
 ///
+/// ```swift
+/// let canvas = Signature.chord([.task("tasks.add", [1, 1]), .task("tasks.add", [2, 2])], .task("tasks.total"))
+/// try await jobs.enqueue(canvas: canvas)
+/// ```
 /// The signature keeps its members as they came, so that members without a meaning here travel on unchanged. Source:
 /// Celery's message protocol 2, the embed part of the body.
-struct Signature: Sendable, Equatable {
+public struct Signature: Sendable, Hashable {
     enum Kind: String { case task, chain, group, chord }
 
     private(set) var members: WireValue.Object
 
+    /// A task.
+    /// - Parameters:
+    ///   - name: the wire name.
+    ///   - arguments: by place; the output of what comes before goes in front of them.
+    ///   - keyword: by name.
+    ///   - isImmutable: whether the task runs with these arguments alone.
+    public static func task(
+        _ name: String, _ arguments: [WireValue] = [], _ keyword: WireValue.Object = [:], isImmutable: Bool = false
+    ) -> Signature {
+        Signature(name, nil, arguments, keyword, isImmutable: isImmutable)
+    }
+
+    /// Steps one after the other, each with the output of the step before. A step behind a group runs once all of the
+    /// group has succeeded.
+    public static func chain(_ steps: [Signature]) -> Signature {
+        Signature("celery.chain", .chain, [], ["tasks": .array(steps.map(\.wireValue))])
+    }
+
+    /// Members beside each other.
+    public static func group(_ members: [Signature]) -> Signature {
+        Signature("celery.group", .group, [], ["tasks": .array(members.map(\.wireValue))])
+    }
+
+    /// A header whose members run beside each other, and a body that runs on the list of their outputs.
+    public static func chord(_ header: [Signature], _ body: Signature) -> Signature {
+        chord(.group(header), then: body)
+    }
+
+    private init(
+        _ name: String, _ kind: Kind?, _ arguments: [WireValue], _ keyword: WireValue.Object, isImmutable: Bool = false
+    ) {
+        members = [
+            "task": .string(name), "args": .array(arguments), "kwargs": .object(keyword), "options": [:],
+            "subtask_type": kind.map { .string($0.rawValue) } ?? .null, "immutable": .bool(isImmutable),
+        ]
+    }
+
+    /// The signature with an option of Celery's, as `queue`, `priority`, `countdown` or `task_id`.
+    public func with(_ option: String, _ value: WireValue) -> Signature {
+        var copy = self
+        copy[option] = value
+        return copy
+    }
+
+    /// Runs when this one has succeeded, on its output.
+    public func link(_ callback: Signature) -> Signature { adding(callback, to: "link") }
+
+    /// Runs when this one has failed, on the id of the job that failed.
+    public func linkError(_ errback: Signature) -> Signature { adding(errback, to: "link_error") }
+
+    private func adding(_ signature: Signature, to option: String) -> Signature {
+        var copy = self
+        var list = self[option]?.arrayValue ?? self[option].map { [$0] } ?? []
+        list.append(signature.wireValue)
+        copy[option] = .array(list)
+        return copy
+    }
+
+    /// A signature as it came over the wire.
     /// - Throws: ``WireError`` when the value is no signature. Nested signatures are checked when they are opened.
-    init(_ value: WireValue) throws(WireError) {
+    public init(_ value: WireValue) throws(WireError) {
         guard case .object(let members) = value, members["task"]?.stringValue?.isEmpty == false else {
             throw WireError("what is to follow the task is no signature: it has no task name")
         }
@@ -28,8 +91,10 @@ struct Signature: Sendable, Equatable {
         }
     }
 
-    var wireValue: WireValue { .object(members) }
-    var task: String { members["task"]?.stringValue ?? "" }
+    /// The signature as it travels.
+    public var wireValue: WireValue { .object(members) }
+    /// The wire name.
+    public var task: String { members["task"]?.stringValue ?? "" }
     var arguments: [WireValue] { members["args"]?.arrayValue ?? [] }
     var keywordArguments: WireValue.Object { members["kwargs"]?.objectValue ?? [:] }
     /// An immutable signature runs with its own arguments alone.
@@ -63,6 +128,24 @@ struct Signature: Sendable, Equatable {
         var list = try Signature.list(self[option])
         for signature in signatures where !list.contains(signature) { list.append(signature) }
         self[option] = .array(list.map(\.wireValue))
+    }
+
+    /// A chain or group with other parts.
+    func with(parts: [Signature]) -> Signature {
+        var copy = self
+        var keyword = keywordArguments
+        keyword["tasks"] = .array(parts.map(\.wireValue))
+        copy.members["kwargs"] = .object(keyword)
+        return copy
+    }
+
+    /// A chord with another body.
+    func with(body: Signature) -> Signature {
+        var copy = self
+        var keyword = keywordArguments
+        keyword["body"] = body.wireValue
+        copy.members["kwargs"] = .object(keyword)
+        return copy
     }
 
     /// The steps of a chain, or the members of a group.
@@ -101,9 +184,9 @@ struct Signature: Sendable, Equatable {
         }
     }
 
-    /// Adds errbacks: to the members of a group, which has none itself, else to the signature.
+    /// Adds errbacks: to the members of a group that has none itself, else to the signature.
     mutating func addErrbacks(_ errbacks: [Signature]) throws(WireError) {
-        guard kind == .group else { return try add(errbacks, to: "link_error") }
+        guard kind == .group, self["link_error"] == nil else { return try add(errbacks, to: "link_error") }
         var members = try parts()
         for index in members.indices { try members[index].add(errbacks, to: "link_error") }
         var keyword = keywordArguments

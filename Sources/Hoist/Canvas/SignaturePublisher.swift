@@ -16,13 +16,20 @@ package struct FinishedJob: Sendable {
         rootID = headers.rootID
         groupID = headers.group
         groupIndex = headers.groupIndex
+        step = headers.hoist.step
     }
 
-    /// A job that never ran, as that whose errbacks run.
+    /// The step of a workflow that it is, which a job that takes its place becomes.
+    var step: WorkflowStep?
+
+    /// A job that never ran, as that whose errbacks run; or none, for what a client begins.
     init(id: JobID) {
         self.id = id
         rootID = id
     }
+
+    /// The root of what it starts; nil where a client begins.
+    var root: JobID? { id.isEmpty ? nil : rootID ?? id }
 }
 
 /// How the messages that continue a workflow are addressed.
@@ -64,7 +71,8 @@ struct SignaturePublisher {
     /// A place in a group.
     struct Place {
         var group: String
-        var index: Int64
+        /// Nil behind all others.
+        var index: Int64?
         /// What the group starts when it is complete, where it is the header of a chord.
         var chord: WireValue?
     }
@@ -102,6 +110,21 @@ struct SignaturePublisher {
         }
     }
 
+    /// Publishes what a client or a handler begins.
+    /// - Returns: its result as Celery names it: that of the last step of a chain, and that of the body of a chord.
+    mutating func begin(_ canvas: Signature) throws(JobFailure) -> Tree {
+        switch canvas.kind {
+        case .task, .group: return try apply(canvas, [])
+        case .chain: return try apply(chain: canvas, [], before: [], in: nil).last
+        case .chord:
+            let body = try Self.reading { () throws(WireError) in try canvas.body() }
+            guard let body else { return try apply(canvas, []) }
+            let identified = body.identified(JobIdentifier.make())
+            let header = try apply(canvas.with(body: identified), [])
+            return [[.string(identified.id ?? ""), header], nil]
+        }
+    }
+
     /// Publishes tasks, groups and chains as the members of one group.
     /// - Parameters:
     ///   - options: those of the group, which each member gets.
@@ -113,7 +136,8 @@ struct SignaturePublisher {
         var trees: [Tree] = []
         for (index, member) in try Self.flattened(members).enumerated() {
             var member = member
-            for (option, value) in options where !value.isNull && !Self.ownOptions.contains(option) {
+            for (option, value) in options
+            where !value.isNull && (!Self.ownOptions.contains(option) || Self.memberOptions.contains(option)) {
                 member[option] = value
             }
             let place = Place(group: id, index: Int64(index), chord: chord)
@@ -153,8 +177,8 @@ struct SignaturePublisher {
         where !value.isNull && !Self.ownOptions.contains(option) && !Self.headerOptions.contains(option) {
             body[option] = value
         }
-        let root = chord["root_id"]?.stringValue ?? finished.rootID ?? finished.id
-        if body["root_id"] == nil { body["root_id"] = .string(root) }
+        let root = chord["root_id"]?.stringValue ?? finished.root
+        if body["root_id"] == nil, let root { body["root_id"] = .string(root) }
         let outer = chord["chord"] ?? place?.chord
         if body["chord"] == nil, let outer { body["chord"] = outer }
         if body["group_index"] == nil, let index = chord["group_index"]?.integerValue ?? place?.index {
@@ -187,7 +211,7 @@ struct SignaturePublisher {
         let tree = try apply(members: flat, as: group, given, options: delays, chord: body.wireValue)
         // Outputs are handed on as a tree where a member hands on several.
         let isNested = tree.arrayValue?.last?.arrayValue?.contains { $0.arrayValue?.last?.arrayValue != nil } ?? false
-        openings.append(GroupOpening(group, size: size, tree: isNested ? tree : nil))
+        openings.append(GroupOpening(group, size: size, tree: isNested ? .some(tree) : .none))
         return tree
     }
 
@@ -217,6 +241,9 @@ struct SignaturePublisher {
         "add_to_parent",
     ]
 
+    /// Options of a group itself that take the place of those of its members.
+    private static let memberOptions: Set = ["link", "link_error"]
+
     /// The members of a group, with nested groups opened. Celery opens them with their members in reverse.
     private static func flattened(_ members: [Signature]) throws(JobFailure) -> [Signature] {
         let isAlone = members.count == 1
@@ -237,7 +264,7 @@ struct SignaturePublisher {
     ) throws(JobFailure) -> (first: Tree, last: Tree) {
         var prepared = try Self.reading { () throws(WireError) in
             try ChainSteps.prepared(
-                chain, root: finished.rootID ?? finished.id, place: place)
+                chain, root: finished.root, place: place)
         }
         guard var first = prepared.popLast() else { return ([], []) }
         for (option, value) in chain.options where !value.isNull && !Self.ownOptions.contains(option) {
@@ -263,8 +290,10 @@ struct SignaturePublisher {
     ) throws(JobFailure) -> JobID {
         let id = signature.id ?? JobIdentifier.make()
         var headers = MessageHeaders(task: signature.task, id: id)
-        headers.rootID = signature["root_id"]?.stringValue ?? finished.rootID ?? finished.id
-        headers.parentID = signature["parent_id"]?.stringValue ?? finished.id
+        headers.rootID = signature["root_id"]?.stringValue ?? finished.root ?? id
+        headers.parentID = signature["parent_id"]?.stringValue ?? (finished.id.isEmpty ? nil : finished.id)
+        // A job that takes the place of another is the step that the other was.
+        if id == finished.id { headers.hoist.step = finished.step }
         headers.group = signature["group_id"]?.stringValue ?? place?.group
         headers.groupIndex = signature["group_index"]?.integerValue ?? place?.index
         guard messages.count < Self.messageLimit else {

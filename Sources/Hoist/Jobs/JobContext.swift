@@ -65,6 +65,8 @@ public final class JobContext: Sendable {
         var reason: CancellationReason?
         var lastSign: Int64
         var children: [JobID] = []
+        /// What follows the job, where this process continues it.
+        var following: (continuation: Continuation?, rules: ContinuationRules)?
     }
 
     private let state: Mutex<State>
@@ -111,6 +113,28 @@ public final class JobContext: Sendable {
         let now = clock.uptime
         state.withLock { $0.lastSign = now }
         onSign?()
+    }
+
+    func `continue`(with continuation: Continuation?, _ rules: ContinuationRules) {
+        state.withLock { $0.following = (continuation, rules) }
+    }
+
+    /// How what the job starts is addressed; nil in a process that does not continue it.
+    var continuationRules: ContinuationRules? { state.withLock { $0.following?.rules } }
+
+    /// Adds a canvas to the chord that the job is a member of: the chord's body waits for its end too. Not in the process
+    /// lane.
+    /// - Throws: ``JobFailure`` when the job is no member of a chord. ``BackendError``; the canvas may run then, and the
+    ///   chord may wait for one that does not.
+    public func addToChord(_ canvas: Signature) async throws {
+        guard let (continuation, rules) = state.withLock({ $0.following }), let groups = jobs.backend.groups else {
+            throw JobFailure.chord
+        }
+        let (group, followUps) = try Continuation.member(
+            continuation, canvas, messageHeaders, rules, now: jobs.backend.clock.now)
+        // A chord that waits for too many is found; one that is over too soon is not.
+        try await groups.grow(group, by: 1)
+        try await jobs.publish(canvas: followUps)
     }
 
     /// Why the job was asked to stop; nil when it was not.

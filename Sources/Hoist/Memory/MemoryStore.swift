@@ -330,6 +330,11 @@ struct MemoryStore: Sendable {
     /// - Returns: whether the job may be claimed again.
     private mutating func apply(_ transition: Transition, to id: JobID, now: Date) -> Bool {
         let transition = transition.continued(jobs[id]?.message)
+        guard transition.followUps?.replacesJob != true else {
+            // What takes its place has its id.
+            _ = store(transition, of: id, now: now)
+            return store(transition.followUps, now: now)
+        }
         let hasFollowUps = store(transition.followUps, now: now)
         return store(transition, of: id, now: now) || hasFollowUps
     }

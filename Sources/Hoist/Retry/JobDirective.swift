@@ -10,9 +10,13 @@ public struct JobDirective: Error, Sendable {
         case retry(after: Duration, failure: JobFailure, arguments: Arguments?, maxAttempts: Int?)
         case snooze(Duration, closesQueue: Bool)
         case deadLetter(reason: String)
+        case replace(Signature)
     }
 
     let kind: Kind
+
+    /// What is to run in place of the job; nil when it is not to be replaced.
+    var replacement: Signature? { if case .replace(let canvas) = kind { canvas } else { nil } }
 
     /// Try again after `delay`. Spends an attempt; when the policy allows no more, the job becomes a dead letter.
     /// - Parameters:
@@ -52,4 +56,9 @@ public struct JobDirective: Error, Sendable {
 
     /// Give up at once, whatever the policy says.
     public static func deadLetter(_ reason: String) -> JobDirective { JobDirective(kind: .deadLetter(reason: reason)) }
+
+    /// Run a canvas in place of the job: its end has the id of the job, its place in a group, and whatever follows the
+    /// job. Nothing is stored for the job itself. Not in the process lane.
+    /// - Parameter canvas: a task, chain, group or chord. A group hands on the list of its outputs.
+    public static func replace(by canvas: Signature) -> JobDirective { JobDirective(kind: .replace(canvas)) }
 }

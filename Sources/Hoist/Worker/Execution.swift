@@ -140,6 +140,7 @@ final class Execution: Sendable {
             // The worker continues what its child has done.
             let continuation = isInChild ? nil : try Continuation(body.embed, message.headers)
             let (call, context) = begin(message, onProgress: onProgress, onSign: onSign)
+            context.continue(with: continuation, environment.continuationRules)
             onContext(context, message)
             if let continuation, let refusal = refusal(continuation, message.headers) {
                 let end = await refuse(refusal, continuation, message, context)
@@ -286,12 +287,32 @@ final class Execution: Sendable {
                 output = try SealedOutput.seal(output, of: jobID, with: sealing)
             }
             outcome = .succeeded(output: output, retention: call.retention)
+        } catch let directive as JobDirective where directive.replacement != nil {
+            do throws(JobFailure) {
+                followUps = try replaced(continuation, by: directive.replacement, context)
+                // The job goes on under its id: nothing has ended.
+                return (.succeeded(output: Array("null".utf8), retention: 0), followUps)
+            } catch {
+                outcome = .failed(error)
+                followUps = self.followUps(continuation, after: outcome, context.messageHeaders)
+            }
         } catch {
             outcome = self.outcome(of: error, call, context)
             followUps = self.followUps(continuation, after: outcome, context.messageHeaders)
         }
         await hooks.ended(outcome, context)
         return (outcome, followUps)
+    }
+
+    private func replaced(
+        _ continuation: Continuation?, by canvas: Signature?, _ context: JobContext
+    ) throws(JobFailure) -> FollowUps {
+        guard let canvas, !isInChild else {
+            throw JobFailure(
+                kind: .unsupported, type: "JobDirective", message: "a job of the process lane cannot be replaced")
+        }
+        return try Continuation.replacement(
+            continuation, by: canvas, context.messageHeaders, environment.continuationRules, now: now)
     }
 
     private func perform(_ arguments: Arguments, _ context: JobContext) async throws -> [UInt8] {
@@ -351,6 +372,10 @@ final class Execution: Sendable {
             return .snoozed(until: now.advanced(by: delay), closesQueue: closesQueue)
         case .deadLetter(let reason):
             return .failed(JobFailure(kind: .deadLettered, type: "JobDirective", message: reason))
+        case .replace:
+            // Seen to where what follows the job is known.
+            return .failed(
+                JobFailure(kind: .unsupported, type: "JobDirective", message: "the job cannot be replaced here"))
         case .retry(let delay, let failure, let arguments, let maxAttempts):
             let isAllowed = maxAttempts.map { attempt < $0 } ?? (policyDelay(call) != nil)
             let change = arguments.map { MessageChange.arguments($0, sealing: environment.jobs.configuration.sealing) }

@@ -19,7 +19,7 @@ struct WorkerSetup: Sendable {
         backend: Backend, queues: [QueueSubscription], lanes: [Lane], handlers: [Handler],
         configuration: Worker.Configuration
     ) throws(WorkerError) {
-        self.handlers = try Self.byName(handlers)
+        self.handlers = CanvasHandlers.added(to: try Self.byName(handlers))
         guard !queues.isEmpty else { throw WorkerError(message: "the worker has no queue to consume") }
         guard Set(queues.map(\.name)).count == queues.count else {
             throw WorkerError(message: "a queue is named twice")

@@ -15,6 +15,7 @@ public struct HoistCommand: AsyncParsableCommand {
             CancelCommand.self, DeadCommand.self, PurgeCommand.self, PauseCommand.self, ResumeCommand.self,
             LimitsCommand.self, LimitCommand.self, InspectCommand.self, ControlCommand.self, EventsCommand.self,
             WhyCommand.self, TopCommand.self, DashboardCommand.self, ScheduleCommand.self,
+            WorkflowCommand.self,
         ])
 
     public init() {}

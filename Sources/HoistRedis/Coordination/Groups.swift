@@ -17,13 +17,18 @@ extension RedisBackend: GroupCounting {
         _ = try await onGroup(group, "grow", [.integer(Int64(count)), seconds(nil)])
     }
 
-    public func count(_ arrival: Arrival) async throws -> ArrivalResult {
+    public func count(_ arrival: Arrival) async throws -> ArrivalResult { try await count(arrival, settling: nil) }
+
+    /// - Parameter outcome: of the job that is about to be settled. Where it completes the group it is kept, so that the
+    ///   job need not run again when its worker dies before it is settled.
+    private func count(_ arrival: Arrival, settling outcome: GroupPart?) async throws -> ArrivalResult {
         let part = arrival.part
         let reply = try await onGroup(
             arrival.group, "count",
             [
                 .text(part.member), place(part.index), .bytes(part.entry), seconds(arrival.lifetime),
-                .text(Self.claim(part.member)),
+                .text(Self.claim(part.member)), .text(outcome.map { keys.counted($0.member) } ?? ""),
+                .bytes(outcome?.entry ?? []),
             ])
         guard let answer = reply.elements, answer.count == 2, let entries = answer[0].elements else { return .counted }
         let parts = try entries.map { entry -> GroupPart in
@@ -67,8 +72,11 @@ extension RedisBackend: GroupCounting {
     }
 
     private func onGroup(_ group: String, _ action: String, _ more: [RESPArgument]) async throws -> RESPValue {
-        let key = keys.group(group)
-        let what = "count the members of the group \(group)"
+        try await onKey(keys.group(group), action, more)
+    }
+
+    private func onKey(_ key: String, _ action: String, _ more: [RESPArgument]) async throws -> RESPValue {
+        let what = "count the members of a group under \(key)"
         if let resultClient {
             let arguments: [RESPArgument] = ["", "", .text(action), .text(key)] + more
             return try await call(what) {
@@ -113,10 +121,34 @@ extension RedisBackend: GroupCounting {
 
     func conclude(_ followUps: FollowUps) async throws -> FollowUps {
         var followUps = followUps
+        let outcome = followUps.outcome
         try await followUps.conclude(
             now: JobDate(microsecondsSinceEpoch: now), plan: { try await cachedWorkflow($0) },
-            open: { try await open([$0]) }, count: { try await count($0) })
+            open: { try await open([$0]) }, count: { try await count($0, settling: outcome) })
         return followUps
+    }
+
+    /// Settles jobs whose end was counted before their worker died.
+    /// - Returns: the others, which are to run.
+    func settleCounted(_ deliveries: [Delivery], of worker: WorkerID) async throws -> [Delivery] {
+        guard deliveries.contains(where: { $0.lostWorkers > 0 }) else { return deliveries }
+        var (left, settlements): ([Delivery], [Settlement]) = ([], [])
+        for delivery in deliveries {
+            guard delivery.lostWorkers > 0, delivery.message?.mayContinue == true,
+                let counted = try await onKey(keys.counted(delivery.jobID), "recall", []).bytes
+                    .flatMap(GroupPart.init(entry:)),
+                let settlement = Settlement(
+                    again: delivery, counted, at: JobDate(microsecondsSinceEpoch: now))
+            else {
+                left.append(delivery)
+                continue
+            }
+            settlements.append(settlement)
+        }
+        if !settlements.isEmpty {
+            _ = try await turn(worker: worker, steps: try await steps(for: settlements, of: worker))
+        }
+        return left
     }
 
     /// Notes what is over once a script has published what follows.

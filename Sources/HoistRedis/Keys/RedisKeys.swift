@@ -33,6 +33,8 @@ struct RedisKeys: Sendable {
     func workflow(_ id: String) -> String { own + "workflow:" + id }
     /// A group whose members are counted, as Celery names it; its parts are behind it.
     func group(_ id: String) -> String { resultPrefix + "celery-taskset-meta-" + id }
+    /// How a job has ended that completed a group, while it is not settled yet.
+    func counted(_ id: JobID) -> String { resultPrefix + "hoist-counted-" + id }
     /// A value that programs agree on.
     func storedValue(_ key: String) -> String { own + "value:" + key }
     /// Prefix of the keys of results; the id follows.

@@ -4,10 +4,13 @@
 --       the group, then
 --         open      its size, its tree ('' for none), seconds to keep it (0 for ever)
 --         grow      the number of further members, seconds
---         count     the member's id, its place ('' for none), its entry, seconds, a token of its own
+--         count     the member's id, its place ('' for none), its entry, seconds, a token of its own, and where to keep
+--                   the outcome of the job that is about to be settled, if it completes the group ('' for nowhere), and
+--                   that outcome
 --         close     the token, 1 when the group has failed
 --         progress
 --         part      the member's place ('' for none)
+--         recall    nothing more; the key is where an outcome was kept
 -- The keys, behind that of the group: .j the entries, a sorted set by place, or a list where Celery was told so; .d who
 -- is among them; .s the size, and .t what was added to it; .c who completes the group, then 'done'.
 -- Answers to count: nothing, or the entries and the tree for the member that is the last; to progress the number of
@@ -41,7 +44,7 @@ local function open(number, tree, seconds)
     keep(seconds)
 end
 
-local function count(member, place, entry, seconds, token)
+local function count(member, place, entry, seconds, token, outcome_key, outcome)
     local owner = redis.call('GET', claim)
     if owner == 'done' then return false end
     local name = member .. ':' .. (place == '' and '+inf' or place)
@@ -53,6 +56,7 @@ local function count(member, place, entry, seconds, token)
     if number_of_entries() ~= whole_size() or (owner and owner ~= token) then return false end
     -- Longer than it takes to notice that the worker has died and to give its job to another.
     redis.call('SET', claim, token, 'EX', 60)
+    if outcome_key ~= '' then redis.call('SET', outcome_key, outcome, 'EX', 3600) end
     local all = is_list() and redis.call('LRANGE', entries, 0, -1) or redis.call('ZRANGE', entries, 0, -1)
     return { all, redis.call('GET', group) }
 end
@@ -72,6 +76,10 @@ end
 
 local answer = false
 in_database(ARGV[2], function()
+    if action == 'recall' then
+        answer = redis.call('GET', group)
+        return
+    end
     -- A failed write is not undone.
     local kind = redis.call('TYPE', entries).ok
     if kind ~= 'none' and kind ~= 'zset' and kind ~= 'list' then return end
@@ -81,7 +89,7 @@ in_database(ARGV[2], function()
     elseif action == 'grow' then
         redis.call('INCRBY', added, ARGV[5])
         keep(ARGV[6])
-    elseif action == 'count' then answer = count(ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9])
+    elseif action == 'count' then answer = count(ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11])
     elseif action == 'close' then close(ARGV[5], ARGV[6])
     elseif action == 'progress' then
         local known = whole_size()

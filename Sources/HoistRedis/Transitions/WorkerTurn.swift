@@ -67,7 +67,9 @@ extension RedisBackend {
                 JobDate(microsecondsSinceEpoch: due.microsecondsSinceEpoch &- answer.now &+ now)
             }
             result.hasMore = answer.hasMore || claims.isEmpty != request.claims.isEmpty
-            let usable = try await setAside(answer.deliveries, worker: session.id, claims: claims, now: answer.now)
+            let usable = try await settleCounted(
+                try await setAside(answer.deliveries, worker: session.id, claims: claims, now: answer.now),
+                of: session.id)
             result.deliveries += usable
             if configuration.storesStarted, resultClient != nil {
                 for delivery in usable { try await storeStarted(delivery, session) }
@@ -135,7 +137,7 @@ extension RedisBackend {
 
     // MARK: - Steps
 
-    private func steps(for settlements: [Settlement], of worker: WorkerID, isCancelled: Bool = false) async throws
+    func steps(for settlements: [Settlement], of worker: WorkerID, isCancelled: Bool = false) async throws
         -> [SettlingStep]
     {
         guard !settlements.isEmpty else { return [] }

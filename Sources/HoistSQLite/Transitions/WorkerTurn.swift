@@ -79,6 +79,11 @@ extension JobStore {
     /// - Returns: whether the job went back to its queue.
     func apply(_ transition: Transition, to sequence: Int64, now: Int64) throws -> Bool {
         let transition = try transition.continued(try message(of: sequence))
+        guard transition.followUps?.replacesJob != true else {
+            // What takes its place has its id.
+            _ = try store(transition, of: sequence, now: now)
+            return try store(transition.followUps, now: now)
+        }
         let isFollowed = try store(transition.followUps, now: now)
         return try store(transition, of: sequence, now: now) || isFollowed
     }

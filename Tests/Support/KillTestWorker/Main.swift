@@ -51,6 +51,20 @@ struct Main {
                 journal.write("end \(context.id) \(getpid())")
                 return .null
             }
+            Handler(Work.self) { job, number, context in
+                journal.write("begin \(context.id) \(getpid())")
+                try await Task.sleep(for: .milliseconds(job.milliseconds))
+                journal.write("end \(context.id) \(getpid())")
+                return number + 1
+            }
+            Handler(Spread.self) { job, number, context in
+                journal.write("begin \(context.id) \(getpid())")
+                return (0..<job.count).map { number + $0 }
+            }
+            Handler(Total.self) { _, numbers, context in
+                journal.write("begin \(context.id) \(getpid())")
+                return numbers.reduce(0, +)
+            }
             // A step of the chains that run through Swift and Python workers.
             Handler(named: "kill.add") { arguments, context in
                 journal.write("begin \(context.id) \(getpid())")
@@ -84,6 +98,25 @@ struct Step: Job {
     var blocks = false
     /// Makes the message large.
     var padding: String?
+    typealias Output = Int
+}
+
+/// Steps of workflows.
+struct Work: Job {
+    static let name = "kill.work"
+    var milliseconds: Int
+    typealias Input = Int
+    typealias Output = Int
+}
+struct Spread: Job {
+    static let name = "kill.spread"
+    var count: Int
+    typealias Input = Int
+    typealias Output = [Int]
+}
+struct Total: Job {
+    static let name = "kill.total"
+    typealias Input = [Int]
     typealias Output = Int
 }
 
