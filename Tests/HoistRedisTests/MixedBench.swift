@@ -149,6 +149,9 @@ struct MixedBench {
                 if context.attempt <= job.fails { throw NotYet() }
                 return Work.Output(number: job.number, by: "swift", retries: context.attempt - 1)
             }
+            Handler(named: "mixed.total") { arguments, _ in
+                .integer((arguments.positional.first?.arrayValue ?? []).compactMap(\.integerValue).reduce(0, +))
+            }
             Handler(named: "mixed.rescue") { arguments, _ in
                 .string("rescued " + (arguments.positional.first?.stringValue ?? ""))
             }

@@ -292,6 +292,11 @@ enum RequestTasks {
 }
 
 enum RedisTasks {
+    /// Text, or bytes of text as kombu sends them.
+    private static func text(_ value: WireValue) -> String {
+        value.stringValue ?? value["bytes"]?.stringValue ?? value.description
+    }
+
     /// Runs a step and itself once more in its place, and notes when it begins and when it ends.
     private static func orderedReplacement(
         _ name: String, _ label: String, _ step: Signature, _ redis: RESPClient
@@ -312,7 +317,7 @@ enum RedisTasks {
                 let values = try call.bound(["message"], optional: ["redis_key"])
                 let (key, message) = (values["redis_key"]?.stringValue ?? "redis-echo", values["message"] ?? nil)
                 _ = try await redis.send(
-                    RESPCommand("RPUSH", [.text(key), .text(message.stringValue ?? message.description)]))
+                    RESPCommand("RPUSH", [.text(key), .text(text(message))]))
                 return nil
             },
             .task("redis_echo_group_id") { call in

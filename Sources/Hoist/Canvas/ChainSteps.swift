@@ -15,12 +15,13 @@ enum ChainSteps {
             if let root { step["root_id"] = .string(root) }
             if prepared.isEmpty {
                 step = step.identified(chain.id ?? JobIdentifier.make())
-                let group = chain["group_id"]?.stringValue ?? place?.group
-                if let group, step["group_id"] == nil { step["group_id"] = .string(group) }
-                if let index = chain["group_index"]?.integerValue ?? place?.index {
-                    step["group_index"] = .integer(index)
+                step = try step.placed(
+                    in: chain["group_id"]?.stringValue ?? place?.group,
+                    at: chain["group_index"]?.integerValue ?? place?.index, chord: chain["chord"] ?? place?.chord)
+                // Whoever reads the end of the chain waits for each member.
+                if step.kind == .group {
+                    step = step.with(parts: try step.parts().map { $0.identified(JobIdentifier.make()) })
                 }
-                if step["chord"] == nil, let chord = chain["chord"] ?? place?.chord { step["chord"] = chord }
                 try step.add(try Signature.list(chain["link"]), to: "link")
             } else if step.kind == .group, let next = prepared.popLast() {
                 // A step behind a group runs when all of the group has ended.

@@ -40,7 +40,7 @@ extension Continuation {
         if replacement.kind == .chain, (try? replacement.parts())?.isEmpty ?? true {
             throw JobFailure(
                 kind: .undecodable, type: "ImproperlyConfigured",
-                message: "an empty chain cannot take the place of a job", module: "celery.exceptions")
+                message: "Cannot replace with an empty chain", module: "celery.exceptions")
         }
         replacement = try SignaturePublisher.reading { () throws(WireError) in
             try replacement.nested(nesting).taking(the: headers.id, root: headers.rootID ?? headers.id)
@@ -60,7 +60,7 @@ extension Continuation {
             // Until a later step has the id, there is something to be waited for under it.
             var record = JobRecord(id: headers.id, name: headers.task, queue: "", state: .waiting)
             record.describe(headers)
-            followUps.ends.append(ResultWrite(record, kept: .standard))
+            followUps.ends.append(ResultWrite(record, kept: .seconds(StoredWorkflow.lifetime.inSeconds)))
         }
         return followUps
     }

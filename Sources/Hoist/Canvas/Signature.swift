@@ -184,6 +184,34 @@ public struct Signature: Sendable, Hashable {
         }
     }
 
+    /// The signature as a member of a group. The place is that of the job which ends it, as Celery's workers expect it: of
+    /// the last step of a chain, of the body of a chord, of each member of a group.
+    func placed(in group: String?, at index: Int64?, chord: WireValue?) throws(WireError) -> Signature {
+        guard group != nil || index != nil || chord != nil else { return self }
+        var copy = self
+        switch kind {
+        case .task:
+            if let group, copy["group_id"] == nil { copy["group_id"] = .string(group) }
+            if let index { copy["group_index"] = .integer(index) }
+            if let chord, copy["chord"] == nil { copy["chord"] = chord }
+        case .chain:
+            var steps = try parts()
+            guard let last = steps.last else { return self }
+            steps[steps.count - 1] = try last.placed(in: group, at: index, chord: chord)
+            return with(parts: steps)
+        case .chord:
+            guard let body = try body() else { return self }
+            return with(body: try body.placed(in: group, at: index, chord: chord))
+        case .group:
+            var members: [Signature] = []
+            for (place, member) in try parts().enumerated() {
+                members.append(try member.placed(in: group, at: Int64(place), chord: chord))
+            }
+            return with(parts: members)
+        }
+        return copy
+    }
+
     /// Adds errbacks: to the members of a group that has none itself, else to the signature.
     mutating func addErrbacks(_ errbacks: [Signature]) throws(WireError) {
         guard kind == .group, self["link_error"] == nil else { return try add(errbacks, to: "link_error") }

@@ -102,6 +102,12 @@ struct SignaturePublisher {
                 kind: .undecodable, type: "WireError",
                 message: "what is to follow the task is nested more than \(Self.depthLimit) deep")
         }
+        // What is behind the body of a chord travels with the body.
+        var chain = chain
+        if chain == nil, signature.kind != .task {
+            let behind = try Self.reading { () throws(WireError) in try Signature.list(signature["chain"]) }
+            if !behind.isEmpty { chain = behind }
+        }
         switch signature.kind {
         case .task: return FollowUps.child(try publish(signature, arguments, chain: chain, in: place))
         case .group: return try apply(group: signature, arguments, chain: chain, in: place)
@@ -141,10 +147,16 @@ struct SignaturePublisher {
                 member[option] = value
             }
             let place = Place(group: id, index: Int64(index), chord: chord)
-            trees.append(
-                member.kind == .chain
-                    ? try apply(chain: member, arguments, before: chain ?? [], in: place).last
-                    : try apply(member, arguments, chain: chain, in: place))
+            switch member.kind {
+            case .chain: trees.append(try apply(chain: member, arguments, before: chain ?? [], in: place).last)
+            case .chord:
+                // What a chord hands on is the output of its body.
+                let body = try Self.reading { () throws(WireError) in try member.body() }
+                let end = body?.identified(JobIdentifier.make())
+                let header = try apply(end.map(member.with(body:)) ?? member, arguments, chain: chain, in: place)
+                trees.append([[.string(end?.id ?? ""), header], nil])
+            case .task, .group: trees.append(try apply(member, arguments, chain: chain, in: place))
+            }
         }
         return [[.string(id), nil], .array(trees)]
     }
@@ -171,7 +183,8 @@ struct SignaturePublisher {
             throw JobFailure(
                 kind: .undecodable, type: "WireError", message: "a chord that is to follow the task has no body")
         }
-        let group = header?.id ?? chord.id ?? JobIdentifier.make()
+        // A chord made of a group and the step behind it has the id of that step, and so has the next one inside it.
+        let group = header?.id ?? (chord.id == stored.id ? nil : chord.id) ?? JobIdentifier.make()
         var body = stored.identified(JobIdentifier.make())
         for (option, value) in chord.options
         where !value.isNull && !Self.ownOptions.contains(option) && !Self.headerOptions.contains(option) {
@@ -179,14 +192,12 @@ struct SignaturePublisher {
         }
         let root = chord["root_id"]?.stringValue ?? finished.root
         if body["root_id"] == nil, let root { body["root_id"] = .string(root) }
-        let outer = chord["chord"] ?? place?.chord
-        if body["chord"] == nil, let outer { body["chord"] = outer }
-        if body["group_index"] == nil, let index = chord["group_index"]?.integerValue ?? place?.index {
-            body["group_index"] = .integer(index)
+        body = try Self.reading { () throws(WireError) in
+            try body.placed(
+                in: chord["group_id"]?.stringValue ?? place?.group,
+                at: chord["group_index"]?.integerValue ?? place?.index, chord: chord["chord"] ?? place?.chord)
         }
-        if body["group_id"] == nil {
-            body["group_id"] = .string(chord["group_id"]?.stringValue ?? place?.group ?? group)
-        }
+        if body["group_id"] == nil { body["group_id"] = .string(group) }
         if let chain, !chain.isEmpty || body["chain"] == nil {
             let own = body["chain"]?.arrayValue ?? []
             body["chain"] = .array(chain.map(\.wireValue) + own)
@@ -270,11 +281,35 @@ struct SignaturePublisher {
         for (option, value) in chain.options where !value.isNull && !Self.ownOptions.contains(option) {
             first[option] = value
         }
+        if first.kind == .chord, let body = try Self.reading({ () throws(WireError) in try first.body() }) {
+            first = first.with(body: body.identified(JobIdentifier.make()))
+        }
         // A step that is a member of the group by its own options needs no other place.
         let tree = try apply(first, chain.isImmutable ? [] : arguments, chain: following + prepared)
         // The end of a chain names the steps before it as its parents.
-        let last = prepared.reversed().reduce(tree) { before, step in [[.string(step.id ?? ""), before], nil] }
+        let last = prepared.reversed().reduce(Self.result(of: first, started: tree)) { before, step in
+            Self.result(of: step, after: before)
+        }
         return (tree, last)
+    }
+
+    /// The result of a step that was started, as Celery names it: that of a chord is the output of its body.
+    private static func result(of step: Signature, started tree: Tree) -> Tree {
+        guard step.kind == .chord, let body = try? step.body() else { return tree }
+        return [[.string(body.id ?? ""), tree], nil]
+    }
+
+    /// The result of a step that is still to be started.
+    private static func result(of step: Signature, after before: Tree) -> Tree {
+        switch step.kind {
+        case .task, .chain: [[.string(step.id ?? ""), before], nil]
+        case .chord: [[.string((try? step.body())?.id ?? step.id ?? ""), before], nil]
+        case .group:
+            [
+                [.string(step.id ?? ""), before],
+                .array(((try? step.parts()) ?? []).map { [[.string($0.id ?? ""), nil], nil] }),
+            ]
+        }
     }
 
     static func reading<T>(_ body: () throws(WireError) -> T) throws(JobFailure) -> T {

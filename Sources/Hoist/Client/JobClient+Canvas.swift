@@ -27,8 +27,15 @@ extension JobClient {
         let tree = try publisher.begin(canvas)
         var followUps = FollowUps()
         (followUps.messages, followUps.openings) = (publisher.messages, publisher.openings)
+        let handle = CanvasHandle(tree: tree, client: self)
+        if canvas.kind != .group, !followUps.messages.contains(where: { $0.id == handle.id }) {
+            // Until the last job is published there is something to be waited for under its id.
+            let record = JobRecord(id: handle.id, name: canvas.task, queue: "", state: .waiting)
+            let kept = Transition.Retention.seconds(StoredWorkflow.lifetime.inSeconds)
+            try await backend.results.store([ResultWrite(record, kept: kept)])
+        }
         try await publish(canvas: followUps)
-        return CanvasHandle(tree: tree, client: self)
+        return handle
     }
 
     /// Publishes the messages of a canvas, after the groups that they are members of are there.

@@ -351,7 +351,7 @@ struct MemoryStore: Sendable {
                 foreign[id] = nil
                 continue
             }
-            let until = record.state.hasEnded ? now.addingTimeInterval(seconds(write.kept, asked: nil)) : nil
+            let until = write.isKeptForATime ? now.addingTimeInterval(seconds(write.kept, asked: nil)) : nil
             foreign[id] = ForeignResult(record: record, keptUntil: until, log: write.log ?? foreign[id]?.log)
             nextEvent = min(nextEvent, until ?? .distantFuture)
         }

@@ -178,7 +178,10 @@ extension RedisBackend {
         switch transition.move {
         case .end(.succeeded, let date, let kept):
             let result: SettlingStep.StoredMeta?
-            if kept == .nothing {
+            if transition.followUps?.replacesJob == true {
+                // The job goes on, and nothing has become of it.
+                result = nil
+            } else if kept == .nothing {
                 result = SettlingStep.StoredMeta(key: keys.result(facts.id), seconds: 0, value: [], isRemoval: true)
             } else {
                 var retention: Double?

@@ -34,7 +34,8 @@ extension TurnWire {
             case .token: arguments.append(.integer(step.token))
             case .operation: arguments.append(letter(of: step.operation))
             case .resultKey: arguments.append(result.map { .text($0.key) } ?? "")
-            case .seconds: arguments.append(.integer(step.result?.seconds ?? 0))
+            case .seconds:
+                arguments.append(result.map { $0.isRemoval ? "-" : .integer($0.seconds) } ?? "0")
             case .result: arguments.append(result.map { .bytes($0.value) } ?? "")
             case .queue: arguments.append(.text(step.queue))
             }

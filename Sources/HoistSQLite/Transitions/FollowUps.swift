@@ -51,7 +51,7 @@ extension JobStore {
                 SET state = ?2, body = ?3, purge = ?4, revision = revision + 1 WHERE state <> 4
                 """)
             insert.bind(id).bind(StoredState(write.record.state).rawValue).bind(StoredJSON.encode(write.record) ?? [])
-            try insert.bind(write.record.state.hasEnded ? now + kept : nil).run()
+            try insert.bind(write.isKeptForATime ? now + kept : nil).run()
             if let log = write.log {
                 try sql("INSERT INTO foreign_log (id, body) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET body = ?2")
                     .bind(id).bind(StoredJSON.encode(log) ?? []).run()

@@ -1,11 +1,12 @@
 """Celery's workflows, started by a Python client; prints what the client sees as JSON. The first argument says which."""
 import json
+import random
 import sys
 
 from celery import chain, chord, group, signature
 from celery.exceptions import TimeoutError
 
-from peer_tasks import add, app, fail
+from peer_tasks import add, app, fail, total
 
 
 def say(value):
@@ -63,19 +64,60 @@ def errors():
 
 
 def chords():
-    """A chord, and a chain that starts one: the client hears of both at once."""
-    found = {}
-    for name, work in {"chord": chord([add.s(1, 1), add.s(2, 2)], add.s(3)),
-                       "chain": chain(add.s(1, 1), group(add.s(10), add.s(20)), add.s(3))}.items():
-        try:
-            found[name] = work.apply_async().get(timeout=20)
-        except TimeoutError:
-            found[name] = "waits"
-        except Exception as error:
-            found[name] = [type(error).__name__, str(error)]
-    members = group(add.s(1, 1), add.s(2, 2)).apply_async()
-    found["group"] = members.get(timeout=20)
+    """A chord, and a chain that starts one."""
+    found = {"chord": chord([add.s(1, 1), add.s(2, 2)], total.s()).apply_async().get(timeout=30)}
+    found["chain"] = chain(add.s(1, 1), group(add.s(10), add.s(20)), total.s(), add.s(3)).apply_async().get(timeout=30)
+    found["group"] = group(add.s(1, 1), add.s(2, 2)).apply_async().get(timeout=30)
+    found["map"] = add.starmap([(1, 1), (2, 2)]).apply_async(queue="mixed").get(timeout=30)
+    try:
+        chord([add.s(1, 1), fail.s("no luck")], total.s()).apply_async().get(timeout=30)
+    except Exception as error:
+        found["error"] = [type(error).__name__, "no luck" in str(error)]
+    nested = chord([add.s(1, 1), chord([add.s(1, 1), fail.s("no luck")], total.s())], total.s())
+    try:
+        nested.apply_async().get(timeout=30)
+    except Exception as error:
+        found["nested"] = type(error).__name__
     say(found)
+
+
+def canvas(source, depth):
+    """A canvas at random that runs on one number, and what it makes of it."""
+    kind = source.choice(["add", "add", "chain", "chord"] if depth else ["add"])
+    if kind == "add":
+        number = source.randint(1, 9)
+        return add.s(number), lambda value: value + number
+    if kind == "chain":
+        parts = [canvas(source, depth - 1) for _ in range(source.randint(2, 3))]
+
+        def run(value):
+            for _, part in parts:
+                value = part(value)
+            return value
+
+        return chain(*[signature for signature, _ in parts]), run
+    parts = [canvas(source, depth - 1) for _ in range(source.randint(2, 3))]
+    return (chain(group([signature for signature, _ in parts]), total.s()),
+            lambda value: sum(part(value) for _, part in parts))
+
+
+def at_random():
+    """So many canvases at random; how many have the result that plain evaluation gives, and the groups left behind."""
+    source, wrong, begun = random.Random(int(sys.argv[3])), [], []
+    for number in range(int(sys.argv[2])):
+        work, evaluate = canvas(source, 3)
+        begun.append((chain(add.s(number, 0), work).apply_async(), evaluate(number), repr(work)))
+    for result, expected, text in begun:
+        try:
+            value = result.get(timeout=60)
+        except TimeoutError:
+            value = "hangs"
+        except Exception as error:
+            value = repr(error)
+        if value != expected:
+            wrong.append([text, value, expected])
+    wrong.sort(key=lambda found: len(found[0]))
+    say({"count": len(begun), "wrong": wrong[:3], "left": len(list(app.backend.client.scan_iter("*taskset-meta-*.j")))})
 
 
 def ends_with_group():

@@ -47,6 +47,11 @@ def add(x, y):
     return x + y
 
 
+@app.task(name="mixed.total")
+def total(numbers):
+    return sum(numbers)
+
+
 @app.task(name="mixed.fail")
 def fail(message):
     raise ValueError(message)
