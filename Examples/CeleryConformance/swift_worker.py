@@ -67,5 +67,6 @@ def pytest_collection_modifyitems(items):
         if name in listed:
             reason = listed.pop(name)
             item.add_marker(pytest.mark.xfail(reason=reason, strict=True, run=not reason.startswith(NOT_RUN)))
-    if listed:
+    # A part of the suite has not all of them.
+    if listed and "CONFORMANCE_PART" not in os.environ:
         raise pytest.UsageError(f"listed as exceptions, but not in the suite: {sorted(listed)}")

@@ -72,6 +72,14 @@ struct JSONOutputTests {
         #expect(try await eventually { try await slow.record()?.progress?.fraction == 0.5 })
         #expect(try await eventually { try await backend.log(of: slow.id)?.lines.isEmpty == false })
 
+        let step = Named<NoInput, WireValue>("works")
+        _ = try await client.enqueue(step.followed(by: step), .id("flow")).output(timeout: .seconds(20))
+        _ = try await client.enqueue(step.followed(by: step), .id("flow-later"), .after(.seconds(600)))
+        try await check("workflow", "list", as: "workflow list")
+        try await check("workflow", "show", "flow", as: "workflow show")
+        try await check("workflow", "cancel", "flow-later", as: "workflow cancel")
+        #expect(try await backend.record(of: "flow-later.0")?.state == .cancelled)
+
         for command in ["status", "queues", "workers", "jobs"] { try await check(command) }
         try await check("jobs", "--all", as: "job", isLines: true)
         for job in [slow.id, works.id, fails.id, later.id] {

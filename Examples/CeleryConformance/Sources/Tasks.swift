@@ -73,6 +73,9 @@ private struct PythonError: CrossLanguageError, CustomStringConvertible {
 }
 
 private func sum(_ values: [WireValue]) throws -> WireValue {
+    // Python adds texts as well.
+    let texts = values.compactMap(\.stringValue)
+    if !texts.isEmpty, texts.count == values.count { return .string(texts.joined()) }
     var total: Int64 = 0
     for value in values {
         guard let number = value.integerValue else { throw WrongArguments("unsupported operand type(s) for +") }
@@ -108,6 +111,11 @@ enum ArithmeticTasks {
         .task("delayed_sum") { call in
             let values = try call.bound(["numbers"], optional: ["pause_time"])
             try await Task.sleep(for: .seconds(values["pause_time"]?.doubleValue ?? 1))
+            return try sum(values["numbers"]?.arrayValue ?? [])
+        },
+        .task("delayed_sum_with_soft_guard") { call in
+            let values = try call.bound(["numbers"], optional: ["pause_time"])
+            do { try await Task.sleep(for: .seconds(values["pause_time"]?.doubleValue ?? 1)) } catch { return 0 }
             return try sum(values["numbers"]?.arrayValue ?? [])
         },
         .task("sleeping") { call in
@@ -294,7 +302,7 @@ enum RequestTasks {
 enum RedisTasks {
     /// Text, or bytes of text as kombu sends them.
     private static func text(_ value: WireValue) -> String {
-        value.stringValue ?? value["bytes"]?.stringValue ?? value.description
+        value.stringValue ?? value["__value__"]?.stringValue ?? value.description
     }
 
     /// Runs a step and itself once more in its place, and notes when it begins and when it ends.

@@ -18,7 +18,7 @@ public struct FollowUps: Sendable {
     /// Groups that begin, before their members are published.
     public var openings: [GroupOpening] = []
     /// Members of groups that end with this job. A backend counts them in the step that settles the job, or before it:
-    /// see ``conclude(now:plan:count:)``.
+    /// see `conclude(now:plan:open:count:)`.
     public var arrivals: [Arrival] = []
     /// Steps of workflows that end with this job, to be concluded likewise.
     public var steps: [StepEnd] = []

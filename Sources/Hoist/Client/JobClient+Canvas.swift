@@ -7,7 +7,7 @@ import Foundation
 extension JobClient {
     /// Publishes a canvas in Celery's form, which workers in Python and Swift carry on.
     ///
-    /// Its messages carry what is to follow, and no plan is stored: see ``enqueue(_:_:)-workflow`` for workflows that can
+    /// Its messages carry what is to follow, and no plan is stored: see ``enqueue(_:_:)->WorkflowHandle<W.Output>`` for workflows that can
     /// be watched and cancelled. Called from a handler, the canvas becomes a child of the running job.
     /// - Parameter canvas: a task, chain, group or chord. Tasks without the option `queue` go to the queue of the routing
     ///   rules, else to `celery`.

@@ -6,7 +6,7 @@ import Foundation
 
 extension JobClient {
     /// Enqueues one job with its input.
-    /// - Throws: as ``enqueue(_:_:)-job``, and `EncodingError` when the input does not encode.
+    /// - Throws: as ``enqueue(_:_:)->JobHandle<J.Output>``, and `EncodingError` when the input does not encode.
     @discardableResult
     public func enqueue<J: Job>(
         _ job: J, on input: J.Input, _ options: EnqueueOption...
@@ -26,7 +26,7 @@ extension JobClient {
     /// - Throws: ``WorkflowError`` for a composition or an option that makes no sense, and where arguments are sealed;
     ///   nothing is stored then. ``BackendError``, with `.misuse` where the backend keeps no workflows; where
     ///   ``BackendError/isRetrySafe`` is false the workflow may run, and a retry with the same id is safe.
-    ///   `EncodingError`, ``WireError`` and `CancellationError` as ``enqueue(_:_:)-job``.
+    ///   `EncodingError`, ``WireError`` and `CancellationError` as ``enqueue(_:_:)->JobHandle<J.Output>``.
     @discardableResult
     public func enqueue<W: Workflow>(
         _ workflow: W, _ options: EnqueueOption...

@@ -106,7 +106,7 @@ public struct JobClient: Sendable {
     /// - Parameters:
     ///   - jobs: any number. The messages of all jobs are made before the first job is enqueued.
     ///   - options: the options of every job.
-    /// - Throws: as ``enqueue(_:_:)``. The jobs of earlier steps are enqueued then, and the jobs of later steps are
+    /// - Throws: as ``enqueue(_:_:)->JobHandle<J.Output>``. The jobs of earlier steps are enqueued then, and the jobs of later steps are
     ///   not. With ``EnqueueError`` the jobs of the failed step are enqueued too, except for the jobs that the error
     ///   names.
     @discardableResult
@@ -130,7 +130,7 @@ public struct JobClient: Sendable {
     ///   - arguments: by place and by name.
     ///   - defaults: the options that stand in for the job's own options.
     ///   - options: override the defaults.
-    /// - Throws: as ``enqueue(_:_:)``, without `EncodingError`.
+    /// - Throws: as ``enqueue(_:_:)->JobHandle<J.Output>``, without `EncodingError`.
     @discardableResult
     public func enqueue(
         named name: String, arguments: Arguments = Arguments(), defaults: JobOptions = JobOptions(),
@@ -150,7 +150,7 @@ public struct JobClient: Sendable {
     ///   - options: the options of every copy. The name of the queue is appended to an id; queues, workers and unique
     ///     keys are ignored.
     /// - Returns: a handle for each copy. Without a bound queue there is no handle, and nothing is enqueued.
-    /// - Throws: as ``enqueue(_:_:)``; some copies may be enqueued then, and a retry with the same
+    /// - Throws: as ``enqueue(_:_:)->JobHandle<J.Output>``; some copies may be enqueued then, and a retry with the same
     ///   ``EnqueueOption/id(_:)`` is safe. ``BackendError`` `.misuse` where the backend knows no topics; nothing is
     ///   enqueued then.
     @discardableResult
@@ -181,7 +181,7 @@ public struct JobClient: Sendable {
     ///   ``BackendError/isRetrySafe`` is false the job may have been sent, and a retry needs the same
     ///   ``EnqueueOption/id(_:)``: a Hoist worker stores no second copy while the backend knows the id.
     ///   `EncodingError`, ``WireError``, `CancellationError` and errors of ``Configuration/sealing`` as
-    ///   ``enqueue(_:_:)``.
+    ///   ``enqueue(_:_:)->JobHandle<J.Output>``.
     @discardableResult
     public func broadcast<J: Job>(_ job: J, on channel: String, _ options: EnqueueOption...) async throws -> Int {
         let request = request(J.name, J.secretArguments, defaults: J.options, options)

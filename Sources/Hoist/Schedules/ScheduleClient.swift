@@ -34,7 +34,7 @@ public struct ScheduleClient: Sendable {
     ///   - revision: the ``ScheduleRecord/revision`` that was read; nil to replace any revision.
     /// - Returns: the schedule as it is now.
     /// - Throws: ``ScheduleError`` when the schedule makes no sense, when code declares its id, and when it is not as it was
-    ///   read; nothing is stored then. `EncodingError` and ``WireError`` as ``JobClient/enqueue(_:_:)``. ``BackendError``; the
+    ///   read; nothing is stored then. `EncodingError` and ``WireError`` as ``JobClient/enqueue(_:_:)->JobHandle<J.Output>``. ``BackendError``; the
     ///   schedule may be stored then, and putting it again is safe.
     @discardableResult
     public func put(_ schedule: Schedule, ifUnchangedSince revision: Int64? = nil) async throws -> ScheduleRecord {

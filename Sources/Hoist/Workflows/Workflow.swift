@@ -14,7 +14,7 @@ public protocol Workflow<Input, Output>: Sendable {
     associatedtype Output: Codable & Sendable = NoOutput
 
     /// Adds the steps of the workflow to a draft. Composed workflows implement it; a program that uses them calls
-    /// ``JobClient/enqueue(_:_:)-workflow`` instead.
+    /// ``JobClient/enqueue(_:_:)->WorkflowHandle<W.Output>`` instead.
     /// - Parameters:
     ///   - draft: the steps so far.
     ///   - source: what the workflow is started on.

@@ -127,7 +127,9 @@ local made_ready = false
 for _, step in ipairs(others) do
     for _, item in ipairs(step.follow_ups) do
         local id = item.id
-        if item.kind == 'm' and redis.call('EXISTS', P .. 'job:' .. id) == 0 and status_of(result_of(id)) ~= 'SUCCESS' then
+        -- A job that takes the place of this one has its id.
+        if item.kind == 'm' and id == step.id then step.is_replaced = true end
+        if item.kind == 'm' and (id == step.id or redis.call('EXISTS', P .. 'job:' .. id) == 0) and status_of(result_of(id)) ~= 'SUCCESS' then
             redis.call('SADD', P .. 'queues', item.queue)
             if place_job(id, item.list, item.queue, item.record, item.envelope, item.due, now) then made_ready = true end
         end
@@ -183,7 +185,7 @@ for _, step in ipairs(others) do
     end
     let_go(id, is_begun)
     redis.call('SREM', cancelled, id)
-    if operation == 'S' then redis.call('DEL', P .. 'job:' .. id) end
+    if operation == 'S' and not step.is_replaced then redis.call('DEL', P .. 'job:' .. id) end
     if operation ~= 'B' then
         release_key(record, id, false, now)
     elseif step.side == 'F' and is_there(P .. 'limits') then

@@ -85,7 +85,8 @@ extension BackendContract {
                 case .completes = try await groups.count(bench.arrival("b", at: nil, of: "g"))
             else { throw ContractViolation(description: "the group does not wait for the member that was added") }
         },
-        Check("a member that is cancelled or given up arrives", needs: [.leases, .storesResults], parts: [.groups]) { bench in
+        Check("a member that is cancelled or given up arrives", needs: [.leases, .storesResults], parts: [.groups]) {
+            bench in
             guard let groups = bench.backend.groups else { return }
             try await groups.open([GroupOpening("g", size: 2)])
             let errback: WireValue = [
