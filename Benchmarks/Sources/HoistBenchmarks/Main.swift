@@ -7,7 +7,7 @@ import Logging
 /// Benchmarks on SQLite and Redis. `HoistBenchmarks [PYTHON]` prints one table each; with an interpreter that has huey
 /// and celery[redis] it runs those peers in the same run, and Sidekiq where it is installed. `HoistBenchmarks redis
 /// [PYTHON]` prints the second alone, `HoistBenchmarks events [PYTHON]` what events and remote control cost, and `HoistBenchmarks rabbit URL` the
-/// rates on a RabbitMQ that runs.
+/// rates on a RabbitMQ that runs. `HoistBenchmarks workflows URL` measures steps and members of workflows.
 @main
 struct Main {
     static func main() async throws {
@@ -40,6 +40,7 @@ struct Main {
         case "rabbit":
             try await RabbitBenchmark.run(arguments[2], jobs: Int(arguments.dropFirst(3).first ?? "") ?? 50_000)
         case "events": try await EventsReport(python: arguments.dropFirst(2).first).run()
+        case "workflows": try await WorkflowBenchmark.run(arguments[2])
         case "redis": try await RedisReport(python: arguments.dropFirst(2).first).run()
         default:
             try await Report(python: arguments.dropFirst().first).run()

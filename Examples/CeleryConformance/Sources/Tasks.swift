@@ -73,7 +73,9 @@ private struct PythonError: CrossLanguageError, CustomStringConvertible {
 }
 
 private func sum(_ values: [WireValue]) throws -> WireValue {
-    // Python adds texts as well.
+    // Python adds texts and lists as well.
+    let lists = values.compactMap(\.arrayValue)
+    if !lists.isEmpty, lists.count == values.count { return .array(lists.flatMap { $0 }) }
     let texts = values.compactMap(\.stringValue)
     if !texts.isEmpty, texts.count == values.count { return .string(texts.joined()) }
     var total: Int64 = 0

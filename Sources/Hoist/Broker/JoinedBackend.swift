@@ -165,7 +165,14 @@ struct Settler: WorkerSession {
                 write.log = settlement.log
                 writes.append(write)
             }
-            let followUps = try await continuing.conclude(transition.followUps)
+            var followUps = try await continuing.conclude(transition.followUps)
+            var own = FollowUps()
+            if let replacing = followUps, replacing.replacesJob {
+                // What has the id of the job takes its place in the step that ends the job.
+                own.messages = replacing.messages.filter { $0.id == settlement.jobID }
+                own.replacesJob = true
+                followUps?.messages.removeAll { $0.id == settlement.jobID }
+            }
             if let followUps { concluded.append(followUps) }
             writes += followUps?.ends ?? []
             if let following = followUps?.messages, !following.isEmpty {
@@ -177,7 +184,7 @@ struct Settler: WorkerSession {
             guard case .end = transition.move else { continue }
             turn.settlements[index].storesResult = false
             // None, which is not the same as unknown: the broker must not make them again from the message.
-            turn.settlements[index].followUps = FollowUps()
+            turn.settlements[index].followUps = own
         }
         for report in turn.progress {
             guard var record = report.facts.map({ Self.record(report.jobID, $0, .running) }) else { continue }

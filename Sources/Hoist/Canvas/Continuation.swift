@@ -171,6 +171,10 @@ package struct Continuation: Sendable {
 }
 
 extension JobFailure {
+    static let sealedCanvas = JobFailure(
+        kind: .unsupported, type: "SealedArguments",
+        message: "arguments are sealed here, and a canvas carries those of its jobs open")
+
     /// The message asks for a chord, which this backend cannot count.
     static let chord = JobFailure(
         kind: .unsupported, type: "UnsupportedCanvas",

@@ -16,10 +16,11 @@ extension Continuation {
     ///   - continuation: what follows the job; nil for nothing.
     ///   - canvas: what is to run.
     ///   - headers: those of the job.
+    ///   - queue: where the job came from.
     /// - Throws: ``JobFailure`` for a canvas that cannot take the place of a job.
     static func replacement(
-        _ continuation: Continuation?, by canvas: Signature, _ headers: MessageHeaders, _ rules: ContinuationRules,
-        now: Date
+        _ continuation: Continuation?, by canvas: Signature, _ headers: MessageHeaders, queue: String,
+        _ rules: ContinuationRules, now: Date
     ) throws(JobFailure) -> FollowUps {
         let nesting = headers.replacedTaskNesting + 1
         guard nesting <= nestingLimit else {
@@ -32,10 +33,15 @@ extension Continuation {
                 kind: .undecodable, type: "ImproperlyConfigured",
                 message: "a signature with a chord cannot take the place of a job", module: "celery.exceptions")
         }
+        guard headers.hoist.step == nil || canvas.kind == .task else {
+            throw JobFailure(
+                kind: .unsupported, type: "UnsupportedCanvas",
+                message: "a step of a workflow may be replaced by one job, and not by a \(canvas.kind)")
+        }
         let finished = FinishedJob(headers)
         var publisher = SignaturePublisher(finished, rules: rules, now: now)
         var replacement = try SignaturePublisher.reading { () throws(WireError) in
-            try continuation.linked(try ending(canvas))
+            try continuation.linked(try ending(canvas, queue: queue))
         }
         if replacement.kind == .chain, (try? replacement.parts())?.isEmpty ?? true {
             throw JobFailure(
@@ -70,7 +76,7 @@ extension Continuation {
     static func member(
         _ continuation: Continuation?, _ canvas: Signature, _ headers: MessageHeaders, _ rules: ContinuationRules,
         now: Date
-    ) throws(JobFailure) -> (group: String, followUps: FollowUps) {
+    ) throws(JobFailure) -> (group: String, count: Int, followUps: FollowUps) {
         guard let group = headers.group, let chord = continuation?.chord else {
             throw JobFailure(
                 kind: .unsupported, type: "ValueError", message: "the job is no member of a chord", module: "builtins")
@@ -80,12 +86,14 @@ extension Continuation {
         _ = try publisher.apply(canvas, [], in: place)
         var followUps = FollowUps()
         (followUps.messages, followUps.openings) = (publisher.messages, publisher.openings)
-        return (group, followUps)
+        let count = try SignaturePublisher.reading { () throws(WireError) in try canvas.count }
+        return (group, count, followUps)
     }
 
     /// Groups hand on the list of their outputs, for which a job of its own stands at the end.
-    private static func ending(_ canvas: Signature) throws(WireError) -> Signature {
-        let accumulate = Signature.task("celery.accumulate", [], ["index": 0])
+    private static func ending(_ canvas: Signature, queue: String) throws(WireError) -> Signature {
+        // Where a worker is that performs it.
+        let accumulate = Signature.task("celery.accumulate", [], ["index": 0]).with("queue", .string(queue))
         switch canvas.kind {
         case .task, .chord: return canvas
         case .group: return .chord(canvas, then: accumulate)

@@ -16,6 +16,7 @@ extension JobClient {
     ///   be published then. `.misuse` where the backend counts no groups and the canvas needs that.
     @discardableResult
     public func enqueue(canvas: Signature) async throws -> CanvasHandle {
+        guard configuration.sealing == nil else { throw JobFailure.sealedCanvas }
         let parent = JobContext.current
         let rules =
             parent?.continuationRules

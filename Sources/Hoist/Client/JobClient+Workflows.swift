@@ -87,11 +87,11 @@ extension JobClient {
         var whole = EnqueueRequest(name: "workflow", secretArguments: [], defaults: JobOptions(), now: now)
         for option in options { option.apply(&whole) }
         guard whole.unique == nil else {
-            throw WorkflowError("a unique key belongs to a step: give it with .with(.unique(…))")
+            throw WorkflowError("workflows and their steps have no unique keys: give the workflow an id")
         }
         var draft = WorkflowDraft()
         let end = try draft.step(for: try workflow.addSteps(to: &draft, on: .given))
-        let plan = try plan(of: draft, end: end, whole, options, at: now)
+        let plan = try plan(of: draft, end: end, whole, options, isFirst: true, at: now)
         let id = whole.id ?? JobIdentifier.make()
         var stored = StoredWorkflow(
             id: id, name: draft.steps[end].name, createdAt: now, body: try JSONText.encode(plan))
@@ -99,6 +99,7 @@ extension JobClient {
         _ = try stored.plan
         try await keeping.begin(stored)
         stored = try await keeping.workflow(id) ?? stored
+        if stored.state.hasEnded { return WorkflowHandle(id: id, client: self) }
         var advance = PlanAdvance(stored, now: now)
         try advance.begin(on: input)
         var first = advance.followUps
@@ -119,19 +120,21 @@ extension JobClient {
     }
 
     private func plan(
-        of draft: WorkflowDraft, end: Int, _ whole: EnqueueRequest, _ options: [EnqueueOption], at now: JobDate
+        of draft: WorkflowDraft, end: Int, _ whole: EnqueueRequest, _ options: [EnqueueOption], isFirst: Bool,
+        at now: JobDate
     ) throws -> Plan {
         let steps = try draft.steps.map { step in
+            let isFirst = isFirst && step.source.steps.isEmpty && step.after.isEmpty
             let kind: Plan.Kind =
                 switch step.kind {
                 case .job(let job):
                     .job(
                         template: try template(
                             of: job, named: step.name, whole, options,
-                            isFirst: step.source.steps.isEmpty && step.after.isEmpty, at: now),
+                            isFirst: isFirst, at: now),
                         input: job.inputName)
                 case .forEach(let inner):
-                    .each(try plan(of: inner.draft, end: inner.end, whole, options, at: now))
+                    .each(try plan(of: inner.draft, end: inner.end, whole, options, isFirst: isFirst, at: now))
                 case .gather: .gather
                 case .either: .either
                 }
@@ -156,6 +159,9 @@ extension JobClient {
         guard request.id == nil else {
             throw WorkflowError(
                 "the step \(name) has an id of its own; the ids of steps come from the id of the workflow")
+        }
+        guard request.unique == nil else {
+            throw WorkflowError("the step \(name) has a unique key: a step that another job holds up would never run")
         }
         try request.check(backend.broker.abilities)
         let queue = try request.place(usual: usualQueue(of: request, step.defaults.queue), parent: JobContext.current)

@@ -138,3 +138,20 @@ public struct GroupClosing: Sendable, Equatable {
         self.member = member
     }
 }
+
+extension [GroupPart] {
+    /// The outputs in the shape of a tree of ids; a member that is not there stands as null.
+    /// - Parameter tree: as ``GroupOpening/tree``.
+    package func outputs(in tree: WireValue) -> [WireValue] {
+        let known = Dictionary(map { ($0.member, $0.output) }) { first, _ in first }
+        func outputs(_ members: [WireValue], depth: Int) -> [WireValue] {
+            members.map { member in
+                if let inner = member.arrayValue?.last?.arrayValue, depth < 64 {
+                    return .array(outputs(inner, depth: depth + 1))
+                }
+                return known[member.arrayValue?.first?.arrayValue?.first?.stringValue ?? ""] ?? .null
+            }
+        }
+        return outputs(tree.arrayValue?.last?.arrayValue ?? [], depth: 0)
+    }
+}

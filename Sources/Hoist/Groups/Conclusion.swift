@@ -40,11 +40,10 @@ extension FollowUps {
     private enum End { case opening(GroupOpening), arrival(Arrival), step(StepEnd) }
 
     private mutating func nextEnd() -> End? {
-        // A group opens before a member of it arrives.
-        if !openings.isEmpty { return .opening(openings.removeFirst()) }
-        if !arrivals.isEmpty { return .arrival(arrivals.removeFirst()) }
-        if !steps.isEmpty { return .step(steps.removeFirst()) }
-        return nil
+        // A group opens before a member of it arrives. The last comes first, for there may be very many.
+        if let opening = openings.popLast() { return .opening(opening) }
+        if let arrival = arrivals.popLast() { return .arrival(arrival) }
+        return steps.popLast().map { .step($0) }
     }
 
     private mutating func note(_ result: ArrivalResult, of arrival: Arrival, now: JobDate) {

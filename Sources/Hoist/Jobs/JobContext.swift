@@ -130,10 +130,12 @@ public final class JobContext: Sendable {
         guard let (continuation, rules) = state.withLock({ $0.following }), let groups = jobs.backend.groups else {
             throw JobFailure.chord
         }
-        let (group, followUps) = try Continuation.member(
+        guard !isSealed else { throw JobFailure.sealedCanvas }
+        let (group, count, followUps) = try Continuation.member(
             continuation, canvas, messageHeaders, rules, now: jobs.backend.clock.now)
         // A chord that waits for too many is found; one that is over too soon is not.
-        try await groups.grow(group, by: 1)
+        guard count > 0 else { return }
+        try await groups.grow(group, by: count)
         try await jobs.publish(canvas: followUps)
     }
 

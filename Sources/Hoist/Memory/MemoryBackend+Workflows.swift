@@ -80,7 +80,10 @@ extension MemoryStore {
     mutating func sweepWorkflows(now: Date) {
         groups.sweep(now: now)
         workflows = workflows.filter { _, workflow in
-            workflow.endedAt.map { $0.addingTimeInterval(resultRetention) > now }
+            workflow.endedAt.map { ended in
+                let kept = workflow.state == .failed ? StoredWorkflow.lifetime.inSeconds : resultRetention
+                return ended.addingTimeInterval(kept) > now
+            }
                 ?? (workflow.createdAt.addingTimeInterval(StoredWorkflow.lifetime.inSeconds) > now)
         }
     }

@@ -8,6 +8,7 @@ import Foundation
 struct MemoryGroups {
     private struct Group {
         var size: Int?
+        var tree: WireValue?
         var parts: [JobID: GroupPart] = [:]
         var completedBy: JobID?
         var isOver = false
@@ -24,7 +25,7 @@ struct MemoryGroups {
 
     mutating func open(_ opening: GroupOpening, lifetime: Double, now: Date) {
         var group = group(opening.group, lifetime: opening.lifetime?.inSeconds ?? lifetime, now: now)
-        if !group.isOver { group.size = group.size ?? opening.size }
+        if !group.isOver { (group.size, group.tree) = (group.size ?? opening.size, group.tree ?? opening.tree) }
         groups[opening.group] = group
     }
 
@@ -34,15 +35,21 @@ struct MemoryGroups {
     }
 
     mutating func count(_ arrival: Arrival, lifetime: Double, now: Date) -> ArrivalResult {
-        var group = group(arrival.group, lifetime: arrival.lifetime?.inSeconds ?? lifetime, now: now)
-        defer { groups[arrival.group] = group }
-        guard !group.isOver else { return .counted }
+        let lifetime = arrival.lifetime?.inSeconds ?? lifetime
         let member = arrival.part.member
-        if group.parts[member] == nil { group.parts[member] = arrival.part }
-        guard group.size == group.parts.count, group.completedBy ?? member == member else { return .counted }
-        group.completedBy = member
-        let parts = group.parts.values.sorted()
-        return .completes(parts: parts, outputs: parts.map(\.output))
+        // In place: a group may have very many parts.
+        return withUnsafeMutablePointer(to: &groups[arrival.group, default: Group(until: now)]) { group in
+            group.pointee.until = max(group.pointee.until, now.addingTimeInterval(lifetime))
+            guard !group.pointee.isOver else { return .counted }
+            if group.pointee.parts[member] == nil { group.pointee.parts[member] = arrival.part }
+            guard group.pointee.size == group.pointee.parts.count, group.pointee.completedBy ?? member == member else {
+                return .counted
+            }
+            group.pointee.completedBy = member
+            let parts = group.pointee.parts.values.sorted()
+            return .completes(
+                parts: parts, outputs: group.pointee.tree.map { parts.outputs(in: $0) } ?? parts.map(\.output))
+        }
     }
 
     mutating func close(_ closing: GroupClosing) {

@@ -43,8 +43,8 @@ enum CanvasHandlers {
         }
         let signature = try Signature(task)
         guard let handler = handlers[signature.task] else {
-            throw JobFailure(
-                kind: .unsupported, type: "NotRegistered", message: signature.task, module: "celery.exceptions")
+            // It waits for a worker that knows the name, as a job of that name would.
+            throw JobDirective.snooze(for: .seconds(1))
         }
         guard handler.lane == .async else {
             throw JobFailure(

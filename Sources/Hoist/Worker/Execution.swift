@@ -311,8 +311,9 @@ final class Execution: Sendable {
             throw JobFailure(
                 kind: .unsupported, type: "JobDirective", message: "a job of the process lane cannot be replaced")
         }
+        guard !context.isSealed else { throw JobFailure.sealedCanvas }
         return try Continuation.replacement(
-            continuation, by: canvas, context.messageHeaders, environment.continuationRules, now: now)
+            continuation, by: canvas, context.messageHeaders, queue: queue, environment.continuationRules, now: now)
     }
 
     private func perform(_ arguments: Arguments, _ context: JobContext) async throws -> [UInt8] {

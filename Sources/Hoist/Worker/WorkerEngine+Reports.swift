@@ -72,7 +72,9 @@ extension WorkerEngine {
     /// - Parameter items: the names of the settings, as Celery calls them.
     func handlerDescriptions(_ items: [String]) -> [String] {
         let wanted = items.isEmpty ? ["exchange", "routing_key", "rate_limit"] : items
-        return setup.handlers.sorted { $0.key < $1.key }.map { name, handler in
+        // As Celery's workers, without the tasks that every worker has.
+        let handlers = setup.handlers.filter { !$0.key.hasPrefix("celery.") }
+        return handlers.sorted { $0.key < $1.key }.map { name, handler in
             let settings = wanted.compactMap { item -> String? in
                 let value: String? =
                     switch item {

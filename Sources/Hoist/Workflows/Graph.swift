@@ -119,7 +119,10 @@ public struct GraphBuilder {
     private mutating func add<Output>(
         _ body: (inout WorkflowDraft) throws -> WorkflowDraft.Source
     ) -> GraphNode<Output> {
-        do { return GraphNode(source: try body(&draft), graph: id) } catch {
+        do {
+            // A step of its own for what several hand on, so that it has an outcome.
+            return GraphNode(source: .output(try draft.step(for: try body(&draft))), graph: id)
+        } catch {
             problem = problem ?? error
             return GraphNode(source: .nothing, graph: id)
         }

@@ -32,8 +32,8 @@ struct Plan: Sendable, Codable {
 
         /// The steps that it waits for, each once.
         var parents: [Int] {
-            var parents: [Int] = []
-            func note(_ step: Int) { if !parents.contains(step) { parents.append(step) } }
+            var (parents, seen): ([Int], Set<Int>) = ([], [])
+            func note(_ step: Int) { if seen.insert(step).inserted { parents.append(step) } }
             func walk(_ source: Source) {
                 switch source {
                 case .nothing, .given: break

@@ -14,6 +14,7 @@ struct PlanAdvance {
     private let now: JobDate
     private(set) var followUps = FollowUps()
     private var parentID: JobID?
+    private var unfinished: [(number: Int, scope: Scope, result: StepEnd.Result)] = []
 
     init(_ workflow: StoredWorkflow, now: JobDate) {
         self.workflow = workflow
@@ -34,12 +35,14 @@ struct PlanAdvance {
     /// - Throws: ``WorkflowError`` when the plan cannot be read.
     mutating func begin(on given: WireValue) throws(WorkflowError) {
         begin(Scope(plan: try workflow.plan, prefix: [], given: given))
+        finish()
     }
 
     mutating func ended(_ end: StepEnd) {
         guard let scope = scope(of: end.step) else { return }
         parentID = end.jobID
         ended(end.step.path[end.step.path.count - 1], in: scope, end.result)
+        finish()
     }
 
     /// The parents of a step have ended.
@@ -49,11 +52,12 @@ struct PlanAdvance {
         let number = step.path[step.path.count - 1]
         let parents = scope.plan.parents[number]
         var ends: [Int: StepEnd.Result] = [:]
-        for part in parts {
-            guard let index = part.index, parents.indices.contains(Int(clamping: index)) else { continue }
-            ends[parents[Int(index)]] = StepEnd.Result(part)
-        }
+        let byMember = Dictionary(
+            parents.map { (WorkflowStep.id(workflow.id, scope.prefix + [$0]), $0) }
+        ) { first, _ in first }
+        for part in parts { if let parent = byMember[part.member] { ends[parent] = StepEnd.Result(part) } }
         start(number, in: scope, ends)
+        finish()
     }
 
     /// All elements of a step that runs on each have ended.
@@ -67,6 +71,7 @@ struct PlanAdvance {
         let result: StepEnd.Result =
             failure.map { .failed($0) } ?? (outputs.count == parts.count ? .succeeded(.array(outputs)) : .skipped)
         ended(number, in: scope, result)
+        finish()
     }
 
     /// Where a step belongs; nil for a place that the plan does not have.
@@ -87,8 +92,24 @@ struct PlanAdvance {
         for (number, parents) in scope.plan.parents.enumerated() where parents.isEmpty { start(number, in: scope, [:]) }
     }
 
-    /// A step has ended: those that wait for it may go on.
+    /// A step has ended. What that means for others is found out by ``finish()``: a plan may be a hundred thousand steps
+    /// long, and is not followed by recursion.
     private mutating func ended(_ number: Int, in scope: Scope, _ result: StepEnd.Result) {
+        unfinished.append((number, scope, result))
+    }
+
+    private mutating func finish() {
+        var next = 0
+        while next < unfinished.count {
+            let (number, scope, result) = unfinished[next]
+            next += 1
+            goOn(behind: number, in: scope, result)
+        }
+        unfinished = []
+    }
+
+    /// Those that wait for a step that has ended may go on.
+    private mutating func goOn(behind number: Int, in scope: Scope, _ result: StepEnd.Result) {
         if number == scope.plan.plan.end { ended(scope, result) }
         for dependent in scope.plan.dependents[number] {
             let parents = scope.plan.parents[dependent]
@@ -145,7 +166,7 @@ struct PlanAdvance {
         case .gather, .either: ended(number, in: scope, .succeeded(input))
         case .job(let template, let inputName):
             // What is cancelled starts nothing more.
-            guard !workflow.state.hasEnded || workflow.state != .cancelled else {
+            guard workflow.state != .cancelled else {
                 return ended(number, in: scope, .skipped)
             }
             do {

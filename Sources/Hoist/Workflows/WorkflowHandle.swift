@@ -197,24 +197,31 @@ package struct WorkflowReader: Sendable {
 
     package func cancel(_ id: String) async throws -> Bool {
         let keeping = try keeper()
-        guard let workflow = try await keeping.workflow(id), workflow.state == .running else { return false }
+        guard let workflow = try await keeping.workflow(id), workflow.state == .running || workflow.state == .cancelled
+        else { return false }
         // From now on no step that ends starts another.
         try await keeping.end(WorkflowEnd(id, .cancelled))
-        // A step that was on its way is there at the next look.
-        for _ in 0..<50 {
-            var waits = false
+        // A step that ends now may have read that the workflow runs: what it starts is there at one of the next looks.
+        for look in 0..<20 {
+            var (waits, runs) = (false, false)
             for job in try await jobs(of: workflow.plan, prefix: [], id) {
-                if try await backend.cancel(job) == .cancelled { waits = true }
+                switch try await backend.cancel(job) {
+                case .cancelled: waits = true
+                case .requested: runs = true
+                case .alreadyEnded, .unknown: break
+                }
             }
-            if !waits { break }
+            if !waits, !runs || look > 5 { break }
+            if runs { await backend.clock.sleep(for: .milliseconds(50)) }
         }
-        if try await backend.record(of: id)?.state.hasEnded != true, workflow.endsInJob {
+        let last = try await backend.record(of: id)
+        if workflow.endsInJob, last == nil || last?.queue.isEmpty == true && last?.state == .waiting {
             // What was never published has no end of its own.
             var record = JobRecord(id: id, name: workflow.name, queue: "", state: .cancelled)
             record.endedAt = backend.clock.now
             try await backend.results.store([ResultWrite(record, kept: .standard)])
         }
-        return true
+        return workflow.state == .running
     }
 
     /// The ids that jobs of the workflow may have.

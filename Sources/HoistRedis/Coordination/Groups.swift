@@ -40,7 +40,9 @@ extension RedisBackend: GroupCounting {
         guard let tree = answer[1].bytes.flatMap({ try? JSONParser.parse($0) })?["result"] else {
             return .completes(parts: parts, outputs: parts.map(\.output))
         }
-        let outputs = try await outputs(of: tree.arrayValue?.last?.arrayValue ?? [], depth: 0)
+        // The result of the member that comes last is not stored yet.
+        let known = Dictionary(parts.map { ($0.member, $0.output) }) { first, _ in first }
+        let outputs = try await outputs(of: tree.arrayValue?.last?.arrayValue ?? [], known, depth: 0)
         return .completes(parts: parts, outputs: outputs)
     }
 
@@ -89,14 +91,20 @@ extension RedisBackend: GroupCounting {
     }
 
     /// The results of a tree of jobs, in its shape. A job that stored none stands as null.
-    private func outputs(of members: [WireValue], depth: Int) async throws -> [WireValue] {
+    private func outputs(
+        of members: [WireValue], _ known: [JobID: WireValue], depth: Int
+    ) async throws -> [WireValue] {
         guard depth < 64 else { return [] }
         var outputs: [WireValue] = []
         for member in members {
             if let inner = member.arrayValue?.last?.arrayValue {
-                outputs.append(.array(try await self.outputs(of: inner, depth: depth + 1)))
+                outputs.append(.array(try await self.outputs(of: inner, known, depth: depth + 1)))
             } else if let id = member.arrayValue?.first?.arrayValue?.first?.stringValue {
-                outputs.append(try await record(of: id)?.output ?? .null)
+                if let output = known[id] {
+                    outputs.append(output)
+                } else {
+                    outputs.append(try await record(of: id)?.output ?? .null)
+                }
             }
         }
         return outputs
@@ -115,6 +123,8 @@ extension RedisBackend: GroupCounting {
             let followUps = try await conclude(uncounted)
             steps[index].followUps = self.followUps(followUps, now: now)
             steps[index].over = followUps
+            // Before the job is settled, for afterwards nobody may come to it any more.
+            for end in followUps.workflowEnds { try await self.end(end) }
         }
         return steps
     }
@@ -154,7 +164,11 @@ extension RedisBackend: GroupCounting {
     /// Notes what is over once a script has published what follows.
     func closeGroups(of followUps: FollowUps?) async throws {
         guard let followUps else { return }
-        if !followUps.closings.isEmpty { try await close(followUps.closings) }
+        if !followUps.closings.isEmpty {
+            try await close(followUps.closings)
+            // The job is settled: its next life is another matter.
+            if let outcome = followUps.outcome { _ = try await onKey(keys.counted(outcome.member), "forget", []) }
+        }
         for end in followUps.workflowEnds { try await self.end(end) }
     }
 }

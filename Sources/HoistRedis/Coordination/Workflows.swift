@@ -43,7 +43,11 @@ extension RedisBackend: WorkflowKeeping {
     }
 
     public func end(_ end: WorkflowEnd) async throws {
-        let kept = configuration.resultRetention.map { max(1, $0.components.seconds) * 1000 }
+        // As long as the dead letter of the step that failed, which may be given another life.
+        let kept =
+            end.state == .failed
+            ? StoredWorkflow.lifetime.components.seconds * 1000
+            : configuration.resultRetention.map { max(1, $0.components.seconds) * 1000 }
         _ = try await run(
             RedisScripts.keepWorkflow,
             [
@@ -63,10 +67,14 @@ extension RedisBackend: WorkflowKeeping {
             return read
         }
         let reply = try await send(
-            RESPCommand("HGET", [.text(keys.workflow(id)), "state"]), doing: "read the workflow \(id)")
-        guard let state = reply.text.flatMap(WorkflowState.init) else {
+            RESPCommand("HMGET", [.text(keys.workflow(id)), "state", "created"]), doing: "read the workflow \(id)")
+        let fields = reply.elements ?? []
+        guard let state = fields.first?.text.flatMap(WorkflowState.init),
+            fields.last?.text.flatMap({ Int64($0) }) == known.createdAt.microsecondsSinceEpoch
+        else {
+            // It is over, or its id is another's by now.
             workflowCache.withLock { $0[id] = nil }
-            return nil
+            return try await workflow(id)
         }
         known.state = state
         return known

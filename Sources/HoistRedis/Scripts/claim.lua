@@ -184,6 +184,9 @@ local function claim_jobs(claim_count)
                 if result_db ~= '' then redis.call('SELECT', broker_db) end
             end
             if record ~= '' and starts then release_key(record, id, true, now) end
+        elseif string.byte(record, 1) == 99 and (string.find(element, '"step":{"id":', 1, true) or string.find(element, '"group": ?"')) then
+            -- Others count its end: the worker says so.
+            word = string.gsub(word, '%a$', 'r')
         elseif string.byte(record, 1) == 99 then
             -- It was cancelled where it could not be taken out of the list.
             local kept, left = P .. 'stopped:' .. claim.queue, redis.call('PTTL', P .. 'job:' .. id)

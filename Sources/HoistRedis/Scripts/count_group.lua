@@ -11,6 +11,7 @@
 --         progress
 --         part      the member's place ('' for none)
 --         recall    nothing more; the key is where an outcome was kept
+--         forget    nothing more; the outcome is kept no longer
 -- The keys, behind that of the group: .j the entries, a sorted set by place, or a list where Celery was told so; .d who
 -- is among them; .s the size, and .t what was added to it; .c who completes the group, then 'done'.
 -- Answers to count: nothing, or the entries and the tree for the member that is the last; to progress the number of
@@ -76,6 +77,10 @@ end
 
 local answer = false
 in_database(ARGV[2], function()
+    if action == 'forget' then
+        redis.call('DEL', group)
+        return
+    end
     if action == 'recall' then
         answer = redis.call('GET', group)
         return

@@ -58,7 +58,9 @@ in_database(ARGV[3], function()
     for_slices(#result_keys, function(first, last)
         if redis.call('EXISTS', unpack(result_keys, first, last)) == 0 then return end
         for i = first, last do
-            if redis.call('EXISTS', result_keys[i]) == 1 then known[string.sub(result_keys[i], #ARGV[4] + 1)] = true end
+            -- A result that only says that its job is to come is none.
+            local result = redis.call('GET', result_keys[i])
+            if result and status_of(result) ~= 'PENDING' then known[string.sub(result_keys[i], #ARGV[4] + 1)] = true end
         end
     end)
 end)

@@ -11,6 +11,8 @@ if ARGV[3] == 'begin' then
     redis.call('HSET', key, 'name', ARGV[4], 'state', 'running', 'created', ARGV[5], 'body', ARGV[6])
     redis.call('PEXPIRE', key, ARGV[7])
     redis.call('ZADD', all, ARGV[5], ARGV[2])
+    -- Those that are surely forgotten: twice as old as one may become.
+    redis.call('ZREMRANGEBYSCORE', all, '-inf', whole(tonumber(ARGV[5]) - 2 * tonumber(ARGV[7]) * 1000))
     return 1
 end
 local state = redis.call('HGET', key, 'state')

@@ -40,10 +40,10 @@ extension JobStore {
         let until = now + (group.lifetime?.inMicroseconds ?? rules.resultRetention)
         try sql(
             """
-            INSERT INTO job_group (id, size, until) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO UPDATE
-            SET size = coalesce(size, ?2), until = max(until, ?3) WHERE is_over = 0
+            INSERT INTO job_group (id, size, until, tree) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO UPDATE
+            SET size = coalesce(size, ?2), until = max(until, ?3), tree = coalesce(tree, ?4) WHERE is_over = 0
             """
-        ).bind(group.group).bind(Int64(group.size)).bind(until).run()
+        ).bind(group.group).bind(Int64(group.size)).bind(until).bind(group.tree.map { JSONWriter.bytes(of: $0) }).run()
     }
 
     func grow(_ group: String, by count: Int) throws {
@@ -81,7 +81,10 @@ extension JobStore {
             """)
         guard try complete.bind(part.member).bind(sequence).run() == 1 else { return .counted }
         let parts = try parts(ofGroup: sequence)
-        return .completes(parts: parts, outputs: parts.map(\.output))
+        let shape = try sql("SELECT tree FROM job_group WHERE seq = ? AND tree IS NOT NULL").bind(sequence)
+        defer { shape.end() }
+        let tree = try shape.step() ? try? JSONText.parse(shape.bytes(0)) : nil
+        return .completes(parts: parts, outputs: tree.map { parts.outputs(in: $0) } ?? parts.map(\.output))
     }
 
     func close(_ closing: GroupClosing) throws {

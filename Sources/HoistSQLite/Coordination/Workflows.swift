@@ -64,7 +64,9 @@ extension JobStore {
             UPDATE workflow SET state = ?1, ended = ?2, purge = ?2 + ?3
             WHERE id = ?4 AND (state = 'running' OR state = 'failed' AND ?1 = 'succeeded')
             """)
-        try update.bind(end.state.rawValue).bind(now).bind(rules.resultRetention).bind(end.workflow).run()
+        // A failed one as long as the dead letter of its step, which may be given another life.
+        let kept = end.state == .failed ? StoredWorkflow.lifetime.inMicroseconds : rules.resultRetention
+        try update.bind(end.state.rawValue).bind(now).bind(kept).bind(end.workflow).run()
     }
 
     /// Forgets workflows whose time has passed.

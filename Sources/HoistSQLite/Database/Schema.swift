@@ -161,7 +161,7 @@ enum Schema {
     // Groups whose members are counted, and workflows. A group that is over has no parts any more.
     private static let versionSeven = """
         CREATE TABLE job_group (
-            seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, size INTEGER, ended INTEGER NOT NULL DEFAULT 0,
+            seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, size INTEGER, tree BLOB, ended INTEGER NOT NULL DEFAULT 0,
             completed_by TEXT, is_over INTEGER NOT NULL DEFAULT 0, until INTEGER NOT NULL
         );
         CREATE INDEX job_group_until ON job_group (until);

@@ -3,7 +3,14 @@ public import Hoist
 
 extension SQLiteBackend {
     public func record(of id: JobID) async throws -> JobRecord? {
-        if let record = try await jobs(JobFilter(ids: [id], limit: 1)).first { return record }
+        let filter = JobFilter(ids: [id], limit: 1)
+        if let record = try await jobs(filter).first { return record }
+        if let record = try await foreignRecord(of: id) { return record }
+        // It may have been published between the two looks, which takes the place of what was written under its id.
+        return try await jobs(filter).first
+    }
+
+    private func foreignRecord(of id: JobID) async throws -> JobRecord? {
         let now = clock.now.microsecondsSinceEpoch
         return try await read("read the job \(id)") { database in
             let row = try Row.fetchOne(
