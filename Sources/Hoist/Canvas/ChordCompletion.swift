@@ -129,6 +129,8 @@ struct CanvasEnding {
         for errback in inherited where !errbacks.contains(errback) { errbacks.append(errback) }
         if body.kind == .group {
             for member in (try? body.parts()) ?? [] { runErrbacks(of: member, and: errbacks) }
+        } else if body.kind == .chord {
+            if let inner = try? body.body() { runErrbacks(of: inner, and: errbacks) }
         } else if !errbacks.isEmpty, let id = body.id {
             followUps.add(SignaturePublisher.errbacks(errbacks, of: FinishedJob(id: id), rules, now: now))
         }
