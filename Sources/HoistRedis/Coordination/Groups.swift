@@ -114,19 +114,38 @@ extension RedisBackend: GroupCounting {
     func concluded(_ steps: [SettlingStep], worker: WorkerID) async throws -> [SettlingStep] {
         guard steps.contains(where: { $0.uncounted != nil }) else { return steps }
         // What a worker says that has lost its job counts for nothing.
-        let held = try await heldJobs(steps.filter { $0.uncounted != nil }.map(\.id), of: worker)
+        let tokens = try await heldTokens(steps.filter { $0.uncounted != nil }.map(\.id), of: worker)
         let now = now
         var steps = steps
-        for index in steps.indices {
-            guard let uncounted = steps[index].uncounted else { continue }
-            guard held[steps[index].id]?.token == steps[index].token else { continue }
-            let followUps = try await conclude(uncounted)
-            steps[index].followUps = self.followUps(followUps, now: now)
-            steps[index].over = followUps
-            // Before the job is settled, for afterwards nobody may come to it any more.
-            for end in followUps.workflowEnds { try await self.end(end) }
+        // Beside each other, so that their commands go to the server together.
+        try await withThrowingTaskGroup(of: (Int, FollowUps).self) { group in
+            for index in steps.indices {
+                guard let uncounted = steps[index].uncounted, tokens[steps[index].id] == steps[index].token
+                else { continue }
+                group.addTask { [self] in
+                    let followUps = try await conclude(uncounted)
+                    // Before the job is settled, for afterwards nobody may come to it any more.
+                    for end in followUps.workflowEnds { try await self.end(end) }
+                    return (index, followUps)
+                }
+            }
+            for try await (index, followUps) in group {
+                steps[index].followUps = self.followUps(followUps, now: now)
+                steps[index].over = followUps
+            }
         }
         return steps
+    }
+
+    /// By which deliveries a worker holds jobs.
+    private func heldTokens(_ ids: [JobID], of worker: WorkerID) async throws -> [JobID: Int64] {
+        let lines = try await send(
+            RESPCommand("HMGET", [.text(keys.own + "held:" + worker + ":info")] + ids.map { .text($0) }),
+            doing: "read jobs under way")
+        let pairs = zip(ids, lines.elements ?? []).compactMap { id, line in
+            line.bytes.flatMap { HeldJob($0, envelope: []) }.map { (id, $0.token) }
+        }
+        return Dictionary(pairs) { first, _ in first }
     }
 
     func conclude(_ followUps: FollowUps) async throws -> FollowUps {
