@@ -223,14 +223,6 @@ extension RedisBackend {
         var facts = JobFacts(id: id, held: held, keys: keys, worker: nil, now: now)
         facts.startedAt = nil
         facts.attempt -= 1
-        // Counted before the job ends, for afterwards nobody may come to it any more. Counting again is safe.
-        var concluded = FollowUps()
-        if let message = facts.message,
-            let followUps = FollowUps(of: message, endedAs: state, nil, now: JobDate(microsecondsSinceEpoch: now))
-        {
-            concluded = try await conclude(followUps)
-            try await store(concluded.ends)
-        }
         let ending = ending(facts, as: state, failure: nil, at: now, now: now)
         let result = resultClient == nil ? ending.result : nil
         let isEnded =
@@ -246,8 +238,16 @@ extension RedisBackend {
                 ], doing: "cancel the job \(id)")[0].integer == 1
         if isEnded {
             if let result = ending.result { try await storeApart(result, isFinal: false) }
-            if !concluded.messages.isEmpty { try await publish(followUps: concluded.messages) }
-            try await closeGroups(of: concluded)
+            // Only now: a worker may have taken the job before it could be ended, and then its own end counts.
+            if let message = facts.message,
+                let followUps = FollowUps(
+                    of: message, endedAs: state, nil, now: JobDate(microsecondsSinceEpoch: now))
+            {
+                let concluded = try await conclude(followUps)
+                try await store(concluded.ends)
+                if !concluded.messages.isEmpty { try await publish(followUps: concluded.messages) }
+                try await closeGroups(of: concluded)
+            }
             follower.ring(id)
         }
         return isEnded
