@@ -18,7 +18,7 @@ enum ChainSteps {
                 step = try step.placed(
                     in: chain["group_id"]?.stringValue ?? place?.group,
                     at: chain["group_index"]?.integerValue ?? place?.index, chord: chain["chord"] ?? place?.chord)
-                // Whoever reads the end of the chain waits for each member.
+                // A client that waits for the end of the chain waits for each member of the group.
                 if step.kind == .group {
                     step = step.with(parts: try step.parts().map { $0.identified(JobIdentifier.make()) })
                 }

@@ -19,9 +19,7 @@ struct ChordCompletion: GroupCompletion {
         var publisher = SignaturePublisher(finished, rules: rules, now: now)
         do throws(JobFailure) {
             _ = try publisher.apply(body, [.array(outputs)])
-            var followUps = FollowUps()
-            (followUps.messages, followUps.openings) = (publisher.messages, publisher.openings)
-            return followUps
+            return publisher.followUps
         } catch {
             return ended(with: error, now: now)
         }

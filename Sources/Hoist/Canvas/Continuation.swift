@@ -97,9 +97,9 @@ package struct Continuation: Sendable {
         _ output: WireValue, of finished: FinishedJob, _ rules: ContinuationRules, now: Date
     ) throws(JobFailure) -> FollowUps {
         var publisher = SignaturePublisher(finished, rules: rules, now: now)
-        var followUps = FollowUps()
-        followUps.children = try continued(output, &publisher)
-        (followUps.messages, followUps.openings) = (publisher.messages, publisher.openings)
+        let children = try continued(output, &publisher)
+        var followUps = publisher.followUps
+        followUps.children = children
         arrive(
             finished, GroupPart(member: finished.id, index: finished.groupIndex, state: .succeeded, output: output),
             rules, &followUps)

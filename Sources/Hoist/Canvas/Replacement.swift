@@ -59,8 +59,7 @@ extension Continuation {
                 group: group, index: headers.groupIndex, chord: continuation?.chord?.wireValue)
         }
         _ = try publisher.apply(replacement, [], chain: chain, in: place)
-        var followUps = FollowUps()
-        (followUps.messages, followUps.openings) = (publisher.messages, publisher.openings)
+        var followUps = publisher.followUps
         followUps.replacesJob = true
         if !followUps.messages.contains(where: { $0.id == headers.id }) {
             // Until a later step has the id, there is something to be waited for under it.
@@ -84,10 +83,8 @@ extension Continuation {
         var publisher = SignaturePublisher(FinishedJob(headers), rules: rules, now: now)
         let place = SignaturePublisher.Place(group: group, index: headers.groupIndex, chord: chord.wireValue)
         _ = try publisher.apply(canvas, [], in: place)
-        var followUps = FollowUps()
-        (followUps.messages, followUps.openings) = (publisher.messages, publisher.openings)
         let count = try SignaturePublisher.reading { () throws(WireError) in try canvas.count }
-        return (group, count, followUps)
+        return (group, count, publisher.followUps)
     }
 
     /// Groups hand on the list of their outputs, for which a job of its own stands at the end.

@@ -217,9 +217,7 @@ public struct Signature: Sendable, Hashable {
         guard kind == .group, self["link_error"] == nil else { return try add(errbacks, to: "link_error") }
         var members = try parts()
         for index in members.indices { try members[index].add(errbacks, to: "link_error") }
-        var keyword = keywordArguments
-        keyword["tasks"] = .array(members.map(\.wireValue))
-        self.members["kwargs"] = .object(keyword)
+        self = with(parts: members)
     }
 
     /// What a chord runs when its header is complete.

@@ -61,6 +61,12 @@ struct SignaturePublisher {
     /// The groups of the chords that were started.
     private(set) var openings: [GroupOpening] = []
     private var depth = 0
+    /// All that was started.
+    var followUps: FollowUps {
+        var followUps = FollowUps()
+        (followUps.messages, followUps.openings) = (messages, openings)
+        return followUps
+    }
 
     init(_ finished: FinishedJob, rules: ContinuationRules, now: Date) {
         self.finished = finished
@@ -237,12 +243,10 @@ struct SignaturePublisher {
             var trial = SignaturePublisher(failed, rules: rules, now: now)
             return (try? trial.apply(members: [errback], as: "", [])) != nil
         }
-        var followUps = FollowUps()
-        guard !publishable.isEmpty else { return followUps }
+        guard !publishable.isEmpty else { return FollowUps() }
         var publisher = SignaturePublisher(failed, rules: rules, now: now)
         _ = try? publisher.apply(members: publishable, as: JobIdentifier.make(), [.string(failed.id)])
-        (followUps.messages, followUps.openings) = (publisher.messages, publisher.openings)
-        return followUps
+        return publisher.followUps
     }
 
     /// Options that belong to a group or chain itself and are not those of its members.

@@ -26,8 +26,7 @@ extension JobClient {
         let finished = parent.map { FinishedJob($0.messageHeaders) } ?? FinishedJob(id: "")
         var publisher = SignaturePublisher(finished, rules: rules, now: backend.clock.now)
         let tree = try publisher.begin(canvas)
-        var followUps = FollowUps()
-        (followUps.messages, followUps.openings) = (publisher.messages, publisher.openings)
+        let followUps = publisher.followUps
         let handle = CanvasHandle(tree: tree, client: self)
         if canvas.kind != .group, !followUps.messages.contains(where: { $0.id == handle.id }) {
             // Until the last job is published there is something to be waited for under its id.

@@ -75,17 +75,12 @@ extension JobClient {
     private func begin<W: Workflow>(
         _ workflow: W, on input: WireValue, _ options: [EnqueueOption]
     ) async throws -> WorkflowHandle<W.Output> {
-        guard let keeping = backend.workflows, let groups = backend.groups else {
-            throw BackendError(
-                .misuse,
-                "this backend keeps no workflows; memory, SQLite and Redis do, and RabbitMQ joined with one of them")
-        }
+        let (keeping, groups) = try backend.workflowParts()
         guard configuration.sealing == nil else {
             throw WorkflowError("this client seals arguments, and the plan of a workflow keeps them open")
         }
         let now = backend.clock.now
-        var whole = EnqueueRequest(name: "workflow", secretArguments: [], defaults: JobOptions(), now: now)
-        for option in options { option.apply(&whole) }
+        let whole = request("workflow", [], defaults: JobOptions(), options, at: now)
         guard whole.unique == nil else {
             throw WorkflowError("workflows and their steps have no unique keys: give the workflow an id")
         }
@@ -138,9 +133,7 @@ extension JobClient {
                 case .gather: .gather
                 case .either: .either
                 }
-            return Plan.Step(
-                name: step.name, kind: kind, source: Plan.Source(step.source),
-                after: step.after.map { Plan.Edge(step: $0.step, policy: $0.policy) })
+            return Plan.Step(name: step.name, kind: kind, source: step.source, after: step.after)
         }
         return Plan(steps: steps, end: end)
     }
@@ -150,10 +143,7 @@ extension JobClient {
         of step: WorkflowDraft.JobStep, named name: String, _ whole: EnqueueRequest, _ options: [EnqueueOption],
         isFirst: Bool, at now: JobDate
     ) throws -> String {
-        SecretNames.note(step.secretArguments, of: step.name)
-        let secret = step.secretArguments.isEmpty ? SecretNames.known(of: step.name) : step.secretArguments
-        var request = EnqueueRequest(name: step.name, secretArguments: secret, defaults: step.defaults, now: now)
-        for option in options { option.apply(&request) }
+        var request = request(step.name, step.secretArguments, defaults: step.defaults, options, at: now)
         (request.id, request.eta) = (nil, isFirst ? whole.eta : nil)
         for option in step.options { option.apply(&request) }
         guard request.id == nil else {
@@ -170,20 +160,5 @@ extension JobClient {
             partition: request.partition ?? step.partition ?? (step.defaults.hasPartitions ? "" : nil), id: "step",
             queue: queue, origin: origin, parent: JobContext.current)
         return String(decoding: message.encodedEnvelope(), as: UTF8.self)
-    }
-}
-
-extension Plan.Source {
-    fileprivate init(_ source: WorkflowDraft.Source) {
-        self =
-            switch source {
-            case .nothing: .nothing
-            case .given: .given
-            case .output(let step): .output(step)
-            case .outcome(let step): .outcome(step)
-            case .failure(let step): .failure(step)
-            case .failedJob(let step): .culprit(step)
-            case .all(let sources): .all(sources.map(Plan.Source.init))
-            }
     }
 }

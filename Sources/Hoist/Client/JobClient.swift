@@ -209,7 +209,7 @@ public struct JobClient: Sendable {
 
     /// The request of a call, with one time for all of its jobs: jobs with the same delay are due in the order of their
     /// ids.
-    private func request(
+    func request(
         _ name: String, _ secret: Set<String>, defaults: JobOptions, _ options: [EnqueueOption], at now: JobDate? = nil
     ) -> EnqueueRequest {
         SecretNames.note(secret, of: name)

@@ -141,9 +141,11 @@ public struct GroupClosing: Sendable, Equatable {
 
 extension [GroupPart] {
     /// The outputs in the shape of a tree of ids; a member that is not there stands as null.
-    /// - Parameter tree: as ``GroupOpening/tree``.
-    package func outputs(in tree: WireValue) -> [WireValue] {
-        let known = Dictionary(map { ($0.member, $0.output) }) { first, _ in first }
+    /// - Parameters:
+    ///   - tree: as ``GroupOpening/tree``.
+    ///   - others: outputs of jobs that are no members of the group.
+    package func outputs(in tree: WireValue, others: [JobID: WireValue] = [:]) -> [WireValue] {
+        let known = Dictionary(map { ($0.member, $0.output) }) { first, _ in first }.merging(others) { own, _ in own }
         func outputs(_ members: [WireValue], depth: Int) -> [WireValue] {
             members.map { member in
                 if let inner = member.arrayValue?.last?.arrayValue, depth < 64 {
@@ -153,5 +155,15 @@ extension [GroupPart] {
             }
         }
         return outputs(tree.arrayValue?.last?.arrayValue ?? [], depth: 0)
+    }
+}
+
+extension GroupOpening {
+    /// The ids at the ends of a tree.
+    package static func members(of tree: WireValue, depth: Int = 0) -> [JobID] {
+        guard let members = tree.arrayValue?.last?.arrayValue, depth < 64 else {
+            return tree.arrayValue?.first?.arrayValue?.first?.stringValue.map { [$0] } ?? []
+        }
+        return members.flatMap { Self.members(of: $0, depth: depth + 1) }
     }
 }

@@ -13,6 +13,17 @@ struct MemoryGroups {
         var completedBy: JobID?
         var isOver = false
         var until: Date
+
+        mutating func count(_ part: GroupPart, until: Date) -> ArrivalResult {
+            self.until = max(self.until, until)
+            guard !isOver else { return .counted }
+            if parts[part.member] == nil { parts[part.member] = part }
+            guard size == parts.count, completedBy ?? part.member == part.member else { return .counted }
+            completedBy = part.member
+            let ordered = parts.values.sorted { $0.isBefore($1) }
+            return .completes(
+                parts: ordered, outputs: tree.map { ordered.outputs(in: $0) } ?? ordered.map(\.output))
+        }
     }
 
     private var groups: [String: Group] = [:]
@@ -35,21 +46,8 @@ struct MemoryGroups {
     }
 
     mutating func count(_ arrival: Arrival, lifetime: Double, now: Date) -> ArrivalResult {
-        let lifetime = arrival.lifetime?.inSeconds ?? lifetime
-        let member = arrival.part.member
-        // In place: a group may have very many parts.
-        return withUnsafeMutablePointer(to: &groups[arrival.group, default: Group(until: now)]) { group in
-            group.pointee.until = max(group.pointee.until, now.addingTimeInterval(lifetime))
-            guard !group.pointee.isOver else { return .counted }
-            if group.pointee.parts[member] == nil { group.pointee.parts[member] = arrival.part }
-            guard group.pointee.size == group.pointee.parts.count, group.pointee.completedBy ?? member == member else {
-                return .counted
-            }
-            group.pointee.completedBy = member
-            let parts = group.pointee.parts.values.sorted()
-            return .completes(
-                parts: parts, outputs: group.pointee.tree.map { parts.outputs(in: $0) } ?? parts.map(\.output))
-        }
+        let until = now.addingTimeInterval(arrival.lifetime?.inSeconds ?? lifetime)
+        return groups[arrival.group, default: Group(until: now)].count(arrival.part, until: until)
     }
 
     mutating func close(_ closing: GroupClosing) {
@@ -68,18 +66,11 @@ struct MemoryGroups {
 
     /// Forgets groups of which nothing was heard for their time.
     mutating func sweep(now: Date) { groups = groups.filter { $0.value.until > now } }
-
-    var count: Int { groups.count }
 }
 
-extension GroupPart: Comparable {
-    public static func == (left: GroupPart, right: GroupPart) -> Bool {
-        left.member == right.member && left.index == right.index
-    }
-
+extension GroupPart {
     /// In the order in which a group hands outputs on: by place, then by id.
-    public static func < (left: GroupPart, right: GroupPart) -> Bool {
-        let places = (left.index ?? .max, right.index ?? .max)
-        return places.0 == places.1 ? left.member < right.member : places.0 < places.1
+    fileprivate func isBefore(_ other: GroupPart) -> Bool {
+        (index ?? .max, member) < (other.index ?? .max, other.member)
     }
 }

@@ -12,38 +12,16 @@ struct Plan: Sendable, Codable {
         case either
     }
 
-    /// See ``WorkflowDraft/Source``.
-    indirect enum Source: Sendable, Codable, Hashable {
-        case nothing, given
-        case output(Int), outcome(Int), failure(Int), culprit(Int)
-        case all([Source])
-    }
-
-    struct Edge: Sendable, Codable, Hashable {
-        var step: Int
-        var policy: EdgePolicy
-    }
-
     struct Step: Sendable, Codable {
         var name: String
         var kind: Kind
-        var source: Source
-        var after: [Edge]
+        var source: WorkflowDraft.Source
+        var after: [WorkflowDraft.Edge]
 
         /// The steps that it waits for, each once.
         var parents: [Int] {
-            var (parents, seen): ([Int], Set<Int>) = ([], [])
-            func note(_ step: Int) { if seen.insert(step).inserted { parents.append(step) } }
-            func walk(_ source: Source) {
-                switch source {
-                case .nothing, .given: break
-                case .output(let step), .outcome(let step), .failure(let step), .culprit(let step): note(step)
-                case .all(let sources): for source in sources { walk(source) }
-                }
-            }
-            walk(source)
-            for edge in after { note(edge.step) }
-            return parents
+            var seen: Set<Int> = []
+            return (source.steps + after.map(\.step)).filter { seen.insert($0).inserted }
         }
     }
 
@@ -84,6 +62,14 @@ final class IndexedPlan: Sendable {
     }
 }
 
+extension IndexedPlan {
+    /// The id of a step's job. The job whose output is that of the workflow has the id of the workflow.
+    /// - Parameter prefix: what comes in front of the number within a `forEach`.
+    func jobID(of number: Int, behind prefix: [Int], in workflow: String) -> JobID {
+        prefix.isEmpty && number == plan.end ? workflow : WorkflowStep.id(workflow, prefix + [number])
+    }
+}
+
 /// A step of a workflow, as the message of its job names it.
 public struct WorkflowStep: Sendable, Hashable {
     /// The id of the workflow.
@@ -112,6 +98,10 @@ public struct WorkflowStep: Sendable, Hashable {
 
     /// The id of the step, which is that of its job unless the job is the end of the workflow.
     var id: JobID { Self.id(workflow, path) }
+    /// The group in which the parents of the step are counted.
+    var parentsGroup: String { id + "/in" }
+    /// The group in which the elements that the step runs on are counted.
+    var elementsGroup: String { id + "/each" }
 
     static func id(_ workflow: String, _ path: some Sequence<Int>) -> JobID {
         path.reduce(into: workflow) { id, number in id += ".\(number)" }

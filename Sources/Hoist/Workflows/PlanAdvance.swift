@@ -8,7 +8,7 @@ import Foundation
 ///
 /// Pure. A step with one parent is published at once. One with several is counted for: each parent arrives in a group
 /// that is named after the step, and the last of them publishes it. Every id is made from the place of the step, so that
-/// whoever does the same again makes the same ids.
+/// a worker that advances the same step again makes the same ids.
 struct PlanAdvance {
     private let workflow: StoredWorkflow
     private let now: JobDate
@@ -120,10 +120,10 @@ struct PlanAdvance {
             let step = WorkflowStep(workflow: workflow.id, path: scope.prefix + [dependent])
             let member = WorkflowStep.id(workflow.id, scope.prefix + [number])
             followUps.openings.append(
-                GroupOpening(step.id + "/in", size: parents.count, lifetime: StoredWorkflow.lifetime))
+                GroupOpening(step.parentsGroup, size: parents.count, lifetime: StoredWorkflow.lifetime))
             followUps.arrivals.append(
                 Arrival(
-                    result.part(member, index: index), in: step.id + "/in", lifetime: StoredWorkflow.lifetime,
+                    result.part(member, index: index), in: step.parentsGroup, lifetime: StoredWorkflow.lifetime,
                     completion: StepCompletion(workflow, step, collects: false)))
         }
     }
@@ -136,7 +136,7 @@ struct PlanAdvance {
             let member = WorkflowStep.id(workflow.id, scope.prefix)
             followUps.arrivals.append(
                 Arrival(
-                    result.part(member, index: element), in: step.id + "/each", lifetime: StoredWorkflow.lifetime,
+                    result.part(member, index: element), in: step.elementsGroup, lifetime: StoredWorkflow.lifetime,
                     completion: StepCompletion(workflow, step, collects: true)))
             return
         }
@@ -195,7 +195,9 @@ struct PlanAdvance {
             }
             if elements.isEmpty { return ended(number, in: scope, .succeeded([])) }
             followUps.openings.append(
-                GroupOpening(id + "/each", size: elements.count, lifetime: StoredWorkflow.lifetime))
+                GroupOpening(
+                    WorkflowStep(workflow: workflow.id, path: scope.prefix + [number]).elementsGroup,
+                    size: elements.count, lifetime: StoredWorkflow.lifetime))
             for (index, element) in elements.enumerated() {
                 begin(Scope(plan: inner, prefix: scope.prefix + [number, index], given: element))
             }
@@ -216,7 +218,7 @@ struct PlanAdvance {
             case (.succeeded, _), (.failed, _), (.skipped, .ended): break
             }
         }
-        func walk(_ source: Plan.Source) {
+        func walk(_ source: WorkflowDraft.Source) {
             switch source {
             case .nothing, .given: break
             case .output(let parent): needs(parent, .succeeded)
@@ -236,7 +238,8 @@ struct PlanAdvance {
             ?? results.last { if case .failed = $0 { true } else { false } } ?? .skipped
     }
 
-    private func value(of source: Plan.Source, _ ends: [Int: StepEnd.Result], _ given: WireValue) -> WireValue {
+    private func value(of source: WorkflowDraft.Source, _ ends: [Int: StepEnd.Result], _ given: WireValue) -> WireValue
+    {
         switch source {
         case .nothing: return .null
         case .given: return given
@@ -261,10 +264,8 @@ struct PlanAdvance {
 
     // MARK: - Messages
 
-    /// The job whose output is that of the workflow has the id of the workflow.
     private func jobID(_ number: Int, in scope: Scope) -> JobID {
-        scope.prefix.isEmpty && number == scope.plan.plan.end
-            ? workflow.id : WorkflowStep.id(workflow.id, scope.prefix + [number])
+        scope.plan.jobID(of: number, behind: scope.prefix, in: workflow.id)
     }
 
     private func message(

@@ -69,6 +69,19 @@ private final class PlanCache: Sendable {
     }
 }
 
+extension Backend {
+    /// The parts that workflows need.
+    /// - Throws: ``BackendError`` `.misuse` where one is missing.
+    func workflowParts() throws(BackendError) -> (keeping: any WorkflowKeeping, groups: any GroupCounting) {
+        guard let workflows, let groups else {
+            throw BackendError(
+                .misuse,
+                "this backend keeps no workflows; memory, SQLite and Redis do, and RabbitMQ joined with one of them")
+        }
+        return (workflows, groups)
+    }
+}
+
 /// Keeps workflows: a part of a backend.
 public protocol WorkflowKeeping: Sendable {
     /// Stores a workflow that begins, before its first jobs are published.

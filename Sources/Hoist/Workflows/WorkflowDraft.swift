@@ -1,7 +1,7 @@
 /// The steps of a workflow while it is composed.
 public struct WorkflowDraft: Sendable {
-    /// What a step gets.
-    public indirect enum Source: Sendable, Hashable {
+    /// What a step gets. The names are of one word, which are the same in every form of a stored key.
+    public indirect enum Source: Sendable, Hashable, Codable {
         /// Nothing: the step has no input.
         case nothing
         /// What the workflow is started on.
@@ -13,7 +13,7 @@ public struct WorkflowDraft: Sendable {
         /// Why a step failed: a ``StepFailure``. Nothing runs where it succeeded.
         case failure(Int)
         /// The id of the job that failed.
-        case failedJob(Int)
+        case culprit(Int)
         /// Several of these, as an array.
         case all([Source])
 
@@ -21,7 +21,7 @@ public struct WorkflowDraft: Sendable {
         var steps: [Int] {
             switch self {
             case .nothing, .given: return []
-            case .output(let step), .outcome(let step), .failure(let step), .failedJob(let step): return [step]
+            case .output(let step), .outcome(let step), .failure(let step), .culprit(let step): return [step]
             case .all(let sources):
                 var seen: Set<Int> = []
                 return sources.flatMap(\.steps).filter { seen.insert($0).inserted }
@@ -29,7 +29,7 @@ public struct WorkflowDraft: Sendable {
         }
     }
 
-    struct Edge: Sendable, Hashable {
+    struct Edge: Sendable, Hashable, Codable {
         var step: Int
         var policy: EdgePolicy
     }

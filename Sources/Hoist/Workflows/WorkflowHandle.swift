@@ -8,7 +8,7 @@ public import Foundation
 public struct WorkflowHandle<Output: Codable & Sendable>: Sendable {
     /// Also the id under which the output is stored: a Python program has it as `AsyncResult(id)`.
     public let id: String
-    private let client: JobClient
+    fileprivate let client: JobClient
 
     init(id: String, client: JobClient) { (self.id, self.client) = (id, client) }
 
@@ -47,14 +47,16 @@ public struct GroupHandle<Output: Codable & Sendable>: Sendable {
 
     init(_ workflow: WorkflowHandle<[Output]>, size: Int) {
         self.workflow = workflow
-        (id, count, client) = (workflow.id, size, workflow.sharedClient)
+        (id, count, client) = (workflow.id, size, workflow.client)
     }
 
     /// The number of jobs that have ended.
     /// - Throws: ``BackendError``; asking again is safe.
     public var completedCount: Int {
         get async throws {
-            if let progress = try await client.backend.groups?.progress(of: WorkflowStep.id(id, [0]) + "/each") {
+            if let progress = try await client.backend.groups?.progress(
+                of: WorkflowStep(workflow: id, path: [0]).elementsGroup)
+            {
                 return progress.ended
             }
             return try await client.backend.record(of: id)?.state.hasEnded == true ? count : 0
@@ -108,10 +110,6 @@ public struct GroupHandle<Output: Codable & Sendable>: Sendable {
     public func cancel() async throws -> Bool { try await workflow.cancel() }
 }
 
-extension WorkflowHandle {
-    fileprivate var sharedClient: JobClient { client }
-}
-
 /// What a workflow has come to.
 public struct WorkflowStatus: Sendable, Codable {
     public var id: String
@@ -152,14 +150,7 @@ package struct WorkflowReader: Sendable {
 
     package init(_ backend: Backend) { self.backend = backend }
 
-    private func keeper() throws(BackendError) -> any WorkflowKeeping {
-        guard let keeping = backend.workflows else {
-            throw BackendError(
-                .misuse,
-                "this backend keeps no workflows; memory, SQLite and Redis do, and RabbitMQ joined with one of them")
-        }
-        return keeping
-    }
+    private func keeper() throws(BackendError) -> any WorkflowKeeping { try backend.workflowParts().keeping }
 
     /// - Parameter limit: 1 to 1,000.
     package func list(limit: Int) async throws -> [StoredWorkflow] { try await keeper().workflows(limit: limit) }
@@ -172,7 +163,7 @@ package struct WorkflowReader: Sendable {
             var status = StepStatus(name: step.name, parents: plan.parents[number], attempts: 0)
             switch step.kind {
             case .job:
-                let job = number == plan.plan.end ? id : WorkflowStep.id(id, [number])
+                let job = plan.jobID(of: number, behind: [], in: id)
                 status.jobID = job
                 // The record under the id of the workflow waits where the last job does not yet.
                 if let record = try await backend.record(of: job),
@@ -183,7 +174,9 @@ package struct WorkflowReader: Sendable {
                 }
             case .each(let inner):
                 status.each = inner.steps.map(\.name)
-                if let progress = try await backend.groups?.progress(of: WorkflowStep.id(id, [number]) + "/each") {
+                if let progress = try await backend.groups?.progress(
+                    of: WorkflowStep(workflow: id, path: [number]).elementsGroup)
+                {
                     (status.ended, status.elements) = (progress.ended, progress.size)
                 }
             case .gather, .either: break
@@ -230,10 +223,11 @@ package struct WorkflowReader: Sendable {
         for (number, step) in plan.plan.steps.enumerated() {
             let path = prefix + [number]
             switch step.kind {
-            case .job: jobs.append(prefix.isEmpty && number == plan.plan.end ? id : WorkflowStep.id(id, path))
+            case .job: jobs.append(plan.jobID(of: number, behind: prefix, in: id))
             case .each:
                 guard let inner = plan.inner[number],
-                    let size = try await backend.groups?.progress(of: WorkflowStep.id(id, path) + "/each")?.size
+                    let size = try await backend.groups?.progress(
+                        of: WorkflowStep(workflow: id, path: path).elementsGroup)?.size
                 else { continue }
                 for element in 0..<size { jobs += try await self.jobs(of: inner, prefix: path + [element], id) }
             case .gather, .either: break

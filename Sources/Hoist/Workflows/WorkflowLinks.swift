@@ -63,7 +63,7 @@ public struct Linked<Base: Workflow, Link: Workflow>: Workflow {
             switch cause {
             case .success: .output(end)
             case .failure: .failure(end)
-            case .failedJob: .failedJob(end)
+            case .failedJob: .culprit(end)
             }
         _ = try link.addSteps(to: &draft, on: from)
         return .output(end)

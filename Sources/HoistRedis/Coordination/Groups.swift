@@ -40,10 +40,13 @@ extension RedisBackend: GroupCounting {
         guard let tree = answer[1].bytes.flatMap({ try? JSONParser.parse($0) })?["result"] else {
             return .completes(parts: parts, outputs: parts.map(\.output))
         }
-        // The result of the member that comes last is not stored yet.
-        let known = Dictionary(parts.map { ($0.member, $0.output) }) { first, _ in first }
-        let outputs = try await outputs(of: tree.arrayValue?.last?.arrayValue ?? [], known, depth: 0)
-        return .completes(parts: parts, outputs: outputs)
+        // The result of the member that comes last is not stored yet; that of a job which is no member is.
+        let known = Set(parts.map(\.member))
+        var others: [JobID: WireValue] = [:]
+        for id in GroupOpening.members(of: tree) where !known.contains(id) {
+            others[id] = try await record(of: id)?.output
+        }
+        return .completes(parts: parts, outputs: parts.outputs(in: tree, others: others))
     }
 
     public func close(_ groups: [GroupClosing]) async throws {
@@ -90,37 +93,17 @@ extension RedisBackend: GroupCounting {
             doing: what)[0]
     }
 
-    /// The results of a tree of jobs, in its shape. A job that stored none stands as null.
-    private func outputs(
-        of members: [WireValue], _ known: [JobID: WireValue], depth: Int
-    ) async throws -> [WireValue] {
-        guard depth < 64 else { return [] }
-        var outputs: [WireValue] = []
-        for member in members {
-            if let inner = member.arrayValue?.last?.arrayValue {
-                outputs.append(.array(try await self.outputs(of: inner, known, depth: depth + 1)))
-            } else if let id = member.arrayValue?.first?.arrayValue?.first?.stringValue {
-                if let output = known[id] {
-                    outputs.append(output)
-                } else {
-                    outputs.append(try await record(of: id)?.output ?? .null)
-                }
-            }
-        }
-        return outputs
-    }
-
     /// What follows from the ends of jobs, with all that completed groups and workflows start.
     func concluded(_ steps: [SettlingStep], worker: WorkerID) async throws -> [SettlingStep] {
         guard steps.contains(where: { $0.uncounted != nil }) else { return steps }
         // What a worker says that has lost its job counts for nothing.
-        let tokens = try await heldTokens(steps.filter { $0.uncounted != nil }.map(\.id), of: worker)
+        let held = try await heldFacts(steps.filter { $0.uncounted != nil }.map(\.id), of: worker)
         let now = now
         var steps = steps
         // Beside each other, so that their commands go to the server together.
         try await withThrowingTaskGroup(of: (Int, FollowUps).self) { group in
             for index in steps.indices {
-                guard let uncounted = steps[index].uncounted, tokens[steps[index].id] == steps[index].token
+                guard let uncounted = steps[index].uncounted, held[steps[index].id]?.token == steps[index].token
                 else { continue }
                 group.addTask { [self] in
                     let followUps = try await conclude(uncounted)
@@ -135,17 +118,6 @@ extension RedisBackend: GroupCounting {
             }
         }
         return steps
-    }
-
-    /// By which deliveries a worker holds jobs.
-    private func heldTokens(_ ids: [JobID], of worker: WorkerID) async throws -> [JobID: Int64] {
-        let lines = try await send(
-            RESPCommand("HMGET", [.text(keys.own + "held:" + worker + ":info")] + ids.map { .text($0) }),
-            doing: "read jobs under way")
-        let pairs = zip(ids, lines.elements ?? []).compactMap { id, line in
-            line.bytes.flatMap { HeldJob($0, envelope: []) }.map { (id, $0.token) }
-        }
-        return Dictionary(pairs) { first, _ in first }
     }
 
     func conclude(_ followUps: FollowUps) async throws -> FollowUps {

@@ -199,11 +199,11 @@ extension RedisBackend {
         let unread = reports.filter { $0.facts == nil }.map(\.jobID)
         let held = try await heldJobs(unread, of: worker)
         let name = try await unread.isEmpty ? nil : presence(of: worker)?.name
-        let began = try await claimTimes(reports.map(\.jobID), of: worker)
+        let running = try await heldFacts(reports.map(\.jobID), of: worker)
         return reports.map { report in
             let facts: JobFacts
             if let known = report.facts {
-                facts = JobFacts(known, id: report.jobID, startedAt: began[report.jobID] ?? now, now: now)
+                facts = JobFacts(known, id: report.jobID, startedAt: running[report.jobID]?.began ?? now, now: now)
             } else if let job = held[report.jobID] {
                 facts = JobFacts(id: report.jobID, held: job, keys: keys, worker: name, now: now)
             } else {
@@ -213,13 +213,13 @@ extension RedisBackend {
         }
     }
 
-    /// When a worker claimed its jobs.
-    private func claimTimes(_ ids: [JobID], of worker: WorkerID) async throws -> [JobID: Int64] {
+    /// What a worker knows of its jobs, without their messages.
+    func heldFacts(_ ids: [JobID], of worker: WorkerID) async throws -> [JobID: HeldJob] {
         let lines = try await send(
             RESPCommand("HMGET", [.text(keys.own + "held:" + worker + ":info")] + ids.map { .text($0) }),
             doing: "read jobs under way")
         let pairs = zip(ids, lines.elements ?? []).compactMap { id, line in
-            line.bytes.flatMap { HeldJob($0, envelope: []) }.map { (id, $0.began) }
+            line.bytes.flatMap { HeldJob($0, envelope: []) }.map { (id, $0) }
         }
         return Dictionary(pairs) { first, _ in first }
     }

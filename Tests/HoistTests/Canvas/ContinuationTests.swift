@@ -5,29 +5,6 @@ import Testing
 /// What a Swift worker starts behind a task, compared message by message with what Celery's worker started.
 @Suite("What follows a task of Celery's", .timeLimit(.minutes(3)))
 struct ContinuationTests {
-    private struct Capture {
-        var messages: [Message]
-        var results: [WireValue]
-
-        init(_ name: String) throws {
-            let file = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-                .appendingPathComponent("Fixtures/canvas/\(name).json")
-            let value = try JSONParser.parse(Array(try Data(contentsOf: file)))
-            messages = try (value["messages"]?.arrayValue ?? []).map { envelope in
-                try Message(envelope: Array(envelope.description.utf8))
-            }
-            results = value["results"]?.arrayValue ?? []
-        }
-
-        /// The last result of a job.
-        func result(of id: JobID) -> WireValue? { results.last { $0["task_id"]?.stringValue == id } }
-
-        /// The jobs that Celery's worker started behind a job, its own retries left out.
-        func started(by id: JobID) -> [Message] {
-            messages.filter { $0.headers.parentID == id && $0.id != id }
-        }
-    }
-
     private static let rules = ContinuationRules(origin: "test@here") { _ in "celery" }
     private static let now = Date(timeIntervalSince1970: 1_795_000_000)
     private static let failure = JobFailure(kind: .raised, type: "ValueError", message: "boom")
@@ -44,7 +21,7 @@ struct ContinuationTests {
             "retry_in_chain", "chain_ends_group", "stamped_link", "priority_worker", "chain_link_error_in_middle",
         ])
     func captured(_ name: String) throws {
-        let capture = try Capture(name)
+        let capture = try CanvasCapture(name)
         var compared = 0
         for message in capture.messages {
             guard let result = capture.result(of: message.id) else { continue }
@@ -79,7 +56,7 @@ struct ContinuationTests {
 
     @Test("a new-style errback is published with the failed id, for only its own worker can call it otherwise")
     func newStyleErrback() throws {
-        let message = try Capture("link_error_newstyle").messages[0]
+        let message = try CanvasCapture("link_error_newstyle").messages[0]
         let followUps = try #require(try continuation(message)).afterFailure(
             Self.failure, of: FinishedJob(message.headers), Self.rules, now: Self.now)
         #expect(followUps.messages.map(\.jobName) == ["wire.onerr"])
@@ -88,7 +65,7 @@ struct ContinuationTests {
 
     @Test("an errback that is a chain runs, with the failed id in front; Celery's worker drops it")
     func errbackChain() throws {
-        let message = try Capture("link_error_chain").messages[0]
+        let message = try CanvasCapture("link_error_chain").messages[0]
         let followUps = try #require(try continuation(message)).afterFailure(
             Self.failure, of: FinishedJob(message.headers), Self.rules, now: Self.now)
         #expect(followUps.messages.map(\.jobName) == ["wire.onerr_old"])
@@ -99,7 +76,7 @@ struct ContinuationTests {
         "a chord is refused before the job runs where nobody counts its members",
         arguments: [("chord_simple", 0), ("chain_group_middle", 0), ("link_chord", 0), ("chain_group_middle", 1)])
     func chords(_ name: String, _ index: Int) throws {
-        let message = try Capture(name).messages[index]
+        let message = try CanvasCapture(name).messages[index]
         let finished = FinishedJob(message.headers)
         let continuation = try #require(try continuation(message))
         #expect(continuation.refusal(finished, Self.rules) == nil)
@@ -109,7 +86,7 @@ struct ContinuationTests {
 
     @Test("a chord that only a later step starts is no affair of this one")
     func laterChord() throws {
-        let capture = try Capture("chain_group_middle")
+        let capture = try CanvasCapture("chain_group_middle")
         // One step is put in front of the captured chain.
         let first = capture.messages[0]
         var embed = try #require(try first.decodedBody().embed.objectValue)
@@ -126,14 +103,14 @@ struct ContinuationTests {
 
     @Test("a plain member of a group follows nothing, and runs")
     func groupMember() throws {
-        let member = try Capture("chain_ends_group").messages[1]
+        let member = try CanvasCapture("chain_ends_group").messages[1]
         #expect(member.headers.group != nil)
         #expect(try continuation(member) == nil)
     }
 
     @Test("the rest of a chain is cancelled with a step that is cancelled, and no errback runs")
     func cancelled() throws {
-        let message = try Capture("chain_failing_first").messages[0]
+        let message = try CanvasCapture("chain_failing_first").messages[0]
         let followUps = try #require(try continuation(message)).afterCancellation(
             .expired, of: FinishedJob(message.headers), Self.rules, now: Self.now)
         #expect(followUps.messages.isEmpty)
@@ -170,7 +147,7 @@ struct ContinuationTests {
 
     @Test("a step that would be larger than a worker reads fails the job, and is not dropped")
     func tooLarge() throws {
-        let message = try Capture("chain3").messages[0]
+        let message = try CanvasCapture("chain3").messages[0]
         let output = WireValue.string(String(repeating: "x", count: WireLimits.default.maximumBytes))
         let continuation = try #require(try continuation(message))
         let failure = #expect(throws: JobFailure.self) {
