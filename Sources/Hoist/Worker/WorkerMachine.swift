@@ -183,7 +183,11 @@ struct WorkerMachine {
         }
         // Light jobs ahead of their slots would take every one that a heavy job waits for.
         let hasHeavyJobs = kinds.contains { $0.needs.lane == .process && !$0.needs.isLight }
-        slots.ahead[.process] = hasHeavyJobs ? 0 : ahead.count(children: slots.capacity[.process] ?? 0)
+        let before = slots.ahead[.process] ?? 0
+        let count = hasHeavyJobs ? 0 : ahead.count(children: slots.capacity[.process] ?? 0)
+        slots.ahead[.process] = count
+        // What waited while there was no room for it has not been asked for.
+        if count > before { mayHaveWork = true }
     }
 
     // MARK: - What people and programs ask for

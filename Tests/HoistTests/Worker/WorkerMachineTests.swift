@@ -357,6 +357,19 @@ struct WorkerMachineTests {
         #expect(told(&machine) == [], "no news")
     }
 
+    @Test("a short job of the process lane makes room for more, which is asked for at once")
+    func shortJobs() throws {
+        var machine = machine(names: ["isolated": isolated])
+        let first = try #require(turn(&machine))
+        #expect(ended(&machine, first, TurnResult(deliveries: [delivery("a", name: "isolated")]), at(0)))
+        #expect(turn(&machine) == nil, "the only child is busy")
+        var quick = settlement("a")
+        quick.usage = ResourceUsage(cpuSeconds: 0.0001, wallSeconds: 0.0001, peakMemory: nil)
+        machine.finished(1, quick)
+        let second = try #require(turn(&machine))
+        #expect(second.request.settlements.count == 1 && !second.request.claims.isEmpty)
+    }
+
     @Test("while no child can be started, the jobs of the process lane wait elsewhere")
     func closedLane() throws {
         var machine = try working(on: [], names: ["light": light, "isolated": isolated])
