@@ -1,3 +1,4 @@
+import Foundation
 import GRDB
 public import Hoist
 import Synchronization
@@ -83,7 +84,11 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
     }
 
     public let clock: any JobClock
-    public var address: BrokerAddress { BrokerAddress(transport: "sqlite", url: "sqlite:" + path, virtualHost: path) }
+    public var address: BrokerAddress {
+        BrokerAddress(transport: "sqlite", url: "sqlite:" + absolutePath, virtualHost: absolutePath)
+    }
+    /// As it was when the file was opened: the current folder may change.
+    private let absolutePath: String
 
     /// Transitions of workers and clients.
     let writer: JobDatabase
@@ -101,6 +106,7 @@ public final class SQLiteBackend: Broker, ResultStore, BackendConvertible {
     ///   time-out). The file is left as it is.
     public init(path: String, configuration: Configuration = Configuration()) throws {
         self.path = path
+        absolutePath = URL(fileURLWithPath: path).standardizedFileURL.path
         self.configuration = configuration
         clock = configuration.clock ?? SystemJobClock()
         changes = Doorbell()

@@ -172,7 +172,7 @@ public final class PushBroker: Broker, BackendConvertible {
         case .retry(_, _, let change):
             change?.apply(&again.message)
             again.message.headers.retries += 1
-        case .snoozed: break
+        case .snoozed, .refused: break
         case .succeeded, .failed, .cancelled, .expired, .handedBack, .notStarted: return nil
         }
         again.isRedelivered = false

@@ -13,7 +13,7 @@ struct TransitionTests {
     private static let crash = JobFailure(kind: .crashed, type: "Crashed", message: "killed by SIGSEGV")
 
     enum End: String, CaseIterable {
-        case succeeded, succeededForAnHour, succeededIgnored, failed, crashed, retry, retryAfterCrash, snoozed
+        case succeeded, succeededForAnHour, succeededIgnored, failed, crashed, retry, retryAfterCrash, snoozed, refused
         case cancelled, expired, handedBack, notStarted, workerLost, neverHeardOf, resigned
     }
 
@@ -47,6 +47,9 @@ struct TransitionTests {
             cancelled: "end cancelled standard history failure death")
         add(
             .snoozed, "back scheduled later history", atMostOnce: "back scheduled later history",
+            cancelled: "end cancelled standard history")
+        add(
+            .refused, "back scheduled later history", atMostOnce: "back scheduled later history",
             cancelled: "end cancelled standard history")
         add(
             .handedBack, "back waiting front history", atMostOnce: "end failed deadLetter history failure",
@@ -118,6 +121,7 @@ struct TransitionTests {
         case .retry: outcome = .retry(at: due, failure)
         case .retryAfterCrash: outcome = .retry(at: due, crash)
         case .snoozed: outcome = .snoozed(until: due)
+        case .refused: outcome = .refused(until: due, failure)
         case .cancelled: outcome = .cancelled
         case .expired: outcome = .expired
         case .handedBack: outcome = .handedBack

@@ -255,12 +255,14 @@ extension OneAfterTheOther {
             let bench = IsolationBench(lanes: [.process(2)])
             try await withWorker(bench.worker) {
                 let neighbour = try await bench.client.enqueue(Probe(.pace, 800))
-                let greedy = try await bench.client.enqueue(Probe(.hold, 400), .memoryLimit(200 << 20), .retry(.none))
+                let greedy = try await bench.client.enqueue(
+                    Probe(.hold, 400), .memoryLimit(.mebibytes(200)), .retry(.none))
                 let record = try await bench.ended(greedy)
                 #expect(record.failure?.kind == .memoryExceeded && record.usage?.peakMemory ?? 0 > 200 << 20)
-                let shared = try await bench.client.enqueue(Probe(.share, 400), .memoryLimit(200 << 20), .retry(.none))
+                let shared = try await bench.client.enqueue(
+                    Probe(.share, 400), .memoryLimit(.mebibytes(200)), .retry(.none))
                 #expect(try await bench.ended(shared).failure?.kind == .memoryExceeded)
-                let modest = try await bench.client.enqueue(Probe(.hold, 100), .memoryLimit(200 << 20))
+                let modest = try await bench.client.enqueue(Probe(.hold, 100), .memoryLimit(.mebibytes(200)))
                 let usage = try #require(try await bench.ended(modest).usage)
                 #expect(usage.peakMemory ?? 0 > 100 << 20 && usage.peakMemory ?? 0 < 200 << 20)
                 #expect(try await bench.ended(neighbour).attempts == 1)

@@ -63,7 +63,7 @@ struct Connector: Sendable {
             ready.fail(AMQPError(.unreachable, "\(address) did not open a connection in time"))
         }
         opened.whenFailure { error in
-            ready.fail(AMQPError(.unreachable, "\(address) cannot be reached: \(error)"))
+            ready.fail(AMQPError(.unreachable, "\(address) cannot be reached: \(ConnectFailure.reason(error))"))
         }
         // A connection that opens too late must not be left without an owner.
         opened.whenSuccess { channel in

@@ -42,6 +42,11 @@ public protocol JobDirectory: Sendable {
     /// - Throws: ``BackendError``; asking again is safe.
     func delayedJobs(queue: String, limit: Int) async throws -> [DelayedJob]
 
+    /// Queues with jobs that programs of another system have declared, and no program of Hoist has used: a queue of
+    /// Celery's that nobody consumes. For people: it may look through much of the backend. None by default.
+    /// - Throws: ``BackendError``; asking again is safe.
+    func foreignQueues() async throws -> [QueueStatistics]
+
     /// The arguments of a job as they will be, or were, handed to its handler; nil when the id is unknown or they
     /// cannot be read.
     /// - Throws: ``BackendError``; asking again is safe.
@@ -49,6 +54,8 @@ public protocol JobDirectory: Sendable {
 }
 
 extension JobDirectory {
+    public func foreignQueues() async throws -> [QueueStatistics] { [] }
+
     public func delayedJobs(queue: String, limit: Int) async throws -> [DelayedJob] {
         let records = try await jobs(JobFilter(states: [.scheduled, .retrying], queue: queue, limit: .max))
         let nearest = records.sorted { ($0.dueAt ?? .distantFuture, $0.id) < ($1.dueAt ?? .distantFuture, $1.id) }

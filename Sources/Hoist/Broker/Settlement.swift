@@ -31,7 +31,7 @@ public struct Settlement: Sendable {
         guard !storesResult else { return false }
         switch outcome {
         case .succeeded, .cancelled, .expired: return true
-        case .failed, .retry, .snoozed, .handedBack, .notStarted: return false
+        case .failed, .retry, .snoozed, .refused, .handedBack, .notStarted: return false
         }
     }
 
@@ -114,6 +114,9 @@ public enum Outcome: Sendable {
     /// Put off until `date`; the attempt is not counted. When it closes its queue no other job of it starts until then
     /// either.
     case snoozed(until: Date, closesQueue: Bool = false)
+    /// The worker does not know an argument of the job: put off until `date`, for a worker that knows it; the attempt
+    /// is not counted. The failure says what the worker does not know.
+    case refused(until: Date, JobFailure)
     case cancelled
     case expired
     /// Not finished when the worker stopped: ready again at once, the attempt not counted.
@@ -124,6 +127,17 @@ public enum Outcome: Sendable {
 }
 
 extension Outcome {
+    /// The outcome as the value of a metric's label.
+    var metricLabel: String {
+        switch self {
+        case .handedBack: "handed_back"
+        case .notStarted: "not_started"
+        default: label
+        }
+    }
+
+    package static let refusedLabel = "refused"
+
     /// The outcome in a word, for logs, metrics and histories.
     package var label: String {
         switch self {
@@ -131,6 +145,7 @@ extension Outcome {
         case .failed: "failed"
         case .retry: "retried"
         case .snoozed: "snoozed"
+        case .refused: Self.refusedLabel
         case .cancelled: "cancelled"
         case .expired: "expired"
         case .handedBack: "handed back"

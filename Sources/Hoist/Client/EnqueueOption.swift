@@ -53,7 +53,9 @@ public struct EnqueueOption: Sendable {
     /// See ``RunLimits/heartbeat``.
     public static func heartbeatLimit(_ limit: Duration) -> EnqueueOption { option { $0.limits.heartbeat = limit } }
     /// See ``RunLimits/memory``. Lanes other than `process` cannot enforce it.
-    public static func memoryLimit(_ bytes: Int) -> EnqueueOption { option { $0.limits.memory = bytes } }
+    public static func memoryLimit(_ limit: ByteCount) -> EnqueueOption {
+        option { $0.limits.memory = limit }
+    }
     public static func result(_ policy: ResultPolicy) -> EnqueueOption { option { $0.result = policy } }
     public static func delivery(_ guarantee: DeliveryGuarantee) -> EnqueueOption { option { $0.delivery = guarantee } }
     /// A header that travels with the job and is inherited by the jobs it enqueues.
@@ -73,6 +75,8 @@ struct EnqueueRequest {
     var eta: Date?
     var expires: Date?
     var unique: UniqueKey?
+    /// Whether also the key that the type of the job declares is left out.
+    var isNeverUnique = false
     var retry: RetryPolicy?
     var limits: RunLimits
     var result: ResultPolicy
@@ -154,7 +158,7 @@ struct EnqueueRequest {
         headers.hoist.unique = unique
         headers.hoist.retry = retry
         headers.hoist.heartbeatLimit = limits.heartbeat?.inSeconds
-        headers.hoist.memoryLimit = limits.memory
+        headers.hoist.memoryLimit = limits.memory?.bytes
         headers.hoist.isAtMostOnce = delivery.isAtMostOnce
         headers.hoist.partition = partition
         headers.hoist.cost = cost

@@ -81,6 +81,15 @@ public struct JobClient: Sendable {
         try await enqueue(contentsOf: [job], options)[0]
     }
 
+    /// Enqueues one job, with options that the program has put together.
+    /// - Throws: as ``enqueue(_:_:)->JobHandle<J.Output>``.
+    @discardableResult
+    public func enqueue<J: Job>(
+        _ job: J, options: [EnqueueOption]
+    ) async throws -> JobHandle<J.Output> where J.Input == NoInput {
+        try await enqueue(contentsOf: [job], options)[0]
+    }
+
     /// Enqueues one job with arguments that are more than its properties.
     func enqueue<J: Job>(
         _ job: J, _ arguments: Arguments, _ options: [EnqueueOption]
@@ -88,7 +97,8 @@ public struct JobClient: Sendable {
         let defaults = J.options
         let request = request(J.name, J.secretArguments, defaults: defaults, options)
         let partition = request.partition ?? job.partitionKey ?? (defaults.hasPartitions ? "" : nil)
-        let published = try await publish([arguments], as: request, queue: defaults.queue) { ($0, partition) }
+        let content = Content(arguments: arguments, partition: partition, unique: job.uniqueKey)
+        let published = try await publish([content], as: request, queue: defaults.queue) { $0 }
         return JobHandle(published[0], backend: backend, configuration)
     }
 
@@ -117,10 +127,9 @@ public struct JobClient: Sendable {
         let request = request(J.name, J.secretArguments, defaults: defaults, options)
         let defaultPartition: String? = defaults.hasPartitions ? "" : nil
         return try await publish(Array(jobs), as: request, queue: defaults.queue) { job in
-            (
-                Arguments(keyword: try WireEncoder.encodeArguments(job)),
-                request.partition ?? job.partitionKey ?? defaultPartition
-            )
+            Content(
+                arguments: Arguments(keyword: try WireEncoder.encodeArguments(job)),
+                partition: request.partition ?? job.partitionKey ?? defaultPartition, unique: job.uniqueKey)
         }.map { JobHandle($0, backend: backend, configuration) }
     }
 
@@ -137,7 +146,8 @@ public struct JobClient: Sendable {
         options: [EnqueueOption] = []
     ) async throws -> JobHandle<WireValue> {
         let request = request(name, [], defaults: defaults, options)
-        let published = try await publish([arguments], as: request, queue: defaults.queue) { ($0, request.partition) }
+        let content = Content(arguments: arguments, partition: request.partition, unique: nil)
+        let published = try await publish([content], as: request, queue: defaults.queue) { $0 }
         return JobHandle(published[0], backend: backend, configuration)
     }
 
@@ -161,6 +171,7 @@ public struct JobClient: Sendable {
         for queue in try await backend.topicRouting().queues(of: exchange, topic: topic) {
             let direct = EnqueueOption { request in
                 (request.queue, request.worker, request.isForSameWorker, request.unique) = (queue, nil, false, nil)
+                request.isNeverUnique = true
                 request.id = request.id.map { $0 + "." + queue }
             }
             handles += try await enqueue(contentsOf: [job], options + [direct])
@@ -238,20 +249,33 @@ public struct JobClient: Sendable {
             origin: origin, parent: nil)
     }
 
+    /// What differs between the jobs of a call.
+    private struct Content: Sendable {
+        var arguments: Arguments
+        var partition: String?
+        /// The key that the type of the job declares.
+        var unique: UniqueKey?
+    }
+
     /// Enqueues the jobs of a call, after the message of each job could be made.
-    /// - Parameter content: the arguments and the partition of a job.
     private func publish<T: Sendable>(
         _ jobs: [T], as request: EnqueueRequest, queue: String?,
-        content: @escaping @Sendable (T) throws -> (Arguments, partition: String?)
+        content: @escaping @Sendable (T) throws -> Content
     ) async throws -> [(id: JobID, isNew: Bool)] {
         try request.check(backend.broker.abilities)
         let parent = JobContext.current
         let place = try request.place(usual: usualQueue(of: request, queue), parent: parent)
         let ids = request.id.map { [JobID](repeating: $0, count: jobs.count) } ?? JobIdentifier.make(count: jobs.count)
         @Sendable func message(_ index: Int) throws -> Message {
-            let (arguments, partition) = try content(jobs[index])
+            let content = try content(jobs[index])
+            var request = request
+            if request.unique == nil, !request.isNeverUnique, let key = content.unique {
+                request.unique = key
+                try request.check(backend.broker.abilities)
+            }
             var message = try request.message(
-                arguments, partition: partition, id: ids[index], queue: place, origin: origin, parent: parent)
+                content.arguments, partition: content.partition, id: ids[index], queue: place, origin: origin,
+                parent: parent)
             if let limit = configuration.compressesAbove, message.body.count > limit { message.compressBody() }
             return message
         }

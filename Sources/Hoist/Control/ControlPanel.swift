@@ -59,12 +59,15 @@ final class ControlPanel: Sendable {
         self.own = Dictionary(own.map { ($0.name, $0) }) { _, last in last }
     }
 
+    private static let listening = "listen to requests"
+
     /// Listens until the task is cancelled.
     /// - Parameter executor: where the built-in commands run.
     func run(on fanout: any Fanout, executor: any TaskExecutor) async {
         while !Task.isCancelled {
             do {
                 let frames = try await fanout.frames(exchange: ControlRequest.exchange, pattern: "#")
+                patience.succeeded(Self.listening)
                 for await frame in frames {
                     guard let request = accept(frame) else { continue }
                     let isOwn = own[request.method] != nil
@@ -77,7 +80,7 @@ final class ControlPanel: Sendable {
                 // Mostly it ends with the worker.
                 await backend.clock.sleep(for: .milliseconds(100))
             } catch {
-                await patience.backOff(after: error, from: "listen to requests")
+                await patience.backOff(after: error, from: Self.listening)
             }
         }
     }

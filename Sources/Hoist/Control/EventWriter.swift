@@ -131,7 +131,7 @@ struct EventWriter {
             json.token(isExpired ? ",\"expired\":true" : ",\"expired\":false")
             json.token(hasRun ? ",\"terminated\":true,\"signum\":" : ",\"terminated\":false,\"signum\":")
             if hasRun { json.integer(Int64(end.signal ?? ProcessSignal.terminate)) } else { json.token("null") }
-        case .snoozed(let date, _):
+        case .snoozed(let date, _), .refused(let date, _):
             open(&json, "hoist-snoozed", event, clock)
             text(&json, ",\"eta\":", WireTimestamp.string(from: date))
         case .handedBack, .notStarted:
@@ -154,12 +154,7 @@ struct EventWriter {
 
     private func write(_ failure: JobFailure, to json: inout JSONWriter) {
         text(&json, ",\"exception\":", PythonText.exception(failure, limit: Self.resultLength))
-        var trace = failure.description
-        if let crash = failure.crash {
-            for line in crash.lastLines { trace += "\n" + line }
-            if let backtrace = crash.backtrace { trace += "\n" + backtrace }
-        }
-        text(&json, ",\"traceback\":", String(trace.prefix(Self.tracebackLength)))
+        text(&json, ",\"traceback\":", String(failure.trace.prefix(Self.tracebackLength)))
     }
 
     func writeElectionAck(_ id: String, at: Date, clock: Int64, to json: inout JSONWriter) {

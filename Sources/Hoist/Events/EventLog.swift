@@ -2,9 +2,23 @@ import Logging
 
 /// Writes the log lines of a worker: how jobs end, and how the worker comes and goes.
 struct EventLog: EventSink {
-    let logger: Logger
+    private let logger: Logger
+    private let noun: String
+    private let backend: String
+    private let logsEveryJob: Bool
 
-    var interests: EventInterests { logger.logLevel <= .debug ? [.ends, .workers] : [.failures, .workers] }
+    /// - Parameters:
+    ///   - noun: what the worker is called.
+    ///   - logsEveryJob: whether each job that has succeeded is worth a line at `info`.
+    ///   - backend: its URL without a password.
+    init(logger: Logger, _ noun: String, logsEveryJob: Bool, backend: String) {
+        self.logsEveryJob = logsEveryJob
+        self.logger = logger
+        self.noun = noun
+        self.backend = backend
+    }
+
+    var interests: EventInterests { logger.logLevel <= usualLevel ? [.ends, .workers] : [.failures, .workers] }
 
     func record(_ event: JobEvent) {
         switch event.kind {
@@ -14,8 +28,7 @@ struct EventLog: EventSink {
                 "a job was given up: it has cost too many workers",
                 metadata: metadata(of: event).merging(["error": "\(failure)"]) { $1 })
         case .takenOver(let worker):
-            guard logger.logLevel <= .debug else { return }
-            logger.debug(
+            logger.warning(
                 "a job was taken over from a dead worker",
                 metadata: metadata(of: event).merging(["worker": "\(TerminalText.line(worker))"]) { $1 })
         case .sent, .received, .started, .progressed, .wrote, .cancelAsked: break
@@ -34,10 +47,27 @@ struct EventLog: EventSink {
                 metadata: metadata(of: event).merging([
                     "error": "\(failure)", "at": "\(WireTimestamp.string(from: date))",
                 ]) { $1 })
+        case .refused(_, let failure):
+            logger.warning(
+                "the job waits for a worker that knows its arguments",
+                metadata: metadata(of: event).merging(["error": "\(failure)"]) { $1 })
         case .succeeded, .snoozed, .cancelled, .expired, .handedBack, .notStarted:
-            guard logger.logLevel <= .debug else { return }
-            logger.debug("job \(end.outcome.label)", metadata: metadata(of: event))
+            // A job that has not begun is with another worker soon.
+            let level = end.outcome.hasRun ? usualLevel : .debug
+            guard logger.logLevel <= level else { return }
+            var metadata = metadata(of: event)
+            if end.outcome.hasRun { metadata["time"] = "\(Self.seconds(end.runTime))" }
+            logger.log(level: level, "job \(end.outcome.label)", metadata: metadata)
         }
+    }
+
+    /// The level of what happens to most jobs.
+    private var usualLevel: Logger.Level { logsEveryJob ? .info : .debug }
+
+    /// Milliseconds below ten seconds, tenths above.
+    private static func seconds(_ duration: Duration) -> String {
+        let places = duration < .seconds(10) ? 1000.0 : 10
+        return "\((duration.inSeconds * places).rounded() / places) s"
     }
 
     private func metadata(of event: JobEvent) -> Logger.Metadata {
@@ -52,8 +82,9 @@ struct EventLog: EventSink {
         switch event.kind {
         case .online:
             logger.info(
-                "worker started",
+                "\(noun) started",
                 metadata: [
+                    "backend": "\(TerminalText.line(backend))",
                     "worker": "\(event.worker.name)", "queues": "\(event.worker.queues.joined(separator: ", "))",
                 ])
         case .heartbeat: break
@@ -61,7 +92,7 @@ struct EventLog: EventSink {
             logger.warning(
                 "the lease was lost: running jobs are stopped, their results refused",
                 metadata: ["jobs": "\(event.worker.running)"])
-        case .offline: logger.info("worker stopped", metadata: ["worker": "\(event.worker.name)"])
+        case .offline: logger.info("\(noun) stopped", metadata: ["worker": "\(event.worker.name)"])
         }
     }
 }

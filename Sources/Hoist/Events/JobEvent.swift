@@ -100,7 +100,7 @@ extension JobEvent.Kind {
         switch end.outcome {
         case .succeeded, .failed, .cancelled, .expired: self = .ended(end)
         case .retry: self = .retried(end)
-        case .snoozed, .handedBack, .notStarted: self = .putBack(end)
+        case .snoozed, .refused, .handedBack, .notStarted: self = .putBack(end)
         }
     }
 }
@@ -110,14 +110,14 @@ extension Outcome {
     var isAlwaysTold: Bool {
         switch self {
         case .failed, .retry, .cancelled, .expired: true
-        case .succeeded, .snoozed, .handedBack, .notStarted: false
+        case .succeeded, .snoozed, .refused, .handedBack, .notStarted: false
         }
     }
 
     /// Whether a job that ends so has run, also where its message could not be read.
     var hasRun: Bool {
         switch self {
-        case .cancelled, .expired, .notStarted: false
+        case .refused, .cancelled, .expired, .notStarted: false
         case .succeeded, .failed, .retry, .snoozed, .handedBack: true
         }
     }
@@ -126,7 +126,7 @@ extension Outcome {
     var isFailure: Bool {
         switch self {
         case .failed, .retry: true
-        case .succeeded, .snoozed, .cancelled, .expired, .handedBack, .notStarted: false
+        case .succeeded, .snoozed, .refused, .cancelled, .expired, .handedBack, .notStarted: false
         }
     }
 }

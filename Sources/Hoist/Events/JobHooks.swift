@@ -19,7 +19,7 @@ struct JobHooks: Sendable {
         case .failed(let failure):
             for hook in hooks.failure { await hook(context, failure) }
             await onDeadLetter?(context.id, failure)
-        case .snoozed, .cancelled, .expired, .handedBack, .notStarted: break
+        case .snoozed, .refused, .cancelled, .expired, .handedBack, .notStarted: break
         }
         for hook in hooks.finish { await hook(context) }
     }

@@ -260,7 +260,7 @@ struct ChildPoolMachine {
         job.peakMemory = max(job.peakMemory, memory)
         children[id]?.phase = .busy(job)
         let own = memory - job.memoryBefore
-        guard let limit = job.limits.memory, own > limit else { return [] }
+        guard let limit = job.limits.memory?.bytes, own > limit else { return [] }
         return stop(id, .memoryExceeded(own), now: now)
     }
 

@@ -86,7 +86,7 @@ final class ChildWorker: Sendable {
         let (channel, environment) = (channel, environment)
         // A task of its own, for the caller is the thread that hears the worker.
         let task = Task(executorPreference: globalConcurrentExecutor) {
-            let meter = JobMeter(memoryLimit: call.limits.memory)
+            let meter = JobMeter(memoryLimit: call.limits.memory?.bytes)
             let base = environment.logger
             var logger = Logger(
                 label: base.label, factory: { _ in ChannelLogHandler(channel, run: call.run, level: base.logLevel) })

@@ -19,7 +19,7 @@ extension ChildCommand {
             frame.integer(Int64(call.lostWorkers))
             frame.optional(call.limits.time?.inMicroseconds)
             frame.optional(call.limits.heartbeat?.inMicroseconds)
-            frame.optional(call.limits.memory.map(Int64.init))
+            frame.optional(call.limits.memory.map { Int64($0.bytes) })
             frame.data(call.envelope)
             return frame.finished()
         case .cancel(let run, let reason):
@@ -54,7 +54,8 @@ extension ChildCommand {
                     limits: RunLimits(
                         time: try frame.optional().map { .microseconds($0) },
                         heartbeat: try frame.optional().map { .microseconds($0) },
-                        memory: try frame.optional().map { Int($0) }), envelope: try frame.data()))
+                        memory: try frame.optional().map { ByteCount(bytes: Int(clamping: $0)) }),
+                    envelope: try frame.data()))
         case 2: self = .cancel(try frame.unsigned(), JobContext.CancellationReason(code: try frame.byte()))
         case 3: self = .reply(try frame.unsigned(), try ChildReply(&frame))
         case 4: self = .update(try frame.unsigned(), try frame.byte() == 0 ? nil : try frame.json(JobRecord.self))
@@ -149,6 +150,10 @@ extension Outcome {
         case .snoozed(let date, let closesQueue):
             frame.byte(closesQueue ? 5 : 4)
             frame.integer(date.microsecondsSinceEpoch)
+        case .refused(let date, let failure):
+            frame.byte(10)
+            frame.integer(date.microsecondsSinceEpoch)
+            frame.json(failure)
         case .cancelled: frame.byte(6)
         case .expired: frame.byte(7)
         case .handedBack: frame.byte(8)
@@ -181,6 +186,9 @@ extension Outcome {
         case 7: self = .expired
         case 8: self = .handedBack
         case 9: self = .notStarted
+        case 10:
+            let date = Date(microsecondsSinceEpoch: try frame.integer())
+            self = .refused(until: date, try frame.json(JobFailure.self))
         case let kind: throw WireError("no outcome has the number \(kind)")
         }
     }

@@ -62,6 +62,9 @@ extension Execution {
                         let usage = ResourceUsage(
                             cpuSeconds: Double(result.cpu) / 1_000_000, wallSeconds: Double(result.wall) / 1_000_000,
                             peakMemory: result.peakMemory)
+                        if case .refused(_, let failure) = result.outcome {
+                            return self.finishRefused(failure, continuation, context) { finish($0, $1, usage) }
+                        }
                         let (outcome, followUps) = self.continued(
                             self.restored(result.outcome), continuation, context)
                         finish(outcome, followUps, usage)
@@ -79,6 +82,20 @@ extension Execution {
                     }
                 }))
         box.set { reason in pool.cancel(run, reason) }
+    }
+
+    /// Finishes a job whose arguments the child does not know: when no other worker may know them, it has failed.
+    private func finishRefused(
+        _ failure: JobFailure, _ continuation: Continuation?, _ context: JobContext,
+        _ finish: @escaping @Sendable (Outcome, FollowUps?) -> Void
+    ) {
+        Self.afterwards {
+            let outcome = await self.refused(failure)
+            let followUps = self.followUps(continuation, after: outcome, context.messageHeaders)
+            // The hooks of an attempt that did not end ran in the child.
+            if case .failed = outcome { await self.hooks.ended(outcome, context) }
+            finish(outcome, followUps)
+        }
     }
 
     /// What Celery asks for behind the task; nil for nothing.
@@ -162,7 +179,7 @@ extension Execution {
             return afterDeath(
                 JobFailure(
                     kind: .memoryExceeded, type: "MemoryExceeded",
-                    message: "held \(bytes >> 20) MiB and may hold \((call.limits.memory ?? 0) >> 20)",
+                    message: "held \(bytes >> 20) MiB and may hold \((call.limits.memory?.bytes ?? 0) >> 20)",
                     crash: crash(exit)), call)
         case .mute: return afterDeath(crashed("its process was ended: it closed its channel", exit), call)
         case .broken(let what): return afterDeath(crashed("its process was ended: \(what)", exit), call)
@@ -185,7 +202,19 @@ extension Execution {
         let how = exit.signal.map { "was killed by \(SignalName.name(of: $0))" } ?? "ended with status \(exit.status)"
         let perhaps =
             exit.signal == SIGKILL && verdict == nil ? "; when nobody did that, the machine ran out of memory" : ""
-        return afterDeath(crashed("its process \(how)\(perhaps)", exit), call)
+        return afterDeath(crashed("\(Self.lastWords(crash.lastLines))its process \(how)\(perhaps)", exit), call)
+    }
+
+    /// What Swift's runtime said before it ended the process, as the beginning of a sentence; empty for nothing.
+    static func lastWords(_ lines: [String]) -> String {
+        let marks = ["Fatal error: ", "Precondition failed: ", "Assertion failed: "]
+        for line in lines.reversed() {
+            for mark in marks {
+                guard let start = line.ranges(of: mark).first?.lowerBound else { continue }
+                return String(line[start...]).cut(to: 500) + "; "
+            }
+        }
+        return ""
     }
 
     private func crashed(_ message: String, _ exit: SpawnedProcess.Exit) -> JobFailure {

@@ -24,7 +24,7 @@ public struct ProcessOptions: Sendable {
     public var recycleAfterJobs: Int?
     /// A child that holds this number of bytes of memory or more after a job is replaced; nil for never. 512 MiB by
     /// default.
-    public var recycleAboveMemory: Int?
+    public var recycleAboveMemory: ByteCount?
     /// A child is replaced when it is this old and has no job; nil for never, the default.
     public var recycleAfterAge: Duration?
     /// A job becomes a dead letter, whatever its retry policy says, after this number of deaths: children that crashed
@@ -36,7 +36,8 @@ public struct ProcessOptions: Sendable {
     public init(
         executable: String? = nil, arguments: [String]? = nil, environment: [String: String] = [:],
         grace: Duration = .seconds(2),
-        startTimeout: Duration = .seconds(10), recycleAfterJobs: Int? = nil, recycleAboveMemory: Int? = 512 << 20,
+        startTimeout: Duration = .seconds(10), recycleAfterJobs: Int? = nil,
+        recycleAboveMemory: ByteCount? = .mebibytes(512),
         recycleAfterAge: Duration? = nil, maximumDeaths: Int = 3
     ) {
         self.executable = executable
@@ -69,7 +70,7 @@ public struct ProcessOptions: Sendable {
     var settings: ChildPoolMachine.Settings {
         ChildPoolMachine.Settings(
             grace: grace.inMicroseconds, startTimeout: startTimeout.inMicroseconds, recycleAfterJobs: recycleAfterJobs,
-            recycleAboveMemory: recycleAboveMemory, recycleAfterAge: recycleAfterAge?.inMicroseconds)
+            recycleAboveMemory: recycleAboveMemory?.bytes, recycleAfterAge: recycleAfterAge?.inMicroseconds)
     }
 
     private static var inheritedEnvironment: [String: String] {

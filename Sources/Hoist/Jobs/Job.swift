@@ -25,8 +25,22 @@ public protocol Job: Codable, Workflow {
     static var options: JobOptions { get }
     /// The name of the keyword argument as which the input may come too; nil by default: it comes by place alone.
     static var inputName: String? { get }
+    /// Values for arguments that a message does not have, by their wire names: those of a version of the job before
+    /// the argument came, or of a Python caller that leaves a parameter with a default out. Empty by default.
+    ///
+    /// ```swift
+    /// static let defaultArguments: WireObject = ["size": 800]
+    /// ```
+    static var defaultArguments: WireObject { get }
+    /// Whether an argument that the job does not know is ignored, as one of a newer producer may be. False by default:
+    /// the job waits for a worker that knows the argument, and is a dead letter once every live worker of its queue
+    /// has refused it.
+    static var ignoresUnknownArguments: Bool { get }
     /// Wire names of arguments that logs, monitors and pages must not show. Empty by default.
     static var secretArguments: Set<String> { get }
+    /// The unique key of every call that does not name another with ``EnqueueOption/unique(_:)``. nil by default. Copies
+    /// that are published or broadcast, and steps of workflows, have none.
+    var uniqueKey: UniqueKey? { get }
     /// The partition of this job, for limits and fairness that are kept for each partition: a tenant, an account, an
     /// API token. nil by default: no partition. See ``JobLimit/Scope/partition``.
     var partitionKey: String? { get }
@@ -36,7 +50,10 @@ extension Job {
     public static var aliases: [String] { [] }
     public static var options: JobOptions { JobOptions() }
     public static var inputName: String? { nil }
+    public static var defaultArguments: WireObject { [:] }
+    public static var ignoresUnknownArguments: Bool { false }
     public static var secretArguments: Set<String> { [] }
+    public var uniqueKey: UniqueKey? { nil }
     public var partitionKey: String? { nil }
 }
 

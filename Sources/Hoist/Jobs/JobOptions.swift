@@ -18,7 +18,7 @@ public struct JobOptions: Sendable {
     /// See ``RunLimits/heartbeat``.
     public var heartbeatLimit: Duration?
     /// See ``RunLimits/memory``. A worker that runs the job in a lane other than `process` refuses to start.
-    public var memoryLimit: Int?
+    public var memoryLimit: ByteCount?
     /// A job that has not been started this long after it was enqueued is dropped and marked expired.
     public var expiresAfter: Duration?
     /// How results are kept.
@@ -40,7 +40,7 @@ public struct JobOptions: Sendable {
         timeLimit: Duration? = nil,
         hardTimeLimit: Duration? = nil,
         heartbeatLimit: Duration? = nil,
-        memoryLimit: Int? = nil,
+        memoryLimit: ByteCount? = nil,
         expiresAfter: Duration? = nil,
         result: ResultPolicy = .keep,
         delivery: DeliveryGuarantee = .atLeastOnce,

@@ -11,9 +11,11 @@ public struct RunLimits: Sendable, Hashable {
     public var heartbeat: Duration?
     /// The most memory that the job's process and the processes that it started may hold together, in bytes. The job is
     /// stopped when they hold more. Process lane only.
-    public var memory: Int?
+    public var memory: ByteCount?
 
-    public init(time: Duration? = nil, hardTime: Duration? = nil, heartbeat: Duration? = nil, memory: Int? = nil) {
+    public init(
+        time: Duration? = nil, hardTime: Duration? = nil, heartbeat: Duration? = nil, memory: ByteCount? = nil
+    ) {
         self.time = time
         self.hardTime = hardTime
         self.heartbeat = heartbeat

@@ -417,6 +417,7 @@ struct MemoryStore: Sendable {
             job.worker = nil
             job.record.state = state
             job.record.endedAt = now
+            job.record.completeIfSucceeded()
             job.keptUntil = now.addingTimeInterval(seconds)
         }
     }

@@ -6,9 +6,16 @@
 final class ArgumentBinder {
     let positionalArguments: [WireValue]
     let keywordArguments: WireValue.Object
+    private let defaults: WireValue.Object
+    private let ignoresUnknown: Bool
     private var parameters: [String] = []
 
-    init(positional: [WireValue], keyword: WireValue.Object) {
+    init(
+        positional: [WireValue], keyword: WireValue.Object, defaults: WireValue.Object = [:],
+        ignoresUnknown: Bool = false
+    ) {
+        self.defaults = defaults
+        self.ignoresUnknown = ignoresUnknown
         positionalArguments = positional
         keywordArguments = keyword
     }
@@ -16,7 +23,7 @@ final class ArgumentBinder {
     func argument(named name: String) throws -> WireValue? {
         let place = parameters.firstIndex(of: name) ?? parameters.count
         if place == parameters.count { parameters.append(name) }
-        guard place < positionalArguments.count else { return keywordArguments[name] }
+        guard place < positionalArguments.count else { return keywordArguments[name] ?? defaults[name] }
         guard keywordArguments[name] == nil else {
             throw ArgumentError(parameter: name, problem: "given twice, by place and by name")
         }
@@ -25,13 +32,16 @@ final class ArgumentBinder {
 
     /// Refuses arguments that no parameter requested.
     func finish() throws(ArgumentError) {
+        guard !ignoresUnknown else { return }
         guard positionalArguments.count <= parameters.count else {
             throw ArgumentError(
                 parameter: nil,
-                problem: "takes \(parameters.count) arguments but \(positionalArguments.count) were given by place")
+                problem: "takes \(parameters.count) arguments but \(positionalArguments.count) were given by place",
+                isUnknown: true)
         }
         if let stranger = keywordArguments.keys.first(where: { !parameters.contains($0) }) {
-            throw ArgumentError(parameter: stranger, problem: "unexpected: the job has no such parameter")
+            throw ArgumentError(
+                parameter: stranger, problem: "unexpected: the job has no such parameter", isUnknown: true)
         }
     }
 }
@@ -43,7 +53,11 @@ public struct ArgumentError: Error, Sendable, Equatable, CustomStringConvertible
     /// What is wrong, without the value itself.
     public var problem: String
 
-    package init(parameter: String?, problem: String) {
+    /// Whether the job does not know the argument, as an older version of it may not.
+    package var isUnknown = false
+
+    package init(parameter: String?, problem: String, isUnknown: Bool = false) {
+        self.isUnknown = isUnknown
         self.parameter = parameter
         self.problem = problem
     }
@@ -81,7 +95,10 @@ public struct Arguments: Sendable, Equatable {
     /// - Throws: ``ArgumentError`` that names the parameter which is missing, mistyped, given twice or unknown. An
     ///   error other than `DecodingError` from the type's own `init(from:)` passes through. A retry cannot help.
     public func bind<Value: Decodable>(to type: Value.Type) throws -> Value {
-        let binder = ArgumentBinder(positional: positional, keyword: keyword)
+        try bind(to: type, ArgumentBinder(positional: positional, keyword: keyword))
+    }
+
+    private func bind<Value: Decodable>(to type: Value.Type, _ binder: ArgumentBinder) throws -> Value {
         do {
             let value = try Value(from: ValueDecoder(source: .arguments(binder), codingPath: []))
             try binder.finish()
@@ -94,7 +111,7 @@ public struct Arguments: Sendable, Equatable {
     /// Builds a job and its input: the first positional argument, or the keyword argument ``Job/inputName``.
     /// - Throws: as ``bind(to:)``; the parameter `input` is missing, or given twice.
     package func bind<J: Job>(job: J.Type) throws -> (job: J, input: J.Input) {
-        if let none = NoInput() as? J.Input { return (try bind(to: J.self), none) }
+        if let none = NoInput() as? J.Input { return (try bindProperties(of: J.self), none) }
         var rest = self
         let name = J.inputName
         let named = name.flatMap { rest.keyword[$0] }
@@ -119,6 +136,14 @@ public struct Arguments: Sendable, Equatable {
             problem.parameter = [name ?? "input", problem.parameter].compactMap { $0 }.joined(separator: ".")
             throw problem
         }
-        return (try rest.bind(to: J.self), input)
+        return (try rest.bindProperties(of: J.self), input)
+    }
+
+    private func bindProperties<J: Job>(of job: J.Type) throws -> J {
+        try bind(
+            to: job,
+            ArgumentBinder(
+                positional: positional, keyword: keyword, defaults: J.defaultArguments,
+                ignoresUnknown: J.ignoresUnknownArguments))
     }
 }

@@ -35,6 +35,29 @@ enum ArgumentsText {
 
     private static func cut(_ text: String) -> String { String(text.prefix(maximumLength - 3)) + "..." }
 
+    /// As Python writes a string: in double quotes where it holds single quotes alone.
+    private static func quoted(_ value: String) -> String {
+        let needsEscapes = value.utf8.contains { $0 == UInt8(ascii: "'") || $0 == UInt8(ascii: "\\") || $0 < 0x20 }
+        guard needsEscapes else { return "'\(value)'" }
+        let quote: Unicode.Scalar =
+            value.unicodeScalars.contains("'") && !value.unicodeScalars.contains("\"") ? "\"" : "'"
+        var text = String.UnicodeScalarView([quote])
+        for scalar in value.unicodeScalars {
+            switch scalar {
+            case quote, "\\": text.append(contentsOf: ["\\", scalar])
+            case "\n": text.append(contentsOf: "\\n".unicodeScalars)
+            case "\r": text.append(contentsOf: "\\r".unicodeScalars)
+            case "\t": text.append(contentsOf: "\\t".unicodeScalars)
+            case _ where scalar.value < 0x20:
+                let digits = String(scalar.value, radix: 16)
+                text.append(contentsOf: "\\x\(digits.count < 2 ? "0" : "")\(digits)".unicodeScalars)
+            default: text.append(scalar)
+            }
+        }
+        text.append(quote)
+        return String(text)
+    }
+
     private static func append(_ value: WireValue, to text: inout String) {
         guard text.utf8.count <= maximumLength else { return }
         switch value {
@@ -43,7 +66,7 @@ enum ArgumentsText {
         case .integer(let value): text += String(value)
         case .bigInteger(let digits): text += digits
         case .double(let value): text += value.description
-        case .string(let value): text += "'\(value.utf8.count > maximumLength ? cut(value) : value)'"
+        case .string(let value): text += quoted(value.utf8.count > maximumLength ? cut(value) : value)
         case .array(let elements):
             text += "["
             for (index, element) in elements.enumerated() where text.utf8.count <= maximumLength {

@@ -58,7 +58,7 @@ final class WorkerMetrics: EventSink {
     func noteCopy() { copies.increment() }
 
     private func record(_ end: JobEvent.End, of event: JobEvent) {
-        let instruments = instruments(Key(queue: event.queue, job: event.jobName, outcome: end.outcome.label))
+        let instruments = instruments(Key(queue: event.queue, job: event.jobName, outcome: end.outcome.metricLabel))
         instruments.count.increment()
         // One that expired or was cancelled while it waited has not run.
         if end.facts != nil || end.outcome.hasRun { instruments.run.recordMicroseconds(end.runTime.inMicroseconds) }

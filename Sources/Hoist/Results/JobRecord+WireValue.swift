@@ -7,6 +7,10 @@ extension JobRecord {
             "lost_workers": .integer(Int64(lostWorkers)),
             "arguments": .string(argumentsText), "revision": .integer(revision),
         ]
+        if let arguments {
+            object["args"] = .array(arguments.positional)
+            object["kwargs"] = .object(arguments.keyword)
+        }
         func set(_ key: String, _ text: String?) { object[key] = text.map(WireValue.string) }
         func set(_ key: String, _ date: JobDate?) { object[key] = date.map { .string(WireTimestamp.string(from: $0)) } }
         set("enqueued_at", enqueuedAt)

@@ -163,7 +163,21 @@ public struct JobFailure: Error, Sendable, Hashable, Codable, CustomStringConver
         }
     }
 
-    public var description: String { "\(type): \(message) (\(kind))" }
+    /// For people: `SMTPError: no route to host (raised)`.
+    public var description: String {
+        // A handler that gives up on purpose says why in its own words.
+        kind == .deadLettered ? "\(message) (\(kind))" : "\(type): \(message) (\(kind))"
+    }
+
+    /// What a program in another language shows as the traceback.
+    package var trace: String {
+        var lines = [description]
+        if let crash {
+            lines += crash.lastLines
+            if let backtrace = crash.backtrace { lines.append(backtrace) }
+        }
+        return lines.joined(separator: "\n")
+    }
 
     /// The worker died, or was cut off for longer than its lease.
     package static func workerLost(_ name: String) -> JobFailure {
@@ -237,6 +251,20 @@ public struct JobRecord: Sendable, Hashable, Codable {
     public var history: [AttemptRecord]
     /// The arguments as readable text, secrets hidden.
     public var argumentsText: String
+    /// The arguments as values, secrets hidden; nil where they are kept as a text that was cut, or holds more than plain
+    /// values.
+    public var arguments: Arguments? {
+        guard let values = PythonLiteral.values(in: argumentsText), values.count <= 2 else { return nil }
+        var arguments = Arguments()
+        for value in values {
+            switch value {
+            case .array(let positional): arguments.positional = positional
+            case .object(let keyword): arguments.keyword = keyword
+            default: return nil
+            }
+        }
+        return arguments
+    }
     public var parentID: JobID?
     public var rootID: JobID?
     public var headers: WireValue.Object

@@ -131,6 +131,10 @@ extension Transition {
         case .snoozed(let date, _):
             self.init(back: .scheduled, due: date, inFront: false, job, at: end)
             self.attempt = attempt
+        case .refused(let date, let failure):
+            self.init(back: .scheduled, due: date, inFront: false, job, at: end)
+            attempt.failure = failure
+            self.attempt = attempt
         case .handedBack:
             self.init(handedBack: job, at: end)
             self.attempt = attempt

@@ -10,17 +10,21 @@ struct BroadcastListener: Sendable {
     let sealing: (any Sealing)?
     let patience: Patience
 
+    private static let listening = "listen to broadcasts"
+
     func run() async {
         guard let routing = backend.broadcasts else { return }
         while !Task.isCancelled {
             do {
-                for await message in try await routing.broadcasts(on: channel) {
+                let messages = try await routing.broadcasts(on: channel)
+                patience.succeeded(Self.listening)
+                for await message in messages {
                     guard jobNames.contains(message.jobName), let copy = ownCopy(of: message) else { continue }
                     // The sender of a broadcast does not wait, so this may take as long as the backend needs.
                     await patience.attempt("keep a broadcast") { _ = try await backend.publish([copy]) }
                 }
             } catch {
-                await patience.backOff(after: error, from: "listen to broadcasts")
+                await patience.backOff(after: error, from: Self.listening)
             }
         }
     }

@@ -183,7 +183,7 @@ final class Execution: Sendable {
         case .cancelled, .expired:
             let state: JobState = if case .expired = outcome { .expired } else { .cancelled }
             followUps = continuation.afterCancellation(state, of: finished, environment.continuationRules, now: now)
-        case .succeeded, .retry, .snoozed, .handedBack, .notStarted: return nil
+        case .succeeded, .retry, .snoozed, .refused, .handedBack, .notStarted: return nil
         }
         return followUps.isEmpty ? nil : followUps
     }
@@ -298,6 +298,10 @@ final class Execution: Sendable {
             }
         } catch {
             outcome = self.outcome(of: error, call, context)
+            if let error = error as? ArgumentError, error.isUnknown, case .failed(let failure) = outcome {
+                // Whether another worker may know it is asked where the backend is.
+                outcome = isInChild ? .refused(until: now, failure) : await refused(failure)
+            }
             followUps = self.followUps(continuation, after: outcome, context.messageHeaders)
         }
         await hooks.ended(outcome, context)
@@ -405,7 +409,7 @@ final class Execution: Sendable {
             time: headers.softTimeLimit.flatMap(Duration.init(wireSeconds:)),
             hardTime: headers.hardTimeLimit.flatMap(Duration.init(wireSeconds:)),
             heartbeat: headers.hoist.heartbeatLimit.flatMap(Duration.init(wireSeconds:)),
-            memory: headers.hoist.memoryLimit)
+            memory: headers.hoist.memoryLimit.map(ByteCount.init(bytes:)))
         var limits = environment.liveLimits(jobName).filled(from: called).filled(from: handler.options.runLimits)
             .filled(from: environment.defaultLimits)
         if handler.lane != .process {

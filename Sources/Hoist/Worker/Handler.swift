@@ -11,6 +11,8 @@ public struct LaneKind: Sendable, Hashable, CustomStringConvertible {
     /// pays, and limits on time and memory are kept by force. See <doc:Isolation>.
     public static let process = LaneKind(name: "process")
 
+    package static let all = [LaneKind.async, .blocking, .process]
+
     /// Slots of a lane that a worker says nothing of.
     var defaultSlots: Int {
         switch self {
@@ -38,6 +40,7 @@ public struct Lane: Sendable, Hashable {
     public static func blocking(_ slots: Int) -> Lane { Lane(.blocking, slots...slots) }
     /// - Parameter slots: as many child processes.
     public static func process(_ slots: Int) -> Lane { Lane(.process, slots...slots) }
+    package static func of(_ kind: LaneKind, _ slots: ClosedRange<Int>) -> Lane { Lane(kind, slots) }
     /// As many slots as there is work for, within a range: see ``Autoscaling``.
     public static func blocking(_ slots: ClosedRange<Int>) -> Lane { Lane(.blocking, slots) }
     public static func process(_ slots: ClosedRange<Int>) -> Lane { Lane(.process, slots) }

@@ -1,13 +1,25 @@
 import Logging
 import Synchronization
 
-/// How a worker waits for a backend that is away: longer with each failure, 5 seconds at most.
+/// How a worker waits for a backend that is away: longer with each failure, 5 seconds at most. It says once that the
+/// backend does not answer, once a minute that it still does not, and once that it answers again.
 final class Patience: Sendable {
+    private struct Trouble {
+        /// How often in a row each thing could not be done.
+        var failures: [String: Int] = [:]
+        var since: Int64 = 0
+        var toldAt: Int64?
+        var toldCode: BackendError.Code?
+    }
+
+    /// How long it says nothing more of a trouble that it has told of.
+    private static let reminder: Int64 = 60_000_000
+
     let logger: Logger
     private let clock: any JobClock
     /// Tells when the worker is to stop: then there is nothing to wait for.
     private let inbox: WorkerInbox
-    private let failures = Mutex(0)
+    private let trouble = Mutex(Trouble())
 
     init(clock: any JobClock, logger: Logger, inbox: WorkerInbox) {
         self.clock = clock
@@ -15,19 +27,47 @@ final class Patience: Sendable {
         self.inbox = inbox
     }
 
-    /// The backend has answered.
-    func reset() { failures.withLock { $0 = 0 } }
+    /// - Parameter what: what could not be done before, perhaps: as it was named to ``failed(_:_:)``.
+    func succeeded(_ what: String) {
+        let duration = trouble.withLock { trouble -> Int64? in
+            guard trouble.failures.removeValue(forKey: what) != nil, trouble.failures.isEmpty, trouble.toldAt != nil
+            else { return nil }
+            let duration = clock.uptime - trouble.since
+            trouble = Trouble()
+            return duration
+        }
+        if let duration {
+            logger.info("the backend answers again", metadata: ["after": "\(duration / 1_000_000) s"])
+        }
+    }
+
+    /// - Parameter what: what the worker could not do, as a verb.
+    /// - Returns: how often in a row.
+    @discardableResult
+    func failed(_ what: String, _ error: any Error) -> Int {
+        let code = (error as? BackendError)?.code
+        let (count, isTold, duration) = trouble.withLock { trouble in
+            let now = clock.uptime
+            if trouble.failures.isEmpty { trouble.since = now }
+            trouble.failures[what, default: 0] += 1
+            let isTold =
+                trouble.toldAt.map { now - $0 >= Self.reminder || trouble.toldCode != code } ?? true
+            if isTold { (trouble.toldAt, trouble.toldCode) = (now, code) }
+            return (trouble.failures[what] ?? 1, isTold, now - trouble.since)
+        }
+        var metadata: Logger.Metadata = ["error": "\(error)"]
+        if duration >= 1_000_000 { metadata["since"] = "\(duration / 1_000_000) s" }
+        logger.log(
+            level: isTold ? .warning : .debug, "the worker could not \(what); it tries until the backend answers",
+            metadata: metadata)
+        return count
+    }
 
     /// - Parameters:
     ///   - what: what the worker could not do, as a verb.
     ///   - isBrief: whether a worker that is to stop has nothing that would be worth waiting for.
     func backOff(after error: any Error, from what: String, isBrief: Bool = false) async {
-        let failures = failures.withLock { failures in
-            failures += 1
-            return failures
-        }
-        logger.warning(
-            "the worker could not \(what); it tries again", metadata: ["error": "\(error)", "failures": "\(failures)"])
+        let failures = failed(what, error)
         let wait = Duration.milliseconds(min(5000, 50 << min(failures, 7)))
         let end = clock.uptime + wait.inMicroseconds
         guard !inbox.isStopping else { return await clock.sleep(for: isBrief ? min(wait, .milliseconds(200)) : wait) }
@@ -43,7 +83,8 @@ final class Patience: Sendable {
     func attempt(_ what: String, _ body: () async throws -> Void) async {
         for _ in 0..<5 {
             do {
-                return try await body()
+                try await body()
+                return succeeded(what)
             } catch {
                 await backOff(after: error, from: what)
             }

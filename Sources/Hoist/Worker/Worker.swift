@@ -60,7 +60,8 @@ public final class Worker: Service {
         public var celeryQueue = "celery"
         /// The client that handlers enqueue through; its logger is the worker's.
         public var client: JobClient.Configuration
-        public var metrics: any MetricsFactory
+        /// Where the worker's metrics go; nil, the default, for the factory that `MetricsSystem` has when the worker runs.
+        public var metrics: (any MetricsFactory)?
         /// The limits of what this process reads, see ``WireLimits/setDefault(_:)``; nil, the default, leaves them as
         /// they are.
         public var messageLimits: WireLimits?
@@ -84,6 +85,10 @@ public final class Worker: Service {
         /// The revision of the program. Where workers of several revisions run at once, as during a deploy, the schedules
         /// that the highest declares hold. 0 by default.
         public var appRevision = 0
+        /// What log lines call the worker: a program with workers inside other parts gives them another name.
+        package var noun = "worker"
+        /// Whether each job that has succeeded is worth a line.
+        package var logsEveryJob = true
         /// Called once before the first job, for clients that handlers share. What it throws ends the worker.
         public var onStart: (@Sendable () async throws -> Void)?
         public var onStop: (@Sendable () async -> Void)?
@@ -98,7 +103,7 @@ public final class Worker: Service {
             isBurst: Bool = false, resources: [String: Int] = [:], autoscaling: Autoscaling = Autoscaling(),
             limits: RunLimits = RunLimits(), processes: ProcessOptions = ProcessOptions(), logLines: Int = 200,
             middleware: [any PerformMiddleware] = [], client: JobClient.Configuration = .init(),
-            metrics: any MetricsFactory = MetricsSystem.factory, events: EventMode = .whenAsked,
+            metrics: (any MetricsFactory)? = nil, events: EventMode = .whenAsked,
             heartbeatInterval: Duration = .seconds(2), control: ControlMode = .all, commands: [ControlCommand] = [],
             onStart: (@Sendable () async throws -> Void)? = nil,
             onStop: (@Sendable () async -> Void)? = nil,
@@ -131,9 +136,9 @@ public final class Worker: Service {
     }
 
     private let backend: Backend
-    private let queues: [QueueSubscription]
-    private let lanes: [Lane]
-    private let configuration: Configuration
+    package let queues: [QueueSubscription]
+    package let lanes: [Lane]
+    package let configuration: Configuration
     private let logger: Logger
     private let handlers: [Handler]
     private let schedules: [Schedule]

@@ -4,6 +4,7 @@ import FoundationEssentials
 import Foundation
 #endif
 import Logging
+import Metrics
 
 /// The heart of a worker: does what its ``WorkerMachine`` decides. It turns finished jobs for new ones until the worker
 /// is stopped, and keeps the parts beside it running: lease, lanes, broadcasts, gauges.
@@ -81,13 +82,16 @@ actor WorkerEngine {
             concurrency: setup.lanes.values.reduce(0, +))
         presence.labels = configuration.labels.isEmpty ? nil : configuration.labels.sorted()
         session = SessionBox(presence)
-        metrics = WorkerMetrics(factory: configuration.metrics)
+        metrics = WorkerMetrics(factory: configuration.metrics ?? MetricsSystem.factory)
         patience = Patience(clock: backend.clock, logger: logger, inbox: inbox)
         ranges = setup.ranges
         startedUptime = backend.clock.uptime
         remote = RemoteControl(
             node: setup.name, backend: backend, configuration: configuration, patience: patience, setLimits: setLimits)
-        events = EventStream([metrics, EventLog(logger: logger)] + remote.sinks + configuration.sinks)
+        let eventLog = EventLog(
+            logger: logger, configuration.noun, logsEveryJob: configuration.logsEveryJob,
+            backend: backend.broker.address.url)
+        events = EventStream([metrics, eventLog] + remote.sinks + configuration.sinks)
         blockingThreads = ThreadExecutor(name: "hoist-blocking", threadCount: setup.lanes[.blocking] ?? 1)
         environment = Execution.Environment(
             worker: setup.name, jobs: JobClient(backend, configuration: configuration.client, logger: logger),
@@ -244,7 +248,8 @@ actor WorkerEngine {
     }
 
     private func stop(_ mode: Worker.StopMode, _ time: WorkerMachine.Moment) {
-        logger.info("worker takes no more jobs", metadata: ["running": "\(machine.runs.count)"])
+        logger.info(
+            "\(configuration.noun) takes no more jobs", metadata: ["running": "\(machine.runs.count)"])
         presence.isDraining = true
         machine.stop(mode, time)
     }
@@ -264,6 +269,8 @@ actor WorkerEngine {
         }
     }
 
+    private static let turning = "turn finished jobs for new ones"
+
     private func take(_ turn: WorkerMachine.Turn) async {
         do {
             let isIdle = turn.request.settlements.isEmpty && machine.runs.isEmpty
@@ -272,7 +279,7 @@ actor WorkerEngine {
             for notice in inbox.takeNotices() { tell(of: notice) }
             guard machine.ended(turn, result, time) else { return }
             perform()
-            patience.reset()
+            patience.succeeded(Self.turning)
             presence.lastConsumedAt = backend.clock.now
             for id in result.copies {
                 logger.warning(
@@ -289,7 +296,7 @@ actor WorkerEngine {
             machine.failed(turn)
             publishHealth()
             await patience.backOff(
-                after: error, from: "turn finished jobs for new ones", isBrief: !machine.hasHeldJobs)
+                after: error, from: Self.turning, isBrief: !machine.hasHeldJobs)
         }
     }
 
@@ -480,6 +487,9 @@ actor WorkerEngine {
 
     // MARK: - The lease
 
+    private static let announcing = "announce itself"
+    private static let renewing = "renew its lease"
+
     /// Announces the worker, for as long as it takes.
     private func openSession() async {
         while machine.stop == nil {
@@ -497,12 +507,13 @@ actor WorkerEngine {
                 // Last, for the worker claims as soon as there is a session.
                 session.current = opened
                 isAlive = true
+                patience.succeeded(Self.announcing)
                 return publishHealth()
             } catch {
                 // Perhaps it is announced. What cannot be closed either has a lease that passes.
                 try? await opened?.close()
                 beginAgain()
-                await patience.backOff(after: error, from: "announce itself")
+                await patience.backOff(after: error, from: Self.announcing)
                 takeInbox()
             }
         }
@@ -515,8 +526,9 @@ actor WorkerEngine {
     private func noteRenewal(_ error: (any Error)?) {
         isAlive = error == nil
         if let error {
-            logger.warning("the lease could not be renewed", metadata: ["error": "\(error)"])
+            patience.failed(Self.renewing, error)
         } else {
+            patience.succeeded(Self.renewing)
             events.tell(.heartbeat, presence, at: backend.clock)
         }
         presence.running = machine.runs.count

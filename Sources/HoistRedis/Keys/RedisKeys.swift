@@ -43,6 +43,9 @@ struct RedisKeys: Sendable {
     /// Redis pattern that matches the keys of all results.
     var resultPattern: String { Self.quoted(results) + "*" }
 
+    /// Redis pattern that matches the keys of kombu's bindings.
+    var bindingPattern: String { Self.quoted(prefix) + "_kombu.binding.*" }
+
     /// The text as a Redis pattern that matches it alone.
     static func quoted(_ text: String) -> String {
         String(text.flatMap { "*?[]\\".contains($0) ? ["\\", $0] : [$0] as [Character] })

@@ -81,6 +81,7 @@ extension RedisBackend {
             record.describe(message)
             record.attempts = message.headers.retries + (stored.state.hasEnded && stored.startedAt != nil ? 1 : 0)
         }
+        record.completeIfSucceeded()
         return record
     }
 
@@ -108,6 +109,7 @@ extension RedisBackend {
         record.rootID = hoist["root"]?.stringValue
         record.headers = hoist["headers"]?.objectValue ?? [:]
         record.revision = hoist["t"]?.integerValue ?? Int64(truncatingIfNeeded: value.hashValue)
+        record.completeIfSucceeded()
         return record
     }
 

@@ -78,6 +78,7 @@ extension RedisBackend {
         if configuration.clock != nil, seconds > 0 { hoist["until"] = .integer(now + seconds * 1_000_000) }
         var stored = CeleryResult(id: facts.id, status: status, result: result, hoist: hoist)
         stored.children = facts.children
+        if status == "FAILURE" || status == "RETRY" { stored.traceback = facts.record.failure?.trace }
         stored.groupID = facts.headers.group
         stored.parentID = facts.headers.parentID
         stored.doneAt = endedAt.map(JobDate.init(microsecondsSinceEpoch:))
@@ -150,6 +151,7 @@ extension RedisBackend {
         var stored = CeleryResult(id: record.id, status: status, result: result, hoist: hoist)
         stored.parentID = record.parentID
         stored.doneAt = record.endedAt
+        if record.state == .failed || record.state == .retrying { stored.traceback = record.failure?.trace }
         return SettlingStep.StoredMeta(key: keys.result(record.id), seconds: seconds, value: stored.encoded)
     }
 

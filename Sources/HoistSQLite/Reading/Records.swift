@@ -188,11 +188,14 @@ extension SQLiteBackend {
         record.failure = StoredJSON.decode(JobFailure.self, row.bytes("failure"))
         record.usage = StoredJSON.decode(ResourceUsage.self, row.bytes("usage"))
         if record.state == .succeeded { record.output = (try? JSONText.parse(row.bytes("output"))) ?? .null }
+        record.completeIfSucceeded()
         let sequence: Int64 = row["seq"]
         let bodies = try Row.fetchAll(
             database, sql: "SELECT body FROM attempt WHERE seq = ? ORDER BY ordinal", arguments: [sequence])
         record.history = bodies.compactMap { StoredJSON.decode(AttemptRecord.self, $0.bytes("body")) }
-        if stored == .failed { record.attempts = record.history.last?.number ?? record.attempts }
+        if stored == .failed || stored == .cancelled {
+            record.attempts = record.history.last?.number ?? record.attempts
+        }
         if record.worker == nil { record.worker = record.history.last?.worker }
         if record.state == .waiting {
             let rule = try Row.fetchOne(

@@ -117,6 +117,29 @@ extension BackendContract {
             try bench.advance(by: .seconds(31))
             try bench.expect(try await bench.claim("w").first?.attempt == 1, "still the first attempt")
         },
+        Check("a job that a worker refuses waits for another, and its history says who refused it", needs: [.history]) {
+            bench in
+            try await bench.publish(bench.message("a"))
+            try await bench.join("w", lease: .seconds(1000))
+            try await bench.settle("w", try await bench.claim("w")[0], .refused(until: bench.after(30), failure))
+            let record = try await bench.record("a")
+            try bench.expect(record.state == .scheduled && record.attempts == 0, "it waits, no attempt spent")
+            try bench.expect(record.history.map(\.outcome) == ["refused"], "the history tells: \(record.history)")
+            try bench.expect(record.history.first?.failure == failure, "and why")
+            try bench.advance(by: .seconds(31))
+            try bench.expect(try await bench.claim("w").first?.attempt == 1, "still the first attempt")
+        },
+        Check("a job that has succeeded is done, and has no failure", needs: [.storesResults]) { bench in
+            try await bench.publish(bench.message("a"))
+            try await bench.join("w", lease: .seconds(1000))
+            try await bench.settle("w", try await bench.claim("w")[0], .retry(at: bench.now, failure))
+            try await bench.settle(
+                "w", try await bench.claim("w")[0], .succeeded(output: Array("1".utf8), retention: nil))
+            let record = try await bench.record("a")
+            try bench.expect(record.state == .succeeded && record.attempts == 2, "succeeded at the second attempt")
+            try bench.expect(record.failure == nil, "without a failure: \(String(describing: record.failure))")
+            try bench.expect(record.progress?.fraction == 1, "and complete")
+        },
         Check("a job handed back is ready at once without spending an attempt") { bench in
             try await bench.publish(bench.message("a"))
             try await bench.join("w")

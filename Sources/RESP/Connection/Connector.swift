@@ -73,7 +73,7 @@ struct Connector: Sendable {
             ready.fail(RESPError(.unreachable, "\(address) did not finish its greeting in time"))
         }
         opened.whenFailure { error in
-            ready.fail(RESPError(.unreachable, "\(address) cannot be reached: \(error)"))
+            ready.fail(RESPError(.unreachable, "\(address) cannot be reached: \(ConnectFailure.reason(error))"))
         }
         // A handshake that succeeds too late must not leave a connection without an owner behind.
         opened.whenSuccess { channel in ready.futureResult.whenFailure { _ in channel.close(promise: nil) } }

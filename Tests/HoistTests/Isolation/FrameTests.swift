@@ -18,7 +18,8 @@ struct FrameTests {
 
     private static let call = IsolatedCall(
         run: 7, jobID: "id", jobName: "näme", queue: "default", attempt: 2, lostWorkers: 1,
-        limits: RunLimits(time: .seconds(3), heartbeat: .milliseconds(5), memory: 1 << 30), envelope: Array("{}".utf8))
+        limits: RunLimits(time: .seconds(3), heartbeat: .milliseconds(5), memory: .gibibytes(1)),
+        envelope: Array("{}".utf8))
 
     @Test("commands come out as they went in, whole, byte by byte and glued together", arguments: [1, 3, 100_000])
     func commands(chunk: Int) throws {

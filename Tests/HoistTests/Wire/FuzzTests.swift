@@ -125,7 +125,7 @@ struct FuzzTests {
         let failure = JobFailure(kind: .crashed, type: "T", message: "m", crash: .init(signal: 11, lastLines: ["a"]))
         let call = IsolatedCall(
             run: 7, jobID: "id", jobName: "name", queue: "default", attempt: 2, lostWorkers: 1,
-            limits: RunLimits(time: .seconds(3), memory: 1 << 30), envelope: Self.envelopes.first ?? [])
+            limits: RunLimits(time: .seconds(3), memory: .gibibytes(1)), envelope: Self.envelopes.first ?? [])
         let commands: [ChildCommand] = [
             .perform(call), .cancel(7, .noProgress), .reply(1, .published([.enqueued, .keyHeld(by: "x")])),
             .reply(2, .record(record)), .update(5, record), .stop,
