@@ -144,12 +144,14 @@ public final class BackgroundTasks: Service {
     /// - Throws: `WorkerError` when the handlers cannot be registered: two handlers have one name, or a handler asks
     ///   for limits, slots or resources that this process does not have. A retry without a change cannot help.
     public func run() async throws {
+        var configuration = Worker.Configuration(
+            onDeadLetter: { [logger] id, failure in
+                logger.error("a background task failed", metadata: ["job.id": "\(id)", "error": "\(failure)"])
+            })
+        configuration.noun = "worker of background tasks"
+        configuration.logsEveryJob = false
         let worker = Worker(
-            work, queues: [QueueSubscription(Self.queue)], lanes: lanes,
-            configuration: .init(
-                onDeadLetter: { [logger] id, failure in
-                    logger.error("a background task failed", metadata: ["job.id": "\(id)", "error": "\(failure)"])
-                }), logger: logger
+            work, queues: [QueueSubscription(Self.queue)], lanes: lanes, configuration: configuration, logger: logger
         ) {
             Handler(AsyncClosure.self) { [weak self] job, _ in await self?.runClosure(job.key) }
             Handler(BlockingClosure.self, in: .blocking) { [weak self] job, _ in await self?.runClosure(job.key) }

@@ -13,15 +13,17 @@ import Synchronization
 /// JobRoutes(client: jobs, allowing: ["reports.build"]).add(to: router.group("jobs"))
 /// ```
 /// Every route is for the jobs that the program allows, by name or by a closure that also sees the request; any other
-/// job is not there (404), for its arguments and output may be another program's secrets.
+/// job is not there (404), for its arguments and output may be another program's secrets. What is shown of a job is a
+/// ``JobView``. A backend that is away is answered with 503 and `Retry-After`; `docs/job-routes.openapi.json` describes
+/// every answer.
 ///
 /// | route | does |
 /// |---|---|
 /// | `POST /:name` | enqueues the allowed job of that name; the JSON body is its keyword arguments. 202 and a `Location` |
-/// | `GET /:id` | the record |
+/// | `GET /:id` | the job |
 /// | `GET /:id/output` | the output; waits up to `?wait=SECONDS` (60 at most). 409 while the job has not ended |
 /// | `DELETE /:id` | cancels |
-/// | `GET /:id/events` | the record as server-sent events, until the job has ended. Resumes by `Last-Event-ID`. 429 when too many are open |
+/// | `GET /:id/events` | the job as server-sent events, until the job has ended. Resumes by `Last-Event-ID`. 429 when too many are open |
 public struct JobRoutes<Context: RequestContext>: Sendable {
     /// What a request asks for.
     public struct Access: Sendable {
@@ -48,41 +50,47 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
 
     private let client: JobClient
     private let permits: @Sendable (Access) async throws -> Bool
+    private let view: JobView
     private let keepAlive: Duration
     private let streams: OpenStreams
 
     /// - Parameters:
     ///   - client: enqueues and looks up the jobs.
     ///   - allowedNames: the names of the jobs that may be enqueued, read and cancelled.
+    ///   - view: what is shown of a job. What anybody may see by default.
     ///   - keepAlive: the interval of the comments that keep an event stream open. 15 seconds by default.
     ///   - streamLimits: how many event streams may be open. 1,000 in all and 20 for each client by default.
     public init(
-        client: JobClient, allowing allowedNames: Set<String>, keepAlive: Duration = .seconds(15),
+        client: JobClient, allowing allowedNames: Set<String>, showing view: JobView = .result,
+        keepAlive: Duration = .seconds(15),
         streamLimits: StreamLimits = StreamLimits()
     ) {
-        self.init(client: client, keepAlive: keepAlive, streamLimits: streamLimits) {
+        self.init(client: client, showing: view, keepAlive: keepAlive, streamLimits: streamLimits) {
             allowedNames.contains($0.jobName)
         }
     }
 
     /// - Parameters:
     ///   - client: enqueues and looks up the jobs.
+    ///   - view: what is shown of a job. What anybody may see by default.
     ///   - keepAlive: the interval of the comments that keep an event stream open. 15 seconds by default.
     ///   - streamLimits: how many event streams may be open. 1,000 in all and 20 for each client by default.
     ///   - permits: whether a request may do what it asks for. What it throws is the answer.
     public init(
-        client: JobClient, keepAlive: Duration = .seconds(15), streamLimits: StreamLimits = StreamLimits(),
+        client: JobClient, showing view: JobView = .result, keepAlive: Duration = .seconds(15),
+        streamLimits: StreamLimits = StreamLimits(),
         permitting permits: @escaping @Sendable (Access) async throws -> Bool
     ) {
         self.client = client
         self.permits = permits
+        self.view = view
         self.keepAlive = keepAlive
         streams = OpenStreams(total: streamLimits.total, perClient: streamLimits.perClient)
     }
 
     public func add(to group: RouterGroup<Context>) {
         group.post(":id") { request, context in try await enqueue(request, context) }
-        group.get(":id") { request, context in try json(try await job(request, context, .read).record.wireValue) }
+        group.get(":id") { request, context in json(view.shown(try await job(request, context, .read).record)) }
         group.get(":id/output") { request, context in try await output(request, context) }
         group.delete(":id") { request, context in try await cancel(request, context) }
         group.get(":id/events") { request, context in try await events(request, context) }
@@ -106,7 +114,7 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
         }
         let handle = try await client.enqueue(named: name, arguments: Arguments(keyword: keyword))
         let parent = request.uri.path.split(separator: "/").dropLast().map { "/" + $0 }.joined()
-        return try json(
+        return json(
             ["id": .string(handle.id), "is_new": .bool(handle.isNew)] as WireValue, status: .accepted,
             headers: [.location: "\(parent)/\(handle.id)"])
     }
@@ -138,7 +146,7 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
         let (handle, state) = (client.handle(of: id), record.state)
         do {
             // An ended job answers at once, however short the wait.
-            return try json(try await handle.output(timeout: state.hasEnded ? nil : .seconds(wait)))
+            return json(try await handle.output(timeout: state.hasEnded ? nil : .seconds(wait)))
         } catch let error as JobError {
             let status: HTTPResponse.Status =
                 error.code == .unknown ? .notFound : error.code == .notEnded ? .conflict : .gone
@@ -150,8 +158,8 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
         try SameOrigin.check(request)
         let (id, _) = try await job(request, context, .cancel)
         switch try await client.backend.cancel(id) {
-        case .cancelled: return try json(["result": "cancelled"] as WireValue)
-        case .requested: return try json(["result": "requested"] as WireValue, status: .accepted)
+        case .cancelled: return json(["result": "cancelled"] as WireValue)
+        case .requested: return json(["result": "requested"] as WireValue, status: .accepted)
         case .alreadyEnded: throw HTTPError(.conflict, message: "the job \(id) has ended already")
         case .unknown: throw HTTPError(.notFound, message: "no job \(id)")
         }
@@ -165,7 +173,8 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
                 .tooManyRequests, headers: [.retryAfter: "5"], message: "too many event streams are open")
         }
         let lastSeen = HTTPField.Name("Last-Event-ID").flatMap { request.headers[$0] }.flatMap { Int64($0) }
-        let stream = EventStream(updates: client.backend.updates(of: id), lastSeen: lastSeen, keepAlive: keepAlive)
+        let stream = EventStream(
+            updates: client.backend.updates(of: id), view: view, lastSeen: lastSeen, keepAlive: keepAlive)
         return Response(
             status: .ok, headers: [.contentType: "text/event-stream", .cacheControl: "no-cache"],
             body: ResponseBody { writer in
@@ -182,7 +191,7 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
 
     private func json(
         _ value: WireValue, status: HTTPResponse.Status = .ok, headers: HTTPFields = [:]
-    ) throws -> Response {
+    ) -> Response {
         var headers = headers
         headers[.contentType] = "application/json"
         return Response(
@@ -241,6 +250,7 @@ final class OpenStreams: Sendable {
 /// The updates of one job as server-sent events (HTML Living Standard §9.2), with comments to keep the connection open.
 struct EventStream: Sendable {
     let updates: JobUpdates
+    let view: JobView
     let lastSeen: Int64?
     let keepAlive: Duration
 
@@ -250,7 +260,7 @@ struct EventStream: Sendable {
                 do {
                     for try await record in updates where record.revision != lastSeen || record.state.hasEnded {
                         stream.yield(
-                            "id: \(record.revision)\nevent: update\ndata: \(JSONText.shown(record.wireValue))\n\n")
+                            "id: \(record.revision)\nevent: update\ndata: \(JSONText.shown(view.shown(record)))\n\n")
                     }
                     stream.yield("event: end\ndata: {}\n\n")
                 } catch {

@@ -16,14 +16,29 @@ private struct Double_: Job {
     typealias Output = Int
 }
 
+/// A result store that cannot be reached.
+private struct AwayResults: ResultStore {
+    let base: MemoryBackend
+    private var error: BackendError { BackendError(.unavailable, "away on purpose") }
+
+    func store(_ results: [ResultWrite]) async throws { throw error }
+    func record(of id: JobID) async throws -> JobRecord? { throw error }
+    func updates(of id: JobID) -> JobUpdates { base.updates(of: id) }
+    func log(of id: JobID) async throws -> JobLog? { throw error }
+    func forget(_ id: JobID) async throws -> Bool { throw error }
+}
+
 @Suite("Job routes", .timeLimit(.minutes(3)))
 struct JobRoutesTests {
     let backend = MemoryBackend()
 
-    private func application(keepAlive: Duration = .seconds(15)) -> some ApplicationProtocol {
+    private func application(
+        showing view: JobView = [.waiting, .attempts], keepAlive: Duration = .seconds(15), backend: Backend? = nil
+    ) -> some ApplicationProtocol {
         let router = Router()
         JobRoutes<BasicRequestContext>(
-            client: JobClient(backend, logger: quiet), allowing: ["test.double"], keepAlive: keepAlive
+            client: JobClient(backend ?? self.backend.backend, logger: quiet), allowing: ["test.double"],
+            showing: view, keepAlive: keepAlive
         ).add(to: router.group("jobs"))
         return Application(router: router, logger: quiet)
     }
@@ -51,6 +66,60 @@ struct JobRoutesTests {
             try await withWorker(worker) {
                 let output = try await client.execute(uri: "/jobs/\(id)/output?wait=10", method: .get)
                 #expect(output.status == .ok && text(output) == "42")
+            }
+        }
+    }
+
+    private func members(_ response: TestResponse) throws -> Set<String> {
+        Set(try JSONText.parse(Array(response.body.readableBytesView)).objectValue.map { Array($0.keys) } ?? [])
+    }
+
+    @Test("the public sees what became of a job, and nothing of the machines, arguments and traces behind it")
+    func views() async throws {
+        struct Secret: Error {}
+        let worker = worker { _, context in
+            context.logger.info("a line")
+            throw Secret()
+        }
+        let handle = try await JobClient(backend, logger: quiet).enqueue(Double_(number: 4), .retry(.none))
+        try await withWorker(worker) { _ = try? await handle.output(timeout: .seconds(10)) }
+        let usual = ["id", "state", "enqueued_at", "started_at", "ended_at", "failure"]
+        for (view, more) in [
+            (JobView.result, []), (.attempts, ["attempts", "lost_workers"]), ([.waiting], []),
+        ] as [(JobView, [String])] {
+            try await application(showing: view).test(.router) { client in
+                let answer = try await client.execute(uri: "/jobs/\(handle.id)", method: .get)
+                let shown = try members(answer)
+                #expect(shown == Set(usual + more))
+                let failure = try JSONText.parse(Array(answer.body.readableBytesView))["failure"]
+                #expect(Set(failure?.objectValue.map { Array($0.keys) } ?? []) == ["kind", "message"])
+                let events = text(try await client.execute(uri: "/jobs/\(handle.id)/events", method: .get))
+                #expect(events.contains("failed") && !events.contains("number") && !events.contains("history"))
+            }
+        }
+        try await application(showing: .everything).test(.router) { client in
+            let answer = try await client.execute(uri: "/jobs/\(handle.id)", method: .get)
+            let shown = try members(answer)
+            #expect(shown.isSuperset(of: usual + ["name", "queue", "worker", "arguments", "kwargs", "history"]))
+            #expect(try JSONText.parse(Array(answer.body.readableBytesView))["kwargs"]?["number"] == 4)
+        }
+    }
+
+    @Test("a backend that is away is answered with 503, and when to come again")
+    func away() async throws {
+        let id = try await JobClient(backend, logger: quiet).enqueue(Double_(number: 1)).id
+        var away = FaultyBackend(backend, faults: [.refuse]).backend
+        away.results = AwayResults(base: backend)
+        try await application(backend: away).test(.router) { client in
+            let body = ByteBuffer(string: #"{"number": 1}"#)
+            for answer in [
+                try await client.execute(uri: "/jobs/\(id)", method: .get),
+                try await client.execute(uri: "/jobs/test.double", method: .post, body: body),
+                try await client.execute(uri: "/jobs/\(id)", method: .delete),
+                try await client.execute(uri: "/jobs/\(id)/output", method: .get),
+            ] {
+                #expect(answer.status == .serviceUnavailable && answer.headers[.retryAfter] == "5")
+                #expect(text(answer).contains("error") && !text(answer).contains("on purpose"))
             }
         }
     }

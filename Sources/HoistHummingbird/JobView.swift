@@ -1,0 +1,36 @@
+import Hoist
+
+/// What the routes of jobs show of a job.
+///
+/// Always: id, state, progress, output, the kind and message of a failure, and the times at which the job was enqueued,
+/// started and ended. The rest is for those who run the program: arguments, backtraces, lines that the job wrote, names
+/// of machines.
+public struct JobView: OptionSet, Sendable, Hashable {
+    public let rawValue: Int
+
+    public init(rawValue: Int) { self.rawValue = rawValue }
+
+    /// Nothing besides what is always shown.
+    public static let result: JobView = []
+    /// Why a job waits, and when it is due.
+    public static let waiting = JobView(rawValue: 1)
+    /// How many attempts have begun, and how many workers have died with the job.
+    public static let attempts = JobView(rawValue: 2)
+    /// The whole record, as `hoist job --json` prints it.
+    public static let everything = JobView(rawValue: 7)
+
+    func shown(_ record: JobRecord) -> WireValue {
+        guard case .object(let all) = record.wireValue else { return .null }
+        guard !contains(.everything) else { return .object(all) }
+        var names = ["id", "state", "progress", "output", "enqueued_at", "started_at", "ended_at"]
+        if contains(.waiting) { names += ["waiting_reason", "due_at"] }
+        if contains(.attempts) { names += ["attempts", "lost_workers"] }
+        var shown: WireObject = [:]
+        for name in names { shown[name] = all[name] }
+        // A job that is tried again has failed before, and has not failed.
+        if record.state == .failed, let failure = record.failure {
+            shown["failure"] = ["kind": .string("\(failure.kind)"), "message": .string(failure.message)]
+        }
+        return .object(shown)
+    }
+}
