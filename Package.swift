@@ -167,6 +167,7 @@ let package = Package(
                 "Hoist", "HoistDashboard", "HoistMonitor", "HoistProbes", "HoistRabbitMQ", "HoistRedis", "HoistSQLite",
                 "PrometheusText", "Timetables", argumentParser, hummingbird, lifecycle, logging, signals,
                 .product(name: "Configuration", package: "swift-configuration"),
+                .product(name: "CoreMetrics", package: "swift-metrics"),
             ]),
         .executableTarget(
             name: "HoistCLI", dependencies: ["HoistCommands", argumentParser], swiftSettings: houseSettings),

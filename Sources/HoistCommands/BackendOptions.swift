@@ -1,9 +1,10 @@
 public import ArgumentParser
-import Configuration
+import Foundation
 public import Hoist
 import HoistRabbitMQ
 import HoistRedis
 import HoistSQLite
+import Logging
 
 /// Which backend a command works on: `--backend URL`, else the environment's `HOIST_BACKEND`, else `sqlite:hoist.db`.
 /// Results may be kept elsewhere: `--results URL`, else `HOIST_RESULTS`.
@@ -25,21 +26,30 @@ public struct BackendOptions: ParsableArguments {
 
     /// What the environment says, for commands with options of their own: reading the options of a value that was not
     /// parsed ends the program.
-    enum Environment {
-        private static var reader: ConfigReader { ConfigReader(provider: EnvironmentVariablesProvider()) }
-
-        static var backend: String { reader.string(forKey: "hoist.backend", default: "sqlite:hoist.db") }
-        static var results: String? { reader.string(forKey: "hoist.results") }
-    }
+    static var environmentURL: String { CommandEnvironment.text("backend") ?? "sqlite:hoist.db" }
 
     /// The URL that is used: the option, else the environment, else the default.
-    public var url: String { backend ?? Environment.backend }
+    public var url: String { backend ?? Self.environmentURL }
 
     /// The URL of another result store; nil for none.
-    public var resultsURL: String? { results ?? Environment.results }
+    public var resultsURL: String? { results ?? CommandEnvironment.text("results") }
 
     /// - Throws: ``BackendError`` as ``Backends/open(_:results:)``.
     public func open() throws -> Backend { try Backends.open(url, results: resultsURL) }
+
+    /// Opens a backend that is there already, for commands that look: a SQLite file that does not exist is an error,
+    /// not a new file.
+    func openExisting() throws -> Backend {
+        try Backends.mustExist(url)
+        return try open()
+    }
+
+    /// Says that no other process reaches the jobs of a worker whose backend is memory.
+    func warnIfAlone(_ backend: Backend, _ logger: Logger) {
+        guard backend.broker.address.transport == "memory" else { return }
+        logger.warning(
+            "the backend is this process's memory: no other program can give this worker jobs; name one by --backend")
+    }
 }
 
 /// Opens a backend by its URL. Every option and variable that names a backend takes these URLs.
@@ -56,6 +66,10 @@ public enum Backends {
             return try RedisBackend(url: url).backend
         case _ where !keepsResults(url): return try RabbitMQBackend(url: url).backend
         case "memory": return MemoryBackend().backend
+        case _ where !url.contains(":"):
+            throw BackendError(
+                .misuse,
+                "\(TerminalText.line(url)) has no scheme; for a SQLite file write sqlite:\(TerminalText.line(url))")
         // The rest of the URL may hold a password, so it is not repeated.
         default:
             throw BackendError(
@@ -68,6 +82,29 @@ public enum Backends {
     /// Whether a backend keeps results itself; RabbitMQ does not.
     static func keepsResults(_ url: String) -> Bool {
         !["amqp", "amqps", "pyamqp", "pyamqps"].contains(url.prefix { $0 != ":" }.lowercased())
+    }
+
+    /// - Throws: ``CommandFailure`` when the URL names a SQLite file that does not exist; it names the databases that lie
+    ///   beside it.
+    static func mustExist(_ url: String) throws {
+        guard url.lowercased().hasPrefix("sqlite:") else { return }
+        let path = url.dropFirst("sqlite:".count)
+        let file = URL(fileURLWithPath: String(path.hasPrefix("//") ? path.dropFirst(2) : path)).standardizedFileURL
+        guard !FileManager.default.fileExists(atPath: file.path) else { return }
+        let folder = file.deletingLastPathComponent()
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
+        let found = names.sorted().filter { isDatabase(folder.appendingPathComponent($0)) }.prefix(10)
+        let hint =
+            found.isEmpty
+            ? "no database lies in \(folder.path); name one by --backend sqlite:FILE, or $HOIST_BACKEND"
+            : "the folder has \(found.joined(separator: ", "))"
+        throw CommandFailure(TerminalText.line("\(file.path) does not exist: \(hint)"))
+    }
+
+    private static func isDatabase(_ file: URL) -> Bool {
+        guard let handle = try? FileHandle(forReadingFrom: file) else { return false }
+        defer { try? handle.close() }
+        return (try? handle.read(upToCount: 15)) == Data("SQLite format 3".utf8)
     }
 
     /// Opens a backend whose results may be kept in another one.

@@ -22,7 +22,8 @@ struct CancelCommandTests {
     }
 
     private func cancel(_ arguments: String...) async throws {
-        try await CancelCommand.parse(arguments + ["--backend", url]).run()
+        var command = try CancelCommand.parse(arguments + ["--backend", url])
+        try await command.run()
     }
 
     private func enqueue(_ name: String, queue: String, tenant: String? = nil) async throws -> JobID {

@@ -5,17 +5,6 @@ import Logging
 import ServiceLifecycle
 import Testing
 
-private struct NoApp: ServiceApp {
-    static func makeWorker(
-        _ backend: Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: NoOptions,
-        logger: Logger
-    ) throws -> Worker { Worker(backend, logger: logger) {} }
-
-    static func makeServices(
-        _ backend: Backend, address: ServeAddress, options: NoOptions, logger: Logger
-    ) async throws -> [any Service] { [] }
-}
-
 /// What people read on a terminal, of records that hold anything.
 @Suite("Printing")
 struct PrintingTests {
@@ -68,7 +57,7 @@ struct PrintingTests {
     @Test("a queue on the command line may have colons in its name")
     func queueNames() throws {
         func queue(_ text: String) throws -> (String, Int?) {
-            let subscription = try WorkerCommand<NoApp>.subscription(text)
+            let subscription = try WorkerChoices.subscription(text)
             return (subscription.name, subscription.concurrency)
         }
         #expect(try queue("media") == ("media", nil))
@@ -76,7 +65,7 @@ struct PrintingTests {
         #expect(try queue("team:media") == ("team:media", nil))
         #expect(try queue("team:media:2") == ("team:media", 2))
         for bad in ["", ":2", "media:0", "media:-1"] {
-            #expect(throws: (any Error).self) { try WorkerCommand<NoApp>.subscription(bad) }
+            #expect(throws: (any Error).self) { try WorkerChoices.subscription(bad) }
         }
     }
 }

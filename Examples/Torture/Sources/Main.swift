@@ -21,23 +21,12 @@ enum TortureApp: ServiceApp {
         @Option(name: .long, help: "How many child processes.") var children = 4
     }
 
-    static func makeWorker(
-        _ backend: Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: Options,
-        logger: Logger
-    ) throws -> Worker {
-        var configuration = configuration
-        configuration.processes.grace = .milliseconds(300)
-        return Worker(
-            backend, queues: queues ?? ["default"], lanes: [.process(options.children)], configuration: configuration,
-            logger: logger
-        ) {
+    static func makeWorker(_ setup: inout WorkerSetup<Options>) async throws -> Worker {
+        setup.configuration.processes.grace = .milliseconds(300)
+        return setup.worker(lanes: [.process(setup.options.children)]) {
             Handler(Ordeal.self, in: .process) { job, _ in try Misdeeds.perform(job) }
         }
     }
-
-    static func makeServices(
-        _ backend: Backend, address: ServeAddress, options: Options, logger: Logger
-    ) async throws -> [any Service] { throw ValidationError("there is nothing to serve") }
 }
 
 /// Enqueues jobs, of which about a tenth are bad, waits for all of them, and prints the outcomes of each kind.

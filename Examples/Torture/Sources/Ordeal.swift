@@ -3,7 +3,7 @@ import Hoist
 /// A job that does one thing, good or bad.
 struct Ordeal: Job {
     static let name = "torture.ordeal"
-    static let options = JobOptions(hardTimeLimit: .seconds(2), memoryLimit: 256 << 20)
+    static let options = JobOptions(hardTimeLimit: .seconds(2), memoryLimit: .mebibytes(256))
 
     enum Deed: String, Codable, CaseIterable, Sendable {
         case good, trap, segfault, exit, killSelf, spin, ignoreTermination, allocate, garbage, closeChannel, fork,

@@ -15,7 +15,7 @@ struct Main {
             commandName: "VideoService", abstract: "Uploads videos and has workers transcode them.",
             subcommands: [
                 ServeCommand<VideoApp>.self, WorkerCommand<VideoApp>.self, UpCommand<VideoApp>.self,
-                UpkeepCommand.self, HoistCommand.self,
+                DevCommand<VideoApp>.self, UpkeepCommand.self, HoistCommand.self,
             ])
     }
 
@@ -30,32 +30,24 @@ enum VideoApp: ServiceApp {
         var videos = 1
     }
 
-    static func makeWorker(
-        _ backend: Backend, queues: [QueueSubscription]?, configuration: Worker.Configuration, options: Options,
-        logger: Logger
-    ) throws -> Worker {
-        let processor = VideoProcessor(store: try VideoStore(root: options.data))
-        return Worker(
-            backend, queues: queues ?? ["media"], lanes: [.process(options.videos)], configuration: configuration,
-            logger: logger
-        ) {
+    static func makeWorker(_ setup: inout WorkerSetup<Options>) async throws -> Worker {
+        let processor = VideoProcessor(store: try VideoStore(root: setup.options.data))
+        return setup.worker(queues: ["media"], lanes: [.process(setup.options.videos)]) {
             // In a process of its own: a broken video that crashes ffmpeg or the handler costs this job and no other.
             Handler(ProcessVideo.self, in: .process) { job, context in try await processor.process(job, context) }
-                .onSuccess { context in context.logger.info("the video is done") }
         }
     }
 
-    static func makeServices(
-        _ backend: Backend, address: ServeAddress, options: Options, logger: Logger
-    ) async throws -> [any Service] {
-        let jobs = JobClient(backend, logger: logger)
-        let background = BackgroundTasks(jobs: jobs, logger: logger)
+    static func makeServices(_ setup: ServerSetup<Options>) async throws -> [any Service] {
+        let jobs = JobClient(setup.backend, logger: setup.logger)
+        let background = BackgroundTasks(jobs: jobs, logger: setup.logger)
         let server = VideoServer(
-            store: try VideoStore(root: options.data), jobs: jobs, background: background, logger: logger)
+            store: try VideoStore(root: setup.options.data), jobs: jobs, background: background, logger: setup.logger)
         let application = Application(
             router: server.router(),
-            configuration: .init(address: .hostname(address.host, port: address.port), serverName: "VideoService"),
-            logger: logger)
+            configuration: .init(
+                address: .hostname(setup.address.host, port: setup.address.port), serverName: "VideoService"),
+            logger: setup.logger)
         return [background, application]
     }
 }

@@ -6,7 +6,7 @@ struct ProcessVideo: Job {
     static let options = JobOptions(
         queue: "media", retry: .exponential(maxAttempts: 3), neverRetry: [UnusableVideo.self],
         timeLimit: .seconds(1800),
-        hardTimeLimit: .seconds(1860), heartbeatLimit: .seconds(120), memoryLimit: 4 << 30)
+        hardTimeLimit: .seconds(1860), heartbeatLimit: .seconds(120), memoryLimit: .gibibytes(4))
 
     var videoID: String
 

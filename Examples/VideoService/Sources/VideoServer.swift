@@ -26,7 +26,7 @@ struct VideoServer: Sendable {
         router.post("/upload") { request, context in try await upload(request, context) }
         router.get("/videos/:id/:file") { request, context in try await download(request, context) }
         // Videos are enqueued by an upload alone.
-        JobRoutes<BasicRequestContext>(client: jobs) { access in
+        JobRoutes<BasicRequestContext>(client: jobs, showing: [.waiting, .attempts]) { access in
             access.jobName == ProcessVideo.name && access.verb != .enqueue
         }
         .add(to: router.group("jobs"))

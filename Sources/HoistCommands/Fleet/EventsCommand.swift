@@ -1,7 +1,7 @@
 import ArgumentParser
 import Hoist
 
-struct EventsCommand: AsyncParsableCommand {
+struct EventsCommand: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "events",
         abstract: "Show what happens to jobs and workers, one line each, until it is interrupted.",
@@ -16,8 +16,8 @@ struct EventsCommand: AsyncParsableCommand {
     @Option(name: .long, help: "Only jobs of this name.") var name: String?
     @Option(name: .long, help: "End after so many events.") var count: Int?
 
-    func run() async throws {
-        let fleet = try Fleet(options.backend.open())
+    func perform() async throws {
+        let fleet = try Fleet(options.open())
         // The name is told only when a job is sent or claimed.
         var named: Set<JobID> = []
         var shown = 0

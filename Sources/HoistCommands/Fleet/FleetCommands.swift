@@ -16,10 +16,7 @@ struct FleetOptions: ParsableArguments {
     var wait: Duration { .milliseconds(Int64(timeout * 1000)) }
 }
 
-/// Nobody has answered: the same status as that of Celery's tools, EX_UNAVAILABLE of sysexits.h.
-let nobodyAnswered = ExitCode(69)
-
-struct InspectCommand: AsyncParsableCommand {
+struct InspectCommand: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "inspect", abstract: "Ask live workers, Swift and Python, what they are and do.",
         discussion: """
@@ -34,7 +31,7 @@ struct InspectCommand: AsyncParsableCommand {
     @Argument(help: "What to ask.") var command: String
     @Argument(help: "Arguments, in their order or as NAME=VALUE.") var arguments: [String] = []
 
-    func run() async throws {
+    func perform() async throws {
         guard !FleetArguments.changing.contains(command) else {
             throw ValidationError("\(command) changes something: hoist control \(command)")
         }
@@ -42,7 +39,7 @@ struct InspectCommand: AsyncParsableCommand {
     }
 }
 
-struct ControlCommand: AsyncParsableCommand {
+struct ControlCommand: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "control", abstract: "Steer live workers, Swift and Python.",
         discussion: """
@@ -60,9 +57,9 @@ struct ControlCommand: AsyncParsableCommand {
     @Argument(help: "What to do.") var command: String
     @Argument(help: "Arguments, in their order or as NAME=VALUE.") var arguments: [String] = []
 
-    func run() async throws {
+    func perform() async throws {
         if command == "shutdown" {
-            try await Fleet(options.backend.open()).shutDown(fleet.target)
+            try await Fleet(options.open()).shutDown(fleet.target)
             return print(options.json ? "{}" : "the workers were told to drain and end; none answers")
         }
         try await FleetCommand.run(command, arguments, options, fleet)
@@ -75,7 +72,7 @@ enum FleetCommand {
         _ command: String, _ arguments: [String], _ options: InspectionOptions, _ fleet: FleetOptions
     ) async throws {
         let query = Fleet.Query(command, try FleetArguments.parsed(command, arguments))
-        let replies = try await Fleet(options.backend.open()).replies(to: query, of: fleet.target, timeout: fleet.wait)
+        let replies = try await Fleet(options.open()).replies(to: query, of: fleet.target, timeout: fleet.wait)
         if options.json {
             print(JSONText.shown(.object(.init(replies.sorted { $0.key < $1.key }.map { ($0, $1) }))))
         } else if !replies.isEmpty {

@@ -15,7 +15,7 @@ import Glibc
 import Darwin
 #endif
 
-struct TopCommand: AsyncParsableCommand {
+struct TopCommand: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "top", abstract: "Watch queues, workers and running jobs, live.",
         discussion: """
@@ -25,8 +25,8 @@ struct TopCommand: AsyncParsableCommand {
     @OptionGroup var options: InspectionOptions
     @Flag(name: .long, help: "Print one picture and end.") var once = false
 
-    func run() async throws {
-        let backend = try options.backend.open()
+    func perform() async throws {
+        let backend = try options.open()
         let fleet = try Fleet(backend)
         let screen = SharedScreen()
         let events = try await fleet.heardEvents()

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Hoist
 
-struct WhyCommand: AsyncParsableCommand {
+struct WhyCommand: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "why", abstract: "Why a job does not run, or what became of it.",
         discussion: """
@@ -12,8 +12,8 @@ struct WhyCommand: AsyncParsableCommand {
     @OptionGroup var options: InspectionOptions
     @Argument(help: "The job's id.") var id: String
 
-    func run() async throws {
-        let explanation = try await Fleet(options.backend.open()).explain(id)
+    func perform() async throws {
+        let explanation = try await Fleet(options.open()).explain(id)
         if options.json {
             print(
                 JSONText.shown(

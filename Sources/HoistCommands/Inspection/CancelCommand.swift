@@ -1,7 +1,7 @@
 import ArgumentParser
 import Hoist
 
-struct CancelCommand: AsyncParsableCommand {
+struct CancelCommand: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "cancel", abstract: "Cancel jobs: at once those that wait, by asking those that run.",
         discussion: """
@@ -31,8 +31,8 @@ struct CancelCommand: AsyncParsableCommand {
         _ = try pair(stamp, "--stamp")
     }
 
-    func run() async throws {
-        let backend = try options.backend.open()
+    func perform() async throws {
+        let backend = try options.open()
         if ids.count == 1 { return try await cancelOne(ids[0], backend) }
         var results: [(id: JobID, result: CancelResult)] = []
         for id in ids { results.append((id, try await backend.cancel(id))) }
@@ -60,15 +60,16 @@ struct CancelCommand: AsyncParsableCommand {
             throw nobodyAnswered
         }
         if !ids.isEmpty, results.allSatisfy({ $0.result == .unknown }) {
-            throw ValidationError("none of these jobs is known")
+            throw CommandFailure("none of these jobs is known")
         }
     }
 
     private func cancelOne(_ id: JobID, _ backend: Backend) async throws {
         let result = try await backend.cancel(id)
-        guard result != .unknown else { throw ValidationError("no job \(TerminalText.line(id))") }
+        guard result != .unknown else { throw CommandFailure("no job \(TerminalText.line(id))") }
         let word = Self.word(result)
         print(options.json ? JSONText.shown(["id": .string(id), "result": .string(word)] as WireValue) : word)
+        if result == .alreadyEnded { throw ExitCode(1) }
     }
 
     /// The jobs that have not ended and fit what was said.

@@ -3,49 +3,49 @@ import Hoist
 
 /// The queue control of the backend, which pauses and limits queues. Not every backend has one.
 private func control(_ options: InspectionOptions) throws -> any QueueControl {
-    guard let control = try options.backend.open().queueControl else {
-        throw ValidationError("this backend cannot pause queues or limit their length")
+    guard let control = try options.open().queueControl else {
+        throw CommandFailure("this backend cannot pause queues or limit their length")
     }
     return control
 }
 
 /// The limits of the backend. Not every backend keeps any.
 private func limitKeeping(_ options: InspectionOptions) throws -> any LimitKeeping {
-    guard let limits = try options.backend.open().limits else {
-        throw ValidationError("this backend keeps no limits on how jobs start; Redis does")
+    guard let limits = try options.open().limits else {
+        throw CommandFailure("this backend keeps no limits on how jobs start; Redis does")
     }
     return limits
 }
 
-struct PauseCommand: AsyncParsableCommand {
+struct PauseCommand: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "pause", abstract: "Have all workers leave a queue alone until it is resumed.")
     @OptionGroup var options: InspectionOptions
     @Argument(help: "The queue.") var queue: String
 
-    func run() async throws {
+    func perform() async throws {
         try await control(options).pause(queue: queue)
         print(options.json ? JSONText.shown(["paused": .string(queue)] as WireValue) : "\(queue) is paused")
     }
 }
 
-struct ResumeCommand: AsyncParsableCommand {
+struct ResumeCommand: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "resume", abstract: "Have workers take jobs of a paused queue again.")
     @OptionGroup var options: InspectionOptions
     @Argument(help: "The queue.") var queue: String
 
-    func run() async throws {
+    func perform() async throws {
         try await control(options).resume(queue: queue)
         print(options.json ? JSONText.shown(["resumed": .string(queue)] as WireValue) : "\(queue) is resumed")
     }
 }
 
-struct LimitsCommand: AsyncParsableCommand {
+struct LimitsCommand: AskingCommand {
     static let configuration = CommandConfiguration(commandName: "limits", abstract: "The limits on how jobs start.")
     @OptionGroup var options: InspectionOptions
 
-    func run() async throws {
+    func perform() async throws {
         let limits = try await limitKeeping(options).limits().sorted { $0.key.description < $1.key.description }
         if options.json {
             let lines = limits.map { target, limits -> WireValue in
@@ -60,7 +60,7 @@ struct LimitsCommand: AsyncParsableCommand {
     }
 }
 
-struct LimitCommand: AsyncParsableCommand {
+struct LimitCommand: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "limit", abstract: "Limit how jobs start, on all workers, at once and until it is taken back.",
         discussion: """
@@ -91,7 +91,7 @@ struct LimitCommand: AsyncParsableCommand {
     enum Each: String, ExpressibleByArgument, CaseIterable { case partition, worker }
     enum Full: String, ExpressibleByArgument, CaseIterable { case wait, drop, cancel }
 
-    func run() async throws {
+    func perform() async throws {
         let target = try parsedTarget()
         if let waiting {
             guard target.kind == .queue, waiting == "none" || Int(waiting).map({ $0 >= 0 }) == true

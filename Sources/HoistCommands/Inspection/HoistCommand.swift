@@ -1,4 +1,5 @@
 public import ArgumentParser
+import Hoist
 
 /// The `hoist` tool: inspects any backend and changes its jobs and queues by hand.
 public struct HoistCommand: AsyncParsableCommand {
@@ -25,6 +26,9 @@ public struct HoistCommand: AsyncParsableCommand {
 struct InspectionOptions: ParsableArguments {
     @OptionGroup var backend: BackendOptions
     @Flag(name: .long, help: "Print JSON.") var json = false
+
+    /// - Throws: ``CommandFailure`` for a SQLite file that does not exist, else as ``Backends/open(_:results:)``.
+    func open() throws -> Backend { try backend.openExisting() }
 }
 
 extension JobStateArgument: ExpressibleByArgument {}

@@ -2,12 +2,12 @@ import ArgumentParser
 import Hoist
 import Logging
 
-struct StatusCommand: AsyncParsableCommand {
+struct StatusCommand: AskingCommand {
     static let configuration = CommandConfiguration(commandName: "status", abstract: "Queues and workers at a glance.")
     @OptionGroup var options: InspectionOptions
 
-    func run() async throws {
-        let backend = try options.backend.open()
+    func perform() async throws {
+        let backend = try options.open()
         let (queues, workers) = (try await backend.queues(), try await backend.workers())
         let others = await OtherWorker.all(of: backend, besides: workers)
         // What another program's workers know is nobody's fault.
@@ -15,6 +15,11 @@ struct StatusCommand: AsyncParsableCommand {
         let unknown = strangers.filter { count in
             !others.contains { $0.queues.contains(count.queue) && $0.jobNames.contains(count.name) }
         }
+        // A task that Python put into a queue of its own waits there for ever when only Hoist's workers run.
+        let foreign = try await backend.directory?.foreignQueues().filter { queue in
+            !others.contains { $0.queues.contains(queue.name) } && !workers.contains { $0.queues.contains(queue.name) }
+        }
+        let unconsumed = foreign ?? []
         if options.json {
             print(
                 JSONText.shown(
@@ -22,35 +27,37 @@ struct StatusCommand: AsyncParsableCommand {
                         "queues": try Printing.encoded(queues),
                         "workers": .array(try workers.map(Printing.value) + others.map(\.value)),
                         "unknown_jobs": .array(unknown.map(Printing.value)),
+                        "unconsumed_queues": try Printing.encoded(unconsumed),
                     ] as WireValue))
         } else {
             var parts = [Printing.queues(queues), Printing.workers(workers, others: others)]
             if !unknown.isEmpty { parts.append(Printing.unknown(unknown)) }
+            if !unconsumed.isEmpty { parts.append(Printing.unconsumed(unconsumed)) }
             print(parts.joined(separator: "\n\n"))
         }
     }
 }
 
-struct QueuesCommand: AsyncParsableCommand {
+struct QueuesCommand: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "queues", abstract: "Queues and how many jobs each holds.")
     @OptionGroup var options: InspectionOptions
 
-    func run() async throws {
-        let queues = try await options.backend.open().queues()
+    func perform() async throws {
+        let queues = try await options.open().queues()
         print(options.json ? try Printing.json(queues) : Printing.queues(queues))
     }
 }
 
-struct WorkersCommand: AsyncParsableCommand {
+struct WorkersCommand: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "workers", abstract: "Live workers, Swift and Python.",
         discussion: "With --check it ends with 1 when none consumes: a probe.")
     @OptionGroup var options: InspectionOptions
     @Flag(name: .long, help: "End with 1 unless a worker that is not draining lives.") var check = false
 
-    func run() async throws {
-        let backend = try options.backend.open()
+    func perform() async throws {
+        let backend = try options.open()
         let workers = try await backend.workers()
         // A probe asks for Hoist's own.
         let others = check ? [] : await OtherWorker.all(of: backend, besides: workers)
@@ -76,7 +83,7 @@ struct FilterOptions: ParsableArguments {
     }
 }
 
-struct JobsCommand: AsyncParsableCommand {
+struct JobsCommand: AskingCommand {
     static let configuration = CommandConfiguration(commandName: "jobs", abstract: "Jobs, the newest first.")
     @OptionGroup var options: InspectionOptions
     @OptionGroup var filter: FilterOptions
@@ -86,10 +93,10 @@ struct JobsCommand: AsyncParsableCommand {
         help: "All of them, page by page, in an order of the backend's own. With --json, a line for each job.")
     var all = false
 
-    func run() async throws {
+    func perform() async throws {
         let states = Set(state.compactMap { JobState(rawValue: $0.rawValue) })
         let filter = filter.filter(states: states.isEmpty ? nil : states)
-        let backend = try options.backend.open()
+        let backend = try options.open()
         if all { return try await list(filter, in: backend) }
         let records = try await backend.jobs(filter)
         print(options.json ? JSONText.shown(WireValue.array(records.map(\.wireValue))) : Printing.jobs(records))
@@ -111,21 +118,34 @@ struct JobsCommand: AsyncParsableCommand {
     }
 }
 
-struct JobCommand: AsyncParsableCommand {
+struct JobCommand: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "job", abstract: "Everything about one job, its attempts, and why it does not run.")
     @OptionGroup var options: InspectionOptions
     @Argument(help: "The job's id.") var id: String
 
-    func run() async throws {
-        guard let record = try await options.backend.open().record(of: id) else {
-            throw ValidationError("no job \(id)")
+    func perform() async throws {
+        let backend = try options.open()
+        var found = try await backend.record(of: id)
+        if found == nil { found = try await Self.foreign(id, backend) }
+        guard let record = found else {
+            throw CommandFailure("no job \(TerminalText.line(id))")
         }
         print(options.json ? JSONText.shown(record.wireValue) : Printing.job(record))
     }
+
+    /// A job that another system has enqueued, and of which only its message tells.
+    private static func foreign(_ id: JobID, _ backend: Backend) async throws -> JobRecord? {
+        guard let directory = backend.directory else { return nil }
+        for queue in try await directory.foreignQueues() + directory.queues() {
+            let filter = JobFilter(states: [.waiting], queue: queue.name, limit: 10_000)
+            if let record = try await directory.jobs(filter).first(where: { $0.id == id }) { return record }
+        }
+        return nil
+    }
 }
 
-struct LogCommand: AsyncParsableCommand {
+struct LogCommand: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "log", abstract: "The last lines that a job wrote.",
         discussion: "Standard output and error of jobs in the process lane, and what handlers log in any lane.")
@@ -133,9 +153,9 @@ struct LogCommand: AsyncParsableCommand {
     @Argument(help: "The job's id.") var id: String
     @Flag(name: .long, help: "Go on until the job has ended.") var follow = false
 
-    func run() async throws {
-        let backend = try options.backend.open()
-        guard try await backend.record(of: id) != nil else { throw ValidationError("no job \(id)") }
+    func perform() async throws {
+        let backend = try options.open()
+        guard try await backend.record(of: id) != nil else { throw CommandFailure("no job \(TerminalText.line(id))") }
         if options.json { return print(try Printing.json(try await backend.log(of: id) ?? JobLog(attempt: 0))) }
         var printed = JobLog(attempt: 0)
         while true {
@@ -152,7 +172,7 @@ struct LogCommand: AsyncParsableCommand {
     }
 }
 
-struct EnqueueCommand: AsyncParsableCommand {
+struct EnqueueCommand: AskingCommand {
     static let configuration = CommandConfiguration(commandName: "enqueue", abstract: "Enqueue a job by its name.")
     @OptionGroup var options: InspectionOptions
     @Argument(help: "The job's wire name.") var name: String
@@ -163,12 +183,12 @@ struct EnqueueCommand: AsyncParsableCommand {
     @Option(name: .long, help: "0 to 9, 9 is the most urgent.") var priority: Int?
     @Option(name: .long, help: "Seconds to wait before it is due.") var delay: Double?
 
-    func run() async throws {
+    func perform() async throws {
         let arguments = Arguments(
             positional: try JSONArgument.array(args, option: "--args"),
             keyword: try JSONArgument.object(kwargs, option: "--kwargs"))
         let client = JobClient(
-            try options.backend.open(), logger: Logger(label: "hoist", factory: { _ in SwiftLogNoOpLogHandler() }))
+            try options.open(), logger: Logger(label: "hoist", factory: { _ in SwiftLogNoOpLogHandler() }))
         var call: [EnqueueOption] = []
         if let queue { call.append(.queue(queue)) }
         if let id { call.append(.id(id)) }
@@ -208,13 +228,13 @@ struct DeadCommand: AsyncParsableCommand {
         commandName: "dead", abstract: "Dead letters: jobs that failed for good.",
         subcommands: [List.self, Requeue.self, Drop.self], defaultSubcommand: List.self)
 
-    struct List: AsyncParsableCommand {
+    struct List: AskingCommand {
         static let configuration = CommandConfiguration(commandName: "list", abstract: "List dead letters.")
         @OptionGroup var options: InspectionOptions
         @OptionGroup var filter: FilterOptions
 
-        func run() async throws {
-            let records = try await options.backend.open().jobs(filter.filter(states: [.failed]))
+        func perform() async throws {
+            let records = try await options.open().jobs(filter.filter(states: [.failed]))
             if options.json { return print(JSONText.shown(WireValue.array(records.map(\.wireValue)))) }
             guard !records.isEmpty else { return print("no dead letters") }
             var table = TextTable("ID", "QUEUE", "NAME", "DIED", "REASON")
@@ -227,7 +247,7 @@ struct DeadCommand: AsyncParsableCommand {
         }
     }
 
-    struct Requeue: AsyncParsableCommand {
+    struct Requeue: AskingCommand {
         static let configuration = CommandConfiguration(
             commandName: "requeue", abstract: "Give dead letters another life.",
             discussion: "Name ids, or filter, or say --all. --kwargs and --args replace the arguments.")
@@ -237,20 +257,21 @@ struct DeadCommand: AsyncParsableCommand {
         @Option(name: .long, help: "New positional arguments, a JSON array.") var args: String?
         @Option(name: .long, help: "New keyword arguments, a JSON object.") var kwargs: String?
 
-        func run() async throws {
+        func perform() async throws {
             var arguments: Arguments?
             if args != nil || kwargs != nil {
                 arguments = Arguments(
                     positional: try JSONArgument.array(args ?? "[]", option: "--args"),
                     keyword: try JSONArgument.object(kwargs ?? "{}", option: "--kwargs"))
             }
-            let count = try await options.backend.open().requeue(try choice.filter(filter), arguments: arguments)
+            let count = try await options.open().requeue(try choice.filter(filter), arguments: arguments)
             print(
                 options.json ? JSONText.shown(["requeued": .integer(Int64(count))] as WireValue) : "\(count) requeued")
+            if count == 0, !choice.all { throw ExitCode(1) }
         }
     }
 
-    struct Drop: AsyncParsableCommand {
+    struct Drop: AskingCommand {
         static let configuration = CommandConfiguration(
             commandName: "drop", abstract: "Remove dead letters for good.",
             discussion: "Name ids, or filter, or say --all.")
@@ -258,9 +279,10 @@ struct DeadCommand: AsyncParsableCommand {
         @OptionGroup var filter: FilterOptions
         @OptionGroup var choice: DeadChoice
 
-        func run() async throws {
-            let count = try await options.backend.open().drop(try choice.filter(filter))
+        func perform() async throws {
+            let count = try await options.open().drop(try choice.filter(filter))
             print(options.json ? JSONText.shown(["dropped": .integer(Int64(count))] as WireValue) : "\(count) dropped")
+            if count == 0, !choice.all { throw ExitCode(1) }
         }
     }
 
@@ -280,19 +302,19 @@ struct DeadCommand: AsyncParsableCommand {
     }
 }
 
-struct PurgeCommand: AsyncParsableCommand {
+struct PurgeCommand: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "purge", abstract: "Remove every job of a queue that has not been started.")
     @OptionGroup var options: InspectionOptions
     @Argument(help: "The queue.") var queue: String
     @Flag(name: .long, help: "Do not ask.") var force = false
 
-    func run() async throws {
+    func perform() async throws {
         if !force {
             print("Remove all jobs of \(queue) that have not been started? [y/N] ", terminator: "")
             guard let answer = readLine(), answer.lowercased().hasPrefix("y") else { throw ExitCode(1) }
         }
-        let count = try await options.backend.open().purge(queue: queue)
+        let count = try await options.open().purge(queue: queue)
         print(options.json ? JSONText.shown(["purged": .integer(Int64(count))] as WireValue) : "\(count) purged")
     }
 }

@@ -199,6 +199,17 @@ enum Printing {
         ]
     }
 
+    /// Queues of Celery's that no live worker consumes.
+    static func unconsumed(_ queues: [QueueStatistics]) -> String {
+        var table = TextTable("NO WORKER CONSUMES", "WAITING")
+        for queue in queues { table.add(clipped(queue.name), String(queue.waiting)) }
+        let hint =
+            queues.contains { $0.name == "celery" }
+            ? "\ncelery is the queue of Python tasks that name none; Hoist's is default. A worker takes it by --queue celery."
+            : ""
+        return table.printed() + hint
+    }
+
     /// Jobs whose names no live worker knows.
     static func unknown(_ counts: [JobCount]) -> String {
         var table = TextTable("NO WORKER KNOWS", "QUEUE", "WAITING")

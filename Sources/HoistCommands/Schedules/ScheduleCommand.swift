@@ -18,7 +18,7 @@ struct ScheduleCommand: AsyncParsableCommand {
         ], defaultSubcommand: ListSchedules.self)
 }
 
-struct NextRunsCommand: AsyncParsableCommand {
+struct NextRunsCommand: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "next", abstract: "The next runs of a cron expression, an interval or a recurrence.",
         discussion: """
@@ -44,7 +44,7 @@ struct NextRunsCommand: AsyncParsableCommand {
         }
     }
 
-    func run() async throws {
+    func perform() async throws {
         let begin = try moment()
         let runs = try timetable.next(count, after: begin)
         let words = try timetable.words(after: begin)

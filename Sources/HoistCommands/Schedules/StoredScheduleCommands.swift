@@ -12,7 +12,7 @@ extension InspectionOptions {
     fileprivate var schedules: ScheduleClient {
         get throws {
             JobClient(
-                try backend.open(), logger: Logger(label: "hoist", factory: { _ in SwiftLogNoOpLogHandler() })
+                try open(), logger: Logger(label: "hoist", factory: { _ in SwiftLogNoOpLogHandler() })
             ).schedules
         }
     }
@@ -52,11 +52,11 @@ private struct ShownSchedule: Encodable {
     }
 }
 
-struct ListSchedules: AsyncParsableCommand {
+struct ListSchedules: AskingCommand {
     static let configuration = CommandConfiguration(commandName: "list", abstract: "All schedules, by their ids.")
     @OptionGroup var options: InspectionOptions
 
-    func run() async throws {
+    func perform() async throws {
         var records: [ScheduleRecord] = []
         while true {
             let page = try await options.schedules.list(after: records.last?.id ?? "")
@@ -75,14 +75,14 @@ struct ListSchedules: AsyncParsableCommand {
     }
 }
 
-struct ShowSchedule: AsyncParsableCommand {
+struct ShowSchedule: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "show", abstract: "One schedule, with its next runs.",
         discussion: "It ends with 1 when there is none.")
     @OptionGroup var options: InspectionOptions
     @Argument(help: "The schedule's id.") var id: String
 
-    func run() async throws {
+    func perform() async throws {
         guard let record = try await options.schedules.schedule(id) else {
             throw NoSchedule(id: id)
         }
@@ -106,7 +106,7 @@ struct ShowSchedule: AsyncParsableCommand {
     }
 }
 
-struct AddSchedule: AsyncParsableCommand {
+struct AddSchedule: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "add", abstract: "Store a schedule, or change the one with its id.",
         discussion: """
@@ -146,7 +146,7 @@ struct AddSchedule: AsyncParsableCommand {
 
     enum CatchUp: String, ExpressibleByArgument, CaseIterable { case skip, once }
 
-    func run() async throws {
+    func perform() async throws {
         let arguments = Arguments(
             positional: try JSONArgument.array(args, option: "--args"),
             keyword: try JSONArgument.object(kwargs, option: "--kwargs"))
@@ -164,40 +164,40 @@ struct AddSchedule: AsyncParsableCommand {
     }
 }
 
-struct PauseSchedule: AsyncParsableCommand {
+struct PauseSchedule: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "pause", abstract: "Have a schedule not run until it is resumed.")
     @OptionGroup var options: InspectionOptions
     @Argument(help: "The schedule's id.") var id: String
     @Option(name: .long, help: "Why, for people.") var note = ""
 
-    func run() async throws { try options.print(try await options.schedules.pause(id, note: note), "is paused") }
+    func perform() async throws { try options.print(try await options.schedules.pause(id, note: note), "is paused") }
 }
 
-struct ResumeSchedule: AsyncParsableCommand {
+struct ResumeSchedule: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "resume", abstract: "Have a paused schedule run again.")
     @OptionGroup var options: InspectionOptions
     @Argument(help: "The schedule's id.") var id: String
 
-    func run() async throws { try options.print(try await options.schedules.resume(id), "is resumed") }
+    func perform() async throws { try options.print(try await options.schedules.resume(id), "is resumed") }
 }
 
-struct SkipRun: AsyncParsableCommand {
+struct SkipRun: AskingCommand {
     static let configuration = CommandConfiguration(commandName: "skip", abstract: "Leave out the next run.")
     @OptionGroup var options: InspectionOptions
     @Argument(help: "The schedule's id.") var id: String
 
-    func run() async throws { try options.print(try await options.schedules.skipNext(id), "skips its next run") }
+    func perform() async throws { try options.print(try await options.schedules.skipNext(id), "skips its next run") }
 }
 
-struct RunSchedule: AsyncParsableCommand {
+struct RunSchedule: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "run", abstract: "Start a run now. The timetable is not moved.")
     @OptionGroup var options: InspectionOptions
     @Argument(help: "The schedule's id.") var id: String
 
-    func run() async throws {
+    func perform() async throws {
         let job = try await options.schedules.runNow(id)
         if options.json {
             return print(JSONText.shown(["jobs": .array(job.map { [.string($0)] } ?? [])] as WireValue))
@@ -206,7 +206,7 @@ struct RunSchedule: AsyncParsableCommand {
     }
 }
 
-struct BackfillSchedule: AsyncParsableCommand {
+struct BackfillSchedule: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "backfill", abstract: "Start the runs of a time that has passed, 1,000 at most.")
     @OptionGroup var options: InspectionOptions
@@ -214,7 +214,7 @@ struct BackfillSchedule: AsyncParsableCommand {
     @Option(name: .long, help: "Runs after this moment, in ISO 8601.") var from: String
     @Option(name: .long, help: "And not after this one; now, when it is left out.") var to: String?
 
-    func run() async throws {
+    func perform() async throws {
         let jobs = try await options.schedules.backfill(
             id, from: try DateArgument.date(from, "--from"),
             to: try to.map { try DateArgument.date($0, "--to") } ?? Date())
@@ -223,14 +223,14 @@ struct BackfillSchedule: AsyncParsableCommand {
     }
 }
 
-struct RemoveSchedule: AsyncParsableCommand {
+struct RemoveSchedule: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "remove", abstract: "Remove a schedule and its history.",
         discussion: "It ends with 1 when there is none.")
     @OptionGroup var options: InspectionOptions
     @Argument(help: "The schedule's id.") var id: String
 
-    func run() async throws {
+    func perform() async throws {
         let isRemoved = try await options.schedules.remove(id)
         guard isRemoved else { throw NoSchedule(id: id) }
         print(
@@ -239,7 +239,7 @@ struct RemoveSchedule: AsyncParsableCommand {
     }
 }
 
-struct ScheduleHistory: AsyncParsableCommand {
+struct ScheduleHistory: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "history", abstract: "What became of the last 100 ticks of a schedule, the newest first.")
     @OptionGroup var options: InspectionOptions
@@ -256,7 +256,7 @@ struct ScheduleHistory: AsyncParsableCommand {
         enum CodingKeys: String, CodingKey { case number, due, tickedAt = "ticked_at", by, reason, job }
     }
 
-    func run() async throws {
+    func perform() async throws {
         let entries = try await options.schedules.history(of: id)
         if options.json {
             return print(

@@ -113,10 +113,11 @@ public struct DashboardCommand: AsyncParsableCommand {
 
     /// The backends by name.
     private func sources() throws -> [DashboardBackend] {
-        let urls = backend.isEmpty ? [BackendOptions.Environment.backend] : backend
-        let results = results ?? BackendOptions.Environment.results
+        let urls = backend.isEmpty ? [BackendOptions.environmentURL] : backend
+        let results = results ?? CommandEnvironment.text("results")
         return try urls.map { text in
             let (name, url) = Self.split(text)
+            try Backends.mustExist(url)
             return DashboardBackend(name, try Backends.open(url, results: Backends.keepsResults(url) ? nil : results))
         }
     }

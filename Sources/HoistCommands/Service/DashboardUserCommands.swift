@@ -94,7 +94,7 @@ struct DashboardUserCommand: ParsableCommand {
 
         func run() throws {
             guard try history.keptUsers.remove(name) else {
-                throw ValidationError("there is no user \(TerminalText.line(name))")
+                throw CommandFailure("there is no user \(TerminalText.line(name))")
             }
         }
     }
@@ -135,7 +135,7 @@ struct DashboardTokenCommand: ParsableCommand {
 
         func run() throws {
             guard try history.keptUsers.removeToken(name) else {
-                throw ValidationError("there is no token \(TerminalText.line(name))")
+                throw CommandFailure("there is no token \(TerminalText.line(name))")
             }
         }
     }

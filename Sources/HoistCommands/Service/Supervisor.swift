@@ -13,18 +13,27 @@ import Darwin
 /// early. The output of each worker is kept apart.
 final class Supervisor: Service {
     struct Settings: Sendable {
-        var program: SpawnedProcess.Program
+        /// The program of a worker, by its number from 1.
+        var program: @Sendable (_ index: Int) -> SpawnedProcess.Program
         var workers: Int
         /// Whether a worker that ends with status 0 has done all its work. If false, a worker is restarted whatever its
         /// exit status.
         var areWorkersDoneAtEnd = false
-        /// The folder with one log file for each worker, `worker-1.log`. If nil, every line goes to standard error with
-        /// the worker's name in front.
-        var logFolder: String?
+        var output = Output.labelled
         var firstDelay = Duration.milliseconds(500)
         var longestDelay = Duration.seconds(30)
         /// A worker that ran at least this long sets the delay back to `firstDelay`.
         var provenAfter = Duration.seconds(60)
+    }
+
+    /// Where the output of a worker goes.
+    enum Output: Sendable {
+        /// To standard error, each line with the worker's name in front.
+        case labelled
+        /// To one file for each worker, `worker-1.log`.
+        case folder(String)
+        /// To where the output of this process goes.
+        case inherited
     }
 
     private struct State {
@@ -33,12 +42,16 @@ final class Supervisor: Service {
     }
 
     private let settings: Settings
+    private let name: @Sendable (Int) -> String
     private let logger: Logger
     private let state = Mutex(State())
     private let stopping = Doorbell()
 
-    init(_ settings: Settings, logger: Logger) {
+    init(
+        _ settings: Settings, name: @escaping @Sendable (Int) -> String = { "worker-\($0)" }, logger: Logger
+    ) {
         self.settings = settings
+        self.name = name
         self.logger = logger
     }
 
@@ -84,7 +97,7 @@ final class Supervisor: Service {
     private var isStopping: Bool { state.withLock { $0.isStopping } }
 
     private func keep(_ index: Int) async {
-        let (name, clock) = ("worker-\(index)", SystemJobClock())
+        let (name, clock) = (name(index), SystemJobClock())
         var delay = settings.firstDelay
         while !isStopping {
             let start = clock.uptime
@@ -117,7 +130,7 @@ final class Supervisor: Service {
     private func runOnce(_ index: Int, _ name: String) async -> Result<SpawnedProcess.Exit, SpawnError> {
         let outputs = makeOutputs(name)
         let result = await withCheckedContinuation { continuation in
-            let process = SpawnedProcess(settings.program, descriptors: [nil] + outputs) {
+            let process = SpawnedProcess(settings.program(index), descriptors: [nil] + outputs) {
                 continuation.resume(returning: $0)
             }
             let isLate = state.withLock { state in
@@ -132,7 +145,9 @@ final class Supervisor: Service {
 
     /// The descriptors of a worker's standard output and error; nil, for /dev/null, where none can be opened.
     private func makeOutputs(_ name: String) -> [Int32?] {
-        if let folder = settings.logFolder {
+        switch settings.output {
+        case .inherited: return [1, 2].map { fcntl($0, F_DUPFD_CLOEXEC, 10) }
+        case .folder(let folder):
             let file = open("\(folder)/\(name).log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o644)
             guard file >= 0 else {
                 logger.error(
@@ -140,7 +155,11 @@ final class Supervisor: Service {
                 return [nil, nil]
             }
             return [file, fcntl(file, F_DUPFD_CLOEXEC, 10)]
+        case .labelled: return makeLabelledOutputs(name)
         }
+    }
+
+    private func makeLabelledOutputs(_ name: String) -> [Int32?] {
         var ends: [Int32] = [-1, -1]
         guard ProcessPipe.open(&ends) else { return [nil, nil] }
         let (source, label) = (ends[0], name + " | ")

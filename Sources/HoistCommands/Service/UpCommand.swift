@@ -27,29 +27,49 @@ public struct UpCommand<App: ServiceApp>: AsyncParsableCommand {
 
     public func validate() throws {
         guard workers >= 1 else { throw ValidationError("--workers takes a number from 1") }
+        guard workers == 1 || worker.isSetByEnvironment.isEmpty else {
+            throw ValidationError(
+                "several workers cannot share $HOIST_\(worker.isSetByEnvironment[0].uppercased()): give the option to up, "
+                    + "which gives each worker its own")
+        }
     }
 
     public mutating func run() async throws {
         let logger = worker.logging.logger("up")
         let supervisor = Supervisor(
             Supervisor.Settings(
-                program: SpawnedProcess.Program(
-                    path: Executable.path, arguments: Self.workerArguments(Array(CommandLine.arguments.dropFirst())),
-                    environment: Executable.environment + [ParentWatch.environment]), workers: workers,
+                program: { index in
+                    SpawnedProcess.Program(
+                        path: Executable.path,
+                        arguments: Self.workerArguments(Array(CommandLine.arguments.dropFirst()), worker: index),
+                        environment: Executable.environment + [ParentWatch.environment])
+                }, workers: workers,
                 areWorkersDoneAtEnd: worker.burst,
-                logFolder: logs),
+                output: logs.map { .folder($0) } ?? .labelled),
             logger: logger)
         try await SignalledServices.run([supervisor], logger: logger) { supervisor.stop() }
     }
 
-    /// Turns the arguments of `up` into arguments of `worker`: without the supervisor's own options.
-    static func workerArguments(_ arguments: [String]) -> [String] {
+    /// Turns the arguments of `up` into arguments of a `worker`: without the supervisor's own options, and with a name
+    /// and an address for probes of its own.
+    /// - Parameter worker: its number, from 1.
+    static func workerArguments(_ arguments: [String], worker: Int) -> [String] {
         var result: [String] = []
         var isRenamed = false
         var skipsNext = false
+        var pending: String?
         for argument in arguments {
             if skipsNext {
                 skipsNext = false
+            } else if let option = pending {
+                pending = nil
+                result.append(own(argument, of: option, worker))
+            } else if ["--name", "--health"].contains(argument) {
+                pending = argument
+                result.append(argument)
+            } else if let equals = argument.firstIndex(of: "="), ["--name", "--health"].contains(argument[..<equals]) {
+                let value = String(argument[argument.index(after: equals)...])
+                result.append(argument[...equals] + own(value, of: String(argument[..<equals]), worker))
             } else if argument == "up", !isRenamed {
                 isRenamed = true
                 result.append("worker")
@@ -62,5 +82,19 @@ public struct UpCommand<App: ServiceApp>: AsyncParsableCommand {
         // `up` is not named where it is the program's default command.
         if !isRenamed { result.insert("worker", at: 0) }
         return result
+    }
+
+    /// A name gets the number of the worker behind it, `media-2@host`; a port is counted up; a socket's path ends in the
+    /// number.
+    private static func own(_ value: String, of option: String, _ worker: Int) -> String {
+        if option == "--name" {
+            let parts = value.split(separator: "@", maxSplits: 1, omittingEmptySubsequences: false)
+            return parts[0] + "-\(worker)" + (parts.count == 2 ? "@" + parts[1] : "")
+        }
+        if value.hasPrefix("/") { return value + "-\(worker)" }
+        guard let colon = value.lastIndex(of: ":"), let port = Int(value[value.index(after: colon)...]), port > 0 else {
+            return value
+        }
+        return value[...colon] + String(port + worker - 1)
     }
 }

@@ -21,10 +21,10 @@ private struct NoWorkflow: Error, CustomStringConvertible {
 }
 
 extension InspectionOptions {
-    fileprivate var workflows: WorkflowReader { get throws { WorkflowReader(try backend.open()) } }
+    fileprivate var workflows: WorkflowReader { get throws { WorkflowReader(try open()) } }
 }
 
-struct ListWorkflows: AsyncParsableCommand {
+struct ListWorkflows: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "list", abstract: "The workflows that are known, the newest first.")
     @OptionGroup var options: InspectionOptions
@@ -42,7 +42,7 @@ struct ListWorkflows: AsyncParsableCommand {
         var endedAt: Date?
     }
 
-    func run() async throws {
+    func perform() async throws {
         let workflows = try await options.workflows.list(limit: limit)
         if options.json {
             let lines = workflows.map {
@@ -61,7 +61,7 @@ struct ListWorkflows: AsyncParsableCommand {
     }
 }
 
-struct ShowWorkflow: AsyncParsableCommand {
+struct ShowWorkflow: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "show", abstract: "One workflow with its steps.",
         discussion: """
@@ -72,7 +72,7 @@ struct ShowWorkflow: AsyncParsableCommand {
     @Flag(name: .long, help: "Print a graph for Graphviz.") var dot = false
     @Argument(help: "The workflow's id.") var id: String
 
-    func run() async throws {
+    func perform() async throws {
         guard let status = try await options.workflows.status(of: id) else { throw NoWorkflow(id: id) }
         if options.json { return print(try JSONText.shown(status)) }
         print(dot ? Self.graph(of: status) : Self.text(of: status))
@@ -113,14 +113,14 @@ struct ShowWorkflow: AsyncParsableCommand {
     }
 }
 
-struct CancelWorkflow: AsyncParsableCommand {
+struct CancelWorkflow: AskingCommand {
     static let configuration = CommandConfiguration(
         commandName: "cancel", abstract: "Stop a workflow: no further step starts, and running ones are told to stop.",
         discussion: "It ends with 1 when the workflow had ended, or is not known.")
     @OptionGroup var options: InspectionOptions
     @Argument(help: "The workflow's id.") var id: String
 
-    func run() async throws {
+    func perform() async throws {
         let isCancelled = try await options.workflows.cancel(id)
         if options.json {
             print(try JSONText.shown(["cancelled": isCancelled]))
