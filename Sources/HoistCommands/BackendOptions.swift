@@ -41,6 +41,7 @@ public struct BackendOptions: ParsableArguments {
     /// not a new file.
     func openExisting() throws -> Backend {
         try Backends.mustExist(url)
+        if let resultsURL { try Backends.mustExist(resultsURL) }
         return try open()
     }
 

@@ -150,7 +150,7 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
         } catch let error as JobError {
             let status: HTTPResponse.Status =
                 error.code == .unknown ? .notFound : error.code == .notEnded ? .conflict : .gone
-            throw HTTPError(status, message: error.description)
+            throw HTTPError(status, message: view.reason(error))
         }
     }
 

@@ -19,6 +19,25 @@ public struct JobView: OptionSet, Sendable, Hashable {
     /// The whole record, as `hoist job --json` prints it.
     public static let everything = JobView(rawValue: 7)
 
+    /// Why a job failed, for everybody: what the handler says, and of its surroundings no more than their kind.
+    static func message(of failure: JobFailure) -> String {
+        switch failure.kind {
+        case .workerLost: "the worker that ran the job died"
+        case .crashed: "the process that ran the job crashed"
+        case .memoryExceeded: "the job needed more memory than it may have"
+        case .undecodable: "the job could not be read"
+        case .notEncodable: "the output could not be stored"
+        case .unsupported: "the job asks for something that its worker cannot do"
+        default: failure.message
+        }
+    }
+
+    /// Why a job has no output, for those whom this view is for.
+    func reason(_ error: JobError) -> String {
+        guard !contains(.everything), let failure = error.failure else { return error.description }
+        return "the job failed: " + Self.message(of: failure)
+    }
+
     func shown(_ record: JobRecord) -> WireValue {
         guard case .object(let all) = record.wireValue else { return .null }
         guard !contains(.everything) else { return .object(all) }
@@ -29,7 +48,7 @@ public struct JobView: OptionSet, Sendable, Hashable {
         for name in names { shown[name] = all[name] }
         // A job that is tried again has failed before, and has not failed.
         if record.state == .failed, let failure = record.failure {
-            shown["failure"] = ["kind": .string("\(failure.kind)"), "message": .string(failure.message)]
+            shown["failure"] = ["kind": .string("\(failure.kind)"), "message": .string(Self.message(of: failure))]
         }
         return .object(shown)
     }

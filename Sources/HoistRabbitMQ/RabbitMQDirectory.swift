@@ -38,7 +38,10 @@ final class RabbitMQDirectory: JobDirectory, JobEditing {
         }
     }
 
-    private func names() async -> [String] {
+    /// - Throws: ``BackendError`` when the server cannot be reached: no queue known is not the same as no queue.
+    private func names() async throws -> [String] {
+        let channel = try await open(doing: "look for queues")
+        try? await channel.close()
         note(await consumed())
         return known.withLock { $0.sorted() }
     }
@@ -72,7 +75,7 @@ final class RabbitMQDirectory: JobDirectory, JobEditing {
     /// how many jobs of a queue run or are delayed.
     func queues() async throws -> [QueueStatistics] {
         var found: [QueueStatistics] = []
-        for name in await names() {
+        for name in try await names() {
             let queue = TaskQueue(name: name, settings: QueueSettings())
             guard let waiting = try await depth(of: name) else { continue }
             let statistics = QueueStatistics(
@@ -136,7 +139,7 @@ final class RabbitMQDirectory: JobDirectory, JobEditing {
 
     func arguments(of id: JobID) async throws -> Arguments? {
         var found: Arguments?
-        for queue in await names() where found == nil {
+        for queue in try await names() where found == nil {
             try await eachDeadLetter(of: queue) { letter in
                 guard letter.record.id == id else { return .keep }
                 found = letter.message.flatMap { try? $0.decodedBody().arguments }
@@ -148,7 +151,7 @@ final class RabbitMQDirectory: JobDirectory, JobEditing {
 
     private func wanted(_ filter: JobFilter) async throws -> [String] {
         if let queue = filter.queue { return [queue] }
-        return await names()
+        return try await names()
     }
 
     // MARK: - Dead letters

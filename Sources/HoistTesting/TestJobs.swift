@@ -33,11 +33,18 @@ public struct InlineJobs: Sendable {
     public let client: JobClient
     private let runner: InlineRunner
 
-    public init(logger: Logger = Logger(label: "hoist.inline"), @HandlerBuilder handlers: () -> [Handler]) {
+    public init(logger: Logger = InlineJobs.quietLogger, @HandlerBuilder handlers: () -> [Handler]) {
         clock = TestClock()
         backend = MemoryBackend(clock: clock)
         runner = InlineRunner(backend: backend, handlers: handlers(), logger: logger)
         client = JobClient(backend, configuration: .init(middleware: [runner]), logger: logger)
+    }
+
+    /// Warnings and worse, to where the program logs.
+    public static var quietLogger: Logger {
+        var logger = Logger(label: "hoist.inline")
+        logger.logLevel = .warning
+        return logger
     }
 
     /// Runs every job that is due.

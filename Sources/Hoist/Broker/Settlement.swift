@@ -136,17 +136,20 @@ extension Outcome {
         }
     }
 
+    package static let failedLabel = "failed"
+    package static let retriedLabel = "retried"
+    package static let cancelledLabel = "cancelled"
     package static let refusedLabel = "refused"
 
     /// The outcome in a word, for logs, metrics and histories.
     package var label: String {
         switch self {
         case .succeeded: "succeeded"
-        case .failed: "failed"
-        case .retry: "retried"
+        case .failed: Self.failedLabel
+        case .retry: Self.retriedLabel
         case .snoozed: "snoozed"
         case .refused: Self.refusedLabel
-        case .cancelled: "cancelled"
+        case .cancelled: Self.cancelledLabel
         case .expired: "expired"
         case .handedBack: "handed back"
         case .notStarted: "not started"

@@ -122,6 +122,9 @@ extension Outcome {
         }
     }
 
+    /// Whether the worker does not know the job's arguments.
+    var isRefusal: Bool { if case .refused = self { true } else { false } }
+
     /// Whether the attempt failed, for good or not.
     var isFailure: Bool {
         switch self {

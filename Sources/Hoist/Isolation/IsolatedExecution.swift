@@ -90,11 +90,9 @@ extension Execution {
         _ finish: @escaping @Sendable (Outcome, FollowUps?) -> Void
     ) {
         Self.afterwards {
-            let outcome = await self.refused(failure)
+            let outcome = await self.refused(failure, context)
             let followUps = self.followUps(continuation, after: outcome, context.messageHeaders)
-            // The hooks of an attempt that did not end ran in the child.
-            if case .failed = outcome { await self.hooks.ended(outcome, context) }
-            finish(outcome, followUps)
+            self.afterHooks(outcome, context) { finish(outcome, followUps) }
         }
     }
 

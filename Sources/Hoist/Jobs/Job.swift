@@ -39,7 +39,8 @@ public protocol Job: Codable, Workflow {
     /// Wire names of arguments that logs, monitors and pages must not show. Empty by default.
     static var secretArguments: Set<String> { get }
     /// The unique key of every call that does not name another with ``EnqueueOption/unique(_:)``. nil by default. Copies
-    /// that are published or broadcast, and steps of workflows, have none.
+    /// that are published or broadcast, steps of workflows, runs of schedules, and jobs that are enqueued by their name
+    /// alone have none.
     var uniqueKey: UniqueKey? { get }
     /// The partition of this job, for limits and fairness that are kept for each partition: a tenant, an account, an
     /// API token. nil by default: no partition. See ``JobLimit/Scope/partition``.

@@ -19,7 +19,7 @@ enum ArgumentsText {
         for (key, value) in members {
             if !isFirst { text += ", " }
             isFirst = false
-            text += "'\(key)': "
+            text += quoted(key) + ": "
             if secret.contains(key) || SecretNames.isUsual(key) { text += hidden } else { append(value, to: &text) }
             if text.utf8.count > maximumLength { return cut(text) + "}" }
         }
@@ -80,7 +80,7 @@ enum ArgumentsText {
             for (key, member) in members where text.utf8.count <= maximumLength {
                 if !isFirst { text += ", " }
                 isFirst = false
-                text += "'\(key)': "
+                text += quoted(key) + ": "
                 append(member, to: &text)
             }
             text += "}"

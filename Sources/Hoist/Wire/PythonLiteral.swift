@@ -75,7 +75,11 @@ struct PythonLiteral {
         let quote = rest.removeFirst()
         var text = String.UnicodeScalarView()
         while let scalar = rest.popFirst() {
-            if scalar == quote { return String(text) }
+            if scalar == quote {
+                let read = String(text)
+                // Cut by who wrote it.
+                return read.hasSuffix("...") ? nil : read
+            }
             guard scalar == "\\" else {
                 text.append(scalar)
                 continue
@@ -118,6 +122,8 @@ struct PythonLiteral {
         case "False": return false
         default:
             if let number = Int64(word) { return .integer(number) }
+            let digits = word.first == "-" ? word.dropFirst() : word[...]
+            if !digits.isEmpty, digits.utf8.allSatisfy({ $0 &- 0x30 < 10 }) { return .bigInteger(word) }
             guard let number = Double(word), number.isFinite, word.first != "+" else { return nil }
             return .double(number)
         }

@@ -300,7 +300,9 @@ final class Execution: Sendable {
             outcome = self.outcome(of: error, call, context)
             if let error = error as? ArgumentError, error.isUnknown, case .failed(let failure) = outcome {
                 // Whether another worker may know it is asked where the backend is.
-                outcome = isInChild ? .refused(until: now, failure) : await refused(failure)
+                // Whose hooks are run then, too.
+                if isInChild { return (.refused(until: now, failure), nil) }
+                outcome = await refused(failure, context)
             }
             followUps = self.followUps(continuation, after: outcome, context.messageHeaders)
         }

@@ -9,7 +9,7 @@ final class Patience: Sendable {
         var failures: [String: Int] = [:]
         var since: Int64 = 0
         var toldAt: Int64?
-        var toldCode: BackendError.Code?
+        var toldCodes: Set<BackendError.Code?> = []
     }
 
     /// How long it says nothing more of a trouble that it has told of.
@@ -45,14 +45,19 @@ final class Patience: Sendable {
     /// - Returns: how often in a row.
     @discardableResult
     func failed(_ what: String, _ error: any Error) -> Int {
+        // A worker that stops, not a backend that is away.
+        guard !(error is CancellationError) else { return 1 }
         let code = (error as? BackendError)?.code
         let (count, isTold, duration) = trouble.withLock { trouble in
             let now = clock.uptime
             if trouble.failures.isEmpty { trouble.since = now }
             trouble.failures[what, default: 0] += 1
             let isTold =
-                trouble.toldAt.map { now - $0 >= Self.reminder || trouble.toldCode != code } ?? true
-            if isTold { (trouble.toldAt, trouble.toldCode) = (now, code) }
+                trouble.toldAt.map { now - $0 >= Self.reminder || !trouble.toldCodes.contains(code) } ?? true
+            if isTold {
+                trouble.toldAt = now
+                trouble.toldCodes.insert(code)
+            }
             return (trouble.failures[what] ?? 1, isTold, now - trouble.since)
         }
         var metadata: Logger.Metadata = ["error": "\(error)"]
@@ -89,5 +94,8 @@ final class Patience: Sendable {
                 await backOff(after: error, from: what)
             }
         }
+        // It is not tried any more, so that it is no sign of the backend.
+        trouble.withLock { $0.failures[what] = nil }
+        logger.error("the worker could not \(what), and has given up")
     }
 }

@@ -20,27 +20,45 @@ enum RefusedArguments {
         workers: [WorkerPresence], worker: String, now: Date
     ) -> Outcome {
         let refusals = history.filter { $0.outcome == Outcome.refusedLabel }
-        let refusing = Set(refusals.compactMap(\.worker) + [worker])
+        // A worker that was started since, perhaps under the same name, may be of another version.
+        func hasRefused(_ other: WorkerPresence) -> Bool {
+            refusals.contains { $0.worker == other.name && $0.endedAt >= other.startedAt }
+        }
         let mayKnow = workers.contains { other in
-            !refusing.contains(other.name) && !other.isDraining && other.queues.contains(queue)
+            other.name != worker && !hasRefused(other) && !other.isDraining && other.queues.contains(queue)
                 && other.jobNames.contains(jobName)
         }
-        guard mayKnow else { return .failed(failure) }
-        let seconds = min(30, 1 << min(refusals.count, 5))
+        guard mayKnow, refusals.count < most else { return .failed(failure) }
+        // The worker leaves such jobs to others for a while, so that mostly one refusal of each worker is enough.
+        let seconds = refusals.count < 8 ? 1 : 30
         return .refused(until: now.addingTimeInterval(Double(seconds)), failure)
     }
+
+    /// How often a job is refused before it is a dead letter in any case.
+    private static let most = 30
+    /// How long a job waits when it cannot be found out now which workers there are.
+    static let pause = 5.0
 }
 
 extension Execution {
     /// What becomes of the job, which this worker refuses for an argument that it does not know.
-    func refused(_ failure: JobFailure) async -> Outcome {
+    func refused(_ failure: JobFailure, _ context: JobContext) async -> Outcome {
         let backend = environment.jobs.backend
         // Without a history it cannot be told who has refused the job before: it would go round for ever.
-        guard backend.broker.abilities.contains(.history), let workers = try? await backend.workers(),
-            let record = try? await backend.record(of: jobID)
-        else { return .failed(failure) }
-        return RefusedArguments.outcome(
-            failure, of: jobName, in: queue, history: record.history, workers: workers, worker: environment.worker,
-            now: backend.clock.now)
+        guard backend.broker.abilities.contains(.history) else { return .failed(failure) }
+        do {
+            let workers = try await backend.workers()
+            guard let record = try await backend.record(of: jobID) else { return .failed(failure) }
+            return RefusedArguments.outcome(
+                failure, of: jobName, in: queue, history: record.history, workers: workers,
+                worker: environment.worker, now: backend.clock.now)
+        } catch {
+            switch context.cancellationReason {
+            case .requested?: return .cancelled
+            case .shutdown?, .leaseLost?: return .handedBack
+            default:
+                return .refused(until: backend.clock.now.addingTimeInterval(RefusedArguments.pause), failure)
+            }
+        }
     }
 }

@@ -465,7 +465,7 @@ actor WorkerEngine {
         case .gaveUp(let delivery, let failure):
             tell(notice, .givenUp(failure, lostWorker: lost), [.ends, .failures])
             noteDeadLetter(delivery, failure)
-        case .tookOver: tell(notice, .takenOver(lostWorker: lost), [.ends])
+        case .tookOver: tell(notice, .takenOver(lostWorker: lost), [.ends, .failures])
         // The metrics have a label for the name of a job, which is to be one of few.
         case .cancelled, .expired:
             guard setup.handlers[notice.jobName] != nil else { return }

@@ -122,6 +122,9 @@ struct WorkerMachine {
     private var actions: [Action] = []
     /// The rates of kinds of jobs on this worker alone, by wire name.
     private var rates: [String: RateBucket] = [:]
+    /// Kinds of jobs of which this worker has refused one, until when it leaves them to others: else it would take the
+    /// refused job again before a worker that knows its arguments.
+    private var shunned: [String: Int64] = [:]
     private(set) var isQuiet = false
     /// All jobs that were taken in.
     var accepted: UInt64 { nextRun }
@@ -451,6 +454,10 @@ struct WorkerMachine {
             if let drainDeadline, time.uptime >= drainDeadline { return .handBack }
         }
         if let due = nextDue, due <= time.now { (mayHaveWork, nextDue) = (true, nil) }
+        if shunned.values.contains(where: { $0 <= time.uptime }) {
+            shunned = shunned.filter { $0.value > time.uptime }
+            mayHaveWork = true
+        }
         if rates.values.contains(where: { $0.hasRefilled(now: time.uptime) }) {
             for name in rates.keys { rates[name]?.noteRefill(now: time.uptime) }
             mayHaveWork = true
@@ -500,7 +507,9 @@ struct WorkerMachine {
 
     /// Whether a job of this name could begin at once, as far as this worker knows.
     func hasRoom(for name: String, of queue: String) -> Bool {
-        guard let needs = rules.needs[name], rates[name] == nil, !(isProcessLaneClosed && needs.lane == .process) else {
+        guard let needs = rules.needs[name], rates[name] == nil, shunned[name] == nil,
+            !(isProcessLaneClosed && needs.lane == .process)
+        else {
             return false
         }
         // Of the jobs whose worker has died it has one at a time.
@@ -513,13 +522,16 @@ struct WorkerMachine {
         turn.request.arrivalsSeen = arrivalsSeen
         turn.request.withdrawsCredit = mustWithdraw
         takeReports(into: &turn, time)
+        noteRefusals(time)
         guard mayHaveWork, stop == nil, !isQuiet else { return turn }
         turn.request.budget = slots.budget(for: kinds.map(\.needs))
         for queue in rules.order.arrange(queues) {
             for (needs, names) in kinds where !(isProcessLaneClosed && needs.lane == .process) {
-                let free = rates.isEmpty ? names : names.filter { rates[$0] == nil }
+                let free =
+                    rates.isEmpty && shunned.isEmpty
+                    ? names : names.filter { rates[$0] == nil && shunned[$0] == nil }
                 if !free.isEmpty { claim(free, needs.budgetName, of: queue, in: &turn) }
-                for name in names where !rates.isEmpty {
+                for name in names where !rates.isEmpty && shunned[name] == nil {
                     guard let tokens = rates[name]?.tokens(now: time.uptime), tokens > 0 else { continue }
                     // A kind of its own, so that no more are claimed than may start.
                     let kind = needs.budgetName + "/" + name
@@ -528,10 +540,21 @@ struct WorkerMachine {
                 }
             }
         }
-        turn.request.creditLasts = rules.creditMayLast && rates.isEmpty
+        turn.request.creditLasts = rules.creditMayLast && rates.isEmpty && shunned.isEmpty
         turn.request.takesSuspects = !runs.values.contains { $0.isSuspect }
         return turn
     }
+
+    private mutating func noteRefusals(_ time: Moment) {
+        for settlement in unsettled {
+            guard case .refused(let due, _) = settlement.outcome, let name = settlement.facts?.name else { continue }
+            let wait = Int64(max(0, min(60, due.timeIntervalSince(settlement.finishedAt))) * 1_000_000)
+            shunned[name] = time.uptime + wait + Self.headStart
+        }
+    }
+
+    /// How long other workers have for a job that this one has refused, once it is due again. In microseconds.
+    private static let headStart: Int64 = 500_000
 
     private func claim(_ names: [String], _ kind: String, of queue: QueueSubscription, in turn: inout Turn) {
         let claim = Claim(queue: queue.name, kind: kind, jobNames: names, partition: rules.findsPartition)
@@ -562,11 +585,12 @@ struct WorkerMachine {
         if written.contains(where: { runs[$0] != nil }) { wait(until: nextLogsAt) }
         if let drainDeadline { wait(until: drainDeadline) }
         if stop == nil, !isQuiet { for rate in rates.values { rate.nextRefill.map { wait(until: $0) } } }
+        if stop == nil, !isQuiet { for end in shunned.values { wait(until: end) } }
         return limits.min()
     }
 
     private var isBurstOver: Bool {
-        rules.isBurst && runs.isEmpty && unsettled.isEmpty && !mayHaveWork
+        rules.isBurst && runs.isEmpty && unsettled.isEmpty && !mayHaveWork && shunned.isEmpty
             && (nextDue == nil || rules.burstLeavesDelayedJobs)
     }
 }

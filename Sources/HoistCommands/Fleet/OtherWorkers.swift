@@ -30,9 +30,12 @@ struct OtherWorker: Sendable {
 
     /// Asks those that no directory lists. Nobody is waited for where nobody listens. Where it is not possible to ask,
     /// for instance because the server takes no writes, it says so and finds none.
-    static func all(of backend: Backend, besides known: [WorkerPresence]) async -> [OtherWorker] {
+    /// - Throws: ``BackendError`` `.unavailable` when the backend cannot be reached.
+    static func all(of backend: Backend, besides known: [WorkerPresence]) async throws -> [OtherWorker] {
         do {
             return try await asked(backend, besides: known)
+        } catch let error as BackendError where error.code == .unavailable {
+            throw error
         } catch {
             FleetPrinting.complain("other workers could not be asked: \(TerminalText.line("\(error)"))")
             return []

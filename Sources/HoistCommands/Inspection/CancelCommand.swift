@@ -62,6 +62,8 @@ struct CancelCommand: AskingCommand {
         if !ids.isEmpty, results.allSatisfy({ $0.result == .unknown }) {
             throw CommandFailure("none of these jobs is known")
         }
+        let isDone = results.contains { $0.result == .cancelled || $0.result == .requested }
+        if stamp == nil, !isDone { throw ExitCode(1) }
     }
 
     private func cancelOne(_ id: JobID, _ backend: Backend) async throws {

@@ -7,8 +7,10 @@ public struct HoistCommand: AsyncParsableCommand {
         commandName: "hoist",
         abstract: "Look into a job queue and put things right.",
         discussion: """
-            Every command takes --backend URL, or the environment's HOIST_BACKEND, and --json. `hoist schedule next` needs no backend.
+            Every command takes --backend URL, or the environment's HOIST_BACKEND, and --json. `hoist schedule next` needs no backend. The \
+            exit status is 0 when it is done, 1 when something is not there or refuses, 64 for wrong usage, 69 when nobody answers.
             """,
+        version: HoistVersion.current,
         subcommands: [
             StatusCommand.self, QueuesCommand.self, WorkersCommand.self, JobsCommand.self, JobCommand.self,
             LogCommand.self,
@@ -16,7 +18,7 @@ public struct HoistCommand: AsyncParsableCommand {
             CancelCommand.self, DeadCommand.self, PurgeCommand.self, PauseCommand.self, ResumeCommand.self,
             LimitsCommand.self, LimitCommand.self, InspectCommand.self, ControlCommand.self, EventsCommand.self,
             WhyCommand.self, TopCommand.self, DashboardCommand.self, ScheduleCommand.self,
-            WorkflowCommand.self,
+            WorkflowCommand.self, UpkeepCommand.self,
         ])
 
     public init() {}

@@ -9,17 +9,17 @@ struct StatusCommand: AskingCommand {
     func perform() async throws {
         let backend = try options.open()
         let (queues, workers) = (try await backend.queues(), try await backend.workers())
-        let others = await OtherWorker.all(of: backend, besides: workers)
+        let others = try await OtherWorker.all(of: backend, besides: workers)
         // What another program's workers know is nobody's fault.
         let strangers = try await backend.directory?.strangers() ?? []
         let unknown = strangers.filter { count in
             !others.contains { $0.queues.contains(count.queue) && $0.jobNames.contains(count.name) }
         }
         // A task that Python put into a queue of its own waits there for ever when only Hoist's workers run.
-        let foreign = try await backend.directory?.foreignQueues().filter { queue in
+        let foreign = await ForeignQueues.all(of: backend).filter { queue in
             !others.contains { $0.queues.contains(queue.name) } && !workers.contains { $0.queues.contains(queue.name) }
         }
-        let unconsumed = foreign ?? []
+        let unconsumed = foreign
         if options.json {
             print(
                 JSONText.shown(
@@ -34,6 +34,18 @@ struct StatusCommand: AskingCommand {
             if !unknown.isEmpty { parts.append(Printing.unknown(unknown)) }
             if !unconsumed.isEmpty { parts.append(Printing.unconsumed(unconsumed)) }
             print(parts.joined(separator: "\n\n"))
+        }
+    }
+}
+
+/// Queues that other systems have declared, for people: where it is not possible to look, it says so and finds none.
+private enum ForeignQueues {
+    static func all(of backend: Backend) async -> [QueueStatistics] {
+        do {
+            return try await backend.directory?.foreignQueues() ?? []
+        } catch {
+            FleetPrinting.complain("other queues could not be looked for: \(TerminalText.line("\(error)"))")
+            return []
         }
     }
 }
@@ -60,7 +72,7 @@ struct WorkersCommand: AskingCommand {
         let backend = try options.open()
         let workers = try await backend.workers()
         // A probe asks for Hoist's own.
-        let others = check ? [] : await OtherWorker.all(of: backend, besides: workers)
+        let others = check ? [] : try await OtherWorker.all(of: backend, besides: workers)
         if options.json {
             print(JSONText.shown(.array(try workers.map(Printing.value) + others.map(\.value))))
         } else {
@@ -136,7 +148,7 @@ struct JobCommand: AskingCommand {
 
     /// A job that another system has enqueued, and of which only its message tells.
     private static func foreign(_ id: JobID, _ backend: Backend) async throws -> JobRecord? {
-        guard let directory = backend.directory else { return nil }
+        guard backend.broker.address.transport == "redis", let directory = backend.directory else { return nil }
         for queue in try await directory.foreignQueues() + directory.queues() {
             let filter = JobFilter(states: [.waiting], queue: queue.name, limit: 10_000)
             if let record = try await directory.jobs(filter).first(where: { $0.id == id }) { return record }
@@ -178,7 +190,8 @@ struct EnqueueCommand: AskingCommand {
     @Argument(help: "The job's wire name.") var name: String
     @Option(name: .long, help: "Positional arguments, a JSON array.") var args = "[]"
     @Option(name: .long, help: "Keyword arguments, a JSON object.") var kwargs = "{}"
-    @Option(name: .long, help: "The queue.") var queue: String?
+    @Option(name: .long, help: "The queue (default: the one that live workers with this job consume, else default).")
+    var queue: String?
     @Option(name: .long, help: "The job's id.") var id: String?
     @Option(name: .long, help: "0 to 9, 9 is the most urgent.") var priority: Int?
     @Option(name: .long, help: "Seconds to wait before it is due.") var delay: Double?
@@ -187,16 +200,34 @@ struct EnqueueCommand: AskingCommand {
         let arguments = Arguments(
             positional: try JSONArgument.array(args, option: "--args"),
             keyword: try JSONArgument.object(kwargs, option: "--kwargs"))
+        let backend = try options.open()
         let client = JobClient(
-            try options.open(), logger: Logger(label: "hoist", factory: { _ in SwiftLogNoOpLogHandler() }))
+            backend, logger: Logger(label: "hoist", factory: { _ in SwiftLogNoOpLogHandler() }))
         var call: [EnqueueOption] = []
-        if let queue { call.append(.queue(queue)) }
+        var place = queue
+        if place == nil { place = try await Self.usualQueue(of: name, backend) }
+        if let place { call.append(.queue(place)) }
         if let id { call.append(.id(id)) }
         if let priority { call.append(.priority(priority)) }
         if let delay { call.append(.after(try SecondsArgument.duration(delay, "--delay"))) }
         let handle = try await client.enqueue(named: name, arguments: arguments, options: call)
         let answer: WireValue = ["id": .string(handle.id), "is_new": .bool(handle.isNew)]
         print(options.json ? JSONText.shown(answer) : handle.isNew ? handle.id : "\(handle.id) (was there already)")
+    }
+
+    /// The queue of a job, as far as live workers tell; nil where they do not.
+    /// - Throws: ``CommandFailure`` when they consume several, and `default` is none of them.
+    private static func usualQueue(of name: String, _ backend: Backend) async throws -> String? {
+        let knowing = try await backend.workers().filter { $0.jobNames.contains(name) }
+        // Parts of queues for labels or single workers are no place to enqueue to.
+        let queues = Set(knowing.flatMap(\.queues)).filter { !$0.contains("[") && !$0.contains("@") }
+        guard !queues.isEmpty, !queues.contains("default") else { return nil }
+        guard queues.count == 1 else {
+            let names = TerminalText.line(queues.sorted().joined(separator: ", "))
+            throw CommandFailure(
+                "workers with the job \(TerminalText.line(name)) consume \(names): name one by --queue")
+        }
+        return queues.first
     }
 }
 

@@ -17,9 +17,13 @@ struct TextTable {
 
     func printed() -> String {
         let widths = (0..<rows[0].count).map { column in rows.map { $0[column].count }.max() ?? 0 }
-        return rows.map { row in
-            zip(row, widths).map { cell, width in cell + String(repeating: " ", count: width - cell.count) }
-                .joined(separator: "  ").trimmingTrailingSpaces
+        let state = rows[0].firstIndex(of: "STATE")
+        return rows.enumerated().map { line, row in
+            zip(row, widths).enumerated().map { column, part in
+                let text = part.0 + String(repeating: " ", count: part.1 - part.0.count)
+                return column == state && line > 0 ? TerminalColours.coloured(text) : text
+            }
+            .joined(separator: "  ").trimmingTrailingSpaces
         }.joined(separator: "\n")
     }
 }
@@ -83,8 +87,8 @@ enum Printing {
         add("workers lost", record.lostWorkers > 0 ? String(record.lostWorkers) : nil)
         add("enqueued", record.enqueuedAt.map { "\(WireTimestamp.string(from: $0)) (\(age(of: $0)))" })
         add("due", record.dueAt.map { "\(WireTimestamp.string(from: $0)) (\(age(of: $0)))" })
-        add("started", record.startedAt.map(WireTimestamp.string))
-        add("ended", record.endedAt.map(WireTimestamp.string))
+        add("started", record.startedAt.map { moment($0, "waited", since: record.enqueuedAt ?? record.dueAt) })
+        add("ended", record.endedAt.map { moment($0, "ran", since: record.startedAt) })
         if let progress = record.progress {
             let percent = progress.fraction.flatMap(JobProgress.bounded).map { "\(Int($0 * 100)) %" }
             add(
@@ -120,6 +124,13 @@ enum Printing {
                 + clipped("\(attempt.outcome) on \(attempt.worker ?? "-")", to: 300) + failure + used
         }
         return text
+    }
+
+    /// A time, and how long something took until then.
+    private static func moment(_ date: JobDate, _ what: String, since begin: JobDate?) -> String {
+        let time = WireTimestamp.string(from: date)
+        guard let seconds = begin.map({ date.timeIntervalSince($0) }), seconds >= 0, seconds < 1e9 else { return time }
+        return "\(time) (\(what) \(seconds < 10 ? (seconds * 1000).rounded() / 1000 : seconds.rounded()) s)"
     }
 
     static func usage(_ usage: ResourceUsage) -> String {

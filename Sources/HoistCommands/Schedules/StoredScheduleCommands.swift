@@ -257,7 +257,9 @@ struct ScheduleHistory: AskingCommand {
     }
 
     func perform() async throws {
-        let entries = try await options.schedules.history(of: id)
+        let schedules = try options.schedules
+        guard try await schedules.schedule(id) != nil else { throw NoSchedule(id: id) }
+        let entries = try await schedules.history(of: id)
         if options.json {
             return print(
                 try JSONText.shown(

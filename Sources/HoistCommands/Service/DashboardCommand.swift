@@ -118,6 +118,7 @@ public struct DashboardCommand: AsyncParsableCommand {
         return try urls.map { text in
             let (name, url) = Self.split(text)
             try Backends.mustExist(url)
+            if let results { try Backends.mustExist(results) }
             return DashboardBackend(name, try Backends.open(url, results: Backends.keepsResults(url) ? nil : results))
         }
     }

@@ -23,7 +23,9 @@ public struct DevCommand<App: ServiceApp>: AsyncParsableCommand {
     private static var variable: String { "HOIST_DEV_INSIDE" }
 
     public mutating func run() async throws {
-        if Executable.environment.contains(Self.variable + "=1") { return try await runRoles() }
+        if Executable.environment.contains(Self.variable + "=1") {
+            return try await HopelessStart.mapped { [self] in try await runRoles() }
+        }
         let logger = worker.logging.logger("dev")
         let supervisor = Supervisor(
             Supervisor.Settings(
@@ -32,7 +34,8 @@ public struct DevCommand<App: ServiceApp>: AsyncParsableCommand {
                         path: Executable.path, arguments: Array(CommandLine.arguments.dropFirst()),
                         environment: Executable.environment + [ParentWatch.environment, Self.variable + "=1"])
                 },
-                workers: 1, areWorkersDoneAtEnd: true, output: .inherited, longestDelay: .seconds(2)),
+                workers: 1, areWorkersDoneAtEnd: true, endsWithFailedStart: true, output: .inherited,
+                longestDelay: .seconds(2)),
             name: { _ in "the program" }, logger: logger)
         try await SignalledServices.run([supervisor], logger: logger) { supervisor.stop() }
     }

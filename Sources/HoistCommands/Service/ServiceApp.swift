@@ -21,7 +21,7 @@ public protocol ServiceApp: SendableMetatype {
     /// Options of the program's own, for every command.
     associatedtype Options: ParsableArguments = NoOptions
 
-    /// Runs first in each command, before a logger, a backend or a worker is made: the place to bootstrap logging,
+    /// Runs first in each process that serves or works, before a logger, a backend or a worker is made: the place to bootstrap logging,
     /// metrics and tracing. Also runs in the children of the process lane. Does nothing by default.
     /// - Throws: Any error of the program's own. It ends the command before a job is taken, so a retry is safe.
     static func prepare(_ options: Options) async throws

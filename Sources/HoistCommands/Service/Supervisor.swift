@@ -1,3 +1,4 @@
+import ArgumentParser
 import Hoist
 import Logging
 import ServiceLifecycle
@@ -19,6 +20,9 @@ final class Supervisor: Service {
         /// Whether a worker that ends with status 0 has done all its work. If false, a worker is restarted whatever its
         /// exit status.
         var areWorkersDoneAtEnd = false
+        /// Whether the supervisor ends when a worker cannot start: when it ends by itself, and not in order, before it has
+        /// run for five seconds, and never has before.
+        var endsWithFailedStart = false
         var output = Output.labelled
         var firstDelay = Duration.milliseconds(500)
         var longestDelay = Duration.seconds(30)
@@ -39,6 +43,9 @@ final class Supervisor: Service {
     private struct State {
         var running: [Int: SpawnedProcess] = [:]
         var isStopping = false
+        /// Why the supervisor gives up; nil while it does not.
+        var surrender: String?
+        var hasRunWell = false
     }
 
     private let settings: Settings
@@ -56,6 +63,7 @@ final class Supervisor: Service {
     }
 
     /// Returns when every worker has ended: in order with its work done, or because the supervisor stops.
+    /// - Throws: ``CommandFailure`` when a worker cannot be started as it is configured.
     func run() async throws {
         await withTaskCancellationHandler {
             await withGracefulShutdownHandler {
@@ -81,6 +89,9 @@ final class Supervisor: Service {
         } onCancel: {
             stop()
         }
+        if let reason = state.withLock({ $0.surrender }) {
+            throw CommandFailure("\(reason); it is not started again, for it would end so every time")
+        }
     }
 
     /// Sends SIGTERM to every worker. A second call, half a second later or more, makes the workers hand unfinished
@@ -92,6 +103,22 @@ final class Supervisor: Service {
         }
         stopping.ring()
         for process in running { process.signal(SIGTERM) }
+    }
+
+    /// Whether another start would end as this one has.
+    private func isHopeless(_ exit: SpawnedProcess.Exit, after microseconds: Int64) -> Bool {
+        let hasRunWell = state.withLock { state in
+            if microseconds >= 5_000_000 { state.hasRunWell = true }
+            return state.hasRunWell
+        }
+        guard exit.signal == nil, exit.status != 0 else { return false }
+        return [HopelessStart.status.rawValue, ExitCode.validationFailure.rawValue].contains(Int32(exit.status))
+            || (settings.endsWithFailedStart && !hasRunWell)
+    }
+
+    private func giveUp(_ reason: String) {
+        state.withLock { $0.surrender = $0.surrender ?? reason }
+        stop()
     }
 
     private var isStopping: Bool { state.withLock { $0.isStopping } }
@@ -107,6 +134,7 @@ final class Supervisor: Service {
                 return logger.info("\(name) has ended")
             case .success(let exit):
                 how = exit.signal.map { "was killed by signal \($0)" } ?? "ended with status \(exit.status)"
+                if isHopeless(exit, after: clock.uptime - start) { return giveUp("\(name) \(how)") }
             case .failure(let error): how = "\(error)"
             }
             if isStopping { return }

@@ -19,6 +19,8 @@ public struct UpkeepCommand: AsyncParsableCommand {
 
     public mutating func run() async throws {
         let logger = logging.logger("upkeep")
-        try await SignalledServices.run([UpkeepService(try backend.open(), logger: logger)], logger: logger) {}
+        let backend = try backend.openExisting()
+        logger.info("upkeep started", metadata: ["backend": "\(backend.broker.address.url)"])
+        try await SignalledServices.run([UpkeepService(backend, logger: logger)], logger: logger) {}
     }
 }

@@ -1,5 +1,4 @@
 public import ArgumentParser
-import CoreMetrics
 import Hoist
 import HoistProbes
 import Logging
@@ -20,6 +19,10 @@ public struct WorkerCommand<App: ServiceApp>: AsyncParsableCommand {
 
     public mutating func run() async throws {
         ParentWatch.begin()
+        try await HopelessStart.mapped { [self] in try await work() }
+    }
+
+    private func work() async throws {
         try await App.prepare(worker.options)
         let logger = worker.logging.logger("worker")
         // A child of the process lane uses the backend of its worker and opens none.
@@ -42,14 +45,9 @@ struct WorkerRole {
         // A child of the process lane answers nobody.
         let address = WorkerChild.isChild ? nil : try options.probeAddress
         let metrics = PrometheusFactory()
-        var configuration = Worker.Configuration()
-        if address != nil {
-            // What the program has bootstrapped is told as well.
-            configuration.metrics = MultiplexMetricsHandler(factories: [metrics, MetricsSystem.factory])
-        }
         var setup = WorkerSetup(
-            backend: backend, options: options.options, logger: logger, configuration: configuration,
-            choices: try options.choices)
+            backend: backend, options: options.options, logger: logger, choices: try options.choices,
+            probedMetrics: address == nil ? nil : metrics)
         let worker = try await App.makeWorker(&setup)
         try setup.choices.check(worker)
         // First, for what begins first ends last: probes are answered while the worker drains.

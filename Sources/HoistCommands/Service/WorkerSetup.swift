@@ -1,4 +1,5 @@
 public import ArgumentParser
+import CoreMetrics
 public import Hoist
 public import Logging
 public import ServiceLifecycle
@@ -18,14 +19,17 @@ public struct WorkerSetup<Options: ParsableArguments> {
     public var services: [any Service] = []
 
     let choices: WorkerChoices
+    /// What probes tell of the worker; nil where nobody asks.
+    private let probedMetrics: (any MetricsFactory)?
 
     init(
-        backend: Backend, options: Options, logger: Logger, configuration: Worker.Configuration, choices: WorkerChoices
+        backend: Backend, options: Options, logger: Logger, choices: WorkerChoices, probedMetrics: (any MetricsFactory)?
     ) {
         self.backend = backend
         self.options = options
         self.logger = logger
-        self.configuration = configuration
+        self.probedMetrics = probedMetrics
+        configuration = Worker.Configuration()
         self.choices = choices
         choices.apply(to: &self.configuration)
     }
@@ -42,6 +46,10 @@ public struct WorkerSetup<Options: ParsableArguments> {
     ) -> Worker {
         var configuration = configuration
         choices.apply(to: &configuration)
+        if let probedMetrics {
+            configuration.metrics = MultiplexMetricsHandler(
+                factories: [probedMetrics, configuration.metrics ?? MetricsSystem.factory])
+        }
         return Worker(
             backend, queues: choices.queues(besides: queues), lanes: choices.lanes(besides: lanes),
             configuration: configuration, logger: logger, handlers: handlers, schedules: schedules)
@@ -89,7 +97,10 @@ struct WorkerChoices: Sendable {
         // The last entry of a lane counts.
         own
             + concurrency.flatMap { slots in
-                (slots.lane.map { [$0] } ?? LaneKind.all).map { Lane.of($0, slots.range) }
+                (slots.lane.map { [$0] } ?? LaneKind.all).map { lane in
+                    // The async lane does not grow and shrink.
+                    Lane.of(lane, lane == .async ? slots.range.upperBound...slots.range.upperBound : slots.range)
+                }
             }
     }
 
@@ -129,7 +140,8 @@ struct WorkerChoices: Sendable {
         let lane = parts.count == 2 ? LaneKind.all.first { $0.name == parts[0] } : nil
         let ends = (parts.last ?? "").split(separator: "-", omittingEmptySubsequences: false).map { Int($0) ?? 0 }
         guard parts.count == 1 || lane != nil, (1...2).contains(ends.count), let least = ends.first,
-            let most = ends.last, least >= 1, most >= least
+            let most = ends.last, least >= 1, most >= least,
+            most <= 100_000
         else {
             throw ValidationError(
                 "--concurrency takes N, LANE=N or LANE=MIN-MAX with a lane async, blocking or process, not "

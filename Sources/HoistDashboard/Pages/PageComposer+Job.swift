@@ -185,13 +185,24 @@ struct JobView {
         actions = Self.actions(id, word, record, links)
     }
 
+    /// What an attempt that ended in this way is shown as; nil for one that did not end the job and is no failure.
+    private static func state(after outcome: String) -> HistoryState? {
+        switch outcome {
+        case Outcome.retriedLabel: .retrying
+        case Outcome.cancelledLabel: .cancelled
+        case Outcome.failedLabel, "worker lost": .failed
+        // Snoozed, refused, handed back: it waits.
+        default: .scheduled
+        }
+    }
+
     private static func attempts(_ known: [HistoryAttempt], _ record: JobRecord?) -> [HistoryAttempt] {
         guard let record, !record.history.isEmpty, known.count <= record.history.count else { return known }
         var attempts = record.history.map { entry in
             var attempt = HistoryAttempt(number: entry.number)
             attempt.worker = entry.worker
             (attempt.startedAt, attempt.endedAt) = (entry.startedAt, entry.endedAt)
-            attempt.state = entry.outcome == "retry" ? .retrying : entry.outcome == "cancelled" ? .cancelled : .failed
+            attempt.state = state(after: entry.outcome)
             attempt.error = entry.failure.map { "\($0.type): \($0.message)" } ?? entry.outcome
             return attempt
         }

@@ -3,7 +3,7 @@ import RESP
 
 extension RedisBackend {
     /// The most keys that are looked at: kombu keeps no list of its queues.
-    private static let mostKeys = 1_000_000
+    private static let mostKeys = 200_000
 
     /// The queues that Celery's programs have declared on this server, that hold jobs, and that no program of Hoist has
     /// used.

@@ -193,7 +193,7 @@ extension SQLiteBackend {
         let bodies = try Row.fetchAll(
             database, sql: "SELECT body FROM attempt WHERE seq = ? ORDER BY ordinal", arguments: [sequence])
         record.history = bodies.compactMap { StoredJSON.decode(AttemptRecord.self, $0.bytes("body")) }
-        if stored == .failed || stored == .cancelled {
+        if stored == .failed || (stored == .cancelled && record.history.last?.outcome == "cancelled") {
             record.attempts = record.history.last?.number ?? record.attempts
         }
         if record.worker == nil { record.worker = record.history.last?.worker }

@@ -125,6 +125,10 @@ struct ChangedJobTests {
         #expect(isWaiting(for: [presence("b")]))
         #expect(!isWaiting(for: [presence("b")], refusedBefore: ["b"]))
         #expect(isWaiting(for: [presence("b"), presence("c")], refusedBefore: ["b", "b"]))
+        var restarted = presence("b")
+        restarted.startedAt = Date(timeIntervalSinceNow: 60)
+        #expect(isWaiting(for: [restarted], refusedBefore: ["b"]), "it may be of a newer version")
+        #expect(!isWaiting(for: [presence("b")], refusedBefore: Array(repeating: "c", count: 30)), "not for ever")
         let unfit = [presence("b", queue: "other"), presence("c", job: "k"), presence("d", isDraining: true)]
         #expect(!isWaiting(for: unfit))
     }

@@ -357,6 +357,28 @@ struct WorkerMachineTests {
         #expect(told(&machine) == [], "no news")
     }
 
+    @Test("a worker that has refused a job leaves jobs of its kind to others until they had time for it")
+    func refusals() throws {
+        var machine = try working(on: [delivery("a")], names: ["light": light, "heavy": heavy])
+        let failure = JobFailure(kind: .badArguments, type: "ArgumentError", message: "no")
+        let message = Message(
+            headers: MessageHeaders(task: "light", id: "a"),
+            properties: MessageProperties(routingKey: "q", deliveryTag: "t"), contentType: "application/json", body: [])
+        let refusal = Settlement(
+            jobID: "a", token: 7, outcome: .refused(until: start.addingTimeInterval(1), failure), startedAt: start,
+            finishedAt: start, facts: SettlementFacts(message, of: delivery("a"), worker: "w"))
+        machine.finished(1, refusal)
+        machine.rang()
+        let next = try #require(turn(&machine))
+        #expect(next.request.settlements.count == 1)
+        #expect(next.request.claims.flatMap(\.jobNames) == ["heavy"], "\(next.request.claims)")
+        #expect(!machine.hasRoom(for: "light", of: "q"))
+        #expect(ended(&machine, next, TurnResult(), at(10)))
+        #expect(turn(&machine, at: 1400) == nil, "the head start of the others")
+        let later = try #require(turn(&machine, at: 1600))
+        #expect(later.request.claims.flatMap(\.jobNames).contains("light"))
+    }
+
     @Test("a short job of the process lane makes room for more, which is asked for at once")
     func shortJobs() throws {
         var machine = machine(names: ["isolated": isolated])
