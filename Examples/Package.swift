@@ -26,10 +26,14 @@ func example(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 let package = Package(
     name: "hoist-examples",
     platforms: [.macOS(.v15)],
-    products: [.executable(name: "VideoService", targets: ["VideoService"])],
+    products: [
+        .executable(name: "ImageService", targets: ["ImageService"]),
+        .executable(name: "VideoService", targets: ["VideoService"]),
+    ],
     dependencies: [
         .package(name: "hoist", path: ".."),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
@@ -51,6 +55,22 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
                 .product(name: "_NIOFileSystem", package: "swift-nio"),
             ]),
+        // The exercise: an image generation API, with its work in the server and in a queue.
+        .executableTarget(
+            name: "ImageService",
+            dependencies: [
+                "CPNG", "ImagePainter", hoist("Hoist"), hoist("HoistCommands"), hoist("HoistHummingbird"),
+                argumentParser, lifecycle, logging,
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "NIOCore", package: "swift-nio"),
+            ], path: "ImageService", exclude: ["CPNG", "Painter", "Python", "README.md"], sources: ["Sources"],
+            resources: [.embedInCode("Page")], swiftSettings: houseSettings),
+        // What it computes is of use at full speed alone, also in a debug build.
+        .target(
+            name: "ImagePainter", path: "ImageService/Painter", swiftSettings: houseSettings + [.unsafeFlags(["-O"])]),
+        .systemLibrary(name: "CPNG", path: "ImageService/CPNG", providers: [.apt(["libpng-dev"]), .brew(["libpng"])]),
         // Jobs that crash, leak and hang.
         example("Torture", [hoist("Hoist"), hoist("HoistCommands"), argumentParser, lifecycle, logging]),
         // The worker that Celery's own tests run against.

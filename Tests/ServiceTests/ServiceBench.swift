@@ -4,6 +4,7 @@ import Hoist
 import HoistSQLite
 import HoistTesting
 import Logging
+import Synchronization
 import TestServers
 import Testing
 
@@ -12,15 +13,21 @@ final class ServiceBench {
     static let hasFFmpeg = FileManager.default.isExecutableFile(atPath: "/usr/bin/ffmpeg")
 
     private let folder: URL
+    private let name: String
     private var processes: [Process] = []
     private var port = 0
+    private var keeper: Task<Void, Never>?
 
-    init() throws {
+    /// - Parameter name: of the program.
+    init(_ name: String = "VideoService") throws {
+        self.name = name
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("hoist-service-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
     }
 
     deinit {
+        keeper?.cancel()
+        if let kept = kept.process.withLock({ $0 }), kept.isRunning { kill(kept.processIdentifier, SIGKILL) }
         for process in processes where process.isRunning {
             kill(process.processIdentifier, SIGKILL)
             process.waitUntilExit()
@@ -28,6 +35,14 @@ final class ServiceBench {
         try? FileManager.default.removeItem(at: folder)
     }
 
+    /// The server that ``keepServing(_:)`` has started last.
+    private final class Kept: Sendable {
+        let process = Mutex<Process?>(nil)
+    }
+
+    private let kept = Kept()
+
+    var url: String { "http://127.0.0.1:\(port)" }
     var backendURL: String { "sqlite:" + path("jobs.db") }
     func path(_ name: String) -> String { folder.appendingPathComponent(name).path }
 
@@ -38,15 +53,44 @@ final class ServiceBench {
     }
 
     func start(_ arguments: [String]) throws -> Process {
+        let process = makeProcess(arguments)
+        try process.run()
+        processes.append(process)
+        return process
+    }
+
+    private func makeProcess(_ arguments: [String]) -> Process {
         let process = Process()
-        process.executableURL = program("VideoService")
+        process.executableURL = program(name)
         process.arguments = arguments
         process.standardError = FileHandle.nullDevice
         // With backtraces on, a process survives a SIGSEGV that another process sends.
         process.environment = ProcessInfo.processInfo.environment.merging(["SWIFT_BACKTRACE": "enable=no"]) { $1 }
-        try process.run()
-        processes.append(process)
         return process
+    }
+
+    /// Starts a server, and starts it again on the same port whenever it ends.
+    func keepServing(_ arguments: [String]) async throws {
+        port = try RedisServer.freePort()
+        let (port, kept) = (port, kept)
+        let make = { [name] in
+            let process = Process()
+            process.executableURL = BuiltProgram.url(name)
+            process.arguments = ["serve", "--port", String(port)] + arguments
+            process.standardError = FileHandle.nullDevice
+            return process
+        }
+        keeper = Task {
+            while !Task.isCancelled {
+                let (ends, continuation) = AsyncStream<Void>.makeStream()
+                let process = make()
+                process.terminationHandler = { _ in continuation.finish() }
+                guard (try? process.run()) != nil else { return }
+                kept.process.withLock { $0 = process }
+                for await _ in ends {}
+            }
+        }
+        #expect(try await eventually(.seconds(30)) { (try? await self.http("GET", "/").status) == 200 })
     }
 
     /// - Parameter places: the options that name the backend; nil for SQLite in the bench's folder.
@@ -64,12 +108,13 @@ final class ServiceBench {
         var json: WireValue { (try? JSONText.parse(Array(body))) ?? .null }
     }
 
-    func http(_ method: String, _ path: String, headers: [String: String] = [:], file: String? = nil) async throws
-        -> Answer
+    func http(_ method: String, _ path: String, headers: [String: String] = [:], file: String? = nil, body: Data? = nil)
+        async throws -> Answer
     {
         var request = URLRequest(url: try #require(URL(string: "http://127.0.0.1:\(port)\(path)")))
         request.httpMethod = method
         for (name, value) in headers { request.setValue(value, forHTTPHeaderField: name) }
+        request.httpBody = body
         if let file { request.httpBody = try Data(contentsOf: URL(fileURLWithPath: file)) }
         let (body, response) = try await URLSession.shared.data(for: request)
         let http = try #require(response as? HTTPURLResponse)
