@@ -174,6 +174,15 @@ let package = Package(
 
         // Servers and peers that tests start for themselves.
         support("TestServers", ["RESP", nioCore, nioPosix]),
+        // The code that README and documentation show.
+        support(
+            "DocumentedCode",
+            [
+                "AMQP", "Hoist", "HoistCommands", "HoistDashboard", "HoistHummingbird", "HoistProbes", "HoistRabbitMQ",
+                "HoistRedis", "HoistSQLite", "HoistSealing", "HoistTesting", "PrometheusText", "RESP", "Timetables",
+                argumentParser, httpTypes, hummingbird, lifecycle, logging, tracing,
+                .product(name: "Metrics", package: "swift-metrics"),
+            ]),
         support("IsolationTestJobs", ["Hoist", logging]),
         program("IsolationTestChild", ["Hoist", "HoistRedis", "HoistSQLite", "IsolationTestJobs", logging]),
         program(
@@ -203,6 +212,7 @@ let package = Package(
                 .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "HummingbirdTesting", package: "hummingbird"),
             ], exclude: ["Browser", "Flower"]),
+        tests("DocumentationTests", ["Hoist", "HoistTesting", "DocumentedCode", logging]),
         tests("HoistSealingTests", ["Hoist", "HoistSealing", "HoistTesting", logging]),
         tests(
             "HoistCommandsTests",
@@ -243,6 +253,10 @@ let package = Package(
             ]),
         tests(
             "ServiceTests",
-            ["Hoist", "HoistCLI", "HoistRabbitMQ", "HoistRedis", "HoistSQLite", "HoistTesting", "TestServers", logging]),
+            [
+                "Hoist", "HoistCLI", "HoistRabbitMQ", "HoistRedis", "HoistSQLite", "HoistTesting", "TestServers",
+                logging,
+            ],
+            exclude: ["Browser"]),
     ]
 )
