@@ -34,7 +34,7 @@ public struct BackendOptions: ParsableArguments {
     /// The URL of another result store; nil for none.
     public var resultsURL: String? { results ?? CommandEnvironment.text("results") }
 
-    /// - Throws: ``BackendError`` as ``Backends/open(_:results:)``.
+    /// - Throws: `BackendError` as ``Backends/open(_:results:)``.
     public func open() throws -> Backend { try Backends.open(url, results: resultsURL) }
 
     /// Opens a backend that is there already, for commands that look: a SQLite file that does not exist is an error,
@@ -55,7 +55,7 @@ public struct BackendOptions: ParsableArguments {
 
 /// Opens a backend by its URL. Every option and variable that names a backend takes these URLs.
 public enum Backends {
-    /// - Throws: ``BackendError``: `.misuse` for a URL that names no backend or has wrong options; for `sqlite:` also
+    /// - Throws: `BackendError`: `.misuse` for a URL that names no backend or has wrong options; for `sqlite:` also
     ///   the error of opening the file. A Redis server is not connected to yet. Nothing has been stored, so a retry is
     ///   safe.
     public static func open(_ url: String) throws -> Backend {
@@ -112,7 +112,7 @@ public enum Backends {
     /// - Parameters:
     ///   - url: of the backend.
     ///   - results: of the result store; nil for the backend's own.
-    /// - Throws: ``BackendError`` as ``open(_:)``, for either; `.misuse` where results cannot be kept, as in RabbitMQ.
+    /// - Throws: `BackendError` as ``open(_:)``, for either; `.misuse` where results cannot be kept, as in RabbitMQ.
     public static func open(_ url: String, results: String?) throws -> Backend {
         let backend = try open(url)
         guard let results else { return backend }

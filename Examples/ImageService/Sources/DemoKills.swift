@@ -16,14 +16,14 @@ struct DemoKills: Sendable {
     /// Kills a worker of this program on this machine, one that works if there is one.
     /// - Returns: its name; nil when there is none.
     func killWorker() async throws -> String? {
-        let workers = try await backend.workers().sorted { $0.running > $1.running }
-        for worker in workers {
+        let working = try await backend.jobs(JobFilter(states: [.running], name: PaintImage.name)).compactMap(\.worker)
+        for name in working + (try await backend.workers().map(\.name)) {
             // The name of a worker that was given none: hoist-<process id>@<host>.
-            guard let number = worker.name.split(separator: "@").first?.split(separator: "-").last,
+            guard let number = name.split(separator: "@").first?.split(separator: "-").last,
                 let process = pid_t(number), process != getpid(), Self.isThisProgram(process)
             else { continue }
             kill(process, SIGKILL)
-            return worker.name
+            return name
         }
         return nil
     }

@@ -30,7 +30,7 @@ struct OtherWorker: Sendable {
 
     /// Asks those that no directory lists. Nobody is waited for where nobody listens. Where it is not possible to ask,
     /// for instance because the server takes no writes, it says so and finds none.
-    /// - Throws: ``BackendError`` `.unavailable` when the backend cannot be reached.
+    /// - Throws: `BackendError` `.unavailable` when the backend cannot be reached.
     static func all(of backend: Backend, besides known: [WorkerPresence]) async throws -> [OtherWorker] {
         do {
             return try await asked(backend, besides: known)
