@@ -50,6 +50,8 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
 
     private let client: JobClient
     private let permits: @Sendable (Access) async throws -> Bool
+    /// What is known of jobs by their names; of others a route knows their names alone.
+    private let kinds: [String: JobKind]
     private let view: JobView
     private let keepAlive: Duration
     private let streams: OpenStreams
@@ -70,6 +72,29 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
         }
     }
 
+    /// Routes for jobs whose types the program has: a job goes to the queue of its options, with its unique key, and
+    /// arguments that do not fit are answered with 400 in place of a dead letter.
+    ///
+    /// ```swift
+    /// JobRoutes(client: jobs, allowing: BuildReport.self, MakeThumbnail.self).add(to: router.group("jobs"))
+    /// ```
+    /// - Parameters:
+    ///   - client: enqueues and looks up the jobs.
+    ///   - types: the jobs that may be enqueued, read and cancelled.
+    ///   - view: what is shown of a job. What anybody may see by default.
+    ///   - keepAlive: the interval of the comments that keep an event stream open. 15 seconds by default.
+    ///   - streamLimits: how many event streams may be open. 1,000 in all and 20 for each client by default.
+    public init(
+        client: JobClient, allowing types: any Job.Type..., showing view: JobView = .result,
+        keepAlive: Duration = .seconds(15), streamLimits: StreamLimits = StreamLimits()
+    ) {
+        let kinds = types.map { JobKind($0) }
+        let names = Set(kinds.flatMap(\.names))
+        self.init(
+            client: client, knowing: kinds, showing: view, keepAlive: keepAlive, streamLimits: streamLimits
+        ) { names.contains($0.jobName) }
+    }
+
     /// - Parameters:
     ///   - client: enqueues and looks up the jobs.
     ///   - view: what is shown of a job. What anybody may see by default.
@@ -81,7 +106,17 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
         streamLimits: StreamLimits = StreamLimits(),
         permitting permits: @escaping @Sendable (Access) async throws -> Bool
     ) {
+        self.init(
+            client: client, knowing: [], showing: view, keepAlive: keepAlive, streamLimits: streamLimits,
+            permitting: permits)
+    }
+
+    private init(
+        client: JobClient, knowing kinds: [JobKind], showing view: JobView, keepAlive: Duration,
+        streamLimits: StreamLimits, permitting permits: @escaping @Sendable (Access) async throws -> Bool
+    ) {
         self.client = client
+        self.kinds = Dictionary(kinds.flatMap { kind in kind.names.map { ($0, kind) } }) { first, _ in first }
         self.permits = permits
         self.view = view
         self.keepAlive = keepAlive
@@ -112,7 +147,19 @@ public struct JobRoutes<Context: RequestContext>: Sendable {
         guard case .object(let keyword) = arguments else {
             throw HTTPError(.badRequest, message: "the body is not a JSON object of arguments")
         }
-        let handle = try await client.enqueue(named: name, arguments: Arguments(keyword: keyword))
+        let call = Arguments(keyword: keyword)
+        let handle: JobHandle<WireValue>
+        do {
+            let kind = kinds[name]
+            let options = try kind?.callOptions(call) ?? []
+            handle = try await client.enqueue(
+                named: kind?.names[0] ?? name, arguments: call, defaults: kind?.options ?? JobOptions(),
+                options: options)
+        } catch let error as ArgumentError {
+            throw HTTPError(.badRequest, message: error.description)
+        } catch let error as EnqueueError {
+            throw HTTPError(.conflict, message: error.description)
+        }
         let parent = request.uri.path.split(separator: "/").dropLast().map { "/" + $0 }.joined()
         return json(
             ["id": .string(handle.id), "is_new": .bool(handle.isNew)] as WireValue, status: .accepted,

@@ -105,6 +105,41 @@ struct JobRoutesTests {
         }
     }
 
+    private struct Report: Job {
+        static let name = "test.report"
+        static let aliases = ["test.report_old"]
+        static let options = JobOptions(queue: "reports", priority: 7)
+        var month: String
+        var uniqueKey: UniqueKey? { UniqueKey("report:\(month)") }
+    }
+
+    @Test("a job whose type is given goes to its queue, with its key, and arguments that do not fit are refused")
+    func types() async throws {
+        let router = Router()
+        JobRoutes<BasicRequestContext>(client: JobClient(backend, logger: quiet), allowing: Report.self, Double_.self)
+            .add(to: router.group("jobs"))
+        try await Application(router: router, logger: quiet).test(.router) { client in
+            func post(_ name: String, _ body: String) async throws -> TestResponse {
+                try await client.execute(uri: "/jobs/\(name)", method: .post, body: ByteBuffer(string: body))
+            }
+            let first = try await post("test.report", #"{"month": "2027-01"}"#)
+            let again = try await post("test.report_old", #"{"month": "2027-01"}"#)
+            #expect(first.status == .accepted && again.status == .accepted)
+            #expect(text(first).contains(#""is_new":true"#) && text(again).contains(#""is_new":false"#))
+            let record = try #require(try await backend.jobs(JobFilter()).first)
+            #expect(record.queue == "reports" && record.priority == 7 && record.name == "test.report")
+            for (body, word) in [
+                (#"{"month": 1}"#, "month"), ("{}", "month"), (#"{"month": "a", "more": 1}"#, "more"),
+            ] {
+                let refused = try await post("test.report", body)
+                #expect(refused.status == .badRequest && text(refused).contains("argument \(word)"))
+            }
+            let other = try await post("test.other", "{}")
+            #expect(other.status == .forbidden)
+        }
+        #expect(try await backend.jobs(JobFilter()).count == 1, "nothing else was enqueued")
+    }
+
     @Test("a backend that is away is answered with 503, and when to come again")
     func away() async throws {
         let id = try await JobClient(backend, logger: quiet).enqueue(Double_(number: 1)).id

@@ -43,6 +43,11 @@ final class ServiceBench {
     private let kept = Kept()
 
     var url: String { "http://127.0.0.1:\(port)" }
+    var usedPort: Int { port }
+
+    /// Talks to a server that something else has started.
+    func use(port: Int) { self.port = port }
+
     var backendURL: String { "sqlite:" + path("jobs.db") }
     func path(_ name: String) -> String { folder.appendingPathComponent(name).path }
 
@@ -54,6 +59,15 @@ final class ServiceBench {
 
     func start(_ arguments: [String]) throws -> Process {
         let process = makeProcess(arguments)
+        try process.run()
+        processes.append(process)
+        return process
+    }
+
+    /// Starts the program by another one, such as `unshare`.
+    func start(by starter: [String], _ arguments: [String]) throws -> Process {
+        let process = makeProcess(Array(starter.dropFirst()) + [program(name).path] + arguments)
+        process.executableURL = URL(fileURLWithPath: starter[0])
         try process.run()
         processes.append(process)
         return process

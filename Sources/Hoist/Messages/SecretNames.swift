@@ -27,7 +27,7 @@ package enum SecretNames {
     package static func isUsual(_ name: String) -> Bool { name.utf8.count <= 40 && usualDigests.contains(digest(name)) }
 
     /// Remembers what the type of a job says, for jobs of that name that are enqueued without the type.
-    static func note(_ secrets: Set<String>, of jobName: String) {
+    package static func note(_ secrets: Set<String>, of jobName: String) {
         guard !secrets.isEmpty else { return }
         known.withLock { $0[jobName] = secrets }
     }

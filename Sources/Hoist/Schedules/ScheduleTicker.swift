@@ -62,6 +62,8 @@ struct ScheduleTicker: Sendable {
                 do {
                     try await look(&memory)
                     failures = 0
+                } catch is CancellationError {
+                    break
                 } catch {
                     failures += 1
                     memory.wait = .milliseconds(min(1000, 200 << min(failures, 5)))

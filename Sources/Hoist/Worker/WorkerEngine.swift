@@ -130,7 +130,9 @@ actor WorkerEngine {
         // They get ready while the backend is asked for work.
         children?.resize(to: setup.lanes[.process] ?? 0)
         await openSession()
-        events.tell(.online, presence, at: backend.clock)
+        // A worker that was stopped before its backend answered was never there.
+        let isAnnounced = session.current != nil
+        if isAnnounced { events.tell(.online, presence, at: backend.clock) }
         await withDiscardingTaskGroup(isolation: self) { parts in
             for channel in configuration.broadcastChannels {
                 let listener = BroadcastListener(
@@ -166,7 +168,7 @@ actor WorkerEngine {
         leaseThread.close()
         scheduleThread.close()
         remote.close()
-        events.tell(.offline, presence, at: backend.clock)
+        if isAnnounced { events.tell(.offline, presence, at: backend.clock) }
     }
 
     /// Takes the worker off the list. Where the backend is away and holds nothing of this worker, the lease ends by

@@ -29,7 +29,9 @@ public struct LogOptions: ParsableArguments {
             guard let text = logLevel ?? CommandEnvironment.text("log.level") else { return nil }
             guard let level = Logger.Level(rawValue: text.lowercased()) else {
                 let levels = Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")
-                throw ValidationError("--log-level takes \(levels), not \(TerminalText.line(text))")
+                throw ValidationError(
+                    "\(logLevel == nil ? "$HOIST_LOG_LEVEL" : "--log-level") takes \(levels), not \(TerminalText.line(text))"
+                )
             }
             return level
         }

@@ -42,7 +42,9 @@ public struct ListenOptions: ParsableArguments {
     var address: ServeAddress {
         get throws {
             let port = try port ?? CommandEnvironment.number("port") ?? 8080
-            guard (0...65_535).contains(port) else { throw ValidationError("--port takes 0 to 65535") }
+            guard (0...65_535).contains(port) else {
+                throw ValidationError("\(self.port == nil ? "$HOIST_PORT" : "--port") takes 0 to 65535")
+            }
             return ServeAddress(host: host ?? CommandEnvironment.text("host") ?? "127.0.0.1", port: port)
         }
     }

@@ -58,16 +58,18 @@ public struct WorkerOptions<App: ServiceApp>: ParsableArguments {
     var choices: WorkerChoices {
         get throws {
             var choices = WorkerChoices()
-            choices.queues = try (queue.isEmpty ? CommandEnvironment.list("queue") : queue).map(
-                WorkerChoices.subscription)
-            choices.concurrency = try (concurrency.isEmpty ? CommandEnvironment.list("concurrency") : concurrency).map(
-                WorkerChoices.slots)
+            let queues = queue.isEmpty ? ("$HOIST_QUEUE", CommandEnvironment.list("queue")) : ("--queue", queue)
+            choices.queues = try queues.1.map { try WorkerChoices.subscription($0, of: queues.0) }
+            let slots =
+                concurrency.isEmpty
+                ? ("$HOIST_CONCURRENCY", CommandEnvironment.list("concurrency")) : ("--concurrency", concurrency)
+            choices.concurrency = try slots.1.map { try WorkerChoices.slots($0, of: slots.0) }
             choices.name = name ?? CommandEnvironment.text("name")
             choices.labels = (labels.map(CommandEnvironment.parts) ?? CommandEnvironment.list("labels", ifSet: true))
                 .map(Set.init)
             choices.drain = try (drain ?? CommandEnvironment.number("drain")).map { seconds in
                 guard seconds >= 0, seconds <= 1_000_000 else {
-                    throw ValidationError("--drain takes 0 to 1000000 seconds")
+                    throw ValidationError("\(drain == nil ? "$HOIST_DRAIN" : "--drain") takes 0 to 1000000 seconds")
                 }
                 return .seconds(seconds)
             }
@@ -92,7 +94,8 @@ public struct WorkerOptions<App: ServiceApp>: ParsableArguments {
             guard let health = health ?? CommandEnvironment.text("health") else { return nil }
             guard let address = WorkerProbes.Address(health) else {
                 throw ValidationError(
-                    "--health takes HOST:PORT or the path of a socket, not \(TerminalText.line(health))")
+                    "\(self.health == nil ? "$HOIST_HEALTH" : "--health") takes HOST:PORT or the path of a socket, not "
+                        + TerminalText.line(health))
             }
             return address
         }

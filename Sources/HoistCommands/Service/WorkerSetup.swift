@@ -122,20 +122,20 @@ struct WorkerChoices: Sendable {
     }
 
     /// - Throws: `ValidationError` for what is neither NAME nor NAME:CONCURRENCY.
-    static func subscription(_ text: String) throws -> QueueSubscription {
+    static func subscription(_ text: String, of source: String = "--queue") throws -> QueueSubscription {
         // A name may hold colons itself: only a number behind the last one is a limit.
         var (name, limit): (Substring, Int?) = (text[...], nil)
         if let colon = text.lastIndex(of: ":"), let number = Int(text[text.index(after: colon)...]) {
             (name, limit) = (text[..<colon], number)
         }
         guard !name.isEmpty, limit ?? 1 >= 1 else {
-            throw ValidationError("--queue takes NAME or NAME:CONCURRENCY, not \(TerminalText.line(text))")
+            throw ValidationError("\(source) takes NAME or NAME:CONCURRENCY, not \(TerminalText.line(text))")
         }
         return QueueSubscription(String(name), concurrency: limit)
     }
 
     /// - Throws: `ValidationError` for what is neither N, MIN-MAX, LANE=N nor LANE=MIN-MAX.
-    static func slots(_ text: String) throws -> Slots {
+    static func slots(_ text: String, of source: String = "--concurrency") throws -> Slots {
         let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
         let lane = parts.count == 2 ? LaneKind.all.first { $0.name == parts[0] } : nil
         let ends = (parts.last ?? "").split(separator: "-", omittingEmptySubsequences: false).map { Int($0) ?? 0 }
@@ -144,11 +144,11 @@ struct WorkerChoices: Sendable {
             most <= 100_000
         else {
             throw ValidationError(
-                "--concurrency takes N, LANE=N or LANE=MIN-MAX with a lane async, blocking or process, not "
+                "\(source) takes N, LANE=N or LANE=MIN-MAX with a lane async, blocking or process, not "
                     + TerminalText.line(text))
         }
         guard least == most || lane != .async else {
-            throw ValidationError("the async lane does not grow and shrink: --concurrency async=N")
+            throw ValidationError("the async lane does not grow and shrink: \(source) takes async=N")
         }
         return Slots(lane: lane, range: least...most)
     }
