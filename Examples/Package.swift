@@ -55,7 +55,7 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
                 .product(name: "_NIOFileSystem", package: "swift-nio"),
             ]),
-        // The exercise: an image generation API, with its work in the server and in a queue.
+        // An image generation API, with its work in the server and in a queue.
         .executableTarget(
             name: "ImageService",
             dependencies: [

@@ -144,10 +144,8 @@ public final class BackgroundTasks: Service {
     /// - Throws: `WorkerError` when the handlers cannot be registered: two handlers have one name, or a handler asks
     ///   for limits, slots or resources that this process does not have. A retry without a change cannot help.
     public func run() async throws {
-        var configuration = Worker.Configuration(
-            onDeadLetter: { [logger] id, failure in
-                logger.error("a background task failed", metadata: ["job.id": "\(id)", "error": "\(failure)"])
-            })
+        // The worker itself tells of tasks that fail.
+        var configuration = Worker.Configuration()
         configuration.noun = "worker of background tasks"
         configuration.logsEveryJob = false
         let worker = Worker(

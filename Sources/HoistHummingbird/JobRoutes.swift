@@ -15,7 +15,7 @@ import Synchronization
 /// Every route is for the jobs that the program allows, by name or by a closure that also sees the request; any other
 /// job is not there (404), for its arguments and output may be another program's secrets. What is shown of a job is a
 /// ``JobView``. A backend that is away is answered with 503 and `Retry-After`; `docs/job-routes.openapi.json` describes
-/// every answer.
+/// the answers.
 ///
 /// | route | does |
 /// |---|---|

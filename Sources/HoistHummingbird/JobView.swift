@@ -1,4 +1,4 @@
-import Hoist
+public import Hoist
 
 /// What the routes of jobs show of a job.
 ///
@@ -19,8 +19,9 @@ public struct JobView: OptionSet, Sendable, Hashable {
     /// The whole record, as `hoist job --json` prints it.
     public static let everything = JobView(rawValue: 7)
 
-    /// Why a job failed, for everybody: what the handler says, and of its surroundings no more than their kind.
-    static func message(of failure: JobFailure) -> String {
+    /// Why a job failed, for everybody: what the handler says, and of its surroundings no more than their kind. The
+    /// message of the failure itself may name machines, paths, and the last lines of a crash.
+    public static func message(of failure: JobFailure) -> String {
         switch failure.kind {
         case .workerLost: "the worker that ran the job died"
         case .crashed: "the process that ran the job crashed"

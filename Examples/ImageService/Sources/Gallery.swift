@@ -1,5 +1,6 @@
 import Foundation
 import Hoist
+import HoistHummingbird
 import ImagePainter
 
 /// What the page shows: pictures, queue and workers, from what the backend and this process know.
@@ -35,7 +36,7 @@ struct Gallery: Sendable {
     }
 
     private func picture(_ order: Order, _ record: JobRecord, place: Int?) -> WireValue {
-        var shown = facts(order, record.state, record.progress, failure: record.failure?.message)
+        var shown = facts(order, record.state, record.progress, failure: record.failure.map(JobView.message))
         shown["place"] = place.map { .integer(Int64($0)) } ?? .null
         shown["lost_workers"] = .integer(Int64(record.lostWorkers))
         if let painting = try? record.output(as: Painting.self) { describe(painting, in: &shown) }

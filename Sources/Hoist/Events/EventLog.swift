@@ -53,7 +53,7 @@ struct EventLog: EventSink {
                 metadata: metadata(of: event).merging(["error": "\(failure)"]) { $1 })
         case .succeeded, .snoozed, .cancelled, .expired, .handedBack, .notStarted:
             // A job that has not begun is with another worker soon.
-            let level = end.outcome.hasRun ? usualLevel : .debug
+            let level: Logger.Level = if case .notStarted = end.outcome { .debug } else { usualLevel }
             guard logger.logLevel <= level else { return }
             var metadata = metadata(of: event)
             if end.outcome.hasRun { metadata["time"] = "\(Self.seconds(end.runTime))" }

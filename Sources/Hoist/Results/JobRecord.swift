@@ -202,7 +202,7 @@ public struct AttemptRecord: Sendable, Hashable, Codable {
     public var worker: String?
     public var startedAt: Date?
     public var endedAt: Date
-    /// `retry`, `failed`, `snoozed`, `handed back`, `worker lost`, `cancelled`.
+    /// `retried`, `failed`, `snoozed`, `refused`, `handed back`, `worker lost`, `cancelled`.
     public var outcome: String
     public var failure: JobFailure?
     /// The resources that the attempt used, where they can be measured.

@@ -49,7 +49,8 @@ public struct JobDirective: Error, Sendable {
     }
 
     /// Put the job off for `duration` without spending an attempt, and start no other job of its queue on any worker
-    /// meanwhile: for a service that answered 429. On a backend that cannot close queues, only this job is put off.
+    /// meanwhile: for a service that answered 429. On a backend that cannot close queues, as
+    /// RabbitMQ, the job fails with the kind `unsupported`.
     public static func closeQueue(for duration: Duration) -> JobDirective {
         JobDirective(kind: .snooze(duration, closesQueue: true))
     }

@@ -19,7 +19,9 @@ enum RefusedArguments {
         _ failure: JobFailure, of jobName: String, in queue: String, history: [AttemptRecord],
         workers: [WorkerPresence], worker: String, now: Date
     ) -> Outcome {
-        let refusals = history.filter { $0.outcome == Outcome.refusedLabel }
+        // A dead letter that was given another life begins anew.
+        let life = history.lastIndex { $0.outcome == Outcome.failedLabel }.map { history[($0 + 1)...] } ?? history[...]
+        let refusals = life.filter { $0.outcome == Outcome.refusedLabel }
         // A worker that was started since, perhaps under the same name, may be of another version.
         func hasRefused(_ other: WorkerPresence) -> Bool {
             refusals.contains { $0.worker == other.name && $0.endedAt >= other.startedAt }
@@ -30,7 +32,7 @@ enum RefusedArguments {
         }
         guard mayKnow, refusals.count < most else { return .failed(failure) }
         // The worker leaves such jobs to others for a while, so that mostly one refusal of each worker is enough.
-        let seconds = refusals.count < 8 ? 1 : 30
+        let seconds = refusals.count < 8 ? 1 : 5
         return .refused(until: now.addingTimeInterval(Double(seconds)), failure)
     }
 

@@ -13,13 +13,14 @@ struct StatusCommand: AskingCommand {
         // What another program's workers know is nobody's fault.
         let strangers = try await backend.directory?.strangers() ?? []
         let unknown = strangers.filter { count in
-            !others.contains { $0.queues.contains(count.queue) && $0.jobNames.contains(count.name) }
+            // A backend that cannot look into its queues tells no names.
+            count.name != "(not told)"
+                && !others.contains { $0.queues.contains(count.queue) && $0.jobNames.contains(count.name) }
         }
         // A task that Python put into a queue of its own waits there for ever when only Hoist's workers run.
-        let foreign = await ForeignQueues.all(of: backend).filter { queue in
+        let unconsumed = await ForeignQueues.all(of: backend).filter { queue in
             !others.contains { $0.queues.contains(queue.name) } && !workers.contains { $0.queues.contains(queue.name) }
         }
-        let unconsumed = foreign
         if options.json {
             print(
                 JSONText.shown(

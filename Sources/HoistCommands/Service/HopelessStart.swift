@@ -20,7 +20,7 @@ enum HopelessStart {
 
     private static func isHopeless(_ error: any Error) -> Bool {
         switch error {
-        case is CommandFailure, is ValidationError, is WorkerError: true
+        case is CommandFailure, is ValidationError, is WorkerError, is ScheduleError: true
         case let error as BackendError: error.code == .misuse || error.code == .incompatible
         default: false
         }

@@ -18,6 +18,10 @@ public struct ServeCommand<App: ServiceApp>: AsyncParsableCommand {
 
     public mutating func run() async throws {
         ParentWatch.begin()
+        try await HopelessStart.mapped { [self] in try await serve() }
+    }
+
+    private func serve() async throws {
         try await App.prepare(options)
         let logger = logging.logger("server")
         let backend = try backend.open()
