@@ -133,7 +133,7 @@ struct RedisKillTests {
         let worker = try bench.startWorker()
         _ = try await bench.client.enqueue(Step(milliseconds: 1)).output(timeout: .seconds(30))
         if isSilent { proxy.isSwallowing = true } else { server.stop() }
-        #expect(try await eventually(.seconds(20)) { bench.log(of: 0).contains("could not renew its lease") })
+        #expect(try await eventually(.seconds(20)) { bench.log(of: 0).contains("it tries until the backend answers") })
         let stopped = SystemJobClock().uptime
         kill(worker.processIdentifier, SIGTERM)
         #expect(try await eventually(.seconds(30)) { !worker.isRunning })
