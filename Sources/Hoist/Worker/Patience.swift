@@ -27,6 +27,9 @@ final class Patience: Sendable {
         self.inbox = inbox
     }
 
+    /// Whether something could not be done, and has not been done since.
+    var isTroubled: Bool { trouble.withLock { !$0.failures.isEmpty } }
+
     /// - Parameter what: what could not be done before, perhaps: as it was named to ``failed(_:_:)``.
     func succeeded(_ what: String) {
         let duration = trouble.withLock { trouble -> Int64? in

@@ -183,7 +183,8 @@ actor WorkerEngine {
             if let reconciliation { _ = try? await session.turn(reconciliation) }
             try await session.close()
         }
-        if isAlive || machine.hasHeldJobs {
+        // An idle worker whose backend is away has nothing to wait for.
+        if machine.hasHeldJobs || (isAlive && !patience.isTroubled) {
             await patience.attempt("leave") { try await part() }
         } else if await !finishes(within: .milliseconds(800), part) {
             logger.warning("the worker leaves while its backend is away; its lease passes by itself")
