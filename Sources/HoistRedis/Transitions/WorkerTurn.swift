@@ -395,6 +395,9 @@ extension RedisBackend {
             if let result = step.result {
                 stored.append((step.id, step.token, result, step.isPlainlyDone || overwrites))
             }
+        }
+        // The end of a chord comes after those of all its members: whoever waits for it asks why a member failed.
+        for step in steps {
             for case .result(let result) in step.followUps { stored.append((step.id, step.token, result, false)) }
         }
         for step in progress {
