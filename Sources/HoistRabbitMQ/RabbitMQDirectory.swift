@@ -128,7 +128,7 @@ final class RabbitMQDirectory: JobDirectory, JobEditing {
     func counts() async throws -> [JobCount] {
         var counts: [JobCount] = []
         for queue in try await queues() where queue.waiting > 0 {
-            counts.append(JobCount(queue: queue.name, name: "(not told)", state: .waiting, count: queue.waiting))
+            counts.append(JobCount(queue: queue.name, name: JobCount.untold, state: .waiting, count: queue.waiting))
         }
         let dead = try await jobs(JobFilter(states: [.failed], limit: .max))
         for (place, records) in Dictionary(grouping: dead, by: { [$0.queue, $0.name] }) {

@@ -51,14 +51,8 @@ final class ServiceBench {
     var backendURL: String { "sqlite:" + path("jobs.db") }
     func path(_ name: String) -> String { folder.appendingPathComponent(name).path }
 
-    /// Beside the tests: `scripts/build-examples` builds into the same folder.
-    private func program(_ name: String) -> URL {
-        URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
-            .appendingPathComponent(name)
-    }
-
     func start(_ arguments: [String]) throws -> Process {
-        let process = makeProcess(arguments)
+        let process = Self.makeProcess(BuiltProgram.url(name), arguments)
         try process.run()
         processes.append(process)
         return process
@@ -66,16 +60,17 @@ final class ServiceBench {
 
     /// Starts the program by another one, such as `unshare`.
     func start(by starter: [String], _ arguments: [String]) throws -> Process {
-        let process = makeProcess(Array(starter.dropFirst()) + [program(name).path] + arguments)
-        process.executableURL = URL(fileURLWithPath: starter[0])
+        let process = Self.makeProcess(
+            URL(fileURLWithPath: starter[0]),
+            Array(starter.dropFirst()) + [BuiltProgram.url(name).path] + arguments)
         try process.run()
         processes.append(process)
         return process
     }
 
-    private func makeProcess(_ arguments: [String]) -> Process {
+    private static func makeProcess(_ program: URL, _ arguments: [String]) -> Process {
         let process = Process()
-        process.executableURL = program(name)
+        process.executableURL = program
         process.arguments = arguments
         process.standardError = FileHandle.nullDevice
         // With backtraces on, a process survives a SIGSEGV that another process sends.
@@ -86,13 +81,9 @@ final class ServiceBench {
     /// Starts a server, and starts it again on the same port whenever it ends.
     func keepServing(_ arguments: [String]) async throws {
         port = try RedisServer.freePort()
-        let (port, kept) = (port, kept)
-        let make = { [name] in
-            let process = Process()
-            process.executableURL = BuiltProgram.url(name)
-            process.arguments = ["serve", "--port", String(port)] + arguments
-            process.standardError = FileHandle.nullDevice
-            return process
+        let kept = kept
+        let make = { [name, line = ["serve", "--port", String(port)] + arguments] in
+            ServiceBench.makeProcess(BuiltProgram.url(name), line)
         }
         keeper = Task {
             while !Task.isCancelled {
@@ -152,7 +143,7 @@ final class ServiceBench {
     }
 
     func run(_ name: String, _ arguments: [String], status: Int32) throws -> String {
-        try run(program(name), arguments, status: status)
+        try run(BuiltProgram.url(name), arguments, status: status)
     }
 
     private func run(_ program: URL, _ arguments: [String], status: Int32) throws -> String {

@@ -21,6 +21,9 @@ public struct JobCursor: Sendable, Hashable, Codable, CustomStringConvertible {
 
 /// How many jobs of a queue, a name and a state there are: ``JobDirectory/counts()``.
 public struct JobCount: Sendable, Hashable {
+    /// The name where a backend cannot look into its queues.
+    package static let untold = "(not told)"
+
     public var queue: String
     /// The wire name.
     public var name: String

@@ -140,6 +140,8 @@ extension Outcome {
     package static let retriedLabel = "retried"
     package static let cancelledLabel = "cancelled"
     package static let refusedLabel = "refused"
+    /// Of an attempt that no worker has settled, because its own died.
+    package static let workerLostLabel = "worker lost"
 
     /// The outcome in a word, for logs, metrics and histories.
     package var label: String {

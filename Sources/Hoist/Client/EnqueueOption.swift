@@ -103,12 +103,16 @@ struct EnqueueRequest {
     /// Refuses options that the broker cannot keep, which would be ignored otherwise.
     /// - Throws: ``BackendError`` `.misuse` with the name of the option.
     func check(_ abilities: BrokerAbilities) throws(BackendError) {
-        func need(_ ability: BrokerAbilities, for option: String?) throws(BackendError) {
-            guard let option, !abilities.contains(ability) else { return }
-            throw BackendError(.misuse, "\(name) is enqueued with \(option), which this broker cannot keep")
-        }
-        try need(.uniqueKeys, for: unique == nil ? nil : "the option unique")
-        try need(.delays, for: eta == nil ? nil : "the option after or at")
+        if unique != nil { try need(.uniqueKeys, for: "the option unique", of: abilities) }
+        if eta != nil { try need(.delays, for: "the option after or at", of: abilities) }
+    }
+
+    /// - Throws: ``BackendError`` `.misuse` when the broker lacks an ability.
+    func need(
+        _ ability: BrokerAbilities, for what: String, of abilities: BrokerAbilities
+    ) throws(BackendError) {
+        guard !abilities.contains(ability) else { return }
+        throw BackendError(.misuse, "\(name) is enqueued with \(what), which this broker cannot keep")
     }
 
     /// The queue that the job goes to.

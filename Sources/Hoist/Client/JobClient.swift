@@ -268,14 +268,13 @@ public struct JobClient: Sendable {
         let ids = request.id.map { [JobID](repeating: $0, count: jobs.count) } ?? JobIdentifier.make(count: jobs.count)
         @Sendable func message(_ index: Int) throws -> Message {
             let content = try content(jobs[index])
-            var request = request
-            if request.unique == nil, !request.isNeverUnique, let key = content.unique {
-                request.unique = key
-                try request.check(backend.broker.abilities)
-            }
             var message = try request.message(
                 content.arguments, partition: content.partition, id: ids[index], queue: place, origin: origin,
                 parent: parent)
+            if let key = content.unique, request.unique == nil, !request.isNeverUnique {
+                try request.need(.uniqueKeys, for: "the option unique", of: backend.broker.abilities)
+                message.headers.hoist.unique = key
+            }
             if let limit = configuration.compressesAbove, message.body.count > limit { message.compressBody() }
             return message
         }

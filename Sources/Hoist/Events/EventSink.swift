@@ -78,7 +78,7 @@ struct EventStream: Sendable {
     ///   - event: called when a sink wants it.
     func tellEnd(_ outcome: Outcome, of job: JobID, named name: String, _ event: () -> JobEvent) {
         tell(
-            outcome.isFailure || outcome.isRefusal ? [.ends, .failures] : .ends,
+            outcome.isTrouble ? [.ends, .failures] : .ends,
             unless: { $0.declinesEnd(outcome, of: job, named: name) }, event)
     }
 

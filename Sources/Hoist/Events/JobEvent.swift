@@ -122,14 +122,11 @@ extension Outcome {
         }
     }
 
-    /// Whether the worker does not know the job's arguments.
-    var isRefusal: Bool { if case .refused = self { true } else { false } }
-
-    /// Whether the attempt failed, for good or not.
-    var isFailure: Bool {
+    /// Whether the attempt failed, for good or not, or the worker refused the job.
+    var isTrouble: Bool {
         switch self {
-        case .failed, .retry: true
-        case .succeeded, .snoozed, .refused, .cancelled, .expired, .handedBack, .notStarted: false
+        case .failed, .retry, .refused: true
+        case .succeeded, .snoozed, .cancelled, .expired, .handedBack, .notStarted: false
         }
     }
 }

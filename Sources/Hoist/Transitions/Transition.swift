@@ -164,7 +164,8 @@ extension Transition {
             (transition.failure, transition.yieldsToCancellation) = (failure, true)
         }
         transition.attempt = AttemptRecord(
-            number: job.attempt, worker: worker, startedAt: job.claimedAt, endedAt: now, outcome: "worker lost",
+            number: job.attempt, worker: worker, startedAt: job.claimedAt, endedAt: now,
+            outcome: Outcome.workerLostLabel,
             failure: failure)
         transition.countsDeath = true
         return transition

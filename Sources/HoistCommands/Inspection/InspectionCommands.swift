@@ -14,7 +14,7 @@ struct StatusCommand: AskingCommand {
         let strangers = try await backend.directory?.strangers() ?? []
         let unknown = strangers.filter { count in
             // A backend that cannot look into its queues tells no names.
-            count.name != "(not told)"
+            count.name != JobCount.untold
                 && !others.contains { $0.queues.contains(count.queue) && $0.jobNames.contains(count.name) }
         }
         // A task that Python put into a queue of its own waits there for ever when only Hoist's workers run.

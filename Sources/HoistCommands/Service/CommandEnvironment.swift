@@ -14,8 +14,6 @@ enum CommandEnvironment {
     /// The parts of a variable that are separated by commas; empty when it is not set.
     static func list(_ option: String) -> [String] { text(option).map(parts) ?? [] }
 
-    static func list(_ option: String, ifSet: Bool) -> [String]? { text(option).map(parts) }
-
     /// - Throws: `ValidationError` when the variable holds no number.
     static func number(_ option: String) throws -> Int? {
         guard let text = text(option) else { return nil }

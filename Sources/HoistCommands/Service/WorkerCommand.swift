@@ -44,10 +44,10 @@ struct WorkerRole {
     ) async throws -> WorkerRole {
         // A child of the process lane answers nobody.
         let address = WorkerChild.isChild ? nil : try options.probeAddress
-        let metrics = PrometheusFactory()
+        let metrics = address.map { _ in PrometheusFactory() }
         var setup = WorkerSetup(
             backend: backend, options: options.options, logger: logger, choices: try options.choices,
-            probedMetrics: address == nil ? nil : metrics)
+            probedMetrics: metrics)
         let worker = try await App.makeWorker(&setup)
         try setup.choices.check(worker)
         // First, for what begins first ends last: probes are answered while the worker drains.

@@ -65,8 +65,7 @@ public struct WorkerOptions<App: ServiceApp>: ParsableArguments {
                 ? ("$HOIST_CONCURRENCY", CommandEnvironment.list("concurrency")) : ("--concurrency", concurrency)
             choices.concurrency = try slots.1.map { try WorkerChoices.slots($0, of: slots.0) }
             choices.name = name ?? CommandEnvironment.text("name")
-            choices.labels = (labels.map(CommandEnvironment.parts) ?? CommandEnvironment.list("labels", ifSet: true))
-                .map(Set.init)
+            choices.labels = (labels ?? CommandEnvironment.text("labels")).map { Set(CommandEnvironment.parts($0)) }
             choices.drain = try (drain ?? CommandEnvironment.number("drain")).map { seconds in
                 guard seconds >= 0, seconds <= 1_000_000 else {
                     throw ValidationError("\(drain == nil ? "$HOIST_DRAIN" : "--drain") takes 0 to 1000000 seconds")

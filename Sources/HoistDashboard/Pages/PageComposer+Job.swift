@@ -190,7 +190,7 @@ struct JobView {
         switch outcome {
         case Outcome.retriedLabel: .retrying
         case Outcome.cancelledLabel: .cancelled
-        case Outcome.failedLabel, "worker lost": .failed
+        case Outcome.failedLabel, Outcome.workerLostLabel: .failed
         // Snoozed, refused, handed back: it waits.
         default: .scheduled
         }

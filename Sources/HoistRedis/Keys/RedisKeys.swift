@@ -46,6 +46,15 @@ struct RedisKeys: Sendable {
     /// Redis pattern that matches the keys of kombu's bindings.
     var bindingPattern: String { Self.quoted(prefix) + "_kombu.binding.*" }
 
+    /// The set in which kombu keeps what is bound to an exchange.
+    func bindingSet(of exchange: String) -> String { prefix + "_kombu.binding." + exchange }
+
+    /// What a member of such a set says; nil for what is no binding.
+    static func binding(_ member: String) -> (routingKey: String, queue: String)? {
+        let parts = member.split(separator: separator, omittingEmptySubsequences: false)
+        return parts.count == 3 ? (String(parts[0]), String(parts[2])) : nil
+    }
+
     /// The text as a Redis pattern that matches it alone.
     static func quoted(_ text: String) -> String {
         String(text.flatMap { "*?[]\\".contains($0) ? ["\\", $0] : [$0] as [Character] })
@@ -83,7 +92,7 @@ struct RedisKeys: Sendable {
 
     /// The sets that hold the bindings of an exchange: all of them, and those that do not expire.
     func bindings(of exchange: String) -> [String] {
-        [prefix + "_kombu.binding." + exchange, prefix + "_kombu.binding_permanent." + exchange]
+        [bindingSet(of: exchange), prefix + "_kombu.binding_permanent." + exchange]
     }
 
     /// The set member in which kombu keeps a binding to topics: the pattern, the pattern as a regular expression, and

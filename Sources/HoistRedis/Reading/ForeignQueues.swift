@@ -19,8 +19,7 @@ extension RedisBackend {
             let members = try await pipeline(
                 bindings.map { RESPCommand("SMEMBERS", [.text($0)]) }, doing: "look for Celery's queues")
             for member in members.flatMap({ $0.elements?.compactMap(\.text) ?? [] }) {
-                let parts = member.split(separator: "\u{06}\u{16}", omittingEmptySubsequences: false)
-                if parts.count == 3 { names.insert(String(parts[2])) }
+                if let binding = RedisKeys.binding(member) { names.insert(binding.queue) }
             }
             cursor = page.first?.text ?? "0"
             seen += 1000

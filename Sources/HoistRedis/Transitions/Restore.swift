@@ -64,12 +64,9 @@ extension RedisBackend {
         guard !exchange.isEmpty else { return [routingKey] }
         let members =
             try await send(
-                RESPCommand("SMEMBERS", [.text(keys.prefix + "_kombu.binding." + exchange)]),
+                RESPCommand("SMEMBERS", [.text(keys.bindingSet(of: exchange))]),
                 doing: "read the bindings of an exchange"
             ).elements?.compactMap(\.text) ?? []
-        return members.compactMap { member in
-            let parts = member.split(separator: "\u{06}\u{16}", omittingEmptySubsequences: false)
-            return parts.count == 3 && parts[0] == routingKey ? String(parts[2]) : nil
-        }
+        return members.compactMap(RedisKeys.binding).filter { $0.routingKey == routingKey }.map(\.queue)
     }
 }

@@ -396,7 +396,7 @@ extension RedisBackend {
                 stored.append((step.id, step.token, result, step.isPlainlyDone || overwrites))
             }
         }
-        // The end of a chord comes after those of all its members: whoever waits for it asks why a member failed.
+        // The end of a chord comes after those of all its members: a client that sees it looks then why a member failed.
         for step in steps {
             for case .result(let result) in step.followUps { stored.append((step.id, step.token, result, false)) }
         }

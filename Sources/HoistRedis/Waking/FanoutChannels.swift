@@ -85,7 +85,7 @@ private struct ReplyList: Sendable {
     init(_ address: ReplyAddress, keys: RedisKeys) {
         let name = address.key + "." + address.exchange
         list = keys.prefix + name
-        binding = keys.prefix + "_kombu.binding." + address.exchange
+        binding = keys.bindingSet(of: address.exchange)
         member = address.key + RedisKeys.separator + RedisKeys.separator + name
     }
 }
